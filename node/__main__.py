@@ -86,13 +86,16 @@ def _runtime() -> object:
     from p2p.adverts import Environment
     from p2p.lan_zeroconf import ZeroconfLan
     from p2p.over_libp2p import TcpTransport
+    from p2p.traffic import Traffic
 
+    traffic = Traffic()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     # For choices that may be guessed; keys and secrets come from `entropy`.
     random = Random(secrets.randbits(64))  # noqa: S311
     return Runtime(
         environment=Environment(wall_s=time.time, random=random, entropy=os.urandom),
-        transport=TcpTransport(wall_ns=time.time_ns),
+        transport=TcpTransport(wall_ns=time.time_ns, traffic=traffic),
+        traffic=traffic,
         cache_folder=cache / "baton",
         # The compiler is found where a person's own shell would find it.
         engine_config=EngineConfig(

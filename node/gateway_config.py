@@ -4,6 +4,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from node.paying_config import TypedPrice, read_price
 from wire import limits
 from wire.errors import InputError
 
@@ -14,6 +15,79 @@ DEADLINE_S_DEFAULT = 600
 VERDICTS_PATTERN = r"(\d{1,2})/(\d{1,2})"
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
 _PLACE = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^:\[\]/\s]+)):(?P<port>\d{1,5})")
+
+
+EVM_NETWORK_DEFAULT = "eip155:8453"
+# Of each network the token that is taken: its address, and the name and version that are signed.
+TOKENS = {
+    "eip155:8453": ("0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913", "USD Coin", "2"),
+    "eip155:84532": ("0x036CbD53842c5426634e7929541eC2318f3dCF7e", "USDC", "2"),
+}
+_ACCOUNT = re.compile(r"0x[0-9a-fA-F]{40}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvmPay:
+    """Where dollars are paid to, and who settles; a credit counts as one dollar there."""
+
+    facilitator: str
+    pay_to: str
+    network: str = EVM_NETWORK_DEFAULT
+
+    def __post_init__(self) -> None:
+        if _ACCOUNT.fullmatch(self.pay_to) is None:
+            raise InputError(
+                f"{self.pay_to[:80]!r} is no account of {self.network}",
+                todo="give the address that is to be paid: --pay-to 0x…",
+            )
+        if self.network not in TOKENS:
+            raise InputError(
+                f"{self.network[:80]!r} is no network whose dollars are known here",
+                todo=f"give one of {', '.join(TOKENS)}",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpPay:
+    """What clients without a key pay for their requests, and how they may."""
+
+    price: TypedPrice
+    credits: bool = False
+    evm: EvmPay | None = None
+
+
+def pay_of(
+    means: str | None,
+    price: str | None,
+    facilitator: str | None,
+    pay_to: str | None,
+    evm_network: str,
+) -> HttpPay | None:
+    """What `--http-pay` and its companions say; InputError if they make no sense together."""
+    if means is None:
+        for name, given in (("--facilitator", facilitator), ("--pay-to", pay_to)):
+            if given is not None:
+                raise InputError(f"{name} is of payments", todo="add --http-pay evm")
+        return None
+    named = {it.strip() for it in means.split(",")}
+    if not named <= {"credits", "evm"}:
+        raise InputError(
+            f"{means[:80]!r} is no way to pay", todo="give credits, evm, or credits,evm"
+        )
+    if price is None:
+        raise InputError(
+            "a request that is paid for has a price",
+            todo="give it in credits, for example --http-price 0.3/1k:0.6/1k+0.001",
+        )
+    evm = None
+    if "evm" in named:
+        if facilitator is None or pay_to is None:
+            raise InputError(
+                "payments in dollars need who settles them, and who gets them",
+                todo="give --facilitator https://… and --pay-to 0x…",
+            )
+        evm = EvmPay(facilitator=facilitator, pay_to=pay_to, network=evm_network)
+    return HttpPay(price=read_price(price), credits="credits" in named, evm=evm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +107,10 @@ class GatewayConfig:
     needed: int = 0
     verifiers: int = 0
     deadline_s: int = DEADLINE_S_DEFAULT
+    # What is asked of those with a key that has a budget, besides what peers ask; None: nothing.
+    price: TypedPrice | None = None
+    # How clients without a key may pay; None: they may not.
+    pay: HttpPay | None = None
     # All requests that are worked on, and all connections, with those that are idle.
     requests_max: int = 192
     connections_max: int = 512

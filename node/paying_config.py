@@ -53,6 +53,11 @@ def read_prices(typed: Iterable[str], check: str | None) -> TypedPrices:
     return TypedPrices(models, _amount(check or "0"))
 
 
+def read_price(text: str) -> TypedPrice:
+    """`IN:OUT` as 0.3/1k:0.6/1k, with a base after a +, for any model; InputError otherwise."""
+    return read_prices([f"any={text}"], None).models["any"]
+
+
 def _for_units(text: str, per: str) -> int:
     amount = _amount(text) * (UNITS // _PER[per])
     if amount > AMOUNT_MAX:

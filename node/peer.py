@@ -150,9 +150,8 @@ class Node:
 
         OWNER and MACHINE each have their own reason, and it goes on once neither has one.
         """
-        self._pauses[by] = why
+        before, self._pauses[by] = self.leg_server.paused, why
         why = self._pauses.get(OWNER) or self._pauses.get(MACHINE, "")
-        before = self.leg_server.paused
         self.leg_server.paused = self.verify_role.paused = self.keep_role.paused = why
         if bool(why) is not bool(before):
             self.note(f"paused: {why}" if why else "goes on: it is not paused any more")
@@ -221,6 +220,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             node.status_sources["membership"] = peers.members.as_map
         if config.genesis is not None:
             node.ledger = await open_ledger(peers, dependencies.store, config.genesis, nursery)
+            node.ledger.keep_evidence(node.log_watch.files.write, nursery)
             node.status_sources["ledger"] = node.ledger.statistics
             own = OwnTariff(
                 peers, dependencies.store, config.genesis, config.prices, node.models.made_ready.get

@@ -47,6 +47,7 @@ class Table(StrEnum):
     WALLET = "wallet"
     CHANNELS = "channels"
     LOG = "log"
+    HTTP_PAYMENTS = "http_payments"
     MEMBERS = "members"
 
 

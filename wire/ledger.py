@@ -126,6 +126,18 @@ class Redemption(Record):
             raise Malformed("a redemption has a voucher, or ends the channel, or both")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accusation(Record):
+    """Evidence against somebody, and what the accuser stands to lose if it comes to nothing.
+
+    The bond goes back at the end of the epoch, unless the evidence takes no stake: then others had
+    shown the same before, or in the same epoch.
+    """
+
+    evidence: Annotated[bytes, Between(1, limits.EVIDENCE_BYTES_MAX)]
+    bond: Amount
+
+
 def growth_of(redeemed: int) -> int:
     """The part of what is redeemed that goes to the network's fund, for its growth."""
     return redeemed * GROWTH_MILLIONTHS // 1_000_000
@@ -134,7 +146,7 @@ def growth_of(redeemed: int) -> int:
 _ACTION = Between(0, limits.ACTIONS_MAX)
 _PARTS = Between(0, len(Role))
 # The lists of an order: a kind of action each.
-ACTIONS = ("pay", "open", "top_up", "redeem", "reclaim", "stake", "unbond")
+ACTIONS = ("pay", "open", "top_up", "redeem", "reclaim", "stake", "unbond", "accuse")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +170,7 @@ class AccountOrder(SignedRecord):
     reclaim: Annotated[tuple[Digest, ...], _ACTION, Omitted(())] = ()
     stake: Annotated[tuple[StakePart, ...], _PARTS, Omitted(())] = ()
     unbond: Annotated[tuple[StakePart, ...], _PARTS, Omitted(())] = ()
+    accuse: Annotated[tuple[Accusation, ...], Between(0, 1), Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed unless it is of one kind; Oversize if its sum is no amount."""
@@ -187,7 +200,8 @@ class AccountOrder(SignedRecord):
         """What it takes from the account, in millionths."""
         paid = sum(it.amount for it in self.pay) + sum(it.amount for it in self.top_up)
         staked = sum(it.amount for it in self.stake)
-        return paid + staked + sum(it.deposit for it in self.open)
+        bonds = sum(it.bond for it in self.accuse)
+        return paid + staked + bonds + sum(it.deposit for it in self.open)
 
 
 def order_digest(order: Signed[AccountOrder]) -> bytes:

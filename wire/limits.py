@@ -174,6 +174,10 @@ BUCKET_ORDERS_MAX = 30_000
 CERTIFICATES_ASKED_MAX = 256
 CERTIFICATES_BYTES_MAX = 512 << 10
 
+# Evidence against somebody, which an order carries: the records, and what they are about.
+EVIDENCE_BYTES_MAX = 48 << 10
+EVIDENCE_PARTS_MAX = 4
+
 # Stakes: what leaves in each of the epochs that it takes, and how many rows of the table travel
 # together.
 LEAVING_PARTS_MAX = 128
@@ -245,6 +249,7 @@ assert SAMPLE_MAX >= PASSAGES_MAX
 assert STREAMS_PER_PEER_MAX + STREAMS_IN_PER_PEER_MAX < 256
 # Vouchers of all actions, their channels, and the order around them.
 assert ACTIONS_MAX * (VOUCHER_BYTES_MAX + 64) + 1024 < ACCOUNT_ORDER_BYTES_MAX
+assert EVIDENCE_BYTES_MAX + 1024 < ACCOUNT_ORDER_BYTES_MAX
 # So do the rows of a table of stakes; the length of each takes two bytes.
 assert STAKE_ROWS_BYTES_MAX + 1024 < FRAME_BYTES_MAX
 assert STAKE_ROW_BYTES_MAX < 1 << 16

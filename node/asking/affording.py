@@ -6,9 +6,10 @@ import trio
 
 from node.asking.run import TaskRequest
 from node.dispatch.directory import PeerDirectory
-from node.paying.payer import check_affordable
+from node.paying.payer import PriceQuote, check_affordable
 from node.paying.pricing import units_at_most
 from node.task.units import units_of
+from wire.kinds import Level, Role
 from wire.latest import Latest
 
 # What was found is believed for so long.
@@ -39,3 +40,17 @@ class Affording:
             self.directory.playing(stage), stage, request.inline, units, request.price_max
         )
         self._found[key] = now_at_s + KEPT_FOR_S
+
+
+async def quote_of(directory: PeerDirectory, request: TaskRequest) -> PriceQuote | None:
+    """What the one leg of a request, and its verdicts, cost at most; None where all is free."""
+    payer, stage = directory.payer, request.stages[0]
+    if payer is None:
+        return None
+    units = max(1, units_of(stage, request.input))
+    found = await payer.quote(directory.playing(stage), stage, request.inline, units)
+    if request.level is Level.SIGNED:
+        return found
+    peers = payer.peers
+    verifiers = peers.view.candidates(Role.VERIFY, stage.model, peers.environment.wall_s())
+    return PriceQuote(found.prices, await payer.check_quote(verifiers, request.needed))

@@ -74,7 +74,9 @@ class AnswerKeeping:
 
         await run.until_journaled()
         self._tasks.add(EndedTask(run, delivered, counted, output, ended))
-        await done.wait()
+        # It ends with this: who cancels it now is too late, and its journal row may be gone.
+        with trio.CancelScope(shield=True):
+            await done.wait()
         if isinstance(found[0], BatonError):
             raise found[0]
         return found[0]

@@ -30,7 +30,7 @@ from node.checking.quorum import Checking
 from node.dispatch.begun import Begun
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import LegResult
-from node.paying.bill import bill_of
+from node.paying.bill import Bill, bill_of
 from node.task.events import EventSink
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
@@ -185,6 +185,11 @@ class TaskRunner:
         """Whose task this is (see `TaskRequest.owner`); None if the task is not known here."""
         run = self._runs.get(task_id) or self._ended.get(task_id)
         return self.answers.owner_of(task_id) if run is None else run.owner
+
+    def bill_of(self, task_id: ContentId) -> Bill | None:
+        """What a task that runs has cost so far; None if it is free, or has ended."""
+        run = self._runs.get(task_id)
+        return None if run is None else run.bill
 
     def cancel(self, task_id: ContentId) -> None:
         """End a task that its client no longer wants, here and at the peers that work on it."""

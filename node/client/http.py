@@ -8,13 +8,20 @@ before any of the answer was shown. Repeats are few, and never go beyond the cal
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, inf
 from typing import Any
 
 import anyio
 import httpx
 
+from node.client.paying import (
+    REQUIRED,
+    SIGNATURE,
+    CallPayments,
+    PaymentNeeded,
+    payment_needed,
+)
 from node.client.reading import error_of, read_json
 from wire import limits
 from wire.errors import (
@@ -154,6 +161,7 @@ class ResponseLine:
 
     http: httpx.AsyncClient
     retries: int
+    payments: CallPayments | None = None
     left: list[ResponseBody] = field(default_factory=list)
 
     @property
@@ -168,6 +176,9 @@ class ResponseLine:
                 try:
                     body = await self._open(call)
                     return await body.rest(), body.headers
+                except PaymentNeeded as error:
+                    call = await self._paid(call, error)
+                    continue
                 except BatonError as error:
                     await self._wait_after(error, call, tries, until_at_s)
                 tries += 1
@@ -179,9 +190,19 @@ class ResponseLine:
             while True:
                 try:
                     return await self._open(call)
+                except PaymentNeeded as error:
+                    call = await self._paid(call, error)
+                    continue
                 except BatonError as error:
                     await self._wait_after(error, call, tries, until_at_s)
                 tries += 1
+
+    async def _paid(self, call: HttpCall, needed: PaymentNeeded) -> HttpCall:
+        """The call with its payment; the error itself where it has one, or none is to be made."""
+        if self.payments is None or SIGNATURE in call.headers:
+            raise needed
+        shown = await self.payments.headers_for(needed)
+        return replace(call, headers={**call.headers, **shown})
 
     async def close_left(self) -> None:
         while self.left:
@@ -198,6 +219,8 @@ class ResponseLine:
             return body
         status, retry_after = body.response.status_code, body.headers.get("retry-after")
         data = await body.rest()
+        if status == 402 and (required := body.headers.get(REQUIRED)) is not None:
+            raise payment_needed(required)
         try:
             told = read_json(data)
         except Malformed:
@@ -211,6 +234,8 @@ class ResponseLine:
         """Wait until the call may be tried again; raise the error itself if it may not."""
         wait_s = _wait_s(error, call, tries)
         if tries >= self.retries or anyio.current_time() + wait_s >= until_at_s:
+            if self.payments is not None and SIGNATURE in call.headers:
+                self.payments.keep_unused(call.headers)
             raise error
         await anyio.sleep(wait_s)
 

@@ -11,6 +11,7 @@ import base64
 import binascii
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -33,17 +34,20 @@ from node.client.http import (
     terms_of,
     within,
 )
+from node.client.paying import CallPayments
 from node.client.reading import (
     from_safetensors,
     read_json,
     to_safetensors,
     vectors_of,
 )
+from wire.amount import read_credits
 from wire.errors import Disconnected, InputError, Malformed, TaskFailed
 
 ADDRESS_DEFAULT = "http://127.0.0.1:8000"
 DEADLINE_S_DEFAULT = 600.0
 RETRIES_DEFAULT = 2
+STATE_DEFAULT = "~/.baton"
 # The pause between the end of a task's events and the question for its result.
 AGAIN_S = 0.05
 TENSORS_TYPE = "application/x-safetensors"
@@ -305,8 +309,14 @@ async def connect(
     key: str | None = None,
     deadline_s: float = DEADLINE_S_DEFAULT,
     retries: int = RETRIES_DEFAULT,
+    pay_max: str | None = None,
+    state: str | Path = STATE_DEFAULT,
 ) -> AsyncIterator[Net]:
-    """The network behind a gateway. Nothing is sent before the first call."""
+    """The network behind a gateway. Nothing is sent before the first call.
+
+    With `pay_max="0.5"` calls that cost something are paid, up to so many credits together, from
+    the account of the peer that runs on the folder `state`.
+    """
     try:
         url = httpx.URL(address.rstrip("/").removesuffix("/v1"))
     except httpx.InvalidURL as error:
@@ -322,7 +332,10 @@ async def connect(
         # A proxy from the environment cannot reach this machine's own addresses.
         trust_env=url.host not in LOOPBACK,
     ) as http:
-        line = ResponseLine(http, retries)
+        payments = None
+        if pay_max is not None:
+            payments = CallPayments(read_credits(pay_max), Path(state).expanduser())
+        line = ResponseLine(http, retries, payments)
         try:
             yield Net(line, deadline_s)
         finally:

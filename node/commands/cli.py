@@ -34,7 +34,7 @@ from node.commands.cli_peer import join_command, peers_command, status_command
 from node.commands.cli_receipts import audit_command, receipts_group
 from node.commands.cli_service import dashboard_command, service_group
 from node.commands.cli_sources import sources
-from node.commands.cli_stake import stake_group
+from node.commands.cli_stake import evidence_command, slash_command, stake_group
 from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
 from node.commands.cli_usage import usage_command
 from node.commands.cli_versions import versions_command
@@ -75,6 +75,8 @@ COMMANDS: tuple[click.Command, ...] = (
     earnings_command,
     ledger_group,
     stake_group,
+    evidence_command,
+    slash_command,
     usage_command,
     devnet_command,
     load_command,

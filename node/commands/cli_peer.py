@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from node.commands.command import Assembly, Command, run
+from node.commands.gateway_options import gateway_pay_options, http_pay_of
 from node.commands.guest_options import guest_of, guest_options
 from node.commands.options import (
     bytes_of,
@@ -20,6 +21,7 @@ from node.commands.options import (
 )
 from node.console_config import CONSOLE_DEFAULT
 from node.paying_config import TypedPrices, read_prices
+from wire.errors import InputError
 from wire.kinds import Role
 
 PORT_DEFAULT = 4747
@@ -142,6 +144,7 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     "--console-at",
     help="Serve that page at this ADDRESS:PORT; from other machines only with an API key.",
 )
+@gateway_pay_options
 @guest_options
 @click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
 @state_option
@@ -175,7 +178,7 @@ def join_command(
     with_parent: int | None,
     state: Path,
     as_json: bool,
-    **guest: Any,
+    **more: Any,
 ) -> None:
     """Run a peer until it is told to leave (Ctrl-C).
 
@@ -190,10 +193,12 @@ def join_command(
 
     bootstrap, invited = _invited(assembly, bootstrap, invite_file)
     chosen = roles_of(roles) or ROLES_DEFAULT
-    gateway = None
+    price, pay, gateway = more["http_price"], http_pay_of(more), None
     if http is not None or Role.GATEWAY in chosen:
         chosen |= {Role.GATEWAY}
-        gateway = gateway_of(http, http_names, http_origins, http_verdicts)
+        gateway = gateway_of(http, http_names, http_origins, http_verdicts, pay, price)
+    elif pay is not None:
+        raise InputError("--http-pay is for a gateway", todo="add --role gateway, or --http")
     config = NodeConfig(
         state=state.expanduser(),
         peers=PeersConfig(
@@ -209,7 +214,7 @@ def join_command(
         quota_bytes=bytes_of(quota),
         gateway=gateway,
         console=console_of(console_at) if console or console_at else None,
-        guest=guest_of(**guest),
+        guest=guest_of(**more),
         genesis=None if genesis is None else read_genesis(genesis),
         background_checks=background_checks,
         prices=_priced(prices, price_check),

@@ -1,14 +1,25 @@
 """Options of `join`, `bench` and `run` that say what Baton takes of the machine."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
 
 from node.commands.options import bytes_of
-from node.guest.rules import DEVICES, GuestConfig, Schedule, device_of, gpus_of, share_of
+from node.guest.rules import (
+    DEVICES,
+    GuestConfig,
+    Schedule,
+    celsius_of,
+    device_of,
+    gpus_of,
+    share_of,
+)
 from wire.errors import InputError
 
+PAUSE = "pause"
+PAUSE_OR_RUN = click.Choice((PAUSE, "run"))
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -57,6 +68,34 @@ def guest_options(function: F) -> F:
             click.option(
                 "--schedule", help="Take work only between these local times, as 22:00-08:00."
             ),
+            click.option(
+                "--on-battery",
+                type=PAUSE_OR_RUN,
+                default="run",
+                show_default=True,
+                help="What to do while the machine runs on its battery.",
+            ),
+            click.option(
+                "--max-temp",
+                help="Take no new work while the machine's hottest sensor shows more, as 85C.",
+            ),
+            click.option(
+                "--metered",
+                type=PAUSE_OR_RUN,
+                default="run",
+                show_default=True,
+                help="What to do while NetworkManager says that the network is paid by the byte.",
+            ),
+            click.option(
+                "--up", help="How much may be sent to other peers at most, as 2MB/s. Default: none."
+            ),
+            click.option(
+                "--down", help="How much may be received at most, as 10MB/s. Default: none."
+            ),
+            click.option(
+                "--per-month",
+                help="Take no new work once so much was sent and received in a month, as 50GB.",
+            ),
         )
     ):
         function = option(function)
@@ -82,17 +121,44 @@ def guest_of(
     vram: str | None,
     memory: str | None = None,
     cpu: str = "100%",
-    pause_when_busy: bool = False,
-    schedule: str | None = None,
+    **manners: Any,
 ) -> GuestConfig:
     """What the options say; InputError if they make no sense."""
     name, numbers = chosen_device(device, gpu)
-    return GuestConfig(
+    return replace(
+        _manners_of(**manners),
         device=name,
         gpus=numbers,
         vram_bytes=None if vram is None else bytes_of(vram),
         memory_bytes=None if memory is None else bytes_of(memory),
         cpu_share=share_of(cpu),
+    )
+
+
+def _manners_of(
+    *,
+    pause_when_busy: bool = False,
+    schedule: str | None = None,
+    on_battery: str = "run",
+    max_temp: str | None = None,
+    metered: str = "run",
+    up: str | None = None,
+    down: str | None = None,
+    per_month: str | None = None,
+) -> GuestConfig:
+    """When a peer pauses, and what it takes of the network."""
+    return GuestConfig(
         pause_when_busy=pause_when_busy,
         schedule=None if schedule is None else Schedule.parse(schedule),
+        pause_on_battery=on_battery == PAUSE,
+        celsius_max=None if max_temp is None else celsius_of(max_temp),
+        pause_when_metered=metered == PAUSE,
+        up_bytes_per_s=None if up is None else _rate_of(up),
+        down_bytes_per_s=None if down is None else _rate_of(down),
+        month_bytes_max=None if per_month is None else bytes_of(per_month),
     )
+
+
+def _rate_of(text: str) -> int:
+    """`2MB/s` in bytes a second; InputError for anything else."""
+    return bytes_of(text.strip().removesuffix("/s"))

@@ -27,13 +27,11 @@ from node.dispatch.layer_chain import LayerChains
 from node.engines.host.device_check import FoundDevice
 from node.engines.host.launch import EngineConfig
 from node.guest.machine_use import GpuUse
-from node.guest.rules import OwnerPolicy
-from node.guest.sensors import Sensors
 from node.ingest.opening import open_ingest
 from node.ledger.peer_ledger import pin, pinned
 from node.local.commands import LocalCommands
 from node.local.control import Command, check_socket_path, open_control
-from node.local.guest_watch import MachineLook, watch_owner, watch_sensors
+from node.local.guest_manners import keep_manners
 from node.local.service_manager import ServiceManager, keep_told
 from node.models.calibrations import PIN, kept_calibrations
 from node.models.opening_engines import open_engine
@@ -44,6 +42,7 @@ from p2p.adverts import Environment
 from p2p.ip_address import for_neighbours
 from p2p.lan import LanService
 from p2p.routes import outgoing_hosts
+from p2p.traffic import Traffic
 from p2p.transport import Transport
 from store import Store, key_seed, open_store
 from wire.calibration import Calibration
@@ -64,6 +63,8 @@ class Runtime:
 
     environment: Environment
     transport: Transport
+    # What moves over all that the transport opens.
+    traffic: Traffic
     cache_folder: Path
     engine_config: EngineConfig
     machine: Machine
@@ -111,11 +112,7 @@ async def join(
                 nursery.start_soon(narrate, node)
             if config.guest.watched_gpus:
                 node.status_sources["gpus"] = GpuUse(config.guest.watched_gpus).rows
-            if config.console is not None:
-                nursery.start_soon(watch_sensors, node, Sensors())
-            if config.guest.pauses:
-                look = MachineLook(runtime.environment.wall_s, config.guest.watched_gpus)
-                nursery.start_soon(watch_owner, node, OwnerPolicy(config.guest), look)
+            nursery.start_soon(keep_manners, node, runtime.environment.wall_s, runtime.traffic)
             life.up.set()
             nursery.start_soon(keep_told, node, runtime.service_manager)
             collect_seldom()

@@ -9,7 +9,15 @@ import click
 from click.core import ParameterSource
 
 from node.console_config import CONSOLE_DEFAULT, ConsoleConfig
-from node.gateway_config import HTTP_DEFAULT, GatewayConfig, origin_of, place_of, verdicts_of
+from node.gateway_config import (
+    HTTP_DEFAULT,
+    GatewayConfig,
+    HttpPay,
+    origin_of,
+    place_of,
+    verdicts_of,
+)
+from node.paying_config import read_price
 from wire import limits
 from wire.errors import InputError
 from wire.kinds import Role
@@ -161,7 +169,12 @@ def layers_of(text: str) -> tuple[int, int]:
 
 
 def gateway_of(
-    http: str | None, names: tuple[str, ...], origins: tuple[str, ...], verdicts: str
+    http: str | None,
+    names: tuple[str, ...],
+    origins: tuple[str, ...],
+    verdicts: str,
+    pay: HttpPay | None = None,
+    price: str | None = None,
 ) -> GatewayConfig:
     """What `--http` and the options that begin so say; InputError if they make no sense."""
     host, port = place_of(http or HTTP_DEFAULT)
@@ -173,6 +186,8 @@ def gateway_of(
         origins=frozenset(map(origin_of, origins)),
         needed=needed,
         verifiers=verifiers,
+        price=None if price is None else read_price(price),
+        pay=pay,
     )
 
 

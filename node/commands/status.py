@@ -44,6 +44,10 @@ def _status(found: Mapping[str, Any]) -> None:
     console.print(f"  roles {', '.join(found['roles'])}; up {found['uptime_s']:.0f} s")
     if found["paused"]:
         console.print(f"  [yellow]paused: {safe(found['paused'])}[/yellow]")
+    for rule in found.get("guest", {}).get("cannot_tell", ()):
+        console.print(f"  [yellow]cannot be kept to: {safe(rule)}[/yellow]")
+    if "traffic" in found:
+        console.print(_traffic_line(found["traffic"]))
     for address in found["addresses"]:
         console.print(f"  listening on {address}")
     if (reach := found.get("reach")) is not None:
@@ -94,6 +98,19 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
     for problem in found["problems"]:
         console.print(f"  [dim]{safe(problem)}[/dim]")
+
+
+def _traffic_line(traffic: Mapping[str, Any]) -> str:
+    """What was sent and received, in one line, and what the owner gives."""
+    line = f"  sent {size(traffic['sent_bytes'])}, received {size(traffic['received_bytes'])}"
+    line += f"; {size(traffic['month_bytes'])}"
+    if traffic["month_bytes_max"]:
+        line += f" of {size(traffic['month_bytes_max'])}"
+    line += " this month"
+    for name, way in (("up", "sent"), ("down", "received")):
+        if traffic[f"{name}_bytes_per_s"]:
+            line += f"; at most {size(traffic[f'{name}_bytes_per_s'])}/s {way}"
+    return line
 
 
 def _membership_line(found: Mapping[str, Any]) -> str:

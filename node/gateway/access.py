@@ -12,27 +12,38 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 from starlette.types import ASGIApp
 
 from node.gateway.asgi import run_asgi
 from node.gateway.browser_policy import ALWAYS, page_access
-from node.gateway.errors import ErrorDetail, body_of, fault_of
+from node.gateway.errors import ErrorDetail, HttpError, body_of, fault_of
 from node.gateway.front import LENIENT
 from node.gateway.hot_posts import HotPosts
 from node.gateway.http_exchange import Exchange, RequestRefused
 from node.gateway.json_body import is_too_deep
 from node.gateway.keys import Keyring
+from node.gateway.paid_request import PaidRequest
+from node.gateway.paywall import (
+    PAID_PATHS,
+    SHOWN,
+    UNKNOWN_PER_MINUTE,
+    UNPAID,
+    Paywall,
+    request_hash,
+)
 from node.gateway.rate_limit import Allowance
 from node.gateway.request_parser import RequestHead
 from node.gateway.shares import Shares
 from node.gateway.tensors import HEAD_BYTES_MAX, NPY_TYPE, SAFETENSORS_TYPE
+from node.gateway.x402_documents import read_payment
 from node.gateway_config import GatewayConfig
 from p2p import timeouts
 from p2p.adverts import Environment
 from wire import limits
-from wire.errors import BatonError
+from wire.errors import BatonError, Malformed
 from wire.latest import Latest
 
 JSON_BYTES_MAX = 1 << 20
@@ -78,6 +89,8 @@ class AccessMiddleware:
     environment: Environment
     config: GatewayConfig
     keyring: Keyring
+    # Where requests without a key may be paid for; None where they may not.
+    paywall: Paywall | None = None
     allowance: Allowance = field(default_factory=Allowance)
     # Of the requests at work, and of the memory for bodies.
     places: Shares = field(init=False)
@@ -88,9 +101,13 @@ class AccessMiddleware:
     _hosts: Latest[str, bool] = field(default_factory=lambda: Latest(HOSTS_KEPT))
 
     def __post_init__(self) -> None:
-        self.places = Shares(self.config.requests_max, self.keyring.is_for_one)
-        self.bodies = Shares(BODIES_BYTES_MAX, self.keyring.is_for_one)
+        self.places = Shares(self.config.requests_max, self.is_for_one)
+        self.bodies = Shares(BODIES_BYTES_MAX, self.is_for_one)
         self._loopback = self.config.loopback
+
+    def is_for_one(self) -> bool:
+        """Whether all who may come in are one caller."""
+        return self.paywall is None and self.keyring.is_for_one()
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request, by an endpoint or by saying why not."""
@@ -102,6 +119,8 @@ class AccessMiddleware:
             refusal = error.refusal
             fault = ErrorDetail(status=refusal.status, message=refusal.message, code=refusal.code)
             await _refuse(exchange, fault)
+        except HttpError as error:
+            await _refuse(exchange, error.fault)
         except BatonError as error:
             # The keys cannot be read: then nobody comes in.
             await _refuse(exchange, fault_of(error))
@@ -128,8 +147,33 @@ class AccessMiddleware:
             await exchange.respond(204, [])
         elif head.target.partition(b"?")[0] in OPEN_PATHS:
             await self._run(exchange, NOBODY, b"")
+        elif self.paywall is not None and not self._has_key(headers):
+            await self._without_key(exchange, headers, self.paywall)
         else:
             await self._with_place(exchange, headers, self._owner(headers))
+
+    def _has_key(self, headers: Mapping[str, str]) -> bool:
+        secret = _secret_of(headers)
+        return bool(secret) and self.keyring.holder(secret, trio.current_time()) is not None
+
+    async def _without_key(
+        self, exchange: Exchange, headers: Mapping[str, str], paywall: Paywall
+    ) -> None:
+        """Answer what may be asked without a key where requests can be paid for."""
+        head, address = exchange.request.head, exchange.channel.address[0]
+        wait_s = self.allowance.take(f"at {address}", UNKNOWN_PER_MINUTE, trio.current_time())
+        if wait_s:
+            words = f"without a key {UNKNOWN_PER_MINUTE} requests a minute are taken"
+            raise _turned(429, words, "rate_limit_exceeded", wait_s)
+        path = head.target.partition(b"?")[0]
+        if (head.method, path) in SHOWN:
+            await self._with_place(exchange, headers, UNPAID)
+        elif head.method != "POST" or path not in PAID_PATHS:
+            raise _turned(
+                401, "an API key is needed here: requests that are paid for are others", "no_key"
+            )
+        else:
+            await self._with_place(exchange, headers, UNPAID, paywall)
 
     def _is_host(self, text: str) -> bool:
         known = self._hosts.get(text)
@@ -163,7 +207,11 @@ class AccessMiddleware:
         return key.owner
 
     async def _with_place(
-        self, exchange: Exchange, headers: Mapping[str, str], owner: bytes
+        self,
+        exchange: Exchange,
+        headers: Mapping[str, str],
+        owner: bytes,
+        paywall: Paywall | None = None,
     ) -> None:
         reading = _Reading(self, exchange, headers, owner)
         try:
@@ -174,7 +222,10 @@ class AccessMiddleware:
                 raise _turned(503, words, "busy", 1.0)
             exchange.hold_connection()
             try:
-                await self._run(exchange, owner, body)
+                if paywall is None:
+                    await self._run(exchange, owner, body)
+                else:
+                    await self._run_paid(exchange, headers, body, paywall)
             finally:
                 self.places.give_back(owner)
         finally:
@@ -185,6 +236,24 @@ class AccessMiddleware:
         exchange.extra_headers = [(b"x-request-id", request_id), *exchange.extra_headers]
         if not await self.hot.answer(exchange, owner, body):
             await run_asgi(self.inner, exchange, body, {"owner": owner})
+
+    async def _run_paid(
+        self, exchange: Exchange, headers: Mapping[str, str], body: bytes, paywall: Paywall
+    ) -> None:
+        head = exchange.request.head
+        try:
+            payment = read_payment(headers)
+        except Malformed as error:
+            raise _turned(400, error.message, "invalid_payment") from error
+        paid = PaidRequest(
+            paywall,
+            payment,
+            f"http://{headers.get('host', '')}{head.target.decode('latin-1')}",
+            request_hash(head.target, body),
+            # Each is an owner of its own: nobody else asks for what it had done.
+            b"paid" + self.environment.entropy(28),
+        )
+        await paid.run(exchange, partial(self._run, exchange, paid.owner, body))
 
     def _request_id(self, head: RequestHead) -> bytes:
         """The id that the client gave a request, if it can be said again; else one made here."""

@@ -24,11 +24,14 @@ from node.gateway.health import health_router
 from node.gateway.hot_posts import HotPost, HotPosts
 from node.gateway.infer import infer_answer, infer_router
 from node.gateway.json_body import words_of
+from node.gateway.key_budgets import KeyBudgets
 from node.gateway.keys import Keyring, keys_file
 from node.gateway.metrics import GenerationMetrics, metrics_router, open_registry
 from node.gateway.models_api import listing_router
 from node.gateway.ollama_api import ollama_router
 from node.gateway.ollama_models import ollama_models_router
+from node.gateway.paywall import Paywall
+from node.gateway.prices import FREE, HttpPrices
 from node.gateway.requests import (
     FIELD_FAULT,
     ChatRequest,
@@ -38,10 +41,12 @@ from node.gateway.requests import (
 )
 from node.gateway.rerank import rerank_router
 from node.gateway.responses_api import responses_router
+from node.gateway.spending import Purses
 from node.gateway.task_service import TaskService
 from node.gateway.tasks_api import native_router
 from node.gateway.tokenize import tokenize_router
 from node.gateway.usage_api import usage_router
+from node.gateway.x402_api import x402_router
 from node.gateway_config import GatewayConfig
 from node.peer import Node
 from wire.errors import BatonError
@@ -51,14 +56,25 @@ DESCRIPTION = """A peer of a Baton network, as OpenAI's clients know an API. Eac
 the ids of its tasks (`x-baton-task`) and of their receipts (`x-baton-receipt`)."""
 
 
-def gateway_app(node: Node, config: GatewayConfig) -> tuple[AccessMiddleware, BatchRunner]:
+def gateway_app(
+    node: Node, config: GatewayConfig, paywall: Paywall | None = None
+) -> tuple[AccessMiddleware, BatchRunner]:
     """The whole application, with what every request has to pass before it; and the batches.
 
     Nothing is done of a batch until its runner runs.
     """
     keyring = Keyring(keys_file(node.config.state))
     registry = open_registry(node)
-    service = TaskService(node, config, keyring.is_for_one, GenerationMetrics(registry))
+    purses = Purses() if paywall is None else paywall.purses
+    prices = HttpPrices(node, config.price or FREE)
+    budgets = KeyBudgets(keyring, node.dependencies.store, prices)
+    purses.of_key = budgets.of
+    node.status_sources["keys"] = budgets.status
+
+    def is_for_one() -> bool:
+        return paywall is None and keyring.is_for_one()
+
+    service = TaskService(node, config, is_for_one, GenerationMetrics(registry), purses)
     # Its own pages would load scripts from elsewhere; the document alone is served.
     app = FastAPI(
         title="Baton gateway", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None
@@ -86,9 +102,11 @@ def gateway_app(node: Node, config: GatewayConfig) -> tuple[AccessMiddleware, Ba
     batches = BatchStore(folder, environment.entropy, environment.wall_s)
     hot = _hot_posts(service)
     posts = {path.decode(): post for path, post in hot.posts.items() if post.kind is not None}
-    runner = BatchRunner(batches, posts, keyring.is_for_one, node.note)
+    runner = BatchRunner(batches, posts, is_for_one, node.note)
     app.include_router(files_router(batches))
     app.include_router(batches_router(batches, runner))
+    if paywall is not None and (means := paywall.means.get("baton")) is not None:
+        app.include_router(x402_router(paywall, means))
     app.router.redirect_slashes = False
     _handle(app, HttpError, lambda error: error.fault)
     _handle(app, BatonError, fault_of)
@@ -96,7 +114,7 @@ def gateway_app(node: Node, config: GatewayConfig) -> tuple[AccessMiddleware, Ba
     _handle(app, RequestValidationError, _of_validation)
     _handle(app, Exception, lambda _: BUG)
     _document(app, config)
-    return AccessMiddleware(hot, Front(app), environment, config, keyring), runner
+    return AccessMiddleware(hot, Front(app), environment, config, keyring, paywall), runner
 
 
 def _hot_posts(service: TaskService) -> HotPosts:

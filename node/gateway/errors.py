@@ -18,10 +18,12 @@ RETRY_AFTER_S = 2.0
 TYPES: Mapping[int, str] = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "payment_required_error",
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
     408: "timeout_error",
+    409: "conflict_error",
     413: "invalid_request_error",
     417: "invalid_request_error",
     429: "rate_limit_error",
@@ -41,8 +43,10 @@ class ErrorDetail:
     code: str
     param: str | None = None
     retry_after_s: float | None = None
-    # Ids of tasks that came to this.
+    # Ids of tasks that came to this, or how to pay.
     headers: Mapping[str, str] | None = None
+    # What is told in place of the usual body.
+    document: Mapping[str, Any] | None = None
 
     @property
     def body(self) -> dict[str, Any]:
@@ -135,6 +139,8 @@ def fault_response(
 
 def body_of(fault: ErrorDetail, path: str) -> dict[str, Any]:
     """A fault in the shape that the clients of an endpoint know."""
+    if fault.document is not None:
+        return dict(fault.document)
     if path.startswith("/api/"):
         return {"error": fault.body["error"]["message"]}
     if path.startswith("/v1/messages"):

@@ -44,6 +44,19 @@ class Channel(Protocol):
     def made_room(self) -> None: ...
 
 
+class AnswerGate(Protocol):
+    """What an answer goes through before its client sees any of it."""
+
+    async def before_head(
+        self, status: int, headers: Headers, data: bytes, *, more: bool
+    ) -> tuple[int, Headers, bytes, bool]:
+        """The beginning of the answer as it is sent, and whether more of it follows."""
+        ...
+
+    async def after_replaced(self) -> None:
+        """Cancel whoever goes on with an answer that has ended with what was sent in its place."""
+
+
 @dataclass(slots=True)
 class Exchange:
     """One request; exactly one answer is sent to it, whole or in pieces."""
@@ -52,6 +65,7 @@ class Exchange:
     channel: Channel
     # What every answer to this request says besides.
     extra_headers: Headers = field(default_factory=list)
+    gate: AnswerGate | None = None
     is_over: bool = False
     closes: bool = False
     # The head, from when it is given until it is sent together with the first piece.
@@ -106,12 +120,18 @@ class Exchange:
         """A piece of the answer's body. What is sent waits for the client to read, for a while."""
         if self._head is None or self.is_over:
             raise RuntimeError("an answer has one head, and one end")
+        gate, self.gate, asked_more = self.gate, None, more
+        if gate is not None:
+            status, headers, data, more = await gate.before_head(*self._head, data, more=more)
+            self._head = (status, headers)
         out = b""
         if not self._is_head_sent:
             self._is_head_sent = True
             out = self._opening(data, more)
         self.is_over = not more
         await self.channel.send(out + self._framed(data, more))
+        if gate is not None and asked_more and not more:
+            await gate.after_replaced()
 
     def _opening(self, data: bytes, more: bool) -> bytes:
         """The head's bytes, once it is known how the body is framed."""

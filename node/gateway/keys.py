@@ -6,9 +6,10 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from wire.amount import AMOUNT_MAX
 from wire.errors import InputError, StoreUnusable
 
 PREFIX = "sk-baton-"
@@ -26,12 +27,16 @@ _NOBODYS = "-" * 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A key's name, the hash of its secret, and how often it may ask."""
+    """A key's name, the hash of its secret, and how often it may ask.
+
+    `credits` is what may be spent with it, in millionths; None where that is not limited.
+    """
 
     name: str
     sha256: str
     per_minute: int
     added_at_s: int
+    credits: int | None = None
 
     @property
     def owner(self) -> bytes:
@@ -68,7 +73,12 @@ def read_keys(file: Path) -> list[ApiKey]:
 
 
 def add_key(
-    file: Path, name: str, per_minute: int, entropy: Callable[[int], bytes], wall_s: float
+    file: Path,
+    name: str,
+    per_minute: int,
+    entropy: Callable[[int], bytes],
+    wall_s: float,
+    budget: int | None = None,
 ) -> str:
     """Keep a new key; the secret, which is shown this once."""
     keys = read_keys(file)
@@ -84,9 +94,24 @@ def add_key(
         raise InputError(f"there are {KEYS_MAX} keys already", todo="remove one: keys rm NAME")
     secret = PREFIX + entropy(32).hex()
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    key = ApiKey(name=name, sha256=digest, per_minute=per_minute, added_at_s=int(wall_s))
+    key = ApiKey(
+        name=name, sha256=digest, per_minute=per_minute, added_at_s=int(wall_s), credits=budget
+    )
     _write(file, [*keys, key])
     return secret
+
+
+def allow_more(file: Path, name: str, more: int) -> ApiKey:
+    """Let so many more millionths be spent with a key; InputError unless it has a budget."""
+    keys = read_keys(file)
+    found = next((it for it in keys if it.name == name), None)
+    if found is None or found.credits is None:
+        raise InputError(
+            f"there is no key {name!r} with a budget", todo="see python -m node keys list"
+        )
+    allowed = replace(found, credits=min(AMOUNT_MAX, found.credits + more))
+    _write(file, [allowed if it is found else it for it in keys])
+    return allowed
 
 
 def remove_key(file: Path, name: str) -> None:
@@ -118,6 +143,7 @@ def _is_sound(key: ApiKey) -> bool:
         and _DIGEST.fullmatch(key.sha256) is not None
         and type(key.per_minute) is int
         and key.per_minute >= 1
+        and (key.credits is None or (type(key.credits) is int and 0 <= key.credits <= AMOUNT_MAX))
     )
 
 
@@ -143,6 +169,15 @@ class Keyring:
                 self._keys, self._stamp = read_keys(self.file), stamp
                 self._by_digest = {it.sha256: it for it in self._keys}
         return self._keys
+
+    @property
+    def kept(self) -> list[ApiKey]:
+        """The keys as they were read last."""
+        return self._keys
+
+    def of_owner(self, owner: bytes) -> ApiKey | None:
+        """The key whose requests these are."""
+        return self._by_digest.get(owner.hex())
 
     def is_for_one(self) -> bool:
         """Whether all who may come in are one caller: there is one key, or none is needed."""

@@ -1,16 +1,25 @@
 """HTTP for this peer's clients: the listener, the server behind it, and its end."""
 
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
 
 from node.gateway.app import gateway_app
+from node.gateway.credit_means import CreditMeans
+from node.gateway.evm_means import EvmMeans
+from node.gateway.facilitator import Facilitator, facilitator_at
 from node.gateway.http_connection import HttpLimits
 from node.gateway.http_server import HttpServer
 from node.gateway.keys import keys_file, read_keys
-from node.gateway_config import GatewayConfig
+from node.gateway.payment_journal import PaymentJournal
+from node.gateway.paywall import PaymentMeans, Paywall
+from node.gateway.prices import HttpPrices
+from node.gateway.spending import Purses
+from node.gateway_config import GatewayConfig, HttpPay
+from node.ingest.guard import Network, real_network
 from node.peer import Node
 from wire.errors import InputError
 
@@ -18,14 +27,25 @@ BACKLOG = 256
 
 
 @asynccontextmanager
-async def open_gateway(node: Node, config: GatewayConfig) -> AsyncIterator[str]:
-    """Serve HTTP for as long as the block runs; the base URL. InputError if it cannot be."""
-    if not config.loopback and not read_keys(keys_file(node.config.state)):
+async def open_gateway(
+    node: Node, config: GatewayConfig, network: Network | None = None
+) -> AsyncIterator[str]:
+    """Serve HTTP for as long as the block runs; the base URL. InputError if it cannot be.
+
+    `network` is how a facilitator is reached.
+    """
+    is_open = config.pay is None and not read_keys(keys_file(node.config.state))
+    if not config.loopback and is_open:
         raise InputError(
             f"{config.host} is reached from other machines, and there is no API key",
             todo="python -m node keys add NAME, or serve --http 127.0.0.1:8000",
         )
-    app, batches = gateway_app(node, config)
+    paywall = None
+    if config.pay is not None:
+        # The system's authorities are read from its disk.
+        tls = await trio.to_thread.run_sync(ssl.create_default_context)
+        paywall = open_paywall(node, config.pay, network or real_network(), tls)
+    app, batches = gateway_app(node, config, paywall)
     server = HttpServer(
         app.handle,
         HttpLimits(
@@ -49,6 +69,8 @@ async def open_gateway(node: Node, config: GatewayConfig) -> AsyncIterator[str]:
 
             nursery.start_soon(accept)
             nursery.start_soon(batches.run)
+            if paywall is not None:
+                nursery.start_soon(paywall.run)
             if node.ledger is not None:
                 nursery.start_soon(node.ledger.follower.run)
             shown = f"[{config.host}]" if ":" in config.host else config.host
@@ -59,7 +81,27 @@ async def open_gateway(node: Node, config: GatewayConfig) -> AsyncIterator[str]:
                 with trio.CancelScope(shield=True):
                     await server.close(node.config.leave_s)
                 nursery.cancel_scope.cancel()
-                del node.status_sources["http"]
+                del node.status_sources["http"], node.status_sources["keys"]
+
+
+def open_paywall(node: Node, pay: HttpPay, network: Network, tls: ssl.SSLContext) -> Paywall:
+    """What takes payments for requests; InputError if it cannot be."""
+    means: dict[str, PaymentMeans] = {}
+    if pay.evm is not None:
+        facilitator = Facilitator(facilitator_at(pay.evm.facilitator), network, tls)
+        means["eip155"] = EvmMeans(pay.evm, facilitator)
+    if pay.credits:
+        if node.ledger is None:
+            raise InputError(
+                "a network without a genesis has no credits to be paid in",
+                todo="leave credits out of --http-pay, or join one with --genesis FILE",
+            )
+        means["baton"] = CreditMeans(node.ledger.wallet)
+    wall_s = node.dependencies.environment.wall_s
+    journal = PaymentJournal(node.dependencies.store)
+    journal.load(wall_s())
+    prices = HttpPrices(node, pay.price)
+    return Paywall(means, prices, journal, Purses(), wall_s, node.note)
 
 
 def _listening(config: GatewayConfig) -> socket.socket:

@@ -9,7 +9,7 @@ import trio
 
 from node.asking.answers import Answered
 from node.asking.following import Follower
-from node.asking.run import TaskRequest
+from node.asking.run import TaskRequest, TaskState
 from node.asking.tasks import TASKS_UNDER_WAY_MAX
 from node.engines.interface import LOADING_RETRY_S, loading_words
 from node.gateway.catalogue import Catalogue
@@ -25,9 +25,10 @@ from node.gateway.errors import (
 )
 from node.gateway.metrics import GenerationMetrics
 from node.gateway.shares import Shares
+from node.gateway.spending import PaidTask, Purse, Purses
 from node.gateway_config import GatewayConfig
 from node.peer import Node
-from node.task.events import Event, EventSink, Failed, Offered
+from node.task.events import Event, EventSink, Failed, Offered, Streamed, ignore_event
 from node.task.levels import CheckTerms, LevelImpossible, asked_at, terms_of, terms_of_numbers
 from p2p.timeouts import stretched
 from wire import limits
@@ -57,9 +58,11 @@ class Terms:
     check_terms: CheckTerms
     deadline_s: int
     owner: bytes
+    # Who pays for its tasks; None where nobody needs to.
+    purse: Purse | None = None
 
     def request(self, stage: Stage, data: bytes) -> TaskRequest:
-        return TaskRequest(
+        request = TaskRequest(
             stages=(asked_at(self.check_terms.level, stage),),
             input=data,
             deadline_s=self.deadline_s,
@@ -68,6 +71,9 @@ class Terms:
             needed=self.check_terms.needed,
             owner=self.owner,
         )
+        if self.purse is not None:
+            self.purse.expect(request)
+        return request
 
 
 @dataclass(slots=True)
@@ -79,6 +85,7 @@ class TaskService:
     # Whether all of its clients are one caller.
     is_sole: Callable[[], bool]
     generations: GenerationMetrics
+    purses: Purses = field(default_factory=Purses)
     catalogue: Catalogue = field(init=False)
     # Each key has its share of the tasks under way, and of those that were left alone.
     _task_shares: Shares = field(init=False)
@@ -114,11 +121,14 @@ class TaskService:
         """The gateway's own, for a task of whoever asked."""
         owner: bytes = asked.state.owner
         if (terms := self._terms.get(owner)) is None:
-            terms = self._terms[owner] = Terms(
+            terms = Terms(
                 check_terms=terms_of_numbers(self.config.needed, self.config.verifiers),
                 deadline_s=self.config.deadline_s,
                 owner=owner,
+                purse=self.purses.of(owner),
             )
+            if terms.purse is None:
+                self._terms[owner] = terms
         return terms
 
     def check_owns(self, asked: ClientRequest, task: ContentId) -> None:
@@ -181,19 +191,37 @@ class TaskService:
                 code="busy",
                 retry_after_s=RETRY_AFTER_S,
             )
-        task = None
+        task, purse, paid = None, self.purses.of(request.owner), None
         try:
             self._take_room(request.owner)
             try:
+                if purse is not None:
+                    paid = await purse.begin(request)
+                    request = paid.priced
                 task = await self._submitted(request)
             finally:
                 if task is None:
                     self._task_shares.give_back(request.owner)
             self._left[task] = request.owner
+            if purse is not None and paid is not None:
+                self.node.tasks.nursery.start_soon(self._pay_at_end, task, purse, paid)
             return task
         finally:
+            if task is None and purse is not None and paid is not None:
+                purse.end(paid, None)
             if task is None:
                 self._unattended_shares.give_back(request.owner)
+
+    async def _pay_at_end(self, task: ContentId, purse: Purse, paid: PaidTask) -> None:
+        """Have a task paid that no connection waits for, once it has ended."""
+        answered, paid.bill = None, self.node.tasks.bill_of(task)
+        try:
+            answered = await self.node.tasks.watch(task, ignore_event)
+        except BatonError:
+            # What its peers had shown of it is on its bill.
+            return
+        finally:
+            purse.end(paid, answered)
 
     async def _submitted(self, request: TaskRequest) -> ContentId:
         await self._somebody_checks(request)
@@ -226,8 +254,11 @@ class TaskService:
         """A task's answer; HttpError if there is none. Left early, the task is cancelled."""
         started_at_s = trio.current_time()
         self._take_room(request.owner)
-        watch = _Watch(on_event, accepted)
+        watch, purse, answered = _Watch(on_event, accepted), self.purses.of(request.owner), None
         try:
+            if purse is not None:
+                watch.paid = await purse.begin(request)
+                request = watch.paid.priced
             await self._somebody_checks(request)
             answered = await self.node.tasks.ask(request, watch)
         except BatonError as error:
@@ -237,6 +268,8 @@ class TaskService:
             raise watch.failed(fault_of(error, late=late)) from error
         finally:
             self._task_shares.give_back(request.owner)
+            if purse is not None and watch.paid is not None:
+                purse.end(watch.paid, answered)
         if answered is None:
             raise watch.failed(watch.fault)
         return answered
@@ -245,7 +278,7 @@ class TaskService:
 class _Watch(Follower):
     """Hears what happens to one task, and notices that it is asked for what does not work."""
 
-    __slots__ = ("_forward", "_forward_accepted", "_taken", "code", "task", "why")
+    __slots__ = ("_forward", "_forward_accepted", "_taken", "code", "paid", "task", "why")
 
     def __init__(self, forward: EventSink, forward_accepted: Callable[[ContentId], None]) -> None:
         super().__init__()
@@ -253,6 +286,8 @@ class _Watch(Follower):
         self._forward_accepted = forward_accepted
         self._taken = False
         self.task: ContentId | None = None
+        # Of a task that somebody pays for.
+        self.paid: PaidTask | None = None
         self.why, self.code = "", RefusalCode.OTHER
 
     @property
@@ -262,6 +297,12 @@ class _Watch(Follower):
     def failed(self, fault: ErrorDetail) -> HttpError:
         """A fault of the task, as its client is told."""
         return HttpError(replace(fault, headers={"x-baton-task": str(self.task)}))
+
+    def follow(self, run: TaskState) -> None:
+        """See `Follower`: what it comes to is seen on its bill."""
+        if self.paid is not None:
+            self.paid.bill = run.bill
+        super().follow(run)
 
     def accepted(self, task: ContentId) -> None:
         self.task = task
@@ -275,6 +316,8 @@ class _Watch(Follower):
             case Failed(for_good=True) if self._taken:
                 self.why, self.code = event.why, event.code or RefusalCode.OTHER
                 self.wait_until(trio.current_time() + SECOND_OPINION_S)
+            case Streamed() if self.paid is not None:
+                self.paid.shown = max(self.paid.shown, event.position + event.units)
             case _:
                 pass
         self._forward(event)

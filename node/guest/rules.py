@@ -17,12 +17,18 @@ BUSY_GPU = 0.1
 BUSY_S = 4.0
 CALM_S = 30.0
 GPUS_MAX = 16
+# Who was too hot goes on once it is so much cooler.
+COOLER_CELSIUS = 5.0
+MONTH_BYTES_MIN = 1_000_000_000
+# With less, the pings of a connection would wait too long behind what is under way.
+RATE_BYTES_MIN = 128_000
 # What models can run on, by the names that people give; the driver numbers the last three.
 PROCESSOR = "cpu"
 DEVICES = (PROCESSOR, "cuda", "amd", "metal", "cl", "webgpu")
 # Of these a system has one: its driver offers no others.
 SINGLE = frozenset((PROCESSOR, "metal", "webgpu"))
 _SCHEDULE = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)-([01]?\d|2[0-4]):([0-5]\d)")
+_CELSIUS = re.compile(r"(\d{1,3}(?:\.\d)?) ?°?C?", re.IGNORECASE)
 _SHARE = re.compile(r"(\d{1,3})%?")
 
 
@@ -72,6 +78,15 @@ class GuestConfig:
     cpu_share: float = 1.0
     pause_when_busy: bool = False
     schedule: Schedule | None = None
+    # What the machine itself tells of: it pauses on its battery, from so hot on, where it is
+    # metered, and once so many bytes moved in a month.
+    pause_on_battery: bool = False
+    celsius_max: float | None = None
+    pause_when_metered: bool = False
+    month_bytes_max: int | None = None
+    # What connections to other peers may take of the network, all together.
+    up_bytes_per_s: int | None = None
+    down_bytes_per_s: int | None = None
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.cpu_share <= 1:
@@ -92,6 +107,22 @@ class GuestConfig:
                 "--gpu names a GPU, and --device the processor", todo="leave out one of the two"
             )
         self._check_vram()
+        if self.celsius_max is not None and not 40 <= self.celsius_max <= 110:
+            raise InputError(
+                f"{self.celsius_max:g} °C is no limit that a processor keeps to",
+                todo="for example --max-temp 85C",
+            )
+        for option, rate in (("--up", self.up_bytes_per_s), ("--down", self.down_bytes_per_s)):
+            if rate is not None and rate < RATE_BYTES_MIN:
+                raise InputError(
+                    f"with {rate} bytes/s {option} leaves too little to stay connected",
+                    todo=f"give at least {RATE_BYTES_MIN // 1000}KB/s, or none",
+                )
+        if self.month_bytes_max is not None and self.month_bytes_max < MONTH_BYTES_MIN:
+            raise InputError(
+                f"{self.month_bytes_max} bytes a month are used up by staying connected",
+                todo="for example --per-month 50GB",
+            )
 
     def _check_vram(self) -> None:
         if self.vram_bytes is not None and not self.on_gpu:
@@ -118,7 +149,17 @@ class GuestConfig:
     @property
     def pauses(self) -> bool:
         """Whether the peer may have to pause at all."""
-        return self.pause_when_busy or self.schedule is not None
+        return bool(
+            self.pause_when_busy
+            or self.schedule is not None
+            or self.needs_sensors
+            or self.month_bytes_max
+        )
+
+    @property
+    def needs_sensors(self) -> bool:
+        """Whether a rule asks how hot the machine is, or what it runs on."""
+        return self.pause_on_battery or self.pause_when_metered or self.celsius_max is not None
 
 
 def share_of(text: str) -> float:
@@ -156,6 +197,10 @@ class Seen:
     minute: int
     cpu_share: float | None = None
     gpu_share: float | None = None
+    celsius: float | None = None
+    on_battery: bool | None = None
+    metered: bool | None = None
+    month_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -166,12 +211,15 @@ class OwnerPolicy:
     _busy: str = ""
     # Since when the machine has been other than `_busy` says.
     _turned_at_s: float | None = None
+    _hot: bool = False
 
     def decide(self, seen: Seen, now_at_s: float) -> str:
         """Why to pause, in words for other peers; empty to go on."""
         schedule = self.config.schedule
         if schedule is not None and seen.minute not in schedule:
             return f"it works from {schedule} only"
+        if found := self._by_machine(seen):
+            return found
         if not self.config.pause_when_busy:
             return ""
         found = _busy(seen)
@@ -184,6 +232,43 @@ class OwnerPolicy:
             self._turned_at_s = None
             self._busy = found
         return self._busy
+
+    def _by_machine(self, seen: Seen) -> str:
+        """What the machine's battery, heat and network say; what it does not tell is no reason."""
+        config = self.config
+        if config.pause_on_battery and seen.on_battery:
+            return "its machine runs on its battery"
+        if config.celsius_max is not None and seen.celsius is not None:
+            # Once it is hot it cools down for a while: else it would begin again at once.
+            limit = config.celsius_max - (COOLER_CELSIUS if self._hot else 0.0)
+            self._hot = seen.celsius >= limit
+            if self._hot:
+                return f"its machine is hotter than {config.celsius_max:g} °C"
+        if config.pause_when_metered and seen.metered:
+            return "its machine pays for its network by the byte"
+        if config.month_bytes_max is not None and seen.month_bytes >= config.month_bytes_max:
+            return "what its owner gives of the network in a month is used up"
+        return ""
+
+    def untold(self, seen: Seen) -> list[str]:
+        """The rules about which this machine does not tell, in words for its owner."""
+        config = self.config
+        found = []
+        if config.pause_on_battery and seen.on_battery is None:
+            found.append("--on-battery pause: this machine tells of no battery")
+        if config.celsius_max is not None and seen.celsius is None:
+            found.append("--max-temp: no sensor of this machine can be read")
+        if config.pause_when_metered and seen.metered is None:
+            found.append("--metered pause: no NetworkManager says whether the network is metered")
+        return found
+
+
+def celsius_of(text: str) -> float:
+    """`85C` as 85.0; InputError for anything else."""
+    match = _CELSIUS.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"{text[:20]!r} is no temperature", todo="for example --max-temp 85C")
+    return float(match[1])
 
 
 def _busy(seen: Seen) -> str:

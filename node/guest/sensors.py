@@ -84,7 +84,7 @@ class Sensors:
             watts=self._watts(),
             on_battery=self.on_battery(),
             battery_share=self._battery_share(),
-            metered=self._is_metered(),
+            metered=self.is_metered(),
         )
 
     def temperatures(self) -> list[float]:
@@ -137,7 +137,8 @@ class Sensors:
         ]
         return sum(drawn) if drawn else None
 
-    def _is_metered(self) -> bool | None:
+    def is_metered(self) -> bool | None:
+        """Whether the way out is paid by the byte; None where nobody says."""
         now_at_s = self.monotonic_s()
         if now_at_s - self._asked_at_s >= ASK_EVERY_S:
             self._asked_at_s = now_at_s

@@ -99,6 +99,7 @@ class ResourceFacts:
     critical_celsius: float | None = None
     throttled: int | None = None
     on_battery: bool | None = None
+    metered: bool | None = None
     clock_synchronized: bool | None = None
 
 

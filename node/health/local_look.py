@@ -170,6 +170,7 @@ class LocalLook:
                 self._text("sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count")
             ),
             on_battery=sensors.on_battery(),
+            metered=sensors.is_metered(),
             clock_synchronized=None if synchronized is None else synchronized.strip() == "yes",
         )
 

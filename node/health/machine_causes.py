@@ -179,13 +179,34 @@ def _heat(facts: Facts) -> Judged:
     if machine.hottest_celsius is None and machine.on_battery is None:
         return unknown("this machine has no sensors that can be read")
     if machine.throttled:
-        return warn("the processor was slowed down for heat", "clean the fans, or join --cpu 50%")
+        return warn("the processor was slowed down for heat", "clean its fans; join --max-temp 85C")
     limit = machine.critical_celsius or HOT_CELSIUS
     if machine.hottest_celsius is not None and machine.hottest_celsius > limit - 5.0:
-        return warn(f"the hottest sensor has {machine.hottest_celsius:.0f} °C", "join --cpu 50%")
+        return warn(
+            f"the hottest sensor has {machine.hottest_celsius:.0f} °C",
+            "join --max-temp 85C, or --cpu 50%",
+        )
     if machine.on_battery:
-        return warn("this machine runs on its battery", "connect it to power")
+        return warn(
+            "this machine runs on its battery", "connect it to power, or join --on-battery pause"
+        )
     return ok("cool, and on power")
+
+
+def _metered(facts: Facts) -> Judged:
+    untold = (facts.peer or {}).get("guest", {}).get("cannot_tell", [])
+    if untold:
+        return warn(
+            f"a rule of join cannot be kept to: {'; '.join(untold)}", "join without this option"
+        )
+    if facts.resources.metered is None:
+        return unknown("no NetworkManager says whether the network is paid by the byte")
+    if facts.resources.metered:
+        return warn(
+            "this machine pays for its network by the byte",
+            "join --metered pause, or --per-month 50GB",
+        )
+    return ok("the network is not paid by the byte")
 
 
 def _starved(facts: Facts) -> Judged:
@@ -213,5 +234,6 @@ CAUSES: tuple[Cause, ...] = (
     Cause("compiler", "models cannot be compiled", _compiler),
     Cause("gpu", "a GPU cannot be used", _gpu),
     Cause("heat", "hot, slowed down, or on battery", _heat),
+    Cause("metered", "the network is paid by the byte", _metered),
     Cause("starved", "other programs leave too little", _starved),
 )

@@ -30,13 +30,26 @@ def _models(facts: Facts) -> Judged:
     return ok(f"{len(rows)} models, and none fails")
 
 
+# What helps where a peer is paused for a reason that somebody can do something about.
+_PAUSE_REMEDIES = {
+    "its owner paused it": "python -m node resume",
+    "its machine runs on its battery": "connect it to power, or join --on-battery run",
+    "its machine pays for its network by the byte": "use another network, or join --metered run",
+    "what its owner gives of the network in a month is used up": "join --per-month MORE",
+    "its owner uses the machine": "it goes on once the machine is at rest, or join without"
+    " --pause-when-busy",
+}
+
+
 def _paused(facts: Facts) -> Judged:
     if facts.peer is None:
         return unknown(NOT_RUNNING)
     if facts.peer["paused"]:
         return warn(
             f"paused: {facts.peer['paused']}",
-            "it goes on by itself; the rules are options of join (--schedule, --pause-when-busy)",
+            _PAUSE_REMEDIES.get(
+                facts.peer["paused"], "it goes on by itself, by the options of join"
+            ),
         )
     return ok("the peer takes work")
 

@@ -42,6 +42,7 @@ class Network:
 
 
 def real_network() -> Network:
+    """The system's names and its network."""
     return Network(resolve, httpcore.TrioBackend())
 
 

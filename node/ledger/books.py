@@ -13,7 +13,15 @@ from typing import NamedTuple
 
 from node.ledger.stake_shelf import StakeShelf, unbonded, with_more
 from wire.content import PeerId
-from wire.ledger import AccountOrder, Genesis, Redemption, Voucher, growth_of, order_digest
+from wire.ledger import (
+    AccountOrder,
+    Accusation,
+    Genesis,
+    Redemption,
+    Voucher,
+    growth_of,
+    order_digest,
+)
 from wire.signed import Signed, open_signed
 from wire.stake import UNBONDING_EPOCHS, StakeRow
 
@@ -179,6 +187,8 @@ class Draft:
     growth: int = 0
     stakes: dict[bytes, StakeRow] = field(default_factory=dict)
     acts: dict[bytes, int] = field(default_factory=dict)
+    # By their orders: who accuses, and of what. They are looked into when the epoch ends.
+    accusations: dict[bytes, tuple[PeerId, Accusation]] = field(default_factory=dict)
     _opened: dict[bytes, list[bytes]] = field(default_factory=dict)
 
     def account(self, key: bytes) -> Account:
@@ -249,6 +259,8 @@ class Draft:
         for part in record.unbond:
             until = self.epoch + UNBONDING_EPOCHS
             self.stakes[owner] = unbonded(self.stake(owner), part.role, part.amount, until)
+        for accusation in record.accuse:
+            self.accusations[order_digest(order)] = (owner, accusation)
 
     def _redeem(self, redemption: Redemption) -> None:
         channel = self._there(redemption.channel)

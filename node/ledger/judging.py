@@ -1,6 +1,7 @@
 """What the owner of an account may order, as the books are now. Pure."""
 
 from node.ledger.books import Draft, PaymentChannel
+from node.ledger.slashing import check_accusation, check_evidence
 from wire.amount import show_credits
 from wire.content import PeerId
 from wire.errors import Malformed, Refused
@@ -37,6 +38,11 @@ def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
         if channel.expiry >= draft.epoch:
             raise _never(f"the channel is its payee's until the end of epoch {channel.expiry}")
     _judge_stakes(draft.stake(owner), record)
+    for accusation in record.accuse:
+        try:
+            check_accusation(draft, accusation, record.network)
+        except Malformed as error:
+            raise _never(error.message) from error
 
 
 def _judge_stakes(row: StakeRow, record: AccountOrder) -> None:
@@ -82,6 +88,8 @@ def check_authority(draft: Draft, order: Signed[AccountOrder]) -> None:
     Members judge more than this before they vote; this holds whatever a quorum of them says.
     """
     owner, record = order.signer, order.record
+    for accusation in record.accuse:
+        check_evidence(accusation, record.network)
     for name in record.channels:
         channel = draft.channel(name)
         side = channel and (channel.payee if record.redeem else channel.payer)

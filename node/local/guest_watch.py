@@ -9,11 +9,10 @@ import trio
 
 from node.guest.machine_use import CpuUse, GpuUse
 from node.guest.rules import OwnerPolicy, Seen
-from node.guest.sensors import Sensors
+from node.guest.sensors import SensorReading
 from node.peer import Node
 
 LOOK_EVERY_S = 2.0
-SENSORS_EVERY_S = 5.0
 
 
 @dataclass(slots=True)
@@ -22,6 +21,9 @@ class MachineLook:
 
     wall_s: Callable[[], float]
     gpus: tuple[int, ...] = ()
+    # What the sensors told last, and the bytes of this month.
+    reading: Callable[[], SensorReading] = SensorReading
+    month_bytes: Callable[[], int] = int
     _cpu: CpuUse = field(default_factory=CpuUse)
     _gpu: GpuUse = field(init=False)
 
@@ -29,15 +31,21 @@ class MachineLook:
         self._gpu = GpuUse(self.gpus)
 
     async def __call__(self, *, resting: bool) -> Seen:
-        return await trio.to_thread.run_sync(self._look, resting)
+        # What others write is read here, and only the machine in the thread.
+        month_bytes, reading = self.month_bytes(), self.reading()
+        return await trio.to_thread.run_sync(self._look, resting, month_bytes, reading)
 
-    def _look(self, resting: bool) -> Seen:
+    def _look(self, resting: bool, month_bytes: int, reading: SensorReading) -> Seen:
         local = datetime.fromtimestamp(self.wall_s()).astimezone()
         cpu_share = self._cpu.others()
         return Seen(
             minute=local.hour * 60 + local.minute,
             cpu_share=cpu_share,
             gpu_share=self._gpu.others(self._cpu.own, resting=resting) if self.gpus else None,
+            celsius=reading.celsius,
+            on_battery=reading.on_battery,
+            metered=reading.metered,
+            month_bytes=month_bytes,
         )
 
 
@@ -47,20 +55,14 @@ class Look(Protocol):
     async def __call__(self, *, resting: bool) -> Seen: ...
 
 
-async def watch_sensors(node: Node, sensors: Sensors) -> None:
-    """Have `status` say how hot the machine is and what it runs on, until cancelled."""
-    seen: dict[str, float | bool | None] = {}
-    node.status_sources["machine"] = seen.copy
-    while True:
-        seen |= (await trio.to_thread.run_sync(sensors.read)).as_map()
-        await trio.sleep(SENSORS_EVERY_S)
-
-
 async def watch_owner(node: Node, policy: OwnerPolicy, look: Look) -> None:
     """Pause and go on as the owner's rules say; other peers hear of each change at once."""
+    untold: list[str] = []
+    node.status_sources["guest"] = lambda: {"cannot_tell": list(untold)}
     while True:
         # Legs that have begun go on while the peer is paused.
         resting = not node.dependencies.engine.statistics().jobs_queued
         seen = await look(resting=resting)
         node.pause(policy.decide(seen, trio.current_time()))
+        untold[:] = policy.untold(seen)
         await trio.sleep(LOOK_EVERY_S)

@@ -13,7 +13,9 @@ from node.local.control import Command, Emit
 from node.local.stake_commands import stake_map
 from node.peer import Node
 from wire.amount import AMOUNT_MAX
-from wire.errors import InputError
+from wire.errors import InputError, Refused
+from wire.ledger import order_digest
+from wire.payment_claim import EXACT, network_name, sign_claim
 
 
 @dataclass(slots=True)
@@ -27,6 +29,7 @@ class LedgerCommands:
         return {
             "wallet": self.wallet,
             "pay": self.pay,
+            "pay_offer": self.pay_offer,
             "wallet_log": self.log,
             "earnings": self.earnings,
             "ledger_export": self.export,
@@ -95,6 +98,29 @@ class LedgerCommands:
             raise InputError(f"{amount} millionths cannot be paid", todo="give a positive amount")
         to = read_key(read_text(arguments, "to"))
         return (await self._ledger.wallet.pay(to, amount, emit)).to_map()
+
+    async def pay_offer(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Pay what a gateway offers, at most `most` millionths: what shows that it is paid."""
+        wallet, offer = self._ledger.wallet, arguments.get("offer")
+        offer = offer if isinstance(offer, Mapping) else {}
+        if (offer.get("scheme"), offer.get("network")) != (EXACT, network_name(wallet.genesis.id)):
+            raise InputError(
+                "the gateway is not paid in credits of this peer's network",
+                todo="name the state folder of a peer that is in its network: state=…",
+            )
+        text, most = str(offer.get("amount")), read_number(arguments, "most", 0)
+        amount = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+        if not 1 <= amount <= min(most, AMOUNT_MAX):
+            raise InputError(f"{text[:40]} millionths are not paid", todo="allow more: pay_max=…")
+        ordered = await wallet.pay(read_key(str(offer.get("payTo"))), amount, emit)
+        if not ordered.settlement:
+            raise Refused(
+                "the transfer was settled at the end of an epoch, which shows others nothing: ask"
+                " the gateway's owner",
+                todo="see it with: python -m node wallet log",
+            )
+        claim = sign_claim(wallet.key, order_digest(ordered.order))
+        return {"settlement": ordered.settlement, "claim": claim}
 
     async def log(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """This account's own orders, the latest first."""

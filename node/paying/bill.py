@@ -65,6 +65,12 @@ class Bill:
         return sum(it.amount for it in self.charges)
 
     @property
+    def so_far(self) -> int:
+        """All charges, and what was shown of legs that go on, in millionths."""
+        shown = sum(it.shown_cost for it in self._held.values())
+        return min(self.price_max, self.charged + shown)
+
+    @property
     def left(self) -> int:
         """What further charges may come to."""
         return self.price_max - self.charged

@@ -15,6 +15,7 @@ from node.ledger.committee import Committee
 from node.ledger.wallet import OrderState, Wallet
 from node.paying.channels import EarningChannel
 from node.paying.own_tariff import OwnTariff
+from node.paying.settled_orders import read_shown
 from p2p.peers import Peers
 from p2p.score import Offence
 from p2p.typed_call import TypedCall, refusal_of
@@ -27,12 +28,8 @@ from wire.kinds import RefusalCode
 from wire.latest import Latest
 from wire.ledger import (
     AccountOrder,
-    Acknowledgement,
-    Certificate,
     Opening,
     Redemption,
-    Settlement,
-    Vote,
     Voucher,
     order_digest,
 )
@@ -270,29 +267,16 @@ class EarningChannels:
 
     def _shown(self, payer: PeerId, name: bytes, raw: bytes) -> Opening:
         """The opening of a channel in a settled order; WireError or Refused if it is none."""
-        settlement = Settlement.from_bytes(raw)
-        certificate = Certificate.from_bytes(settlement.certificate)
-        order = open_signed(certificate.order, AccountOrder)
+        shown = read_shown(raw)
+        order = shown.order
         number = self._opened_by(order, name)
         opening = None if number is None else order.record.open[number]
         if order.signer != payer or opening is None or opening.payee != self.peers.me:
             raise Refused(
                 "the order opens no such channel to this peer", code=RefusalCode.MALFORMED
             )
-        network, epoch, digest = order.record.network, order.record.epoch, order_digest(order)
-        if network != self.wallet.genesis.id:
-            raise Refused("the order is of another network", code=RefusalCode.STRANGER)
-        committee = Committee(self.wallet.genesis.members)
-        vote = Vote(
-            network=network,
-            epoch=epoch,
-            account=payer,
-            sequence=order.record.sequence,
-            order=digest,
-        )
-        committee.check(vote, certificate.votes)
-        applied = Acknowledgement(network=network, epoch=epoch, order=digest)
-        committee.check(applied, settlement.acknowledgements)
+        genesis = self.wallet.genesis
+        shown.check(genesis.id, Committee(genesis.members))
         return opening
 
     def _opened_by(self, order: Signed[AccountOrder], name: bytes) -> int | None:

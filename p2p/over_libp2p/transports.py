@@ -22,8 +22,10 @@ from p2p.over_libp2p.gossip import SoundGossip, SoundPubsub
 from p2p.over_libp2p.host import SoundHost, build_host, note_address
 from p2p.over_libp2p.memory import MemoryMuxedTransport
 from p2p.over_libp2p.memory_network import MemoryNetwork
+from p2p.over_libp2p.metered import meter
 from p2p.over_libp2p.names import LookUp, look_up
 from p2p.over_libp2p.services import running
+from p2p.traffic import Traffic
 from p2p.transport import Accept, Endpoint
 from wire.errors import InputError
 from wire.signing import SigningKey
@@ -33,23 +35,45 @@ _BACKLOG = 1024
 
 
 class SoundTcp(TCP):  # type: ignore[misc]
-    """libp2p's TCP, which also knows the address at the other end of every connection."""
+    """libp2p's TCP, which also knows the address at the other end of every connection.
+
+    What moves over its connections is counted, and held to a rate, by `traffic`.
+    """
+
+    def __init__(self, traffic: Traffic) -> None:
+        super().__init__()
+        self._traffic = traffic
 
     async def dial(self, maddr: Multiaddr) -> Any:
         raw = await super().dial(maddr)
         note_address(raw.stream)
+        meter(raw.stream, self._traffic)
         return raw
+
+    def create_listener(self, handler_function: Any) -> Any:
+        async def metered(connection: Any) -> None:
+            meter(connection, self._traffic)
+            await handler_function(connection)
+
+        return super().create_listener(metered)
 
 
 class TcpTransport:
     """TCP, noise and yamux. `wall_ns` numbers gossip messages, and must never go back.
 
-    `look_up` finds the addresses of a host name.
+    `look_up` finds the addresses of a host name. `traffic` is of all that is opened here together.
     """
 
-    def __init__(self, *, wall_ns: Callable[[], int], look_up: LookUp = look_up) -> None:
+    def __init__(
+        self,
+        *,
+        wall_ns: Callable[[], int],
+        look_up: LookUp = look_up,
+        traffic: Traffic | None = None,
+    ) -> None:
         self._wall_ns = wall_ns
         self._look_up = look_up
+        self._traffic = Traffic() if traffic is None else traffic
 
     def open(
         self, key: SigningKey, listen: Sequence[str], *, accept: Accept
@@ -57,7 +81,7 @@ class TcpTransport:
         places = [read_listenable(text, TCP_FORMS) for text in listen]
         for place in places:
             check_port_is_free(place)
-        host = build_host(key, lambda _me: SoundTcp())
+        host = build_host(key, lambda _me: SoundTcp(self._traffic))
         return _opened(key, host, places, TCP_FORMS, (self._wall_ns(), accept, self._look_up))
 
 

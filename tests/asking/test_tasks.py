@@ -486,3 +486,21 @@ async def test_a_leaving_peer_takes_nothing_new_and_finishes_what_it_holds(
             assert not leaving.leg_server.under_way
         with pytest.raises((InputError, TaskFailed)):
             await asked(asker, request(data=texts_of("new"), level=Level.SIGNED, deadline_s=5))
+
+
+async def test_who_cancels_a_task_as_its_answer_is_kept_is_too_late(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await network.start(I, S)
+        await checked(network)
+        task = await asker.tasks.submit(request())
+
+        def on_event(event: object) -> None:
+            if isinstance(event, Kept):
+                asker.tasks.cancel(task)
+
+        answered = await asker.tasks.watch(task, on_event)
+        assert (await asker.tasks.answers.of_task(task)).answer.id == answered.answer.id
+        assert nothing_left(asker)

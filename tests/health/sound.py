@@ -88,6 +88,7 @@ def facts(**changed: Any) -> Facts:
             pressure={"cpu": 0.01},
             hottest_celsius=50.0,
             on_battery=False,
+            metered=False,
             clock_synchronized=True,
         ),
         "tools": ToolFacts(compiler="clang version 14"),

@@ -77,6 +77,7 @@ CAUSED: dict[str, tuple[Callable[[], Facts], State]] = {
         State.WARN,
     ),
     "heat": (part("resources", on_battery=True), State.WARN),
+    "metered": (part("resources", metered=True), State.WARN),
     "starved": (part("resources", pressure={"cpu": 0.1, "memory": 0.6}), State.WARN),
     "port-taken": (stopped(port=facts().port), State.BAD),
     "no-route": (part("network", default_interfaces=()), State.BAD),

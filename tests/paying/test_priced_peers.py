@@ -8,10 +8,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.asking.affording import quote_of
 from node.asking.answers import Answered
 from node.checking.audit import audit
 from node.checking.report import ReceiptPart, Status
-from node.local.quoting import quote_of
 from node.paying import paying_channels
 from node.paying.pricing import need_of, units_at_most
 from node.paying_config import TypedPrice, TypedPrices
@@ -91,7 +91,7 @@ async def test_a_task_costs_what_the_tariff_says_and_an_auditor_finds_the_same(
     async with open_network(tmp_path) as network:
         asker, worker = await started(network, priced(base=100, given=20))
         wanted = request(level=Level.SIGNED, price_max=1000)
-        quote = await quote_of(asker, wanted)
+        quote = await quote_of(asker.leg_server.dispatcher.directory, wanted)
         assert quote is not None
         assert (quote.least, quote.most) == (160, 160)
         answered, _ = await asked(asker, wanted)

@@ -44,6 +44,7 @@ from wire.dispute import (
     Settled,
     StateOpening,
 )
+from wire.evidence import Evidence, OffenceKind
 from wire.fetch import (
     AttestedFetch,
     Column,
@@ -66,6 +67,7 @@ from wire.generation import (
 from wire.kinds import Level, RefusalCode, Role
 from wire.ledger import (
     AccountOrder,
+    Accusation,
     Acknowledgement,
     Certificate,
     Genesis,
@@ -684,6 +686,8 @@ SAMPLES: tuple[Record, ...] = (
     AskCertificates(epoch=7, orders=DIGEST),
     Certificates(certificates=(b"certificate",)),
     AskCheckpoint(epoch=7),
+    Accusation(evidence=b"evidence", bond=1_000_000),
+    Evidence(offence=OffenceKind.UNTRUE_VERDICT, records=(b"record",), content=(b"content",)),
     STAKE_ROW.parts[0],
     STAKE_ROW.leaving[0],
     STAKE_ROW,

@@ -808,6 +808,12 @@ RECORD_BYTES = {
         e4d6309ba50d5f1ddc8664125531b8a57061796572c42003a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d
         5f1ddc8664125531b8a57461736b730c
     """,
+    "Accusation": """
+        82a4626f6e64ce000f4240a865766964656e6365c40865766964656e6365
+    """,
+    "Evidence": """
+        83a7636f6e74656e7491c407636f6e74656e74a76f6666656e636504a77265636f72647391c4067265636f7264
+    """,
 }
 
 # Each message as it travels: its kind and its fields.

@@ -41,7 +41,13 @@ TIED_TO_OTHERS = {
     *("Checks.items", "Verdicts.items"),
     *("Tensor.kind", "Tensor.shape", "Tensor.shape[]", "Tensors.tensors"),
     *("AccountOrder.pay", "AccountOrder.open", "AccountOrder.top_up", "AccountOrder.redeem"),
-    *("AccountOrder.stake", "AccountOrder.unbond", "StakeRow.parts", "StakeRow.leaving"),
+    *(
+        "AccountOrder.accuse",
+        "AccountOrder.stake",
+        "AccountOrder.unbond",
+        "StakeRow.parts",
+        "StakeRow.leaving",
+    ),
     *("AccountState.stake", "AccountState.leaving"),
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
     *("CheckpointHeader.usage", "UseLine.growth", "UseLine.paid"),
@@ -370,9 +376,10 @@ def test_other_parameters_are_never_born(parameters: Any) -> None:
 
 # Bounded as a whole, for their fields at their bounds together would be more than they are for.
 BOUNDED_AS_A_WHOLE = {
+    "Evidence",
     *("Advert", "Manifest", "Stage", "Task", "Texts", "Vectors"),
     *("Generation", "Tensor", "Tensors", "Bundle", "Outcomes", "Checks", "Verdicts", "StageRows"),
-    *("Certificates", "RowBundle"),
+    *("Certificates", "RowBundle", "Evidence"),
 }
 
 

@@ -1,0 +1,47 @@
+"""Options of `join` that say what a gateway's clients pay, and how."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from node.gateway_config import EVM_NETWORK_DEFAULT, HttpPay, pay_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+_OPTIONS = (
+    click.option(
+        "--http-pay",
+        metavar="MEANS",
+        help="Let clients without an API key pay for each request, as x402 has it: with credits of"
+        " this network, in dollars (evm), or both (credits,evm).",
+    ),
+    click.option(
+        "--http-price",
+        metavar="IN:OUT",
+        help="What clients of the gateway pay, in credits, besides what peers ask, as"
+        " 0.3/1k:0.6/1k+0.001. In dollars, one dollar for a credit.",
+    ),
+    click.option(
+        "--facilitator", metavar="URL", help="Who checks and settles payments in dollars."
+    ),
+    click.option("--pay-to", metavar="0x…", help="The account that dollars are paid to."),
+    click.option(
+        "--evm-network",
+        default=EVM_NETWORK_DEFAULT,
+        show_default=True,
+        help="The network that dollars are paid on; eip155:84532 is for tests.",
+    ),
+)
+
+
+def gateway_pay_options(command: F) -> F:
+    """Add the options to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def http_pay_of(options: dict[str, Any]) -> HttpPay | None:
+    """What these options say, which are taken out of `options`; InputError if it makes no sense."""
+    named = ("http_pay", "http_price", "facilitator", "pay_to", "evm_network")
+    return pay_of(*(options.pop(it) for it in named))

@@ -1,0 +1,109 @@
+"""Payments in credits: a transfer that is settled, shown with its payer's word what it is for.
+
+The transfer is made before the request. It pays for one, and if that fails for the next.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from node.gateway.facilitator import PaymentMade, SettlementOutcome
+from node.gateway.x402_documents import ClientPayment, PaymentOffer, PaymentProof
+from node.ledger.committee import Committee
+from node.ledger.wallet import Wallet
+from node.paying.settled_orders import read_shown
+from wire import limits
+from wire.errors import BatonError, Malformed, WireError
+from wire.ledger import order_digest
+from wire.payment_claim import CREDITS, EXACT, check_claim, network_name
+
+# Transfers of this epoch and of so many before are taken.
+EPOCHS_BACK = 2
+LOOK_EVERY_S = 5.0
+PAYLOAD_CHARACTERS_MAX = 2 * limits.SETTLEMENT_BYTES_MAX
+
+
+@dataclass(slots=True)
+class CreditMeans:
+    """Takes transfers to the account of this peer."""
+
+    wallet: Wallet
+    _epoch: int = -1
+    _looked_at_s: float = float("-inf")
+
+    @property
+    def network(self) -> str:
+        """The network's name among those of x402."""
+        return network_name(self.wallet.genesis.id)
+
+    async def offers(self, amount: int, timeout_s: int) -> Sequence[PaymentOffer]:
+        """See `PaymentMeans`; none while too few members of the ledger answer."""
+        if trio.current_time() >= self._looked_at_s + LOOK_EVERY_S:
+            try:
+                self._epoch = max(self._epoch, (await self.wallet.look()).epoch)
+            except BatonError:
+                return ()
+            self._looked_at_s = trio.current_time()
+        offer = PaymentOffer(
+            scheme=EXACT,
+            network=self.network,
+            asset=CREDITS,
+            amount=amount,
+            pay_to=str(self.wallet.key.peer),
+            timeout_s=timeout_s,
+        )
+        return (offer,)
+
+    def read(
+        self, payment: ClientPayment, offer: PaymentOffer, wall_s: float, needs_s: int
+    ) -> PaymentProof:
+        """See `PaymentMeans`."""
+        genesis = self.wallet.genesis
+        try:
+            shown = read_shown(_bytes(payment.payload, "settlement"))
+            order, digest = shown.order, order_digest(shown.order)
+            if not self._epoch - EPOCHS_BACK <= order.record.epoch <= self._epoch + 1:
+                raise Malformed("the transfer is of an epoch that is long over")
+            paid = sum(it.amount for it in order.record.pay if str(it.to) == offer.pay_to)
+            if not paid:
+                raise Malformed("the order pays nothing to this account")
+            shown.check(genesis.id, Committee(genesis.members))
+            check_claim(order.signer, digest, _bytes(payment.payload, "claim"))
+        except WireError as error:
+            raise Malformed(error.message) from error
+        except BatonError as error:
+            raise Malformed(error.message) from error
+        said = self.network.encode() + digest + offer.pay_to.encode()
+        return PaymentProof(
+            id=hashlib.sha256(b"baton/1/x402\0" + said).digest(),
+            payer=str(order.signer),
+            amount=paid,
+            # Until then its epoch is long over.
+            until_wall_s=int(wall_s) + (2 * EPOCHS_BACK + 4) * genesis.epoch_s,
+        )
+
+    async def verify(self, document: Mapping[str, Any], payer: str) -> str:
+        """See `PaymentMeans`: all was checked when it was read."""
+        return ""
+
+    async def settle_payment(
+        self, document: Mapping[str, Any], payer: str, amount: int, *, again: bool
+    ) -> SettlementOutcome:
+        """See `PaymentMeans`: it is settled."""
+        shown = read_shown(_bytes(document["paymentPayload"]["payload"], "settlement"))
+        return PaymentMade(order_digest(shown.order).hex())
+
+
+def _bytes(payload: Mapping[str, Any], name: str) -> bytes:
+    text = payload.get(name)
+    if not isinstance(text, str) or not 0 < len(text) <= PAYLOAD_CHARACTERS_MAX:
+        raise Malformed(f"the payload has no {name}")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Malformed(f"{name} is not base64") from error

@@ -1,0 +1,49 @@
+"""Orders that somebody shows to be settled: the signatures of the ledger's members. Pure."""
+
+from dataclasses import dataclass
+
+from node.ledger.committee import Committee
+from wire.content import ContentId
+from wire.errors import Refused
+from wire.kinds import RefusalCode
+from wire.ledger import (
+    AccountOrder,
+    Acknowledgement,
+    Certificate,
+    Settlement,
+    Vote,
+    order_digest,
+)
+from wire.signed import Signed, open_signed
+
+
+@dataclass(frozen=True, slots=True)
+class ShownOrder:
+    """An order that its owner signed, with what is said to be members' signatures about it."""
+
+    order: Signed[AccountOrder]
+    certificate: Certificate
+    settlement: Settlement
+
+    def check(self, network: ContentId, committee: Committee) -> None:
+        """WireError unless it is settled; Refused for an order of another network."""
+        record, digest = self.order.record, order_digest(self.order)
+        if record.network != network:
+            raise Refused("the order is of another network", code=RefusalCode.STRANGER)
+        vote = Vote(
+            network=network,
+            epoch=record.epoch,
+            account=self.order.signer,
+            sequence=record.sequence,
+            order=digest,
+        )
+        committee.check(vote, self.certificate.votes)
+        applied = Acknowledgement(network=network, epoch=record.epoch, order=digest)
+        committee.check(applied, self.settlement.acknowledgements)
+
+
+def read_shown(raw: bytes) -> ShownOrder:
+    """The order in a settlement, which is not checked yet; WireError."""
+    settlement = Settlement.from_bytes(raw)
+    certificate = Certificate.from_bytes(settlement.certificate)
+    return ShownOrder(open_signed(certificate.order, AccountOrder), certificate, settlement)
