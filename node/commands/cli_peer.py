@@ -161,10 +161,8 @@ def join_command(
     files: tuple[Path, ...],
     port: int | None,
     listen: tuple[str, ...],
-    no_lan: bool,
     network: str,
     genesis: Path | None,
-    invite_file: Path | None,
     quota: str,
     http: str | None,
     http_names: tuple[str, ...],
@@ -191,7 +189,7 @@ def join_command(
     from node.config import ROLES_DEFAULT, NodeConfig
     from p2p.peers import PeersConfig
 
-    bootstrap, invited = _invited(assembly, bootstrap, invite_file)
+    bootstrap, invited = _invited(assembly, bootstrap, more)
     chosen = roles_of(roles) or ROLES_DEFAULT
     price, pay, gateway = more["http_price"], http_pay_of(more), None
     if http is not None or Role.GATEWAY in chosen:
@@ -218,23 +216,22 @@ def join_command(
         genesis=None if genesis is None else read_genesis(genesis),
         background_checks=background_checks,
         prices=_priced(prices, price_check),
-        lan=not no_lan,
         **invited,
     )
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
 
 
 def _invited(
-    assembly: Assembly, typed: tuple[str, ...], file: Path | None
+    assembly: Assembly, typed: tuple[str, ...], more: dict[str, Any]
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The addresses of what was typed, and the invite that was given, if one was."""
+    """The addresses of what was typed; and the invite that was given, if one was, and the LAN."""
     from node.commands.members import read_invite
 
     lines = tuple(it for it in typed if it.startswith(INVITE_PREFIX))
     folder = assembly.credentials
-    invite, private = read_invite(lines, file, folder and folder / CREDENTIAL)
+    invite, private = read_invite(lines, more.pop("invite_file"), folder and folder / CREDENTIAL)
     addresses = tuple(it for it in typed if it not in lines)
-    return addresses, {"invite": invite, "private": private}
+    return addresses, {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
 
 
 def _listening(port: int | None, bootstrap: tuple[str, ...]) -> str:
