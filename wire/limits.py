@@ -31,10 +31,12 @@ LEGS_VERSION = 12
 STAGE_LEGS_VERSION = 13
 # From this version on a verifier commits to its verdict before it tells it.
 COMMITMENTS_VERSION = 14
+# From this version on a peer shows the feeds of its workflows.
+FEEDS_VERSION = 15
 # From this version on a peer can be a member of a private network.
-MEMBERS_VERSION = 15
+MEMBERS_VERSION = 16
 # The version that a Welcome says.
-SPOKEN_VERSION = 15
+SPOKEN_VERSION = 16
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -156,6 +158,7 @@ LEDGER_MEMBERS_MAX = 32
 GRANTS_MAX = 1024
 GENESIS_BYTES_MAX = 128 << 10
 ACTIONS_MAX = 64
+MOTION_BYTES_MAX = 2048
 VOUCHER_BYTES_MAX = 768
 TARIFF_BYTES_MAX = 2560
 # What an answer was charged for: its legs, verdicts, and parts of streams that broke.

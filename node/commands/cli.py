@@ -14,6 +14,7 @@ from node.commands.cli_console import (
     resume_command,
 )
 from node.commands.cli_doctor import doctor_command
+from node.commands.cli_govern import fund_group, govern_group
 from node.commands.cli_keys import keys
 from node.commands.cli_ledger import (
     earnings_command,
@@ -38,6 +39,7 @@ from node.commands.cli_stake import evidence_command, slash_command, stake_group
 from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
 from node.commands.cli_usage import usage_command
 from node.commands.cli_versions import versions_command
+from node.commands.cli_workflows import workflows
 from node.commands.command import Group
 
 # The version of pyproject.toml; a test holds the two together.
@@ -66,6 +68,7 @@ COMMANDS: tuple[click.Command, ...] = (
     config_group,
     models,
     sources,
+    workflows,
     bench_command,
     keys,
     network_group,
@@ -78,6 +81,8 @@ COMMANDS: tuple[click.Command, ...] = (
     evidence_command,
     slash_command,
     usage_command,
+    govern_group,
+    fund_group,
     devnet_command,
     load_command,
     completion_command,

@@ -89,6 +89,8 @@ DIALOGUES = [
     "AskHeads Refuse",
     "LogNews LogNews",
     "LogNews Refuse",
+    "AskFeed FeedPage",
+    "AskFeed Refuse",
     "ClaimInvite ClaimNonce asker:ClaimSigned Admitted",
     "ClaimInvite ClaimNonce asker:ClaimSigned Refuse",
     "ClaimInvite Refuse",
