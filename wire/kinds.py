@@ -42,12 +42,12 @@ class Kind(IntEnum):
     KEEP = 32
     KEEPING = 33
     # A private network: a newcomer is admitted, a membership is renewed, ids are revoked.
-    CLAIM = 34
-    CLAIM_NONCE = 35
-    CLAIM_SIGNED = 36
-    ADMITTED = 37
-    RENEW = 38
-    REVOKED_NEWS = 39
+    CLAIM = 48
+    CLAIM_NONCE = 49
+    CLAIM_SIGNED = 58
+    ADMITTED = 59
+    RENEW = 68
+    REVOKED_NEWS = 69
     # A standing order of many tasks.
     OPEN = 40
     OPENED = 41

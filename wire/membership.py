@@ -180,3 +180,6 @@ class RevokedNews(Message):
     KIND: ClassVar[Kind] = Kind.REVOKED_NEWS
     version: Int
     revoked: RevokedBytes
+
+
+MESSAGES = (ClaimInvite, ClaimNonce, ClaimSigned, Admitted, Renew, RevokedNews)

@@ -32,16 +32,8 @@ from wire.ledger_message import (
     Voted,
 )
 from wire.log import AskHeads, AskPlace, LogNews, LogPlace
-from wire.membership import (
-    Admitted,
-    ClaimInvite,
-    ClaimNonce,
-    ClaimSigned,
-    InviteBytes,
-    MembershipBytes,
-    Renew,
-    RevokedNews,
-)
+from wire.membership import MESSAGES as MEMBERSHIP_MESSAGES
+from wire.membership import InviteBytes, MembershipBytes
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
 from wire.payment_message import Paid, Pay
@@ -346,7 +338,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Contest, Committed, Descend, Children, Reveal, Revealed, Settled),
         *(AskPlace, LogPlace, AskHeads, LogNews),
         *(AskFeed, FeedPage),
-        *(ClaimInvite, ClaimNonce, ClaimSigned, Admitted, Renew, RevokedNews),
+        *MEMBERSHIP_MESSAGES,
     )
 }
 
