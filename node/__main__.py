@@ -15,6 +15,13 @@ import warnings
 from pathlib import Path
 from random import Random
 
+from node.own_packages import clashing
+
+if _CLASH := clashing(Path(__file__).parent):
+    # Before anything of ours is imported, which might be another program's.
+    sys.stderr.write(f"error: {_CLASH}\n")
+    sys.exit(1)
+
 import click
 
 from node.commands.failure import failure_of, leaves

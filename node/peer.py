@@ -145,10 +145,7 @@ class Node:
         self.log.append(line)
 
     def pause(self, why: str, *, by: str = MACHINE) -> None:
-        """Take no work of others while `why` is not empty; work that was taken is finished.
-
-        OWNER and MACHINE each have their own reason, and it goes on once neither has one.
-        """
+        """Take no work of others while OWNER or MACHINE has a reason; what is held is finished."""
         before, self._pauses[by] = self.leg_server.paused, why
         why = self._pauses.get(OWNER) or self._pauses.get(MACHINE, "")
         self.leg_server.paused = self.verify_role.paused = self.keep_role.paused = why
@@ -318,12 +315,9 @@ def _assembled(
 def _roles(
     config: NodeConfig, dependencies: Dependencies, infer: InferRole, blobs: Blobs
 ) -> dict[Role, LegRole]:
-    roles: dict[Role, LegRole] = {}
-    if Role.DATA in config.roles:
-        roles[Role.DATA] = data_role(dependencies.sources, dependencies.ingest, blobs)
-    if Role.INFER in config.roles:
-        roles[Role.INFER] = infer
-    return roles
+    data = data_role(dependencies.sources, dependencies.ingest, blobs)
+    roles: dict[Role, LegRole] = {Role.DATA: data, Role.INFER: infer}
+    return {role: roles[role] for role in roles if role in config.roles}
 
 
 def _verify_role(

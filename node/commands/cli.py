@@ -36,8 +36,9 @@ from node.commands.cli_receipts import audit_command, receipts_group
 from node.commands.cli_service import dashboard_command, service_group
 from node.commands.cli_sources import sources
 from node.commands.cli_stake import evidence_command, slash_command, stake_group
-from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
+from node.commands.cli_tasks import ask_command, get_command, put_command
 from node.commands.cli_usage import usage_command
+from node.commands.cli_verify import verify_command
 from node.commands.cli_versions import versions_command
 from node.commands.cli_workflows import workflows
 from node.commands.command import Group

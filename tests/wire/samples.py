@@ -54,6 +54,8 @@ from wire.fetch import (
     FetchedPage,
     HeaderField,
     Paging,
+    Preparation,
+    PreparationStep,
     SourceRecord,
 )
 from wire.generation import (
@@ -298,6 +300,8 @@ SIGNATURES = Signatures(members=0b101, proofs=(bytes(64), bytes(range(64))))
 SLOT = SlotSpan(first_ms=1_700_000_000_000, last_ms=1_700_000_000_000, slots=1)
 COLUMN = Column(name="price", select="last.price")
 HEADER = HeaderField(name="accept", value="application/json")
+STEP = PreparationStep(name="stack", parameters={"columns": "open", "kind": "float32"})
+PREPARATION = Preparation(steps=(STEP,))
 EXTRACTION = Extraction(
     format="json",
     select="data",
@@ -306,6 +310,7 @@ EXTRACTION = Extraction(
     delimiter="",
     heading=True,
     paged=True,
+    prepare=(PREPARATION,),
 )
 PAGING = Paging(next="links.next", parameter="", start=1, step=1, pages_max=10)
 PAGE = FetchedPage(
@@ -443,6 +448,8 @@ SAMPLES: tuple[Record, ...] = (
     ),
     PAGING,
     PAGE,
+    STEP,
+    PREPARATION,
     AttestedFetch(
         source=BLOCK,
         urls=("https://example.org/prices", "https://example.org/v2/prices"),
