@@ -101,6 +101,19 @@ from wire.ledger_message import (
     Voted,
 )
 from wire.log import AskHeads, AskPlace, LogFork, LogHead, LogNews, LogPlace, LogPlaces
+from wire.membership import (
+    Admitted,
+    Admitter,
+    ClaimInvite,
+    ClaimNonce,
+    ClaimSigned,
+    ClaimStatement,
+    Invite,
+    Membership,
+    Renew,
+    Revoked,
+    RevokedNews,
+)
 from wire.message import (
     Accept,
     BlockReply,
@@ -186,6 +199,7 @@ from wire.usage import UseLine
 KEY = SigningKey(bytes(range(32)))
 OTHER_KEY = SigningKey(bytes(range(1, 33)))
 PEERS = tuple(sorted((KEY.peer, OTHER_KEY.peer)))
+ADMITTER = Admitter(peer=KEY.peer, addresses=("/ip4/45.1.0.10/tcp/4747",))
 MODEL = ContentId.of(b"model")
 BLOCK = ContentId.of(b"block")
 TREE = ContentId.of_tree(b"node")
@@ -492,6 +506,8 @@ SAMPLES: tuple[Record, ...] = (
         wall_ms=1_700_000_000_000,
         wanted=64,
         advert=b"a",
+        membership=b"membership",
+        invite=b"invite",
     ),
     Welcome(
         version=1,
@@ -500,6 +516,8 @@ SAMPLES: tuple[Record, ...] = (
         same_key=b"advert",
         peers=1000,
         adverts=(b"a", b"b"),
+        membership=b"membership",
+        invite=b"invite",
     ),
     Ping(instance=INSTANCE),
     Pong(same_key=None),
@@ -547,6 +565,42 @@ SAMPLES: tuple[Record, ...] = (
     ),
     Reserve(lease_s=1800),
     Reserved(reservation=b"reservation"),
+    ADMITTER,
+    Invite(
+        id=bytes(range(16)),
+        name="home",
+        claim_key=OTHER_KEY.peer,
+        issued_at_s=1_700_000_000,
+        not_after_s=1_700_086_400,
+        uses_max=3,
+        roles=6,
+        label="bob",
+        admitters=(ADMITTER,),
+    ),
+    Membership(
+        network=KEY.peer,
+        peer=OTHER_KEY.peer,
+        roles=6,
+        label="bob",
+        issued_at_s=1_700_000_000,
+        not_after_s=1_702_592_000,
+        serial=1_700_000_000,
+        invite=bytes(range(16)),
+    ),
+    Revoked(version=1_700_000_001, invites=(bytes(range(16)),), peers=(OTHER_KEY.peer,)),
+    ClaimStatement(
+        network=KEY.peer,
+        invite=bytes(range(16)),
+        nonce=bytes(range(32)),
+        newcomer=OTHER_KEY.peer,
+        admitter=KEY.peer,
+    ),
+    ClaimInvite(invite=b"invite"),
+    ClaimNonce(nonce=bytes(range(32))),
+    ClaimSigned(statement=b"statement"),
+    Admitted(membership=b"membership", invite=b"invite"),
+    Renew(serial=1_700_000_000),
+    RevokedNews(version=1_700_000_001, revoked=b"revoked"),
     Open(wanted=48, speaks=5),
     Opened(places=40),
     ITEM,
