@@ -13,9 +13,9 @@ from pathlib import Path
 
 from store.files import appearing, sync_folder
 
-Step = Callable[[Path], None]
+Migration = Callable[[Path], None]
 # By the version that a step begins with; it makes the next one of it.
-STEPS: Mapping[int, Step] = {}
+STEPS: Mapping[int, Migration] = {}
 _NAMED = re.compile(r"baton state (\d{1,6})(?: to (\d{1,6}))?\n?")
 # What only a running peer has.
 _NOT_COPIED = shutil.ignore_patterns("lock", "*.sock")
@@ -32,12 +32,12 @@ def kept_at(folder: Path, version: int) -> Path:
     return folder.with_name(f"{folder.name}.v{version}")
 
 
-def can_reach(version: int, wanted: int, steps: Mapping[int, Step]) -> bool:
+def can_reach(version: int, wanted: int, steps: Mapping[int, Migration]) -> bool:
     """Whether there are steps from one version to the other."""
     return version < wanted and all(it in steps for it in range(version, wanted))
 
 
-def bring_forward(folder: Path, file: Path, wanted: int, steps: Mapping[int, Step]) -> None:
+def bring_forward(folder: Path, file: Path, wanted: int, steps: Mapping[int, Migration]) -> None:
     """Make a folder of version `wanted` of an older one, whose version is in `file`.
 
     OSError if the disk has no room, and the folder is as it was. The folder must be locked.

@@ -53,9 +53,9 @@ def upgrade_command(
     goes on. Nothing is upgraded unasked.
     """
     from node.commands.upgrade import upgrade
-    from node.commands.upgrade_plan import Asked
+    from node.commands.upgrade_plan import UpgradeAsked
 
-    asked = Asked(
+    asked = UpgradeAsked(
         state=state.expanduser().absolute(),
         release=None if release is None else release.expanduser().absolute(),
         release_key=release_key,

@@ -9,10 +9,10 @@ import trio
 from node.commands.output import console, safe, show_json
 from node.commands.service import Service
 from node.commands.upgrade_peer import AsProcess, AsService, Keeper, status_of
-from node.commands.upgrade_plan import Asked, begun
+from node.commands.upgrade_plan import UpgradeAsked, begun
 from node.upgrading.installing import Installer, installed
 from node.upgrading.journal import (
-    Journal,
+    UpgradeJournal,
     end_journal,
     keep_journal,
     read_journal,
@@ -20,7 +20,7 @@ from node.upgrading.journal import (
     versions_folder,
 )
 from node.upgrading.started import read_started
-from node.upgrading.steps import Action, Running, Seen, Step, next_action
+from node.upgrading.steps import Action, Running, SeenPeer, UpgradeStep, next_action
 from store.folder import folder_version, locked_by
 from store.migrating import put_back
 from wire.errors import BatonError, InputError
@@ -33,7 +33,7 @@ LOOK_S = 0.5
 BACK = "it was asked to go back"
 
 
-async def upgrade(asked: Asked, python: str, *, as_json: bool) -> None:
+async def upgrade(asked: UpgradeAsked, python: str, *, as_json: bool) -> None:
     """Upgrade, or go on with an upgrade that was cut; BatonError if the old version runs again.
 
     `python` is the Python that the environment of the new version is made of.
@@ -53,8 +53,8 @@ async def upgrade(asked: Asked, python: str, *, as_json: bool) -> None:
                 f"an upgrade to {journal.version} was cut while {journal.step.value}",
                 todo="go on with it: python -m node upgrade; or end it, with --back instead",
             )
-        elif asked.back and journal.step is not Step.RETURNING:
-            journal = replace(journal, step=Step.RETURNING, why=BACK)
+        elif asked.back and journal.step is not UpgradeStep.RETURNING:
+            journal = replace(journal, step=UpgradeStep.RETURNING, why=BACK)
             keep_journal(versions, journal)
         await Upgrade(asked.state, versions, journal, Installer(python), quiet=as_json).run()
     if as_json:
@@ -69,15 +69,15 @@ class Upgrade:
 
     state: Path
     versions: Path
-    journal: Journal
+    journal: UpgradeJournal
     installer: Installer
     quiet: bool = False
     healthy_within_s: float = HEALTHY_WITHIN_S
     keeper: Keeper = field(init=False)
     # Of this step: whether a peer was started, since when it is waited for, and was healthy.
     _started: bool = False
-    _since_s: float = 0.0
-    _healthy_since_s: float | None = None
+    _since_at_s: float = 0.0
+    _healthy_at_s: float | None = None
     # Why the peer is not healthy, in words.
     _unwell: str = "it has not begun"
 
@@ -102,7 +102,7 @@ class Upgrade:
 
     async def run(self) -> None:
         """Do one thing after the other until a peer runs; BatonError if it is not the new one."""
-        self._since_s = trio.current_time()
+        self._since_at_s = trio.current_time()
         while True:
             action = next_action(self.journal.step, await self._look())
             if action is Action.WAIT:
@@ -117,16 +117,16 @@ class Upgrade:
             case Action.INSTALL:
                 await self._install()
             case Action.TO_STOPPING:
-                self._enter(Step.STOPPING)
+                self._enter(UpgradeStep.STOPPING)
             case Action.TO_STARTING:
-                self._enter(Step.STARTING)
+                self._enter(UpgradeStep.STARTING)
             case Action.TO_RETURNING:
                 why = self.keeper.ended() or self._unwell
                 self._say(f"{self.journal.version} is not healthy: {why}")
-                self._enter(Step.RETURNING, why)
+                self._enter(UpgradeStep.RETURNING, why)
             case Action.STOP:
                 self._say("the running peer finishes what it holds, and ends …")
-                await self.keeper.stop(by_force=self.journal.step is Step.RETURNING)
+                await self.keeper.stop(by_force=self.journal.step is UpgradeStep.RETURNING)
             case Action.START_NEW:
                 await self._start(self.prefix, self.journal.version)
             case Action.RESTORE:
@@ -135,11 +135,8 @@ class Upgrade:
                 await self._start(Path(old.prefix), old.version)
             case Action.FINISH:
                 end_journal(self.versions)
-                python = self.prefix / "bin" / "python"
-                self._say(
-                    f"upgraded from {old.version} to {self.journal.version}: commands are now"
-                )
-                self._say(f"  {python} -m node …")
+                self._say(f"upgraded from {old.version} to {self.journal.version}; its commands:")
+                self._say(f"  {self.prefix / 'bin' / 'baton'}")
                 return True
             case Action.RETURNED:
                 end_journal(self.versions)
@@ -179,30 +176,30 @@ class Upgrade:
 
     async def _start(self, prefix: Path, version: str) -> None:
         self._say(f"starting {version} …")
-        self._started, self._since_s = True, trio.current_time()
+        self._started, self._since_at_s = True, trio.current_time()
         await self.keeper.start(prefix)
 
-    def _enter(self, step: Step, why: str = "") -> None:
+    def _enter(self, step: UpgradeStep, why: str = "") -> None:
         self.journal = replace(self.journal, step=step, why=why or self.journal.why)
         keep_journal(self.versions, self.journal)
-        self._started, self._since_s = False, trio.current_time()
-        self._healthy_since_s = None
+        self._started, self._since_at_s = False, trio.current_time()
+        self._healthy_at_s = None
 
-    async def _look(self) -> Seen:
+    async def _look(self) -> SeenPeer:
         running = await trio.to_thread.run_sync(self._running)
-        watched = self.journal.step in (Step.STARTING, Step.RETURNING)
+        watched = self.journal.step in (UpgradeStep.STARTING, UpgradeStep.RETURNING)
         healthy = watched and running in (Running.NEW, Running.OLD) and await self._is_healthy()
         found = await trio.to_thread.run_sync(partial(folder_version, self.state))
         wanted = (self.journal.folder_version, False)
-        late = trio.current_time() - self._since_s >= self.healthy_within_s
-        return Seen(
+        late = trio.current_time() - self._since_at_s >= self.healthy_within_s
+        return SeenPeer(
             installed=installed(self.prefix) is not None,
             running=running,
             healthy=healthy,
             started=self._started,
             ended=self._started and bool(self.keeper.ended()),
             # One that is healthy is given the moment that it takes to be sure of it.
-            overdue=late and self._healthy_since_s is None,
+            overdue=late and self._healthy_at_s is None,
             folder_ahead=bool(self.journal.folder_version) and found != wanted,
         )
 
@@ -225,18 +222,18 @@ class Upgrade:
         status = await status_of(self.state)
         self._unwell = self._trouble(status)
         if self._unwell:
-            self._healthy_since_s = None
+            self._healthy_at_s = None
             return False
         now_s = trio.current_time()
-        self._healthy_since_s = now_s if self._healthy_since_s is None else self._healthy_since_s
-        return now_s - self._healthy_since_s >= SETTLED_S
+        self._healthy_at_s = now_s if self._healthy_at_s is None else self._healthy_at_s
+        return now_s - self._healthy_at_s >= SETTLED_S
 
     def _trouble(self, status: dict[str, object] | None) -> str:
         if status is None:
             return "it does not answer"
         if status["peer"] != self.journal.peer:
             return "it has another key"
-        if self.journal.step is Step.RETURNING:
+        if self.journal.step is UpgradeStep.RETURNING:
             # It is what there was before: whatever ails it now, nothing is left to go back to.
             return ""
         if self.journal.connected and not status["connected"]:

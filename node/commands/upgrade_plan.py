@@ -10,9 +10,9 @@ from node.commands.service import SYSTEM_STATE, UNIT, Service, with_python
 from node.commands.upgrade_peer import status_of
 from node.commands.verify_release import NAME, checked_release
 from node.upgrading.installing import wheel_in
-from node.upgrading.journal import Journal, keep_journal
+from node.upgrading.journal import UpgradeJournal, keep_journal
 from node.upgrading.started import Started, read_started
-from node.upgrading.steps import Step
+from node.upgrading.steps import UpgradeStep
 from store.folder import folder_version, locked_by
 from wire.errors import BatonError, InputError
 
@@ -20,7 +20,7 @@ _UNIT_BYTES_MAX = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class UpgradeAsked:
     """What was typed; paths are whole."""
 
     state: Path
@@ -30,7 +30,7 @@ class Asked:
     back: bool
 
 
-async def begun(asked: Asked, versions: Path) -> Journal:
+async def begun(asked: UpgradeAsked, versions: Path) -> UpgradeJournal:
     """The journal of a new upgrade, kept; InputError if this peer cannot be upgraded."""
     assert asked.release is not None
     wheel, version = wheel_in(asked.release)
@@ -46,8 +46,8 @@ async def begun(asked: Asked, versions: Path) -> Journal:
         )
     found = folder_version(asked.state)
     kept = await trio.to_thread.run_sync(_copied, wheel, versions / "release", asked.release_key)
-    journal = Journal(
-        step=Step.INSTALLING,
+    journal = UpgradeJournal(
+        step=UpgradeStep.INSTALLING,
         old=old,
         version=version,
         wheel=str(kept),

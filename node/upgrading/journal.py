@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from node.upgrading.started import Started, started_of
-from node.upgrading.steps import Step
+from node.upgrading.steps import UpgradeStep
 from store.files import appearing, sync_folder
 from store.private_file import OTHERS_MAY_WRITE, check_folder, open_own, read_private
 from wire.errors import BatonError, InputError, StoreUnusable
@@ -21,7 +21,7 @@ BYTES_MAX = 512 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Journal:
+class UpgradeJournal:
     """One upgrade under way: how the old peer was started, and what takes its place.
 
     `source` is the folder that the release came from, "" for the index alone. `unit` is the text of
@@ -29,7 +29,7 @@ class Journal:
     old peer said of itself: its id, whether it had neighbours, and its models that ran.
     """
 
-    step: Step
+    step: UpgradeStep
     old: Started
     version: str
     wheel: str
@@ -50,7 +50,7 @@ def versions_folder(state: Path) -> Path:
     return state.with_name(f"{state.name}-versions")
 
 
-def keep_journal(versions: Path, journal: Journal) -> None:
+def keep_journal(versions: Path, journal: UpgradeJournal) -> None:
     """Write it, so that it is there also after a power cut."""
     with appearing(versions / FILE) as file:
         file.write(json.dumps(asdict(journal)).encode())
@@ -62,7 +62,7 @@ def end_journal(versions: Path) -> None:
     sync_folder(versions)
 
 
-def read_journal(versions: Path) -> Journal | None:
+def read_journal(versions: Path) -> UpgradeJournal | None:
     """The upgrade that is under way or was cut; None if none is. StoreUnusable for what is none."""
     file = versions / FILE
     try:
@@ -83,9 +83,13 @@ def read_journal(versions: Path) -> Journal | None:
         texts = ("version", "wheel", "source", "unit", "peer", "why")
         if not all(isinstance(found[it], str) for it in texts):
             raise TypeError
-        return Journal(
+        return UpgradeJournal(
             **found
-            | {"step": Step(found["step"]), "old": old, "models": tuple(map(str, found["models"]))}
+            | {
+                "step": UpgradeStep(found["step"]),
+                "old": old,
+                "models": tuple(map(str, found["models"])),
+            }
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, BatonError) as error:
         raise StoreUnusable(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Step(StrEnum):
+class UpgradeStep(StrEnum):
     """How far an upgrade has come, as its journal says."""
 
     # The new version is put beside the old one, which runs meanwhile.
@@ -50,7 +50,7 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class SeenPeer:
     """What is seen at one moment.
 
     `started`, `ended` and `overdue` are about the peer that this process started in this step:
@@ -68,20 +68,20 @@ class Seen:
     folder_ahead: bool = False
 
 
-def next_action(step: Step, seen: Seen) -> Action:
+def next_action(step: UpgradeStep, seen: SeenPeer) -> Action:
     """What is done next; every end but GIVE_UP leaves one healthy peer running."""
     match step:
-        case Step.INSTALLING:
+        case UpgradeStep.INSTALLING:
             return Action.TO_STOPPING if seen.installed else Action.INSTALL
-        case Step.STOPPING:
+        case UpgradeStep.STOPPING:
             return _stopping(seen)
-        case Step.STARTING:
+        case UpgradeStep.STARTING:
             return _starting(seen)
-        case Step.RETURNING:
+        case UpgradeStep.RETURNING:
             return _returning(seen)
 
 
-def _stopping(seen: Seen) -> Action:
+def _stopping(seen: SeenPeer) -> Action:
     if seen.running is Running.OLD:
         return Action.STOP
     if seen.running is Running.UNKNOWN:
@@ -89,7 +89,7 @@ def _stopping(seen: Seen) -> Action:
     return Action.TO_STARTING
 
 
-def _starting(seen: Seen) -> Action:
+def _starting(seen: SeenPeer) -> Action:
     if seen.running is Running.OLD:
         # Somebody else started it after this upgrade was cut.
         return Action.STOP
@@ -102,7 +102,7 @@ def _starting(seen: Seen) -> Action:
     return Action.WAIT
 
 
-def _returning(seen: Seen) -> Action:
+def _returning(seen: SeenPeer) -> Action:
     if seen.running is Running.OLD and seen.healthy:
         return Action.RETURNED
     if seen.running is Running.NEW:

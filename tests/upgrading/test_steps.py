@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from node.upgrading.steps import Action, Running, Seen, Step, next_action
+from node.upgrading.steps import Action, Running, SeenPeer, UpgradeStep, next_action
 
 
 @dataclass(frozen=True)
 class World:
     """What outlives the process that upgrades; `old_folder` is the state folder's version."""
 
-    step: Step | None = Step.INSTALLING
+    step: UpgradeStep | None = UpgradeStep.INSTALLING
     installed: bool = False
     running: Running = Running.OLD
     # The folder is the old version's, is being brought forward, or is the new one's.
@@ -43,11 +43,9 @@ class Process:
     overdue: bool = False
 
 
-def seen(world: World, process: Process, releases: Releases) -> Seen:
-    healthy = world.running is Running.OLD or (
-        world.running is Running.NEW and releases.healthy
-    )
-    return Seen(
+def seen(world: World, process: Process, releases: Releases) -> SeenPeer:
+    healthy = world.running is Running.OLD or (world.running is Running.NEW and releases.healthy)
+    return SeenPeer(
         installed=world.installed,
         running=world.running,
         healthy=healthy,
@@ -84,9 +82,9 @@ def done(
 ) -> Iterator[tuple[World, Process]]:
     """All that may be after an action, the process being alive."""
     steps = {
-        Action.TO_STOPPING: Step.STOPPING,
-        Action.TO_STARTING: Step.STARTING,
-        Action.TO_RETURNING: Step.RETURNING,
+        Action.TO_STOPPING: UpgradeStep.STOPPING,
+        Action.TO_STARTING: UpgradeStep.STARTING,
+        Action.TO_RETURNING: UpgradeStep.RETURNING,
     }
     match action:
         case Action.INSTALL:
@@ -163,18 +161,18 @@ def test_from_every_cut_an_upgrade_ends_with_one_healthy_peer(releases: Releases
 
 
 def test_a_peer_that_is_not_known_is_waited_for_and_never_ended() -> None:
-    for step in (Step.STOPPING, Step.STARTING, Step.RETURNING):
-        strange = Seen(installed=True, running=Running.UNKNOWN)
+    for step in (UpgradeStep.STOPPING, UpgradeStep.STARTING, UpgradeStep.RETURNING):
+        strange = SeenPeer(installed=True, running=Running.UNKNOWN)
         assert next_action(step, strange) is Action.WAIT
         late = replace(strange, overdue=True)
         assert next_action(step, late) in (Action.GIVE_UP, Action.TO_RETURNING)
 
 
 def test_the_old_peer_runs_while_the_new_version_is_installed() -> None:
-    action = next_action(Step.INSTALLING, Seen(installed=False, running=Running.OLD))
+    action = next_action(UpgradeStep.INSTALLING, SeenPeer(installed=False, running=Running.OLD))
     assert action is Action.INSTALL
 
 
 def test_where_even_the_old_version_does_not_come_up_a_person_is_told() -> None:
-    ended = Seen(installed=True, running=Running.NONE, started=True, ended=True)
-    assert next_action(Step.RETURNING, ended) is Action.GIVE_UP
+    ended = SeenPeer(installed=True, running=Running.NONE, started=True, ended=True)
+    assert next_action(UpgradeStep.RETURNING, ended) is Action.GIVE_UP
