@@ -96,7 +96,7 @@ def test_every_example_is_understood(example: str, no_work: None) -> None:
     elif words[:2] == ["ledger", "check"]:
         with pytest.raises(InputError, match="cannot be read"):
             cli.main(words, standalone_mode=False, obj=assembly)
-    elif words[0] in ("keys", "completion", "versions", "network", "dashboard"):
+    elif words[0] in ("keys", "completion", "versions", "network", "dashboard", "evidence"):
         cli.main(words, standalone_mode=False, obj=assembly)
     else:
         with pytest.raises(Reached):
