@@ -40,7 +40,7 @@ class Reached(Exception):
 
 
 # Commands that are done when they return, without a loop.
-AT_ONCE = ("keys", "completion", "versions", "network", "dashboard")
+AT_ONCE = ("keys", "completion", "versions", "network", "dashboard", "evidence")
 
 
 @pytest.fixture
