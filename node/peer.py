@@ -68,7 +68,6 @@ from wire.dispute import Contest
 from wire.errors import ModelRefused
 from wire.kinds import Role
 from wire.layers import layers_id
-from wire.log import AskHeads, AskPlace, LogNews
 from wire.message import Keep, Offer, Quote, Want
 from wire.order import Open
 from wire.signing import SigningKey
@@ -201,16 +200,15 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
         peers.handlers[StageOpen] = node.stage_server.on_open
-        log_role = node.log_watch.role
-        peers.handlers[AskPlace] = log_role.on_ask_place
-        peers.handlers[AskHeads] = log_role.on_ask_heads
-        peers.handlers[LogNews] = log_role.on_news
+        peers.handlers |= node.log_watch.role.handlers()
         dependencies.chains.attach(peers, nursery)
         for peer, addresses in remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
         await peers.join()
         if config.genesis is not None:
             node.ledger = await open_ledger(peers, dependencies.store, config.genesis, nursery)
+            node.ledger.keep_evidence(node.log_watch.files.write, nursery)
+            node.tasks.checking.weight = node.ledger.stakes.verifier_weight
             node.status_sources["ledger"] = node.ledger.statistics
             own = OwnTariff(
                 peers, dependencies.store, config.genesis, config.prices, node.models.made_ready.get

@@ -48,6 +48,7 @@ class Table(StrEnum):
     CHANNELS = "channels"
     LOG = "log"
     HTTP_PAYMENTS = "http_payments"
+    WORKFLOWS = "workflows"
 
 
 @dataclass(frozen=True, slots=True)

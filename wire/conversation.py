@@ -10,6 +10,7 @@ from wire.checks import Checks, OpenChecks, Verdicts
 from wire.commitment import Commitments, TellVerdict, TellVerdicts, VerdictCommitted
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import LocalProtocolError, RemoteProtocolError
+from wire.feed import AskFeed, FeedPage
 from wire.ledger_message import (
     AccountState,
     Acknowledged,
@@ -113,6 +114,7 @@ class CallState(Enum):
     PLACING = auto()
     HEADS_ASKED = auto()
     NEWS = auto()
+    FEED_ASKED = auto()
     DONE = auto()
 
 
@@ -255,6 +257,9 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, LogNews): CallState.NEWS,
     (CallState.NEWS, Speaker.ANSWERER, LogNews): CallState.DONE,
     (CallState.NEWS, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, AskFeed): CallState.FEED_ASKED,
+    (CallState.FEED_ASKED, Speaker.ANSWERER, FeedPage): CallState.DONE,
+    (CallState.FEED_ASKED, Speaker.ANSWERER, Refuse): CallState.DONE,
 }
 
 

@@ -124,6 +124,12 @@ class Kind(IntEnum):
     LOG_PLACE = 125
     ASK_HEADS = 126
     LOG_NEWS = 127
+    # What became of a slot of a workflow.
+    FEED_ENTRY = 35
+    # Two entries of one feed that contradict, and what is asked of a feed.
+    FEED_FORK = 36
+    ASK_FEED = 37
+    FEED_PAGE = 38
 
 
 class Role(IntEnum):

@@ -31,8 +31,10 @@ LEGS_VERSION = 12
 STAGE_LEGS_VERSION = 13
 # From this version on a verifier commits to its verdict before it tells it.
 COMMITMENTS_VERSION = 14
+# From this version on a peer shows the feeds of its workflows.
+FEEDS_VERSION = 15
 # The version that a Welcome says.
-SPOKEN_VERSION = 14
+SPOKEN_VERSION = 15
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -144,6 +146,7 @@ LEDGER_MEMBERS_MAX = 32
 GRANTS_MAX = 1024
 GENESIS_BYTES_MAX = 128 << 10
 ACTIONS_MAX = 64
+MOTION_BYTES_MAX = 2048
 VOUCHER_BYTES_MAX = 768
 TARIFF_BYTES_MAX = 2560
 # What an answer was charged for: its legs, verdicts, and parts of streams that broke.
@@ -161,6 +164,10 @@ EPOCH_NEWS_MAX = 8
 BUCKET_ORDERS_MAX = 30_000
 CERTIFICATES_ASKED_MAX = 256
 CERTIFICATES_BYTES_MAX = 512 << 10
+
+# Evidence against somebody, which an order carries: the records, and what they are about.
+EVIDENCE_BYTES_MAX = 48 << 10
+EVIDENCE_PARTS_MAX = 4
 
 # Stakes: what leaves in each of the epochs that it takes, and how many rows of the table travel
 # together.
@@ -233,6 +240,7 @@ assert SAMPLE_MAX >= PASSAGES_MAX
 assert STREAMS_PER_PEER_MAX + STREAMS_IN_PER_PEER_MAX < 256
 # Vouchers of all actions, their channels, and the order around them.
 assert ACTIONS_MAX * (VOUCHER_BYTES_MAX + 64) + 1024 < ACCOUNT_ORDER_BYTES_MAX
+assert EVIDENCE_BYTES_MAX + 1024 < ACCOUNT_ORDER_BYTES_MAX
 # So do the rows of a table of stakes; the length of each takes two bytes.
 assert STAKE_ROWS_BYTES_MAX + 1024 < FRAME_BYTES_MAX
 assert STAKE_ROW_BYTES_MAX < 1 << 16

@@ -14,6 +14,7 @@ from wire.compiled import compiled
 from wire.content import ContentId, PeerId
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import Malformed, WireError
+from wire.feed import AskFeed, FeedPage
 from wire.kinds import Kind, RefusalCode, Role
 from wire.ledger_message import (
     AccountState,
@@ -329,6 +330,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(DialBack, DialedBack, Reserve, Reserved),
         *(Contest, Committed, Descend, Children, Reveal, Revealed, Settled),
         *(AskPlace, LogPlace, AskHeads, LogNews),
+        *(AskFeed, FeedPage),
     )
 }
 

@@ -6,9 +6,10 @@ from typing import Protocol
 
 from node.asking.record_files import RecordFiles
 from node.checking.check_request import CheckRequest
-from node.checking.disputes import Judgement
 from node.checking.settling import Contested, Settling
 from node.checking.tally import Tally
+from node.evidence.disputes import Judgement
+from node.evidence.offences import judged
 from node.task.events import EventSink, Failed
 from node.task.levels import not_exact
 from p2p.blobs import Blobs
@@ -18,7 +19,8 @@ from store import Store
 from wire import limits
 from wire.chain import source_of
 from wire.content import ContentId, PeerId
-from wire.errors import BatonError
+from wire.errors import BatonError, WireError
+from wire.evidence import EVIDENCE_SUFFIX, Evidence, OffenceKind
 from wire.kinds import Level, Role
 from wire.latest import Latest
 from wire.model import Manifest
@@ -124,6 +126,8 @@ class Disputing:
                 )
                 found = await self._settle(contested, on_event)
                 if found.prover in found.lost:
+                    if found.proven:
+                        await self._keep_untrue(contested, votes)
                     return Ruling(prover_lost=True, proven=found.proven)
                 void |= found.lost
         except BatonError as error:
@@ -136,11 +140,36 @@ class Disputing:
         await self.store.put(signed.raw, pin=PIN)
         self.kept[signed.id] = None
         await self.files.write(f"{signed.id}{DISPUTE_SUFFIX}", signed.raw)
+        if found.proven:
+            await self._keep_evidence(
+                OffenceKind.LOST_DISPUTE, (signed.raw,), (contested.model_data,)
+            )
         for peer in sorted(found.lost):
             offence = Offence.WRONG_ANSWER if found.proven else Offence.UNANSWERED
             self.settling.peers.offended(peer, offence)
             on_event(Failed("dispute", peer, f"{found.why}; the record is {signed.id}"))
         return found
+
+    async def _keep_untrue(self, contested: Contested, votes: Tally) -> None:
+        """Evidence against whoever agreed with an answer that was proved wrong."""
+        claimed = contested.claimed
+        content = (contested.manifest, contested.input, contested.output, contested.model_data)
+        for verdict in votes.verdicts:
+            if verdict.record.agrees:
+                records = (claimed.task.raw, claimed.receipt.raw, verdict.raw)
+                await self._keep_evidence(OffenceKind.UNTRUE_VERDICT, records, content)
+
+    async def _keep_evidence(
+        self, offence: OffenceKind, records: tuple[bytes, ...], content: tuple[bytes, ...]
+    ) -> None:
+        try:
+            evidence = Evidence(offence=offence, records=records, content=content)
+            judged(evidence.to_bytes())
+        except WireError:
+            # It is larger than the ledger takes, or cannot be judged without more.
+            return
+        raw = evidence.to_file()
+        await self.files.write(f"{ContentId.of(raw)}{EVIDENCE_SUFFIX}", raw)
 
     async def _input(self, claimed: CheckRequest) -> bytes:
         if claimed.input is not None:

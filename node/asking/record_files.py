@@ -1,4 +1,5 @@
-"""Records that prove something about others, as files beside the receipts: forks and disputes."""
+"""Records that prove something about others, as files beside the receipts: forks, disputes,
+evidence."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from wire.errors import BatonError
 
 # One more lets the oldest go: whoever wants one for ever copies it.
 FILES_MAX = 256
-SUFFIXES = (".fork", ".dispute")
+SUFFIXES = (".fork", ".dispute", ".evidence")
 
 
 @dataclass(slots=True)

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from node.checking import disputes
-from node.checking.disputes import Descending, Grounds, UnfitError
+from node.evidence import disputes
+from node.evidence.disputes import Descending, Grounds, UnfitError
 from wire.dispute import CHALLENGER, PROVER, Commitment, Descent, Dispute, StateOpening
 from wire.signed import Signed
 

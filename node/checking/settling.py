@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from node.checking import disputes
 from node.checking.check_request import CheckRequest
-from node.checking.disputes import Judgement
 from node.checking.hearing import DisputeHearing, SilentError
+from node.evidence import disputes
+from node.evidence.disputes import Judgement
 from p2p.peers import Peers
 from p2p.timeouts import stretched
 from p2p.typed_call import M, TypedCall

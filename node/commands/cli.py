@@ -14,6 +14,7 @@ from node.commands.cli_console import (
     resume_command,
 )
 from node.commands.cli_doctor import doctor_command
+from node.commands.cli_govern import fund_group, govern_group
 from node.commands.cli_keys import keys
 from node.commands.cli_ledger import (
     earnings_command,
@@ -33,10 +34,11 @@ from node.commands.cli_peer import join_command, peers_command, status_command
 from node.commands.cli_receipts import audit_command, receipts_group
 from node.commands.cli_service import dashboard_command, service_group
 from node.commands.cli_sources import sources
-from node.commands.cli_stake import stake_group
+from node.commands.cli_stake import evidence_command, slash_command, stake_group
 from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
 from node.commands.cli_usage import usage_command
 from node.commands.cli_versions import versions_command
+from node.commands.cli_workflows import workflows
 from node.commands.command import Group
 
 # The version of pyproject.toml; a test holds the two together.
@@ -65,6 +67,7 @@ COMMANDS: tuple[click.Command, ...] = (
     config_group,
     models,
     sources,
+    workflows,
     bench_command,
     keys,
     network_group,
@@ -72,7 +75,11 @@ COMMANDS: tuple[click.Command, ...] = (
     earnings_command,
     ledger_group,
     stake_group,
+    evidence_command,
+    slash_command,
     usage_command,
+    govern_group,
+    fund_group,
     devnet_command,
     load_command,
     completion_command,

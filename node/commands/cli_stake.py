@@ -1,4 +1,4 @@
-"""`stake`: credits that answer for what a peer does."""
+"""`stake`, `evidence`, `slash`: credits that answer for what a peer does."""
 
 from pathlib import Path
 
@@ -63,3 +63,39 @@ def show_command(*, account: str | None, state: Path, as_json: bool) -> None:
     from node.commands.stake import show_stake
 
     run(lambda: show_stake(state.expanduser(), account, as_json=as_json))
+
+
+@click.command("evidence", cls=Command, examples=("evidence", "evidence --json"))
+@state_option
+@json_option
+def evidence_command(*, state: Path, as_json: bool) -> None:
+    """List what this peer holds against whom, judged anew.
+
+    Forks of logs, disputes, and what members or verifiers signed wrongly, as files in `receipts`.
+    """
+    from node.commands.evidence import show_evidence
+
+    show_evidence(state.expanduser(), as_json=as_json)
+
+
+@click.command(
+    "slash", cls=Command, examples=("slash X.evidence", "slash X.dispute --model digits.exact")
+)
+@click.argument("evidence", type=click.Path(path_type=Path))
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="The model's file, for a record of a dispute."
+)
+@click.option("--only-check", is_flag=True, help="Judge it here, and send nothing.")
+@state_option
+@json_option
+def slash_command(
+    *, evidence: Path, model: Path | None, only_check: bool, state: Path, as_json: bool
+) -> None:
+    """Have stake taken from whom the file EVIDENCE convicts.
+
+    It is judged here first, offline. A bond of one credit goes with it, and comes back with the
+    penalty; who only repeats what others have shown loses it.
+    """
+    from node.commands.evidence import slash
+
+    run(lambda: slash(state.expanduser(), evidence, model, only_check=only_check, as_json=as_json))

@@ -274,8 +274,20 @@ def verify_command(
         )
     from node.commands.verify import Expected, verify
     from node.commands.verify_dispute import is_dispute, verify_dispute
+    from node.commands.verify_entry import (
+        is_entry,
+        is_feed_fork,
+        verify_entry,
+        verify_feed_fork,
+    )
     from node.commands.verify_fork import is_fork, verify_fork
 
+    if is_entry(file):
+        verify_entry(file, as_json=as_json)
+        return
+    if is_feed_fork(file):
+        verify_feed_fork(file, as_json=as_json)
+        return
     if is_fork(file):
         verify_fork(file, as_json=as_json)
         return

@@ -20,11 +20,12 @@ from node.dispatch.layer_chain import LayerChains
 from node.engines.host.device_check import FoundDevice
 from node.engines.host.launch import EngineConfig
 from node.guest.machine_use import GpuUse
-from node.ingest.opening import open_ingest
+from node.ingest.opening import open_ingest, open_poster
 from node.ledger.peer_ledger import pin, pinned
 from node.local.commands import LocalCommands
 from node.local.control import Command, check_socket_path, open_control
 from node.local.guest_manners import keep_manners
+from node.local.peer_workflows import open_peer_workflows
 from node.local.service_manager import ServiceManager, keep_told
 from node.models.calibrations import PIN, kept_calibrations
 from node.models.collection import ModelProgress
@@ -163,7 +164,9 @@ async def _open_peer(
         node = await stack.enter_async_context(open_node(config, dependencies))
         for problem in problems:
             node.note(problem)
-        commands = LocalCommands(node).commands()
+        poster = await trio.to_thread.run_sync(open_poster)
+        workflows = await stack.enter_async_context(open_peer_workflows(node, poster))
+        commands = {**LocalCommands(node).commands(), **workflows}
         await stack.enter_async_context(open_control(config.socket, commands))
         yield node, commands
 

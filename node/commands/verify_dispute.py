@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from node.checking.disputes import Judgement, judge
 from node.commands.output import console, safe, show_json
 from node.engines.exact.model import MODEL_BYTES_MAX
+from node.evidence.disputes import Judgement, judge
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.dispute import Dispute

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import trio
 
 from node.engines.hash_model import hash_manifest as hash_manifest
+from node.engines.hash_vector import hash_vector
 from node.engines.interface import (
     REPLAY,
     TOKEN_COUNTS,
@@ -51,19 +51,6 @@ def hash_score(text: str) -> bytes:
     pair = QueryText.from_text(text)
     shared = set(pair.query.split()) & set(pair.text.split())
     return struct.pack("<2f", len(shared) - 3.0, 1.0)
-
-
-def hash_vector(model: ContentId, text: str, dimensions: int) -> bytes:
-    """The unit vector of a text: `dimensions` little-endian 32-bit floats."""
-    seed = hashlib.sha256(model + text.encode()).digest()
-    blocks = -(-dimensions // 8)
-    stream = b"".join(
-        hashlib.sha256(seed + struct.pack("<I", block)).digest() for block in range(blocks)
-    )
-    # 31-bit halves around zero: plain integers, so every machine makes the same floats.
-    raw = np.frombuffer(stream, dtype="<i4")[:dimensions].astype(np.float64) + 0.5
-    unit: bytes = (raw / np.sqrt(np.sum(raw * raw))).astype("<f4").tobytes()
-    return unit
 
 
 def hash_piece(model: ContentId, data: bytes, position: int) -> bytes:

@@ -43,7 +43,7 @@ class Brought:
 @dataclass(frozen=True, slots=True)
 class _Kept:
     brought: Brought
-    until_at_s: float
+    at_s: float
 
 
 @dataclass(slots=True)
@@ -75,19 +75,23 @@ class Ingest:
         scheme = name.partition(":")[0]
         return is_free(scheme) and await trio.to_thread.run_sync(self.owned.has, scheme)
 
-    async def named(self, name: str, asker: PeerId | None) -> Brought:
+    async def named(self, name: str, asker: PeerId | None, *, max_age_s: float = KEPT_S) -> Brought:
         """Fetch one of the owner's sources, `NAME` or `NAME:FILE`; a BatonError if it fails.
 
-        Without an asker it is the owner itself that asks.
+        Without an asker it is the owner itself that asks. What was fetched longer than `max_age_s`
+        ago, and anything longer than KEPT_S ago, will not do.
         """
         source = await trio.to_thread.run_sync(self.owned.get, name.partition(":")[0])
-        return await self._once(source, name.partition(":")[2], asker, strange=False)
+        file = name.partition(":")[2]
+        return await self._once(source, file, asker, strange=False, max_age_s=max_age_s)
 
-    async def owners(self, source: SourceRecord) -> Brought:
+    async def owners(self, source: SourceRecord, *, max_age_s: float = KEPT_S) -> Brought:
         """Fetch a source that the owner has at hand and did not add yet."""
-        return await self._once(source, "", None, strange=False)
+        return await self._once(source, "", None, strange=False, max_age_s=max_age_s)
 
-    async def given(self, source: SourceRecord, asker: PeerId | None) -> Brought:
+    async def given(
+        self, source: SourceRecord, asker: PeerId | None, *, max_age_s: float = KEPT_S
+    ) -> Brought:
         """Fetch a source that another peer sent, as the owner's rules for strangers let.
 
         If it is one of the owner's own, those rules do not matter.
@@ -99,24 +103,31 @@ class Ingest:
             if source.kind == "http":
                 rules = await trio.to_thread.run_sync(self.owned.rules)
                 rules.check(read_url(source.place), strange=True)
-        return await self._once(source, "", asker, strange=known is None)
+        return await self._once(source, "", asker, strange=known is None, max_age_s=max_age_s)
 
     async def _once(
-        self, source: SourceRecord, file: str, asker: PeerId | None, *, strange: bool
+        self,
+        source: SourceRecord,
+        file: str,
+        asker: PeerId | None,
+        *,
+        strange: bool,
+        max_age_s: float,
     ) -> Brought:
         key = (source.id, file)
         # Whoever asks for the same meanwhile waits, and finds it kept.
         while (under_way := self._under_way.get(key)) is not None:
             await under_way.wait()
         kept = self._kept.get(key)
-        if kept is not None and kept.until_at_s > trio.current_time():
+        age_s_max = min(max_age_s, KEPT_S)
+        if kept is not None and kept.at_s + age_s_max > trio.current_time():
             return kept.brought
         self._under_way[key] = trio.Event()
         try:
             brought = await self._fetch(source, file, asker, strange=strange)
         finally:
             self._under_way.pop(key).set()
-        self._kept[key] = _Kept(brought, trio.current_time() + KEPT_S)
+        self._kept[key] = _Kept(brought, trio.current_time())
         return brought
 
     async def _fetch(

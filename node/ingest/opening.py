@@ -9,6 +9,7 @@ from node.ingest.dataset import GetContent
 from node.ingest.extractor import Extractor
 from node.ingest.guard import real_network
 from node.ingest.http_fetch import HttpFetcher
+from node.ingest.http_post import HttpPoster
 from node.ingest.owned import OwnedSources
 
 
@@ -21,3 +22,8 @@ def open_ingest(
     """
     fetcher = HttpFetcher(real_network(), ssl.create_default_context())
     return Ingest(OwnedSources(state), fetcher, Extractor(), wall_s, get_content)
+
+
+def open_poster() -> HttpPoster:
+    """What sends results to servers. It reads the disk."""
+    return HttpPoster(real_network(), ssl.create_default_context())

@@ -39,6 +39,11 @@ def read_source(text: str) -> SourceRecord:
         keys = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"the source is not TOML: {error}", todo=_EXAMPLE) from error
+    return source_of(keys)
+
+
+def source_of(keys: Mapping[str, Any]) -> SourceRecord:
+    """The record that a table of TOML describes; InputError says which key is wrong."""
     kind = keys.get("kind")
     if not isinstance(kind, str) or kind not in _KEYS:
         raise InputError(

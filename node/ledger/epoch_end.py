@@ -21,6 +21,7 @@ from node.ledger.agreement import (
     Wait,
 )
 from node.ledger.committee import Committee, collected, places_in, proof_of
+from node.ledger.equivocations import Equivocations
 from node.ledger.replica import Replica
 from node.ledger.rows import RowChange, round_key
 from wire.checkpoint import (
@@ -83,6 +84,7 @@ class EpochEnd:
     # The round that this member is to lead, once enough seals are resolved.
     _leading: Propose | None = None
     _decided: Decide | None = None
+    equivocations: Equivocations = field(default_factory=Equivocations)
 
     @property
     def committee(self) -> Committee:
@@ -136,6 +138,7 @@ class EpochEnd:
             case AgreementVote() as vote:
                 if vote.round <= max(self._agreement().round, 0) + ROUNDS_AHEAD_MAX:
                     self._note_proof(place, vote, raw)
+                    self.equivocations.note_vote(place, signed.signer, vote, raw)
                     self._count(place, vote)
             case _:
                 raise AssertionError(signed.record)
@@ -180,7 +183,9 @@ class EpochEnd:
         return place
 
     def _take_seal(self, place: int, signed: Signed[SignedRecord]) -> None:
-        self.seals.setdefault(place, open_signed(signed.raw, Seal))
+        seal = open_signed(signed.raw, Seal)
+        self.seals.setdefault(place, seal)
+        self.equivocations.note_seal(place, seal)
         if self.committee.has_honest(self.seals) and self.replica.place not in self.seals:
             self.seal_now()
 

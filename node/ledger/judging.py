@@ -1,17 +1,22 @@
 """What the owner of an account may order, as the books are now. Pure."""
 
 from node.ledger.books import Draft, PaymentChannel
+from node.ledger.motion_shelf import MOTION, motions_in, parameter
+from node.ledger.slashing import check_accusation, check_evidence
 from wire.amount import show_credits
 from wire.content import PeerId
 from wire.errors import Malformed, Refused
 from wire.kinds import RefusalCode
 from wire.ledger import AccountOrder, Redemption, Voucher
+from wire.motion import MotionRow, MotionState, Parameter
 from wire.signed import Signed, open_signed
 from wire.signing import is_key
 from wire.stake import STAKE_MIN, StakeRow
 
 # A channel is opened for at most so many epochs ahead.
 EXPIRY_EPOCHS_MAX = 100_000
+# Each is counted at the end of every epoch.
+OPEN_MOTIONS_MAX = 64
 
 
 def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
@@ -37,6 +42,40 @@ def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
         if channel.expiry >= draft.epoch:
             raise _never(f"the channel is its payee's until the end of epoch {channel.expiry}")
     _judge_stakes(draft.stake(owner), record)
+    _judge_motions(draft, record)
+    for accusation in record.accuse:
+        try:
+            check_accusation(draft, accusation, record.network)
+        except Malformed as error:
+            raise _never(error.message) from error
+
+
+def _judge_motions(draft: Draft, record: AccountOrder) -> None:
+    """Refused for a bond that is too small, or a ballot on what is not open."""
+    rows = draft.books.motions.rows
+    for motion in record.propose:
+        bond = parameter(rows, Parameter.MOTION_BOND)
+        if motion.bond < bond:
+            raise _never(f"a motion is made with a bond of {show_credits(bond)}")
+        if motion.grant is not None and not is_key(motion.grant.to):
+            raise _never("nobody can have the key that is to get the grant")
+        found = motions_in(rows).values()
+        if sum(it.state is MotionState.OPEN for it in found) >= OPEN_MOTIONS_MAX:
+            raise Refused(
+                f"{OPEN_MOTIONS_MAX} motions are open: no more is taken before one is decided",
+                code=RefusalCode.BUSY,
+            )
+    for ballot in record.ballot:
+        raw = rows.get(MOTION + ballot.motion)
+        if raw is None:
+            raise Refused(
+                "there is no such motion, or its epoch has not ended yet",
+                code=RefusalCode.NOT_COVERED,
+                retry_after_s=1.0,
+            )
+        state = MotionRow.from_bytes(raw).state
+        if state is not MotionState.OPEN:
+            raise _never(f"the motion is decided: {state.name.lower()}")
 
 
 def _judge_stakes(row: StakeRow, record: AccountOrder) -> None:
@@ -82,6 +121,8 @@ def check_authority(draft: Draft, order: Signed[AccountOrder]) -> None:
     Members judge more than this before they vote; this holds whatever a quorum of them says.
     """
     owner, record = order.signer, order.record
+    for accusation in record.accuse:
+        check_evidence(accusation, record.network)
     for name in record.channels:
         channel = draft.channel(name)
         side = channel and (channel.payee if record.redeem else channel.payer)

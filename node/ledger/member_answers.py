@@ -1,5 +1,6 @@
 """What a member answers to owners, and to whoever follows the ledger."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from heapq import nsmallest
 
@@ -15,6 +16,7 @@ from p2p.typed_call import TypedCall, refusal_of
 from store import Store, Table
 from wire import limits
 from wire.checkpoint import ORDER_BUCKETS
+from wire.content import PeerId
 from wire.errors import Refused, StoreError
 from wire.kinds import RefusalCode
 from wire.latest import Latest
@@ -40,6 +42,8 @@ from wire.stake import AskStakes, StakeRows
 # A bucket has at most BUCKET_ORDERS_MAX orders of 32 bytes.
 ENDED_BUCKETS_KEPT = 32
 STAKE_ROWS_AT_ONCE = 4096
+# In one epoch evidence of one account, and of all, is looked at so often.
+ACCUSATIONS_MAX, ACCUSATIONS_OF_ALL_MAX = 32, 4096
 
 
 @dataclass(slots=True)
@@ -51,6 +55,8 @@ class MemberAnswers:
     signing: GroupSigning
     votes: int = 0
     confirmed: int = 0
+    # How often each account has accused in an epoch.
+    _accusers: tuple[int, Counter[PeerId]] = field(default_factory=lambda: (0, Counter()))
     # The orders of buckets of epochs that have ended, those that were asked for last.
     _ended: Latest[tuple[int, int], list[bytes]] = field(
         default_factory=lambda: Latest(ENDED_BUCKETS_KEPT)
@@ -76,13 +82,30 @@ class MemberAnswers:
         try:
             # What cannot hold costs no look at its signature.
             self.replica.consider(envelope.signer, claimed)
-            vote, row = self.replica.vote(envelope.checked(claimed))
+            order = envelope.checked(claimed)
+            if claimed.accuse:
+                self._count_accusation(envelope.signer)
+            vote, row = self.replica.vote(order)
             raw = await self.signing.signed(vote, [row])
         except (Refused, StoreError) as error:
             await call.send(refusal_of(error))
             return
         self.votes += 1
         await call.send(Voted(vote=raw))
+
+    def _count_accusation(self, accuser: PeerId) -> None:
+        """Refused if an account has evidence looked at too often: that costs this member work."""
+        epoch, seen = self._accusers
+        if epoch != self.replica.epoch:
+            seen = Counter()
+            self._accusers = (self.replica.epoch, seen)
+        if seen[accuser] >= ACCUSATIONS_MAX or seen.total() >= ACCUSATIONS_OF_ALL_MAX:
+            raise Refused(
+                "this member has looked at enough evidence in this epoch",
+                code=RefusalCode.BUSY,
+                retry_after_s=60.0,
+            )
+        seen[accuser] += 1
 
     async def on_confirm(self, call: TypedCall, message: Message) -> None:
         """Apply a certificate and acknowledge it, or refuse."""

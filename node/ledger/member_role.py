@@ -5,6 +5,7 @@ and fetches what they lack. Nothing here decides.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -32,6 +33,7 @@ from wire.errors import (
     TransportError,
     WireError,
 )
+from wire.evidence import Evidence
 from wire.kinds import RefusalCode
 from wire.ledger import Genesis
 from wire.ledger_message import EpochNews
@@ -74,6 +76,10 @@ class LedgerMember:
     answers: MemberAnswers = field(init=False)
     calls: LedgerCalls = field(init=False)
     problem: str = ""
+    # What is done with evidence against members.
+    on_evidence: Callable[[Evidence], None] = lambda _: None
+    # In this epoch.
+    _accused: set[PeerId] = field(default_factory=set)
     _acting: trio.Lock = field(default_factory=trio.Lock)
     # What members said and was not taken in yet; of each the latest few.
     _unheard: dict[PeerId, deque[EpochNews]] = field(default_factory=dict)
@@ -173,6 +179,7 @@ class LedgerMember:
         self.begun_wall_s = self.peers.environment.wall_s()
         rows.append((BEGUN, int(self.begun_wall_s * 1000).to_bytes(8, "big")))
         self.end, self.told = EpochEnd(self.replica), []
+        self._accused.clear()
         before, self.replica.broken = self.replica.broken, "the last epoch is being written"
         await self._write(rows)
         self.replica.broken = before
@@ -266,6 +273,7 @@ class LedgerMember:
                 self.peers.note_problem(f"ledger with {other}", str(error))
             if self.replica.epoch != news.epoch:
                 return
+        self._tell_evidence()
         await self._act()
         wanted = [*self.end.unresolved(), news.buckets]
         for buckets in wanted:
@@ -298,9 +306,19 @@ class LedgerMember:
             if self.replica.epoch != epoch:
                 return
             replica.learn(raw)
+            self.end.equivocations.note_certificate(raw, replica.committee.members)
             # Each is some signatures to check: others are to have their turn.
             await trio.lowlevel.checkpoint()
+        self._tell_evidence()
         await self._apply()
+
+    def _tell_evidence(self) -> None:
+        """Give away what was found against members since the last time."""
+        for member, evidence in self.end.equivocations.found.items():
+            if member not in self._accused:
+                self._accused.add(member)
+                self.peers.note_problem(f"ledger with {member}", "it signed two things at once")
+                self.on_evidence(evidence)
 
     async def _apply(self) -> None:
         async with self._acting:

@@ -1,6 +1,6 @@
 """The ledger at one peer: its wallet, and what it does for others if it is a member."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,14 @@ from node.ledger.stake_table import StakeTable
 from node.ledger.wallet import Wallet
 from p2p.peers import Peers
 from store import Store, Table
+from wire.content import ContentId
 from wire.errors import BatonError, InputError
+from wire.evidence import EVIDENCE_SUFFIX, Evidence
 from wire.ledger import Genesis
 
 RESUME_AGAIN_S = 10.0
+# Writes a record under a name.
+Write = Callable[[str, bytes], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -30,6 +34,17 @@ class PeerLedger:
     stakes: StakeTable
     # It follows once somebody here has it run.
     follower: LedgerFollower
+
+    def keep_evidence(self, write: Write, nursery: trio.Nursery) -> None:
+        """Have what is found against other members written, as a file of its own each."""
+
+        def keep(evidence: Evidence) -> None:
+            raw = evidence.to_file()
+            name = f"{ContentId.of(raw)}{EVIDENCE_SUFFIX}"
+            nursery.start_soon(write, name, raw)
+
+        if self.member is not None:
+            self.member.on_evidence = keep
 
     def statistics(self) -> Mapping[str, Any]:
         """For `status`."""

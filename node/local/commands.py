@@ -19,6 +19,7 @@ from node.local.arguments import read_content_id, read_number, read_request, rea
 from node.local.content_commands import ContentCommands
 from node.local.control import Command, Emit, unheard
 from node.local.fetch_commands import FetchCommands
+from node.local.govern_commands import GovernCommands
 from node.local.indexing import Indexing, list_sources
 from node.local.ledger_commands import LedgerCommands
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
@@ -84,6 +85,7 @@ class LocalCommands:
             "sources": self.sources,
             **ContentCommands(self.node).commands(),
             **LedgerCommands(self.node).commands(),
+            **GovernCommands(self.node).commands(),
             **StakeCommands(self.node).commands(),
             **FetchCommands(self.node).commands(),
             **RowCommands(self.node).commands(),

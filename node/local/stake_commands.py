@@ -6,13 +6,16 @@ from typing import Any
 
 from node.ledger.account_view import AccountView
 from node.ledger.peer_ledger import PeerLedger
+from node.ledger.slashing import BOND_MIN, check_evidence
 from node.local.arguments import read_key, read_number, read_text
 from node.local.control import Command, Emit
 from node.peer import Node
+from wire import limits
 from wire.advert import Advert
 from wire.amount import AMOUNT_MAX, show_credits
-from wire.errors import InputError
+from wire.errors import InputError, WireError
 from wire.kinds import Role
+from wire.ledger import Accusation
 from wire.signed import Signed
 from wire.stake import UNBONDING_EPOCHS, StakePart
 
@@ -29,6 +32,7 @@ class StakeCommands:
             "stake_show": self.show,
             "stake_add": self.add,
             "stake_unbond": self.unbond,
+            "slash": self.slash,
         }
 
     @property
@@ -84,6 +88,21 @@ class StakeCommands:
         part = _part(arguments, default=staked)
         found = (await wallet.order(emit, unbond=(part,))).to_map()
         return found | {"back_after_epoch": int(found["epoch"]) + UNBONDING_EPOCHS}
+
+    async def slash(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Accuse whom `evidence` convicts, with the least bond, and wait until it is settled."""
+        wallet, raw = self._ledger.wallet, arguments.get("evidence")
+        if not isinstance(raw, bytes) or not 1 <= len(raw) <= limits.EVIDENCE_BYTES_MAX:
+            raise InputError(
+                f"evidence has at most {limits.EVIDENCE_BYTES_MAX} bytes",
+                todo="see what this peer holds: python -m node evidence",
+            )
+        accusation = Accusation(evidence=raw, bond=BOND_MIN)
+        try:
+            check_evidence(accusation, self._ledger.genesis.id)
+        except WireError as error:
+            raise InputError(error.message, todo="nothing was sent to the ledger") from error
+        return (await wallet.order(emit, accuse=(accusation,))).to_map()
 
 
 def ledger_of(node: Node) -> PeerLedger:

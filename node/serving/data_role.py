@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.ingest.bring import Ingest
+from node.ingest.bring import KEPT_S, Ingest
 from node.ingest.dataset import GetContent
 from node.ingest.local_files import NAME_BYTES_MAX
 from node.serving.queue_slot import QueueSlot
@@ -17,7 +17,7 @@ from p2p.blobs import Blobs
 from p2p.timeouts import stretched
 from store import Store
 from wire import limits
-from wire.content import ContentId
+from wire.content import ContentId, PeerId
 from wire.errors import InputError, Refused, TransportError, WireError
 from wire.fetch import SourceRecord
 from wire.kinds import RefusalCode
@@ -59,6 +59,8 @@ class DataRole:
     store: Store
     # Brings in the owner's own sources, and those that other peers send.
     ingest: Ingest | None = None
+    # This peer: what it asks of itself is its owner's own.
+    me: PeerId | None = None
     _cuts: Latest[str, _Cut] = field(default_factory=lambda: Latest(CUTS_KEPT))
 
     def check(self, stage: Stage) -> None:
@@ -85,7 +87,7 @@ class DataRole:
         if stage.operation == LIST:
             return await self._list(stage.parameters)
         first, count = _window(stage.parameters, PASSAGES_PER_LEG)
-        found = await self._found(_source_of(stage.parameters), source)
+        found = await self._found(stage.parameters, source)
         return self._done(found, first, count)
 
     async def _list(self, parameters: Parameters) -> Done:
@@ -96,9 +98,11 @@ class DataRole:
             raise Refused(f"there is no source number {first} here", code=RefusalCode.NOT_FOUND)
         return Done(data=Texts(texts=names).to_bytes(), units=len(names), profile="text")
 
-    async def _found(self, name: str, source: LegInput) -> _Found:
+    async def _found(self, parameters: Parameters, source: LegInput) -> _Found:
         """The whole of what a leg asks for; Refused if it cannot be brought in."""
+        name, max_age_s = _source_of(parameters), _max_age_s(parameters)
         asker = None if source.place is None else source.place.asker
+        is_own = asker is not None and asker == self.me
         if self.ingest is None and source.data is not None:
             raise Refused(
                 "this peer brings in no sources that others send", code=RefusalCode.NOT_WILLING
@@ -107,9 +111,14 @@ class DataRole:
             return _Found(name, await self._passages(name))
         try:
             if source.data is None:
-                brought = await self.ingest.named(name, asker)
+                named_by = None if is_own else asker
+                brought = await self.ingest.named(name, named_by, max_age_s=max_age_s)
+            elif is_own:
+                record = SourceRecord.from_bytes(source.data)
+                brought = await self.ingest.owners(record, max_age_s=max_age_s)
             else:
-                brought = await self.ingest.given(SourceRecord.from_bytes(source.data), asker)
+                record = SourceRecord.from_bytes(source.data)
+                brought = await self.ingest.given(record, asker, max_age_s=max_age_s)
             # Kept by themselves: together they may be too much for one commit.
             for content, data in (
                 (brought.record.body, brought.body),
@@ -171,7 +180,7 @@ def data_role(sources: Source, ingest: Ingest | None, blobs: Blobs) -> DataRole:
     """The role of a peer that runs, whose data sets come from its store or from other peers."""
     if ingest is not None:
         ingest.get_content = published_by(blobs)
-    return DataRole(sources, blobs.store, ingest)
+    return DataRole(sources, blobs.store, ingest, blobs.peers.me)
 
 
 def published_by(blobs: Blobs) -> GetContent:
@@ -193,6 +202,14 @@ def _source_of(parameters: Parameters) -> str:
             code=RefusalCode.MALFORMED,
         )
     return name
+
+
+def _max_age_s(parameters: Parameters) -> float:
+    """How old a fetch may be that serves this one, in seconds."""
+    value = parameters.get("max_age_s", KEPT_S)
+    if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+        raise Refused("max_age_s is a number of seconds", code=RefusalCode.MALFORMED)
+    return float(value)
 
 
 def _window(parameters: Parameters, count_max: int) -> tuple[int, int]:

@@ -19,18 +19,22 @@ import trio
 
 from node.checking.audit import audit
 from node.checking.audit_log import log_of, read_place
-from node.checking.disputes import judge as judge_dispute
 from node.engines.exact.file import read_bytes
+from node.evidence.disputes import judge as judge_dispute
+from node.evidence.offences import judge as judge_evidence
 from node.local.bundles import open_bundle
 from store.car_file import write_car
 from tests.checking.answers import ASKER, CONTENT, VERIFIERS, WORKER, answer_to, have
 from tests.checking.played_disputes import CHALLENGER, PROVER, REFEREE, Stage
 from tests.checking.test_exact_disputes import MODEL, ROWS, WRONG
+from tests.evidence.crimes import ONE as THIEF
+from tests.evidence.crimes import Leg, forked
 from tests.wire.samples import BY_NAME
 from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
 from wire.dispute import Dispute
 from wire.errors import BatonError
+from wire.evidence import Evidence
 from wire.kinds import Kind
 from wire.log import FIRST, LogFork, LogHead, LogPlace, LogPlaces, judge, leaf_of
 from wire.merkle import levels_of, path_of
@@ -228,12 +232,25 @@ def targets_in(folder: Path) -> Mapping[str, Target]:
         "exact model": Target(
             (MODEL.to_bytes(),), lambda raw: bool(read_bytes(raw, "fuzzed")), any_value_holds=True
         ),
+        "evidence": Target(
+            _evidence(), lambda raw: bool(judge_evidence(Evidence.from_bytes(raw)).convictions)
+        ),
+        "stakes": Target(
+            (BY_NAME["StakeRow"].to_bytes(),), _reads("StakeRow"), any_value_holds=True
+        ),
         "message": Target(
             tuple(encode(it) for it in (BY_NAME["LogNews"], BY_NAME["LogPlace"])),  # type: ignore[arg-type]
             lambda raw: bool(decode(raw)),
             any_value_holds=True,
         ),
     }
+
+
+def _evidence() -> tuple[bytes, ...]:
+    """Evidence of each kind that needs no dispute."""
+    leg = Leg(wrong=(5,))
+    found = (forked(THIEF), leg.against_worker(), leg.against(leg.verdict(THIEF, (5,))))
+    return tuple(it.to_bytes() for it in found)
 
 
 def _sample(kind: type[Any]) -> Any:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import trio
 
-from node.checking.disputes import judge
 from node.engines.exact.model import ExactModel
 from node.engines.exact.reference import run_layers
+from node.evidence.disputes import judge
 from tests.checking.exact_peers import answer_of, one_step_off
 from tests.checking.played_disputes import CHALLENGER, PROVER, Stage
 from tests.engines.exact.samples import made

@@ -25,7 +25,8 @@ import trio
 
 from node.devnet.open_loop import Latencies, moments
 from node.devnet.tasks import Stream
-from node.engines.hash_engine import hash_manifest, hash_piece, hash_vector
+from node.engines.hash_engine import hash_manifest, hash_piece
+from node.engines.hash_vector import hash_vector
 from node.local.control import call
 from node.task.events import Restarted, Streamed
 from tests.bench._processes import PeerProcess, end_all, start_all

@@ -21,7 +21,8 @@ import trio
 from node.checking.check_request import CheckRequest
 from node.devnet.adversary import misbehave
 from node.devnet.virtual_time import virtual_time
-from node.engines.hash_engine import hash_manifest, hash_vector
+from node.engines.hash_engine import hash_manifest
+from node.engines.hash_vector import hash_vector
 from node.engines.interface import Emit, Job, Output
 from node.peer import Node
 from node.task.events import ignore_event

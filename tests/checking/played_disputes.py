@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from node.checking.disputes import Grounds, check_grounds
 from node.checking.hearing import DisputeHearing, SilentError
 from node.engines.exact.model import FILE, ExactModel
 from node.engines.exact.states import RowStates, first_wrong_row, states_of
+from node.evidence.disputes import Grounds, check_grounds
 from tests.checking.exact_peers import answer_of, asked_of
 from wire.content import ContentId
 from wire.dispute import (

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from node.checking.disputes import Judgement, judge
 from node.commands.cli import cli
 from node.engines.exact.model import ExactModel
 from node.engines.exact.states import RowStates, states_of
+from node.evidence.disputes import Judgement, judge
 from tests.checking.exact_peers import answer_of, one_step_off
 from tests.checking.played_disputes import CHALLENGER, PROVER, REFEREE, Stage
 from tests.engines.exact.samples import made, random_model, random_rows

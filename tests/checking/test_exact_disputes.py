@@ -12,10 +12,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.checking.disputes import judge
 from node.engines.exact import reference
 from node.engines.exact.model import FILE, ExactModel
 from node.engines.exact.reference import run_layers
+from node.evidence.disputes import judge
 from node.models.inspect import describe
 from node.peer import Node
 from node.serving.contest_role import CONTESTS_MAX, IDLE_S_MAX

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import trio
 
-from node.engines.hash_engine import HashEngine, hash_manifest, hash_piece, hash_vector
+from node.engines.hash_engine import HashEngine, hash_manifest, hash_piece
+from node.engines.hash_vector import hash_vector
 from node.engines.interface import Job, Part
 from tests.engines.tiny import texts
 from wire.errors import ModelRefused

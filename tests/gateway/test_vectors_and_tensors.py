@@ -9,7 +9,8 @@ import numpy as np
 import openai
 import pytest
 
-from node.engines.hash_engine import hash_manifest, hash_vector
+from node.engines.hash_engine import hash_manifest
+from node.engines.hash_vector import hash_vector
 from node.gateway.tensors import NPY_TYPE, SAFETENSORS_TYPE, from_safetensors, to_safetensors
 from wire.tensors import ELEMENT_BYTES, Tensor
 

@@ -3,7 +3,11 @@
 import time
 from pathlib import Path
 
+from store import key_seed
+from tests.evidence.crimes import fork_of
 from tests.live.command_line import baton, joined
+from wire.signed import sign
+from wire.signing import SigningKey
 
 DEADLINE_S = 120.0
 
@@ -31,17 +35,30 @@ def test_credits_are_paid_and_the_whole_ledger_is_checked_offline(tmp_path: Path
         assert "come back at the end of epoch" in back
         assert "nothing is staked" in member.ask("stake", "unbond").error
         assert "no role 'king'" in member.ask("stake", "add", "2", "--for", "king").error
+        proof = tmp_path / "two-logs.fork"
+        thief = SigningKey(key_seed(first, lambda: b""))
+        proof.write_bytes(sign(fork_of(thief), thief).raw)
+        found = baton("slash", proof, "--only-check", "--state", second, "--json").document
+        assert (found["holds"], found["against"]) == (True, [member.id])
+        slashed = other.ask("slash", proof, "--json").document
+        assert slashed["order"]["state"] == "settled"
+        forged = bytearray(proof.read_bytes())
+        forged[-1] ^= 1
+        proof.write_bytes(forged)
+        assert "can be read" in other.ask("slash", proof).error
+        assert "is no evidence" in baton("slash", genesis, "--state", second).error
+        assert baton("evidence", "--state", second, "--json").document["evidence"] == []
         status = member.ask("status", "--json").document
         assert status["ledger"]["tolerates"] == 0
         assert "ledger" in status["roles"]
         deadline_at_s = time.monotonic() + DEADLINE_S
-        while other.ask("ledger", "export", ledger, "--json").document["orders"] < 3:
+        while other.ask("ledger", "export", ledger, "--json").document["orders"] < 4:
             assert time.monotonic() < deadline_at_s
         shown = other.ask("ledger", "show", member.id, "--json").document
-        assert (shown["balance"], shown["leaving"][0]["amount"]) == (5_500_000, 2_000_000)
+        assert (shown["balance"], shown["leaving"][0]["amount"]) == (5_500_000, 1_000_000)
     checks = ("ledger", "check", ledger, "--genesis", genesis, "--account", paid["pay"][0]["to"])
     checked = baton(*checks, "--json").document
-    assert (checked["orders"], checked["balance"], checked["stakes"]) == (3, 2_500_000, 2_000_000)
+    assert (checked["orders"], checked["balance"], checked["stakes"]) == (4, 2_500_000, 1_000_000)
     assert checked["supply"] == made["supply"]
     page = tmp_path / "usage.html"
     options = ("usage", "--cohorts", "--by", "app", "--genesis", genesis, "--offline", ledger)

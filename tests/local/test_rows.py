@@ -9,7 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.engines.hash_engine import HashEngine, hash_manifest, hash_vector
+from node.engines.hash_engine import HashEngine, hash_manifest
+from node.engines.hash_vector import hash_vector
 from node.engines.interface import Emit, Job, Output
 from node.local.commands import LocalCommands
 from node.local.row_commands import PIECE_BYTES

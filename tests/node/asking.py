@@ -9,7 +9,8 @@ import trio
 from node.asking.answers import Answered
 from node.asking.journal import JournalEntry, entries_of
 from node.asking.run import TaskRequest
-from node.engines.hash_engine import hash_manifest, hash_vector
+from node.engines.hash_engine import hash_manifest
+from node.engines.hash_vector import hash_vector
 from node.peer import Node
 from node.task.events import Event, Failed
 from store import Table

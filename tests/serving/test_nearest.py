@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from trio.testing import MockClock
 
-from node.engines.hash_engine import HashEngine, hash_manifest, hash_vector
+from node.engines.hash_engine import HashEngine, hash_manifest
+from node.engines.hash_vector import hash_vector
 from node.engines.interface import Loaded
 from node.peer import Node
 from node.serving.infer_role import InferRole

@@ -44,6 +44,8 @@ from wire.dispute import (
     Settled,
     StateOpening,
 )
+from wire.evidence import Evidence, OffenceKind
+from wire.feed import AskFeed, FeedEntry, FeedFork, FeedPage, FeedRecord, SlotSpan
 from wire.fetch import (
     AttestedFetch,
     Column,
@@ -66,6 +68,7 @@ from wire.generation import (
 from wire.kinds import Level, RefusalCode, Role
 from wire.ledger import (
     AccountOrder,
+    Accusation,
     Acknowledgement,
     Certificate,
     Genesis,
@@ -122,6 +125,16 @@ from wire.message import (
     Welcome,
 )
 from wire.model import Manifest, ModelFile
+from wire.motion import (
+    Ballot,
+    FundGrant,
+    HouseCount,
+    Motion,
+    MotionRow,
+    MotionState,
+    Parameter,
+    ParameterChange,
+)
 from wire.order import (
     Bundle,
     Close,
@@ -268,6 +281,7 @@ TOP_UP = TopUp(channel=DIGEST, amount=2_000_000, expiry=200)
 REDEMPTION = Redemption(channel=DIGEST, voucher=b"voucher", release=True)
 SIGNATURES = Signatures(members=0b101, proofs=(bytes(64), bytes(range(64))))
 
+SLOT = SlotSpan(first_ms=1_700_000_000_000, last_ms=1_700_000_000_000, slots=1)
 COLUMN = Column(name="price", select="last.price")
 HEADER = HeaderField(name="accept", value="application/json")
 EXTRACTION = Extraction(
@@ -287,6 +301,11 @@ STAKE_ROW = StakeRow(
     account=KEY.peer,
     parts=(StakePart(role=Role.VERIFY, amount=50_000_000),),
     leaving=(LeavingPart(role=Role.VERIFY, amount=20_000_000, until=21),),
+)
+CHANGE = ParameterChange(parameter=Parameter.GROWTH, value=80_000)
+FUND_GRANT = FundGrant(to=KEY.peer, step=100_000_000, steps=4, use=50_000_000)
+MOTION = Motion(
+    title="a grant", why="for a page", epochs=168, bond=1_000_000, change=None, grant=FUND_GRANT
 )
 SAMPLES: tuple[Record, ...] = (
     OFFER,
@@ -597,6 +616,24 @@ SAMPLES: tuple[Record, ...] = (
         stakes=70_000_000,
         stake_table=DIGEST,
         usage=DIGEST,
+        bonds=2_000_000,
+    ),
+    CHANGE,
+    FUND_GRANT,
+    MOTION,
+    Ballot(motion=DIGEST, yes=True),
+    HouseCount(yes=3_000_000, no=1_000_000, total=9_000_000),
+    MotionRow(
+        author=KEY.peer,
+        motion=MOTION,
+        begun=7,
+        until=175,
+        state=MotionState.PASSED,
+        decided=9,
+        stake=HouseCount(yes=3_000_000, no=1_000_000, total=9_000_000),
+        using=None,
+        paid=2,
+        used=500_000,
     ),
     UseLine(payer=KEY.peer, payee=KEY.peer, paid=300_000, growth=15_000, tasks=12),
     AgreementVote(network=BLOCK, epoch=7, round=2, phase=AgreementPhase.PRECOMMIT, header=BLOCK),
@@ -630,6 +667,8 @@ SAMPLES: tuple[Record, ...] = (
     AskCertificates(epoch=7, orders=DIGEST),
     Certificates(certificates=(b"certificate",)),
     AskCheckpoint(epoch=7),
+    Accusation(evidence=b"evidence", bond=1_000_000),
+    Evidence(offence=OffenceKind.UNTRUE_VERDICT, records=(b"record",), content=(b"content",)),
     STAKE_ROW.parts[0],
     STAKE_ROW.leaving[0],
     STAKE_ROW,
@@ -669,6 +708,34 @@ SAMPLES: tuple[Record, ...] = (
     Reveal(layer=7),
     Revealed(state=b"state", path=bytes(64)),
     Settled(lost=True),
+    SLOT,
+    FeedRecord(
+        name="forecast",
+        keepers=(KEY.peer,),
+        schedule="0 9 * * 1-5",
+        zone="Europe/Berlin",
+        definition=bytes(range(32)),
+        begun_at_ms=1_700_000_000_000,
+    ),
+    FeedEntry(
+        feed=BLOCK,
+        number=7,
+        previous=bytes(range(1, 33)),
+        epoch=1,
+        end="done",
+        span=SLOT,
+        by_hand=False,
+        began_at_ms=1_700_000_000_020,
+        ended_at_ms=1_700_000_000_900,
+        tries=2,
+        result=BLOCK,
+        answer=BLOCK,
+        fetches=(BLOCK,),
+        why="",
+    ),
+    FeedFork(first=b"entry", second=b"other entry"),
+    AskFeed(feed=BLOCK, number=5),
+    FeedPage(record=b"record", last=7, entries=(b"entry",)),
     LogHead(
         began_at_ms=1_700_000_000_000,
         number=7,

@@ -89,6 +89,8 @@ DIALOGUES = [
     "AskHeads Refuse",
     "LogNews LogNews",
     "LogNews Refuse",
+    "AskFeed FeedPage",
+    "AskFeed Refuse",
 ]
 
 every_moment = pytest.mark.parametrize(

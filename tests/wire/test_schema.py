@@ -13,13 +13,23 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
 
-from tests.wire.samples import BLOCK, BY_NAME, KEY, SAMPLES, altered, every_record_type, name_of
+from tests.wire.samples import (
+    BLOCK,
+    BY_NAME,
+    CHANGE,
+    KEY,
+    SAMPLES,
+    altered,
+    every_record_type,
+    name_of,
+)
 from wire import limits
 from wire.amount import AMOUNT_MAX
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize, WireError
 from wire.kinds import Level, Role
 from wire.ledger import ACTIONS, Grant, Member, Redemption
+from wire.motion import BOUNDS, FundGrant, Parameter
 from wire.schema import Between, Omitted, Parameters, Record
 from wire.stake import LeavingPart, StakePart
 from wire.tariff import ModelPrice
@@ -30,7 +40,8 @@ SIZED = (int, float, str, bytes, tuple)
 WITHOUT_BOUND = {"Vectors.data", "Tensor.data"}
 # Legal by itself at its bound, but a rule between fields then refuses the sample.
 TIED_TO_OTHERS = {
-    "LogHead.number",
+    *("LogHead.number", "FeedEntry.number", "FeedEntry.end"),
+    *("SlotSpan.first_ms", "SlotSpan.last_ms", "SlotSpan.slots"),
     *("Advert.models", "Tariff.models", "Manifest.files", "Answer.candidates", "Task.stages"),
     *("CheckPolicy.verifiers", "CheckPolicy.needed", "Verdict.sampled", "Verdict.worst_ppb"),
     *("Vectors.dimensions", "Vectors.rows"),
@@ -41,10 +52,18 @@ TIED_TO_OTHERS = {
     *("Checks.items", "Verdicts.items"),
     *("Tensor.kind", "Tensor.shape", "Tensor.shape[]", "Tensors.tensors"),
     *("AccountOrder.pay", "AccountOrder.open", "AccountOrder.top_up", "AccountOrder.redeem"),
-    *("AccountOrder.stake", "AccountOrder.unbond", "StakeRow.parts", "StakeRow.leaving"),
+    *(
+        "AccountOrder.accuse",
+        "AccountOrder.stake",
+        "AccountOrder.unbond",
+        "StakeRow.parts",
+        "StakeRow.leaving",
+    ),
     *("AccountState.stake", "AccountState.leaving"),
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
     *("CheckpointHeader.usage", "UseLine.growth", "UseLine.paid"),
+    *("ParameterChange.value", "FundGrant.use"),
+    *("AccountOrder.propose", "AccountOrder.ballot"),
     *("Genesis.fund", "Genesis.grants", "Genesis.members"),
     *("Signatures.members", "Signatures.proofs"),
     *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
@@ -198,10 +217,14 @@ def test_an_optional_field_may_be_absent_but_not_left_out(field: Field) -> None:
             "source": b"",
         }
         record = altered("TaskOutcome", receipt=None, **refused)
+    elif field.name == "result" and field.record == "FeedEntry":
+        record = altered("FeedEntry", result=None, end="failed")
     elif field.name == "verdict" and field.record == "CheckOutcome":
         record = altered("CheckOutcome", verdict=None, refusal=BY_NAME["OrderRefusal"])
     elif field.record == "CheckpointHeader":
         record = altered("CheckpointHeader", previous=None, epoch=0)
+    elif field.record == "Motion" and field.name == "grant":
+        record = altered("Motion", grant=None, change=CHANGE)
     elif field.record == "Proposal":
         record = altered("Proposal", valid_round=None, prevotes=None)
     else:
@@ -370,9 +393,11 @@ def test_other_parameters_are_never_born(parameters: Any) -> None:
 
 # Bounded as a whole, for their fields at their bounds together would be more than they are for.
 BOUNDED_AS_A_WHOLE = {
+    "Evidence",
+    *("Answer.weights", "Answer.weights[]", "Commitments.items", "TellVerdicts.items"),
     *("Advert", "Manifest", "Stage", "Task", "Texts", "Vectors"),
     *("Generation", "Tensor", "Tensors", "Bundle", "Outcomes", "Checks", "Verdicts", "StageRows"),
-    *("Certificates", "RowBundle"),
+    *("Certificates", "RowBundle", "Evidence", "Commitments", "TellVerdicts"),
 }
 
 
@@ -415,6 +440,10 @@ def largest_of_the_ledger(kind: str) -> dict[str, Any]:
                 for it in digests[: limits.ACTIONS_MAX]
             )
             return {**dict.fromkeys(ACTIONS, ()), "redeem": redeem}
+        case "FeedEntry":
+            return {"end": "done"}
+        case "SlotSpan":
+            return {"first_ms": 2**62 - 1, "last_ms": 2**62, "slots": 2**40}
         case "StakeRow" | "AccountState":
             parts = tuple(StakePart(role=it, amount=AMOUNT_MAX) for it in Role)
             leaving = tuple(
@@ -422,6 +451,12 @@ def largest_of_the_ledger(kind: str) -> dict[str, Any]:
                 for at in reversed(range(limits.LEAVING_PARTS_MAX))
             )
             return {"stake" if kind == "AccountState" else "parts": parts, "leaving": leaving}
+        case "ParameterChange":
+            return {"value": BOUNDS[Parameter.GROWTH][1], "parameter": Parameter.GROWTH}
+        case "Motion" | "MotionRow":
+            grant = largest(FundGrant)
+            motion = {"change": None, "grant": grant}
+            return motion if kind == "Motion" else {}
         case "Proposal":
             return {"valid_round": 2**32 - 1}
         case "Tariff":

@@ -1,0 +1,163 @@
+"""What `evidence` and `slash` do: what this peer holds against whom, judged offline, and shown."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from node.commands.ask import SOCKET
+from node.commands.output import console, safe, short, show_aside, show_json, show_table
+from node.commands.receipt_file import read_file
+from node.engines.exact.model import MODEL_BYTES_MAX
+from node.evidence.offences import LEAST, OffenceFinding, forked_log, judged, lost_dispute
+from node.local.control import call
+from wire import limits
+from wire.amount import show_credits
+from wire.dispute import Dispute
+from wire.errors import InputError, WireError
+from wire.evidence import MAGIC, Evidence
+from wire.kinds import Kind
+from wire.log import LogFork
+from wire.signed import open_signed
+
+FOLDER = "receipts"
+SUFFIXES = (".evidence", ".fork", ".dispute")
+SHOWN_MAX = 256
+SLASH_DEADLINE_S = 90.0
+FILE_BYTES_MAX = Dispute.SIZE_BYTES_MAX + limits.ENVELOPE_BYTES_MAX
+# A list of four things, and the kind.
+_FORK, _DISPUTE = bytes((0x94, Kind.LOG_FORK)), bytes((0x94, Kind.DISPUTE))
+
+
+@dataclass(frozen=True, slots=True)
+class HeldEvidence:
+    """A file that may convict somebody: what it proves, or why it does not."""
+
+    path: Path
+    finding: OffenceFinding | None
+    why: str
+
+
+def evidence_in(path: Path, model: Path | None) -> Evidence:
+    """The evidence in a file: as such, or the record of a fork or of a dispute; InputError."""
+    raw = read_file(path, FILE_BYTES_MAX)
+    try:
+        if Evidence.is_file(raw):
+            return Evidence.from_bytes(raw[len(MAGIC) :])
+        if raw.startswith(_FORK):
+            return forked_log(open_signed(raw, LogFork).record)
+        if raw.startswith(_DISPUTE):
+            return lost_dispute(raw, _model_of(path, model))
+    except WireError as error:
+        raise InputError(
+            f"{path} is no evidence that can be read: {error.message}",
+            todo="ask whoever gave it to you for another copy",
+        ) from error
+    raise InputError(
+        f"{path} is no evidence, no record of a fork and none of a dispute",
+        todo="list what this peer holds: python -m node evidence",
+    )
+
+
+def _model_of(path: Path, model: Path | None) -> bytes:
+    if model is None:
+        raise InputError(
+            f"{path} is the record of a dispute: the model's file is needed to judge it",
+            todo="name the file with --model; its content id is in the manifest: models pull ID",
+        )
+    return read_file(model, MODEL_BYTES_MAX)
+
+
+def _held(path: Path) -> HeldEvidence:
+    try:
+        return HeldEvidence(path, judged(evidence_in(path, None).to_bytes()), "")
+    except (InputError, WireError) as error:
+        return HeldEvidence(path, None, error.message)
+
+
+def show_evidence(state: Path, *, as_json: bool) -> None:
+    """Every file of this peer that may convict somebody, and what each proves."""
+    folder = state / FOLDER
+    try:
+        paths = sorted(it for it in folder.iterdir() if it.suffix in SUFFIXES)
+    except FileNotFoundError:
+        paths = []
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}") from error
+    held = [_held(path) for path in paths[:SHOWN_MAX]]
+    if as_json:
+        show_json({"folder": str(folder), "evidence": [_document(it) for it in held]})
+        return
+    rows = []
+    for one in held:
+        if one.finding is None:
+            rows.append((one.path.name, "nothing yet", "", safe(one.why)))
+            continue
+        who = " ".join(short(str(it.culprit)) for it in one.finding.convictions)
+        rows.append((one.path.name, who, _costs(one.finding), safe(one.finding.why)))
+    show_table(
+        f"{len(rows)} pieces of evidence in {safe(str(folder))}",
+        ("file", "against", "costs", "why"),
+        rows,
+    )
+
+
+def _costs(finding: OffenceFinding) -> str:
+    return f"{finding.share_millionths // 10_000} % of the stake"
+
+
+def _document(held: HeldEvidence) -> dict[str, Any]:
+    return {"file": str(held.path), "why": held.why, **_finding_map(held.finding)}
+
+
+def _finding_map(finding: OffenceFinding | None) -> dict[str, Any]:
+    if finding is None:
+        return {"holds": False, "offence": None, "against": [], "share_millionths": 0}
+    return {
+        "holds": True,
+        "offence": finding.offence.name.lower(),
+        "against": [str(it.culprit) for it in finding.convictions],
+        "share_millionths": finding.share_millionths,
+        "why": finding.why,
+    }
+
+
+async def slash(
+    state: Path, path: Path, model: Path | None, *, only_check: bool, as_json: bool
+) -> None:
+    """Judge evidence here, and, unless `only_check`, have the ledger take stake for it."""
+    evidence = evidence_in(path, model)
+    try:
+        raw = evidence.to_bytes()
+        finding = judged(raw)
+    except WireError as error:
+        raise InputError(
+            f"the evidence does not hold: {error.message}", todo="nothing was sent to the ledger"
+        ) from error
+    document = {"file": str(path), **_finding_map(finding)}
+    if not as_json:
+        for conviction in finding.convictions:
+            console.print(f"[bold red]{conviction.culprit}[/bold red]: {safe(finding.why)}")
+        console.print(
+            f"  it costs {_costs(finding)}, at least {show_credits(LEAST)} credits; everything was"
+            " found here, and nobody's word was needed"
+        )
+    if only_check:
+        if as_json:
+            show_json(document)
+        return
+
+    def tell(event: Mapping[str, Any]) -> None:
+        if not as_json and event["event"] == "renewed":
+            show_aside("the epoch has ended before it was settled: it is signed again")
+
+    found = await call(
+        state / SOCKET, "slash", {"evidence": raw}, tell, deadline_s=SLASH_DEADLINE_S
+    )
+    if as_json:
+        show_json(document | {"order": found})
+        return
+    console.print(
+        f"[green]settled[/green]: stake is taken at the end of epoch {found['epoch']}, and the bond"
+        f" of {show_credits(found['spent'])} credits comes back then, if nobody was earlier"
+    )

@@ -1,0 +1,115 @@
+"""`verify` of a feed: one entry of it, and two that contradict each other, judged offline."""
+
+from pathlib import Path
+
+from node.commands.output import console, safe, show_json
+from node.commands.receipt_file import read_file
+from node.workflows.delivery import told_time
+from node.workflows.entry_file import (
+    ENTRY_SUFFIX,
+    CheckedEntry,
+    EntryFile,
+    check_entry,
+    result_of_file,
+)
+from wire import limits
+from wire.errors import InputError, WireError
+from wire.feed import FeedFork, judge_entries
+from wire.kinds import Kind
+from wire.signed import open_signed
+
+_HEAD = bytes((0x94, Kind.FEED_FORK))
+_STATUS = {True: "holds", False: "fails", None: "cannot be known"}
+_MARK = {True: "[green]✓[/green]", False: "[red]✗[/red]", None: "[yellow]?[/yellow]"}
+
+
+def is_entry(path: Path) -> bool:
+    """Whether a file is called like the entry of a feed."""
+    return path.suffix == ENTRY_SUFFIX
+
+
+def is_feed_fork(path: Path) -> bool:
+    """Whether a file begins as two entries that contradict do; False for what cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_HEAD)) == _HEAD
+    except OSError:
+        return False
+
+
+def verify_entry(path: Path, *, as_json: bool) -> None:
+    """Check an entry and show a page about it; InputError names the first point that fails."""
+    data = read_file(path, EntryFile.SIZE_BYTES_MAX)
+    found = check_entry(data)
+    if as_json:
+        show_json(_document(found, data))
+    else:
+        _show(found, data)
+    if (failed := found.failed) is not None:
+        raise InputError(
+            f"the entry does not hold; what fails is {failed[1]!r} ({failed[2]})",
+            todo="do not rely on it",
+        )
+
+
+def _document(found: CheckedEntry, data: bytes) -> dict[str, object]:
+    one = found.entry.record
+    return {
+        "holds": found.failed is None,
+        "feed": str(one.feed),
+        "name": found.record.name,
+        "number": one.number,
+        "slot": told_time(one.slot_ms),
+        "end": one.end,
+        "keeper": str(found.entry.signer),
+        "receipt": None if one.answer is None else str(one.answer),
+        "fetch_receipts": [str(it) for it in one.fetches],
+        "result": result_of_file(data),
+        "points": [
+            {"status": _STATUS[good], "what": what, "detail": detail}
+            for good, what, detail in found.points
+        ],
+    }
+
+
+def _show(found: CheckedEntry, data: bytes) -> None:
+    one = found.entry.record
+    console.print(f"[bold]feed[/bold]    {safe(found.record.name)} {one.feed}")
+    console.print(
+        f"[bold]entry[/bold]   {one.number}: {safe(one.end)}, slot {told_time(one.slot_ms)}"
+    )
+    console.print(f"[bold]result[/bold]  {safe(str(result_of_file(data))[:400])}")
+    for good, what, detail in found.points:
+        console.print(f" {_MARK[good]} {safe(what)}  [dim]{safe(detail)}[/dim]")
+
+
+def verify_feed_fork(path: Path, *, as_json: bool) -> None:
+    """Say who signed two entries that contradict each other; InputError if they do not."""
+    raw = read_file(path, FeedFork.SIZE_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)
+    try:
+        signed = open_signed(raw, FeedFork)
+        first, second, why = judge_entries(signed.record)
+    except WireError as error:
+        raise InputError(
+            f"the record of a fork does not hold: {error.message}",
+            todo="do not rely on it; ask whoever gave it to you for another copy",
+        ) from error
+    if as_json:
+        show_json(
+            {
+                "fork": str(signed.id),
+                "feed": str(first.record.feed),
+                "peer": str(first.signer),
+                "found_by": str(signed.signer),
+                "why": why,
+                "entries": [str(first.id), str(second.id)],
+            }
+        )
+        return
+    console.print(f"[bold]feed[/bold]      {first.record.feed}")
+    console.print(f"[bold]kept by[/bold]   {first.signer}")
+    console.print(f"[bold]found by[/bold]  {signed.signer}")
+    console.print(
+        f"\n[bold red]this keeper showed two histories[/bold red]: {safe(why)}.\nBoth entries have"
+        " its signature; nobody's word was needed."
+    )

@@ -1,0 +1,215 @@
+"""What `workflows` does: it asks the running peer, and shows what that says."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from node.commands.ask import SOCKET
+from node.commands.output import console, safe, short, show_json, show_table
+from node.local.control import call, unheard
+from node.workflows.definition import FILE_BYTES_MAX
+from node.workflows.entry_file import ENTRY_SUFFIX
+from wire import limits
+from wire.errors import InputError
+
+CALL_S = 30.0
+RESULT_CHARS = 60
+
+
+async def add(state: Path, file: Path, *, as_json: bool) -> None:
+    """Keep a workflow; InputError names the line of what is wrong with it."""
+    text = _text_of(file)
+    name = "".join(it if it.isalnum() and it.isascii() else "-" for it in file.stem.lower())
+    arguments = {"text": text, "name": name.strip("-")[:32] or "workflow"}
+    found = await _call(state, "add", arguments)
+    if as_json:
+        show_json(found)
+        return
+    name = safe(found["name"])
+    console.print(f"kept the workflow [bold]{name}[/bold], whose feed is\n{found['feed']}")
+    console.print(f"it runs next at {', '.join(found['slots'])}")
+    console.print(f"run it now: python -m node workflows run {name}")
+
+
+async def list_workflows(state: Path, *, as_json: bool) -> None:
+    """Show every workflow of the peer."""
+    found = await _call(state, "list", {})
+    if as_json:
+        show_json(found)
+        return
+    if not found["workflows"] and not found["broken"] and not found["followed"]:
+        console.print("no workflows yet; add one: python -m node workflows add FILE.toml")
+        return
+    columns = ("name", "schedule", "next", "entries", "last", "waiting")
+    rows = [[safe(it) for it in _listed(row)] for row in found["workflows"]]
+    if rows:
+        show_table("workflows", columns, rows)
+    if found["followed"]:
+        names = ("feed", "name", "schedule", "entries")
+        feeds = [[safe(row[it]) for it in names] for row in found["followed"]]
+        show_table("followed feeds", names, feeds)
+    for row in (*found["workflows"], *found["broken"], *found["followed"]):
+        if row["problem"]:
+            console.print(f"[yellow]{safe(row['name'])}: {safe(row['problem'])}[/yellow]")
+
+
+def _listed(row: Mapping[str, Any]) -> list[str]:
+    last = row["last"]
+    zone = "" if row["zone"] == "UTC" else f" {row['zone']}"
+    return [
+        row["name"],
+        f"{row['schedule']}{zone}",
+        row["next"] or "paused",
+        str(row["entries"]),
+        "" if last is None else f"{last['end']} {last['slot']}",
+        str(row["waiting"]),
+    ]
+
+
+async def show(state: Path, name: str, *, as_json: bool) -> None:
+    """Show one workflow: its file, its slots, its destinations."""
+    found = await _call(state, "show", {"name": name})
+    if as_json:
+        show_json(found)
+        return
+    console.print(safe(found["text"].rstrip()) + "\n")
+    told = "it is paused" if found["paused"] else f"it runs next at {', '.join(found['slots'])}"
+    console.print(f"feed     {found['feed']}\n{told}")
+    if found["begun"] is not None:
+        begun = found["begun"]
+        console.print(f"under way: the slot {begun['slot']}, try {begun['tries']}")
+        if begun["why"]:
+            console.print(f"  [yellow]the try before: {safe(begun['why'])}[/yellow]")
+    for to in found["destinations"]:
+        console.print(
+            f"{to['kind']} {safe(to['place'])}: {to['delivered']} delivered since the start,"
+            f" {to['waiting']} waiting"
+        )
+        if to["problem"]:
+            tried = f"failed {to['failed']} times"
+            console.print(f"  [yellow]{tried}, and tried again: {safe(to['problem'])}[/yellow]")
+    if found["problem"]:
+        console.print(f"[yellow]{safe(found['problem'])}[/yellow]")
+
+
+async def run_now(state: Path, name: str, *, as_json: bool) -> None:
+    """Run a workflow, and show its entry; InputError if the run has failed."""
+    entry = await _call(state, "run", {"name": name}, deadline_s=float(limits.DEADLINE_S_MAX))
+    if as_json:
+        show_json(entry)
+    else:
+        _show_entry(entry)
+    if entry["end"] != "done":
+        raise InputError(
+            f"the run has failed: {entry['why']}",
+            todo=f"see python -m node workflows show {name}",
+        )
+
+
+def _show_entry(entry: Mapping[str, Any]) -> None:
+    console.print(f"entry {entry['number']}: {entry['end']}, in {entry['took_ms'] / 1000:.1f} s")
+    if entry["result"] is not None:
+        console.print(safe(_as_text(entry["result"])))
+    if entry["receipt"] is not None:
+        console.print(
+            f"receipt {entry['receipt']}\n  check it: python -m node verify {entry['receipt']}"
+        )
+
+
+async def history(state: Path, name: str, count: int, *, as_json: bool) -> None:
+    """Show what became of the last slots, latest first."""
+    found = await _call(state, "history", {"name": name, "count": count})
+    if as_json:
+        show_json(found)
+        return
+    if not found["entries"]:
+        console.print(f"no slot of {safe(name)} has ended yet")
+        return
+    columns = ("number", "slot", "end", "late", "took", "result", "receipt")
+    rows = [[safe(it) for it in _cells(entry)] for entry in found["entries"]]
+    show_table(f"{len(rows)} entries", columns, rows)
+    if found["left_out"]:
+        console.print(f"{found['left_out']} more do not fit here: --count, or get RESULT_ID FILE")
+
+
+def _cells(entry: Mapping[str, Any]) -> list[str]:
+    many = f" ({entry['slots']} slots)" if entry["slots"] > 1 else ""
+    result = _as_text(entry["result"]) if entry["result"] is not None else entry["why"]
+    line = " ".join(result.split())
+    return [
+        str(entry["number"]),
+        entry["slot"],
+        entry["end"] + many + (" by hand" if entry["by_hand"] else ""),
+        f"{entry['late_ms'] / 1000:.1f} s",
+        f"{entry['took_ms'] / 1000:.1f} s",
+        line if len(line) <= RESULT_CHARS else line[: RESULT_CHARS - 1] + "…",
+        "" if entry["receipt"] is None else short(entry["receipt"]),
+    ]
+
+
+def _as_text(result: Any) -> str:
+    """A result as a line: its text where it has one."""
+    if isinstance(result, str):
+        return result
+    if isinstance(result.get("text"), str):
+        return str(result["text"])
+    rest = {key: it for key, it in result.items() if key not in ("verdicts", "needed")}
+    return json.dumps(rest, ensure_ascii=False)
+
+
+async def follow(state: Path, feed: str, *, as_json: bool) -> None:
+    """Follow a feed, and say what is there already."""
+    found = await _call(state, "follow", {"feed": feed}, deadline_s=120.0)
+    if as_json:
+        show_json(found)
+        return
+    if found["problem"]:
+        console.print(f"[yellow]it is followed, but now: {safe(found['problem'])}[/yellow]")
+        return
+    console.print(f"following {safe(found['name'])} ({safe(found['schedule'])})")
+    console.print(f"{found['entries']} entries so far; see python -m node workflows history {feed}")
+
+
+async def export(state: Path, name: str, number: int, file: Path, *, as_json: bool) -> None:
+    """Write one entry to a file; InputError unless it is called *.entry."""
+    if file.suffix != ENTRY_SUFFIX:
+        raise InputError(f"{file} has to end in {ENTRY_SUFFIX}", todo="verify knows it by that")
+    path = str(file.expanduser().absolute())
+    found = await _call(state, "export", {"name": name, "number": number, "path": path})
+    if as_json:
+        show_json(found)
+    else:
+        console.print(f"wrote {safe(found['path'])}\n  check it: python -m node verify {file}")
+
+
+_DONE = {"pause": "is paused", "resume": "goes on", "rm": "is forgotten, with its history"}
+
+
+async def change(state: Path, what: str, name: str, *, as_json: bool) -> None:
+    """Pause, resume or forget a workflow."""
+    found = await _call(state, what, {"name": name})
+    if as_json:
+        show_json(found)
+    else:
+        console.print(f"the workflow {safe(name)} {_DONE[what]}")
+
+
+async def _call(
+    state: Path, what: str, arguments: Mapping[str, Any], deadline_s: float = CALL_S
+) -> dict[str, Any]:
+    command = f"workflows-{what}"
+    return await call(state / SOCKET, command, arguments, unheard, deadline_s=deadline_s)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        with path.expanduser().open("rb") as opened:
+            data = opened.read(FILE_BYTES_MAX + 1)
+        if len(data) > FILE_BYTES_MAX:
+            raise InputError(f"{path} has more than {FILE_BYTES_MAX} bytes")
+        return data.decode()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text") from error

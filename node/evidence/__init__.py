@@ -1,0 +1,1 @@
+"""What proves an offence to anybody: judged offline, from the record alone."""

@@ -1,0 +1,1 @@
+"""Workflows: a source, a model and a destination, run on a schedule without anybody looking."""

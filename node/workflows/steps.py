@@ -1,0 +1,47 @@
+"""What a workflow has a peer do: a seam, so that schedules are tested without a network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from node.ingest.table import DataTable
+from node.workflows.definition import ModelStep, SourceStep
+from wire.content import ContentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BroughtInput:
+    """What a source gave. `table` is None for a text; `answers` are the data peers' receipts.
+
+    `contents` is all that has to be kept so that it can be checked later.
+    """
+
+    output: bytes
+    table: DataTable | None = None
+    answers: tuple[ContentId, ...] = ()
+    contents: tuple[ContentId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAnswer:
+    """What a model said, as JSON has it, and the receipt."""
+
+    answer: ContentId
+    result: Mapping[str, Any]
+    contents: tuple[ContentId, ...]
+
+
+class Steps(Protocol):
+    """Asks the network; every call raises a BatonError if it fails, and may be tried again."""
+
+    async def bring(self, source: SourceStep, deadline_s: int) -> BroughtInput:
+        """Have a source fetched."""
+        ...
+
+    async def submit(self, model: ModelStep, brought: BroughtInput, deadline_s: int) -> ContentId:
+        """Ask a model; the id of the task, which from now on ends also if this peer is killed."""
+        ...
+
+    async def outcome(self, task: ContentId) -> ModelAnswer:
+        """Wait for the end of a task that `submit` gave, also in an earlier life."""
+        ...

@@ -1,0 +1,1 @@
+"""Evidence: who is convicted by what, and by what nobody is."""

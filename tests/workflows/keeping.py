@@ -1,0 +1,117 @@
+"""A keeper of workflows in simulated time: a memory store, and steps that a test steers."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node.ingest.http_post import HttpPoster
+from node.ingest.owned import OwnedSources
+from node.workflows.definition import ModelStep, SourceStep
+from node.workflows.keeper import KeeperSeams, WorkflowKeeper, open_workflows
+from node.workflows.steps import BroughtInput, ModelAnswer
+from store import Store
+from tests.ingest.servers import TLS, MadeUpNetwork
+from wire.content import ContentId
+from wire.errors import BatonError, Missing, TaskFailed
+from wire.feed import FeedEntry
+from wire.signing import SigningKey
+
+START_S = 1_800_000_000.0
+KEY = SigningKey(bytes(range(32)))
+SECOND = 'every = "1s"\n[source]\nname = "prices"\n[model]\nname = "m"\n'
+
+
+@dataclass
+class MadeSteps:
+    """Answers after `takes_s`. Tasks outlive the keeper, as those of a peer do."""
+
+    takes_s: float = 0.3
+    brought: int = 0
+    submitted: int = 0
+    # Called with the number of a fetch; may raise.
+    on_bring: Callable[[int], None] = lambda _number: None
+    on_outcome: Callable[[int], None] = lambda _number: None
+    tasks: dict[ContentId, float] = field(default_factory=dict)
+
+    async def bring(self, source: SourceStep, deadline_s: int) -> BroughtInput:
+        self.brought += 1
+        self.on_bring(self.brought)
+        await trio.sleep(self.takes_s / 3)
+        return BroughtInput(output=b"said", answers=(ContentId.of(b"fetch %d" % self.brought),))
+
+    async def submit(self, model: ModelStep, brought: BroughtInput, deadline_s: int) -> ContentId:
+        self.submitted += 1
+        task = ContentId.of(b"task %d" % self.submitted)
+        await trio.sleep(self.takes_s / 3)
+        self.tasks[task] = trio.current_time() + self.takes_s / 3
+        return task
+
+    async def outcome(self, task: ContentId) -> ModelAnswer:
+        if task not in self.tasks:
+            raise Missing("no such task")
+        self.on_outcome(self.submitted)
+        await trio.sleep(max(0.0, self.tasks[task] - trio.current_time()))
+        answer = ContentId.of(b"answer" + task)
+        return ModelAnswer(answer=answer, result={"text": "said"}, contents=(answer,))
+
+
+def failing(*numbers: int) -> Callable[[int], None]:
+    """Fails the calls with these numbers."""
+
+    def on_call(number: int) -> None:
+        if number in numbers:
+            raise TaskFailed(f"call {number} has failed")
+
+    return on_call
+
+
+def always(error: BatonError) -> Callable[[int], None]:
+    def on_call(_number: int) -> None:
+        raise error
+
+    return on_call
+
+
+def wall_s() -> float:
+    """The wall clock of simulated time; tests begin at a whole second."""
+    return START_S + trio.current_time()
+
+
+def seams(
+    store: Store, folder: Path, steps: MadeSteps, site: MadeUpNetwork | None = None
+) -> KeeperSeams:
+    network = (site or MadeUpNetwork()).seam
+    return KeeperSeams(
+        key=KEY,
+        store=store,
+        wall_s=wall_s,
+        steps=steps,
+        owned=OwnedSources(folder),
+        poster=HttpPoster(network, TLS),
+    )
+
+
+@asynccontextmanager
+async def keeping(given: KeeperSeams) -> AsyncIterator[WorkflowKeeper]:
+    async with open_workflows(given) as keeper:
+        yield keeper
+
+
+def entries(keeper: WorkflowKeeper, name: str = "w", count: int = 1000) -> list[FeedEntry]:
+    history = keeper.get(name).runner.history
+    return [it.record for it in history.entries(history.head.number - count + 1, count)]
+
+
+def slots(found: list[FeedEntry]) -> list[tuple[int, str]]:
+    """Each slot as seconds since the start, and how it ended; of several the last."""
+    return [((it.slot_ms - int(START_S * 1000)) // 1000, it.end) for it in found]
+
+
+async def result(keeper: WorkflowKeeper, entry: FeedEntry) -> Any:
+    data = await keeper.get("w").runner.history.result_of(entry)
+    return None if data is None else json.loads(data)
