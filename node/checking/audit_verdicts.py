@@ -204,8 +204,8 @@ def _say_shares(report: AuditReport, answer: Answer, asked: tuple[int, int], sta
     """What share of the weight an attacker needs, for which odds to have this draw."""
     total = sum(answer.weights)
     told = [
-        f"{share_needed(odds, *asked):.0%} for {odds:.0%}"
-        f" ({share_needed(odds, *asked, attempts=limits.ATTEMPTS_MAX):.0%} if it tries"
+        f"{share_needed(odds, *asked):.1%} for {odds:.0%}"
+        f" ({share_needed(odds, *asked, attempts=limits.ATTEMPTS_MAX):.1%} if it tries"
         f" {limits.ATTEMPTS_MAX} times)"
         for odds in (0.01, 0.1, 0.5)
     ]
