@@ -22,6 +22,7 @@ from node.commands.cli_ledger import (
     network_group,
     wallet_group,
 )
+from node.commands.cli_members import invite_group, members_group
 from node.commands.cli_models import bench_command, models
 from node.commands.cli_networks import demo_command, devnet_command, load_command
 from node.commands.cli_owner import (
@@ -35,8 +36,9 @@ from node.commands.cli_receipts import audit_command, receipts_group
 from node.commands.cli_service import dashboard_command, service_group
 from node.commands.cli_sources import sources
 from node.commands.cli_stake import evidence_command, slash_command, stake_group
-from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
+from node.commands.cli_tasks import ask_command, get_command, put_command
 from node.commands.cli_usage import usage_command
+from node.commands.cli_verify import verify_command
 from node.commands.cli_versions import versions_command
 from node.commands.cli_workflows import workflows
 from node.commands.command import Group
@@ -71,6 +73,8 @@ COMMANDS: tuple[click.Command, ...] = (
     bench_command,
     keys,
     network_group,
+    invite_group,
+    members_group,
     wallet_group,
     earnings_command,
     ledger_group,

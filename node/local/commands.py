@@ -22,6 +22,7 @@ from node.local.fetch_commands import FetchCommands
 from node.local.govern_commands import GovernCommands
 from node.local.indexing import Indexing, list_sources
 from node.local.ledger_commands import LedgerCommands
+from node.local.member_commands import MemberCommands
 from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
 from node.local.owner_commands import OwnerCommands
 from node.local.quoting import show_quote
@@ -89,6 +90,7 @@ class LocalCommands:
             **StakeCommands(self.node).commands(),
             **FetchCommands(self.node).commands(),
             **RowCommands(self.node).commands(),
+            **MemberCommands(self.node).commands(),
         }
 
     # Looking

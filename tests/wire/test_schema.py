@@ -60,6 +60,7 @@ TIED_TO_OTHERS = {
         "StakeRow.leaving",
     ),
     *("AccountState.stake", "AccountState.leaving"),
+    *("Answer.weights", "Answer.weights[]", "Commitments.items", "TellVerdicts.items"),
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
     *("CheckpointHeader.usage", "UseLine.growth", "UseLine.paid"),
     *("ParameterChange.value", "FundGrant.use"),
@@ -393,10 +394,9 @@ def test_other_parameters_are_never_born(parameters: Any) -> None:
 
 # Bounded as a whole, for their fields at their bounds together would be more than they are for.
 BOUNDED_AS_A_WHOLE = {
-    "Evidence",
     *("Advert", "Manifest", "Stage", "Task", "Texts", "Vectors"),
     *("Generation", "Tensor", "Tensors", "Bundle", "Outcomes", "Checks", "Verdicts", "StageRows"),
-    *("Certificates", "RowBundle", "Evidence"),
+    *("Certificates", "RowBundle", "Evidence", "Commitments", "TellVerdicts"),
 }
 
 
