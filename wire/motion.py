@@ -16,7 +16,7 @@ from wire.errors import Malformed
 from wire.schema import Between, Digest, Int, Name, Omitted, Reason, Record
 
 # A motion is open for so many epochs at least and at most.
-VOTING_EPOCHS_MIN, VOTING_EPOCHS_MAX = 24, 100_000
+VOTING_EPOCHS_MIN, VOTING_EPOCHS_MAX = 24, 1000
 STEPS_MAX = 100
 # All steps together are an amount.
 STEP_AMOUNT_MAX = 2**55

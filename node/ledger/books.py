@@ -90,6 +90,8 @@ class Books:
     payers: dict[bytes, set[bytes]] = field(default_factory=dict)
     stakes: StakeShelf = field(default_factory=StakeShelf)
     motions: MotionShelf = field(default_factory=MotionShelf)
+    # The first members, who vote without a stake.
+    founders: frozenset[bytes] = frozenset()
     # Digests of shelves that have not changed since.
     _digests: dict[tuple[str, int], bytes] = field(default_factory=dict)
 

@@ -42,7 +42,7 @@ def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
         if channel.expiry >= draft.epoch:
             raise _never(f"the channel is its payee's until the end of epoch {channel.expiry}")
     _judge_stakes(draft.stake(owner), record)
-    _judge_motions(draft, record)
+    _judge_motions(draft, owner, record)
     for accusation in record.accuse:
         try:
             check_accusation(draft, accusation, record.network)
@@ -50,17 +50,18 @@ def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
             raise _never(error.message) from error
 
 
-def _judge_motions(draft: Draft, record: AccountOrder) -> None:
+def _judge_motions(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
     """Refused for a bond that is too small, or a ballot on what is not open."""
     rows = draft.books.motions.rows
     for motion in record.propose:
-        bond = parameter(rows, Parameter.MOTION_BOND)
+        is_open = [it.state is MotionState.OPEN for it in motions_in(rows).values()]
+        # The more are open the dearer is one more, so that nobody fills all places cheaply.
+        bond = parameter(rows, Parameter.MOTION_BOND) * (1 + sum(is_open))
         if motion.bond < bond:
-            raise _never(f"a motion is made with a bond of {show_credits(bond)}")
+            raise _never(f"a motion is made with a bond of {show_credits(bond)} now")
         if motion.grant is not None and not is_key(motion.grant.to):
             raise _never("nobody can have the key that is to get the grant")
-        found = motions_in(rows).values()
-        if sum(it.state is MotionState.OPEN for it in found) >= OPEN_MOTIONS_MAX:
+        if sum(is_open) >= OPEN_MOTIONS_MAX:
             raise Refused(
                 f"{OPEN_MOTIONS_MAX} motions are open: no more is taken before one is decided",
                 code=RefusalCode.BUSY,
@@ -76,6 +77,10 @@ def _judge_motions(draft: Draft, record: AccountOrder) -> None:
         state = MotionRow.from_bytes(raw).state
         if state is not MotionState.OPEN:
             raise _never(f"the motion is decided: {state.name.lower()}")
+        counts = owner in draft.books.founders or draft.stake(owner).bonded
+        if not counts and not draft.books.motions.users[owner]:
+            # A key costs nothing, and what it ordered is kept.
+            raise _never("this account has staked nothing, and paid for no task in four weeks")
 
 
 def _judge_stakes(row: StakeRow, record: AccountOrder) -> None:

@@ -4,9 +4,11 @@ All of it are rows; the first byte of a key says which kind a row is.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from node.ledger.use_window import payer_of
 from wire.ledger import AccountOrder, order_digest
 from wire.motion import FIRST, MotionRow, MotionState, Parameter, motion_id
 from wire.signed import Signed
@@ -75,12 +77,18 @@ class MotionShelf:
     rows: dict[bytes, bytes] = field(default_factory=dict)
     # All bonds of open motions together.
     bonds: int = 0
+    # How many rows say that an account paid for tasks of late.
+    users: Counter[bytes] = field(default_factory=Counter)
     _digest: bytes | None = None
 
     def put(self, changes: RowChanges) -> None:
         """Set rows, in place of what was there; None for one that is no more."""
         for key, value in changes.items():
-            self.bonds += bond_of(key, value) - bond_of(key, self.rows.pop(key, None))
+            before = self.rows.pop(key, None)
+            self.bonds += bond_of(key, value) - bond_of(key, before)
+            for payer, more in ((payer_of(key, before), -1), (payer_of(key, value), 1)):
+                if payer is not None:
+                    self.users[payer] += more
             if value is not None:
                 self.rows[key] = value
         if changes:

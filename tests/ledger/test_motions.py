@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -186,7 +187,7 @@ def test_what_more_than_half_of_both_houses_is_for_passes_at_once() -> None:
 @pytest.mark.parametrize(
     ("yes", "no", "state"),
     [
-        ((TWO,), (), MotionState.LAPSED),
+        ((OWNERS[5],), (), MotionState.LAPSED),
         ((), (MEMBER, ONE), MotionState.REJECTED),
         ((MEMBER,), (ONE,), MotionState.REJECTED),
         ((MEMBER, THREE), (), MotionState.PASSED),
@@ -198,6 +199,7 @@ def test_at_its_end_a_motion_has_a_fifth_of_both_houses_or_lapses(
     network = Network()
     network.use(ONE, TWO, 3 * CREDIT)
     network.use(THREE, TWO, CREDIT)
+    network.use(OWNERS[5], TWO, 1000)
     motion = network.propose(OWNERS[4])
     network.end()
     for key in yes:
@@ -211,7 +213,7 @@ def test_at_its_end_a_motion_has_a_fifth_of_both_houses_or_lapses(
     assert network.row(motion).state is state
     lapsed = state is MotionState.LAPSED
     assert network.balance(OWNERS[4]) == GRANT - (CREDIT if lapsed else 0)
-    growth = growth_of(3 * CREDIT) + growth_of(CREDIT)
+    growth = growth_of(3 * CREDIT) + growth_of(CREDIT) + growth_of(1000)
     assert network.member.books.fund == 5 + growth + (CREDIT if lapsed else 0)
     network.check()
 
@@ -347,6 +349,48 @@ def test_what_cannot_be_voted_on_or_put_up_is_refused() -> None:
         FundGrant(to=ONE.peer, step=1, steps=2, use=0)
 
 
+def test_a_key_that_has_neither_staked_nor_paid_leaves_no_row() -> None:
+    network = Network()
+    network.use(ONE, TWO, CREDIT)
+    motion = network.propose()
+    network.end()
+    for key in (TWO, SigningKey(b"n" * 32)):
+        with pytest.raises(Refused, match="staked nothing, and paid for no task"):
+            network.vote(key, motion)
+    network.vote(ONE, motion)
+    network.end()
+    network.check()
+
+
+def test_the_more_motions_are_open_the_dearer_is_one_more() -> None:
+    network = Network()
+    network.propose()
+    network.propose()
+    network.end()
+    with pytest.raises(Refused, match="bond of 3 now"):
+        network.propose(bond=2 * CREDIT)
+    network.propose(bond=3 * CREDIT)
+    network.end()
+    network.check()
+
+
+def test_pairs_that_only_moved_credits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.ledger.use_window.PLAIN_MAX", 20)
+    monkeypatch.setattr(_recount(), "PLAIN_MAX", 20)
+    network = Network()
+    network.use(ONE, TWO, CREDIT)
+    motion = network.propose()
+    network.end()
+    names = [SigningKey(bytes((at,)) * 32).peer for at in range(1, 31)]
+    for key in (ONE, TWO):
+        network.do(key, pay=tuple(Payment(to=it, amount=1000) for it in names))
+    network.vote(ONE, motion)
+    network.end()
+    assert sum(key[:1] == b"u" for key in network.member.books.motions.rows) == 1 + 20
+    network.end(VOTING_EPOCHS_MIN)
+    network.check()
+
+
 def random_history(seed: int) -> Network:
     """Accounts stake, use, pay, propose and vote, for as long as motions last."""
     random = Random(seed)
@@ -357,6 +401,7 @@ def random_history(seed: int) -> Network:
         amount = random.randint(CREDIT, 60 * CREDIT)
         network.do(key, stake=(StakePart(role=random.choice([*Role]), amount=amount),))
     motions = []
+    network.end()
     for key in random.sample(OWNERS, random.randint(1, 3)):
         grant = FundGrant(to=random.choice(OWNERS).peer, step=CREDIT, steps=2, use=CREDIT)
         changes: dict[str, Any] = {"grant": grant} if random.random() < 0.5 else {}
@@ -366,7 +411,8 @@ def random_history(seed: int) -> Network:
         motion = random.choice(motions)
         if network.row(motion).state is MotionState.OPEN:
             key = random.choice([*OWNERS, MEMBER])
-            network.vote(key, motion, yes=random.random() < 0.7)
+            with suppress(Refused):
+                network.vote(key, motion, yes=random.random() < 0.7)
         action = random.random()
         if action < 0.3:
             network.use(*random.sample(OWNERS, 2), random.randint(1, CREDIT))
