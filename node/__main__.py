@@ -15,6 +15,13 @@ import warnings
 from pathlib import Path
 from random import Random
 
+from node.own_packages import clashing
+
+if _CLASH := clashing(Path(__file__).parent):
+    # Before anything of ours is imported, which might be another program's.
+    sys.stderr.write(f"error: {_CLASH}\n")
+    sys.exit(1)
+
 import click
 
 from node.commands.failure import failure_of, leaves
@@ -51,8 +58,13 @@ def _run() -> int:
     from node.commands.cli import cli
     from node.commands.command import Assembly
 
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     assembly = Assembly(
-        wall_s=time.time, entropy=os.urandom, runtime=_runtime, fix_hashes=_fix_hashes
+        wall_s=time.time,
+        entropy=os.urandom,
+        runtime=_runtime,
+        fix_hashes=_fix_hashes,
+        credentials=Path(credentials) if credentials else None,
     )
     arguments = [it for it in sys.argv[1:] if it != "--debug"]
     code = cli.main(arguments, prog_name="baton", standalone_mode=False, obj=assembly)
@@ -79,6 +91,7 @@ def _runtime() -> object:
     from node.engines.host.launch import DRIVER_VARIABLES, EngineConfig
     from node.local.service_manager import ServiceManager
     from p2p.adverts import Environment
+    from p2p.lan_zeroconf import ZeroconfLan
     from p2p.over_libp2p import TcpTransport
     from p2p.traffic import Traffic
 
@@ -106,6 +119,7 @@ def _runtime() -> object:
             collect_seldom=lambda: gc.set_threshold(1_000_000, 1000, 1000),
         ),
         service_manager=ServiceManager(os.environ.get("NOTIFY_SOCKET", ""), _watchdog_s()),
+        lan=ZeroconfLan(),
     )
 
 

@@ -12,6 +12,9 @@ from wire import limits
 from wire.errors import InputError
 from wire.kinds import Role
 from wire.ledger import Genesis
+from wire.membership import Invite
+from wire.signed import Signed
+from wire.signing import SigningKey
 
 # The default roles. A gateway serves clients, so its role has to be asked for.
 ROLES_DEFAULT = frozenset({Role.DATA, Role.INFER, Role.VERIFY, Role.STORE})
@@ -45,6 +48,12 @@ class NodeConfig:
     genesis: Genesis | None = None
     # What others pay for this peer's work; nothing unless it says so.
     prices: TypedPrices = field(default_factory=TypedPrices)
+    # By what this peer becomes a member of a private network, and the secret that goes with it.
+    invite: tuple[Signed[Invite], SigningKey] | None = None
+    # Whether it must be a private network: an invite that is not there makes no open peer of it.
+    private: bool = False
+    # Whether peers of the local network find this one, and are found by it.
+    lan: bool = False
     # How long a leaving peer may take to finish its work.
     leave_s: float = 10.0
 

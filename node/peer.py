@@ -28,15 +28,16 @@ from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.layer_chain import LayerChains
 from node.dispatch.orders import Orders
-from node.engines.interface import Engine, Loaded
+from node.engines.interface import Engine
 from node.ingest.bring import Ingest
 from node.ledger.peer_ledger import PeerLedger, open_ledger
-from node.models.collection import Models
+from node.models.collection import Models, offer_of
 from node.models.exact_files import ExactFiles
 from node.models.loader import ModelLoader
 from node.models.probing import Probing
 from node.paying.own_tariff import OwnTariff
 from node.paying.peer_paying import PeerPaying, open_paying
+from node.private_network import belonging
 from node.remembering import remember_forever, remembered
 from node.serving.check_server import CheckServer
 from node.serving.contest_role import ContestRole
@@ -56,10 +57,10 @@ from node.serving.verify_role import VerifyRole
 from node.task.events import Event, Failed
 from p2p.adverts import Capacity, Environment
 from p2p.blobs import Blobs
+from p2p.lan import LanService
 from p2p.peers import Peers, open_peers
 from p2p.transport import Transport
 from store import Store
-from wire.advert import ModelOffer
 from wire.calibration import Calibration
 from wire.check_message import Check
 from wire.checks import OpenChecks
@@ -67,8 +68,6 @@ from wire.content import ContentId
 from wire.dispute import Contest
 from wire.errors import ModelRefused
 from wire.kinds import Role
-from wire.layers import layers_id
-from wire.log import AskHeads, AskPlace, LogNews
 from wire.message import Keep, Offer, Quote, Want
 from wire.order import Open
 from wire.signing import SigningKey
@@ -96,6 +95,8 @@ class Dependencies:
     ingest: Ingest | None = None
     # What honest engines differ by, where the owner had it measured.
     calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
+    # By what peers of the local network find each other; None where they are not to.
+    lan: LanService | None = None
 
 
 @dataclass(slots=True)
@@ -144,10 +145,7 @@ class Node:
         self.log.append(line)
 
     def pause(self, why: str, *, by: str = MACHINE) -> None:
-        """Take no work of others while `why` is not empty; work that was taken is finished.
-
-        OWNER and MACHINE each have their own reason, and it goes on once neither has one.
-        """
+        """Take no work of others while OWNER or MACHINE has a reason; what is held is finished."""
         before, self._pauses[by] = self.leg_server.paused, why
         why = self._pauses.get(OWNER) or self._pauses.get(MACHINE, "")
         self.leg_server.paused = self.verify_role.paused = self.keep_role.paused = why
@@ -174,6 +172,7 @@ class Node:
 @asynccontextmanager
 async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIterator[Node]:
     """Start a peer and connect it to its network; TransportError or InputError if it cannot."""
+    config, private = belonging(config, dependencies.key, dependencies.store)
     capacity = _Capacity(config)
     async with (
         open_peers(
@@ -182,6 +181,8 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             config.peers,
             dependencies.environment,
             capacity.now,
+            private,
+            dependencies.lan,
         ) as peers,
         trio.open_nursery() as nursery,
     ):
@@ -201,17 +202,19 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
         peers.handlers[StageOpen] = node.stage_server.on_open
-        log_role = node.log_watch.role
-        peers.handlers[AskPlace] = log_role.on_ask_place
-        peers.handlers[AskHeads] = log_role.on_ask_heads
-        peers.handlers[LogNews] = log_role.on_news
+        peers.handlers |= node.log_watch.role.handlers()
         dependencies.chains.attach(peers, nursery)
         for peer, addresses in remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
         await peers.join()
+        if peers.lan is not None:
+            node.status_sources["local_network"] = peers.lan.as_map
+        if peers.members is not None:
+            node.status_sources["membership"] = peers.members.as_map
         if config.genesis is not None:
             node.ledger = await open_ledger(peers, dependencies.store, config.genesis, nursery)
             node.ledger.keep_evidence(node.log_watch.files.write, nursery)
+            node.tasks.checking.weight = node.ledger.stakes.verifier_weight
             node.status_sources["ledger"] = node.ledger.statistics
             own = OwnTariff(
                 peers, dependencies.store, config.genesis, config.prices, node.models.made_ready.get
@@ -312,12 +315,9 @@ def _assembled(
 def _roles(
     config: NodeConfig, dependencies: Dependencies, infer: InferRole, blobs: Blobs
 ) -> dict[Role, LegRole]:
-    roles: dict[Role, LegRole] = {}
-    if Role.DATA in config.roles:
-        roles[Role.DATA] = data_role(dependencies.sources, dependencies.ingest, blobs)
-    if Role.INFER in config.roles:
-        roles[Role.INFER] = infer
-    return roles
+    data = data_role(dependencies.sources, dependencies.ingest, blobs)
+    roles: dict[Role, LegRole] = {Role.DATA: data, Role.INFER: infer}
+    return {role: roles[role] for role in roles if role in config.roles}
 
 
 def _verify_role(
@@ -378,7 +378,7 @@ class _Capacity:
         taking = node.leg_server.taking and not node.leg_server.paused
         fair_queue = node.verify_role.infer_role.fair_queue
         own = None if node.paying is None else node.paying.own
-        models = tuple(map(_offer, node.probing.offered() if taking else ()))
+        models = tuple(map(offer_of, node.probing.offered() if taking else ()))
         return Capacity(
             roles=self.config.role_bits if taking else 0,
             models=models,
@@ -389,13 +389,3 @@ class _Capacity:
             price=0 if own is None else own.price,
             stake=0 if node.ledger is None else node.ledger.stakes.row(node.peers.me).bonded,
         )
-
-
-def _offer(loaded: Loaded) -> ModelOffer:
-    """What an advert says of a model, or of the layers of one."""
-    layers = loaded.middle
-    return ModelOffer(
-        model=loaded.model if layers is None else layers_id(loaded.model),
-        name=loaded.manifest.name if layers is None else str(layers),
-        units_per_s=min(loaded.units_per_s, 1e9),
-    )

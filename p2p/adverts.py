@@ -75,6 +75,11 @@ class Advertiser:
     same_key: Callable[[Signed[Advert]], None] = lambda _advert: None
     # Told whose advert is from the future by more than clocks may differ, and by how many seconds.
     from_future: Callable[[PeerId, float], None] = lambda _peer, _ahead_s: None
+    # Whether a peer may play these roles, and which of its own this one says.
+    allows: Callable[[PeerId, int], bool] = lambda _peer, _roles: True
+    own_roles: Callable[[], int] = lambda: -1
+    # Whether adverts are published to whoever listens; in a private network swaps carry them all.
+    publishes: bool = True
     # The addresses that are said; None for all that are listened on.
     announced: Callable[[], tuple[str, ...]] | None = None
     duplicate_keys: DuplicateKeys = field(default_factory=DuplicateKeys)
@@ -118,7 +123,7 @@ class Advertiser:
             issued_at_s=int(wall_s),
             ttl_s=self.rate_limit.ttl_s(self.anti_entropy.peers()),
             addresses=self._addresses(endpoint),
-            roles=capacity.roles,
+            roles=capacity.roles & self.own_roles(),
             models=capacity.models[: limits.ADVERT_MODELS_MAX],
             free_slots=capacity.free_slots,
             queue_s=capacity.queue_s,
@@ -153,7 +158,9 @@ class Advertiser:
         return True
 
     async def _tell_all(self, endpoint: Endpoint, advert: Signed[Advert]) -> None:
-        if self.rate_limit.may_tell_all(self.anti_entropy.peers(), trio.current_time()):
+        if self.publishes and self.rate_limit.may_tell_all(
+            self.anti_entropy.peers(), trio.current_time()
+        ):
             self.told_all += 1
             await endpoint.publish(self.topic, advert.raw)
 
@@ -222,6 +229,9 @@ class Advertiser:
     def take_in(self, advert: Signed[Advert], introducer: PeerId | None = None) -> Hearing:
         """Hear one advert, from wherever it came."""
         self.heard += 1
+        if not self.allows(advert.signer, advert.record.roles):
+            self.refused["roles"] = self.refused.get("roles", 0) + 1
+            return Hearing.OLD
         known = self.view.advert_of(advert.signer)
         wall_s = self.environment.wall_s()
         hearing = self.view.hear(advert, wall_s, introducer)

@@ -11,6 +11,7 @@ from random import Random
 from p2p.ip_address import Scope, host_of, is_relayed, place_of, scope_of
 from p2p.token_bucket import TokenBucket
 from p2p.transport import WrongPeer
+from wire import limits
 from wire.content import PeerId
 from wire.errors import BatonError
 from wire.latest import Latest
@@ -130,6 +131,16 @@ class Dialing:
             self._peers[peer] = _Target(addresses)
         elif target.addresses != addresses:
             self._peers[peer] = _Target(addresses, dialing=target.dialing, proven=target.proven)
+
+    def suggest(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
+        """Somebody unknown said where `peer` is: added to what is known, in place of nothing."""
+        target = self._peers.get(peer)
+        if target is None:
+            self.learn(peer, addresses)
+            return
+        known = target.addresses
+        more = [it for it in addresses if it not in known]
+        target.addresses = (*known, *more)[: max(len(known), limits.ADVERT_ADDRESSES_MAX)]
 
     def remember(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
         """`peer` was met there before this start."""

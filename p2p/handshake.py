@@ -6,6 +6,7 @@ up): they are one greeting, and each hears what came of it. With one each, the f
 would hang up while the others wait for their answer, which would then be a broken stream.
 """
 
+from collections.abc import Awaitable, Callable
 from copy import copy
 from dataclasses import dataclass, field
 
@@ -58,6 +59,8 @@ class Handshake:
     ended: BatonError | None = None
     # Why nobody was met at the start, in words, until somebody is.
     unmet: str = ""
+    # In a private network: asks whom we called to admit us, if we are no member yet.
+    claim: Callable[[PeerId, float], Awaitable[None]] | None = None
     # Whom we called ourselves: whoever calls us, and however many, these stay.
     _ours: dict[PeerId, None] = field(default_factory=dict)
     # Who is about to close its connection, and is not dead; and since when.
@@ -87,6 +90,7 @@ class Handshake:
         return self.advertiser.anti_entropy
 
     def hello(self) -> Hello:
+        membership, invite = self._shown()
         return Hello(
             version=limits.PROTOCOL_VERSION,
             network=self.network,
@@ -94,7 +98,12 @@ class Handshake:
             wall_ms=int(self.rpc.environment.wall_s() * 1000),
             wanted=self.anti_entropy.wanted_at_hello(),
             advert=self.advertiser.mine(self.endpoint).raw,
+            membership=membership,
+            invite=invite,
         )
+
+    def _shown(self) -> tuple[bytes, bytes]:
+        return (b"", b"") if self.rpc.credentials is None else self.rpc.credentials.shown()
 
     async def call(self, dial: Dial) -> PeerId:
         """Connect and meet; BatonError says why not."""
@@ -107,8 +116,11 @@ class Handshake:
                 await connect(self.endpoint, peer, dial.addresses, deadline_s)
             # Whom we chose ourselves may tell us of more than whoever chose us.
             self.view.origins.called.add(peer)
-            welcome, other = await self._greeted(peer, deadline_s)
+            if self.claim is not None:
+                await self.claim(peer, deadline_s)
+            welcome, other = await self.greeted(peer, deadline_s)
         except TROUBLES as error:
+            self._note_refusal(error)
             self.dialing.failed(dial, trio.current_time(), error)
             self.rpc.note_problem(dial.addresses[0], str(error))
             raise
@@ -117,6 +129,8 @@ class Handshake:
         self.dialing.connected(peer)
         self.view.meet(peer)
         self.unmet = ""
+        if self.rpc.credentials is not None:
+            self.rpc.credentials.problem = ""
         self._ours[peer] = None
         self.anti_entropy.believed.add(peer)
         self._answered(peer)
@@ -126,7 +140,12 @@ class Handshake:
             self._told_of(other)
         return peer
 
-    async def _greeted(self, peer: PeerId, deadline_s: float) -> Answer:
+    def _note_refusal(self, error: BatonError) -> None:
+        """In a private network: why we are taken for no member, for `status`."""
+        if self.rpc.credentials is not None and isinstance(error, Refused):
+            self.rpc.credentials.problem = error.message
+
+    async def greeted(self, peer: PeerId, deadline_s: float) -> Answer:
         """What `peer` answers to our Hello, be it us who says it or another call of ours."""
         while (other := self._calls.get(peer)) is not None:
             await other.ended.wait()
@@ -150,9 +169,10 @@ class Handshake:
         return call.answer
 
     async def _greet(self, peer: PeerId, deadline_s: float) -> Answer:
-        async with self.rpc.call(peer, deadline_s=deadline_s) as typed_call:
+        async with self.rpc.call(peer, deadline_s=deadline_s, unproven=True) as typed_call:
             await typed_call.send(self.hello())
             welcome = await typed_call.expect(Welcome)
+            self._prove(peer, welcome.membership, welcome.invite)
             self._versions[peer] = (welcome.instance, welcome.version)
             await self.advertiser.take_in_batch(welcome.adverts, peer)
             same = welcome.same_key
@@ -185,6 +205,10 @@ class Handshake:
             why = f"you speak protocol version {message.version}, this network {ours}"
         elif message.network != self.network:
             why = f"this is the network {self.network!r}, not {message.network!r}"
+            if self.rpc.credentials is not None:
+                why = "this is a private network: ask its owner for an invite"
+        else:
+            why = self._why_no_member(typed_call.peer, message)
         if why:
             if typed_call.peer in self.view.connected:
                 self._strange.add(typed_call.peer)
@@ -204,6 +228,7 @@ class Handshake:
             self._versions.pop(typed_call.peer, None)
         advert = self._own_advert(typed_call, message.advert)
         other = self._other_start(typed_call.peer, message.instance)
+        membership, invite = self._shown()
         wall_s = self.rpc.environment.wall_s()
         self.handshake_log.clock(typed_call.peer, message.wall_ms / 1000 - wall_s, called=False)
         self.advertiser.take_in(advert, typed_call.peer)
@@ -219,9 +244,29 @@ class Handshake:
                 same_key=other,
                 peers=self.anti_entropy.peers(),
                 adverts=(self.advertiser.mine(self.endpoint).raw, *(it.raw for it in others)),
+                membership=membership,
+                invite=invite,
             )
         )
         self.advertiser.met()
+
+    def _why_no_member(self, peer: PeerId, message: Hello) -> str:
+        """In a private network: why whoever says Hello is no member; empty if it is one."""
+        try:
+            self._prove(peer, message.membership, message.invite)
+        except Refused as error:
+            return error.message
+        return ""
+
+    def _prove(self, peer: PeerId, membership: bytes, invite: bytes) -> None:
+        """In a private network: note that `peer` is a member; Refused if it is none."""
+        credentials = self.rpc.credentials
+        if credentials is None:
+            return
+        credentials.proven.pop(peer, None)
+        found = credentials.judge(peer, membership, invite, self.rpc.environment.wall_s())
+        if self.endpoint.is_connected(peer):
+            credentials.proven[peer] = found
 
     def _own_advert(self, typed_call: TypedCall, raw: bytes) -> Signed[Advert]:
         advert = open_signed(raw, Advert)

@@ -130,9 +130,14 @@ class HandshakeLog:
         )
 
 
-def not_met(troubles: Sequence[BatonError]) -> Unreachable:
+def not_met(troubles: Sequence[BatonError], *, private: bool = False) -> Unreachable:
     """Why a peer that called every bootstrap met nobody, as one error."""
     why = "; ".join(dict.fromkeys(it.message for it in troubles))
+    if private and all(isinstance(it, Refused) for it in troubles):
+        return Unreachable(
+            f"the network does not take this peer: {why}",
+            todo="its owner gives invites with: python -m node invite",
+        )
     if all(isinstance(it, Refused) for it in troubles):
         return Unreachable(
             f"the network does not take this peer: {why}",

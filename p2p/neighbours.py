@@ -7,7 +7,7 @@ is no candidate any more.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -57,6 +57,8 @@ class Neighbours(Handshake):
     # Connections that are not parted from to make room.
     held: Callable[[], frozenset[PeerId]] = frozenset
     swaps: int = 0
+    # In a private network: told of each swap, with which the list of revoked ids travels.
+    swapped: Callable[[PeerId], Awaitable[None]] | None = None
     # When each last began a swap with us.
     _swapped_at_s: dict[PeerId, float] = field(default_factory=dict)
 
@@ -132,6 +134,8 @@ class Neighbours(Handshake):
     async def _swap_quietly(self, peer: PeerId) -> None:
         try:
             await self.swap(peer)
+            if self.swapped is not None:
+                await self.swapped(peer)
         except TROUBLES as error:
             self.rpc.note_problem(str(peer), str(error))
 
@@ -174,7 +178,7 @@ class Neighbours(Handshake):
             known = list(self.dialing.known().items())[:REMEMBERED_CALLED]
             calls = [Dial(peer, addresses) for peer, addresses in known]
             if len(await call_all(self.call, calls)) == len(calls):
-                error = not_met(troubles)
+                error = not_met(troubles, private=self.rpc.credentials is not None)
                 refused = all(isinstance(it, Refused) for it in troubles)
                 if refused or not (known or self.keep_calling):
                     raise error
@@ -280,6 +284,8 @@ class Neighbours(Handshake):
                 self.anti_entropy.believed.discard(peer)
                 self._swapped_at_s.pop(peer, None)
                 self.rpc.used_at_s.pop(peer, None)
+                if self.rpc.credentials is not None:
+                    self.rpc.credentials.proven.pop(peer, None)
                 lost = self._parting.pop(peer, None) is None
                 self.dialing.disconnected(peer, trio.current_time(), lost=lost)
                 if lost:

@@ -13,6 +13,7 @@ import trio
 
 from p2p.adverts import Environment
 from p2p.connect import PATIENCE_S, NotCalled, connect, is_its_fault
+from p2p.credentials import Credentials
 from p2p.dialing import Dialing
 from p2p.ip_address import Scope, may_call
 from p2p.score import Offence, Scores, Standing
@@ -35,13 +36,19 @@ from wire.errors import (
 )
 from wire.kinds import RefusalCode
 from wire.latest import Latest
-from wire.message import Message, encode
+from wire.membership import ClaimInvite
+from wire.message import Hello, Message, encode
 from wire.signing import SigningKey
 
 Handler = Callable[[TypedCall, Message], Awaitable[None]]
 # The last problem with each of the latest few is kept.
 PROBLEMS_KEPT = 32
 _BANNED = refusal_of(Refused("you are banned here for what you did", code=RefusalCode.BANNED))
+_NO_MEMBER = refusal_of(
+    Refused("this is a private network: show your membership first", code=RefusalCode.STRANGER)
+)
+# What is answered in a private network to whoever has shown no membership.
+_OF_ANYBODY = (Hello, ClaimInvite)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,6 +69,9 @@ class PeerRpc:
     used_at_s: dict[PeerId, float] = field(default_factory=dict)
     served: int = 0
     failed: int = 0
+    # In a private network: who has shown a membership, and how memberships are exchanged.
+    credentials: Credentials | None = None
+    greet: Callable[[PeerId, float], Awaitable[object]] | None = None
 
     @property
     def me(self) -> PeerId:
@@ -87,8 +97,12 @@ class PeerRpc:
         self.scores.note(peer, offence, trio.current_time())
 
     @asynccontextmanager
-    async def call(self, peer: PeerId, *, deadline_s: float) -> AsyncIterator[TypedCall]:
+    async def call(
+        self, peer: PeerId, *, deadline_s: float, unproven: bool = False
+    ) -> AsyncIterator[TypedCall]:
         """Open a conversation with `peer`, calling it first if need be; it may be ourselves.
+
+        In a private network memberships are exchanged first, unless it may be `unproven`.
 
         TransportError if it cannot be reached or falls silent, WireError or RemoteProtocolError
         if it says what it must not; each counts against it, and only against it. Time that ran
@@ -99,6 +113,8 @@ class PeerRpc:
         try:
             with self._in_use(peer):
                 await self.reach(peer, deadline_s=deadline_s)
+                if not unproven:
+                    await self._prove(peer, deadline_s)
                 async with self.streams.call(peer, deadline_s=deadline_s) as channel:
                     since_at_s = trio.current_time()
                     call = TypedCall(channel, CallProtocol(Speaker.ASKER))
@@ -106,11 +122,35 @@ class PeerRpc:
         except (WireError, RemoteProtocolError):
             self.offended(peer, Offence.MALFORMED)
             raise
+        except Refused as error:
+            if self.credentials is not None and error.code is RefusalCode.STRANGER:
+                # It may have forgotten what we showed it: next time we show it again.
+                self.credentials.proven.pop(peer, None)
+            raise
         except TransportError as error:
             heard = call is not None and call.heard
             if is_its_fault(error, trio.current_time() - since_at_s, heard=heard):
                 self.offended(peer, Offence.UNANSWERED)
             raise
+
+    async def _prove(self, peer: PeerId, deadline_s: float) -> None:
+        """In a private network: nothing is said to whoever has shown no membership."""
+        credentials = self.credentials
+        if credentials is None or peer == self.me or self._is_member(peer):
+            return
+        if self.greet is not None:
+            await self.greet(peer, deadline_s)
+        if not self._is_member(peer):
+            raise Refused(f"{peer.short} has shown no membership", code=RefusalCode.STRANGER)
+
+    def _is_member(self, peer: PeerId) -> bool:
+        """Whether `peer` may be spoken to: in an open network everybody may."""
+        credentials = self.credentials
+        return (
+            credentials is None
+            or peer == self.me
+            or credentials.admits(peer, self.environment.wall_s())
+        )
 
     async def reach(self, peer: PeerId, *, deadline_s: float) -> None:
         """Have a connection to `peer`; TransportError if it is not reached."""
@@ -150,7 +190,10 @@ class PeerRpc:
                     await channel.send(encode(_BANNED))
                 else:
                     message = await call.receive()
-                    await self.handlers.get(type(message), _not_yet)(call, message)
+                    if isinstance(message, _OF_ANYBODY) or self._is_member(call.peer):
+                        await self.handlers.get(type(message), _not_yet)(call, message)
+                    else:
+                        await call.send(_NO_MEMBER)
             self.served += 1
         except (WireError, RemoteProtocolError) as error:
             self.offended(call.peer, Offence.MALFORMED)

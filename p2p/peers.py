@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from p2p.admission import refuse_claim
 from p2p.adverts import Advertiser, Capacity, Environment
 from p2p.anti_entropy import AntiEntropy
 from p2p.dial_back import DialingBack
@@ -13,16 +14,20 @@ from p2p.dialing import Dialing
 from p2p.discovery import Discovery
 from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
 from p2p.handshake_log import HandshakeLog
+from p2p.lan import LanDiscovery, LanService
+from p2p.members import Members, PrivateNetwork, open_members
 from p2p.neighbours import Neighbours
 from p2p.peer_rpc import Handler, PeerRpc
 from p2p.reachability import Reachability
 from p2p.relaying import Relaying
+from p2p.routes import outgoing_hosts
 from p2p.streams import open_streams
 from p2p.transport import Transport
 from p2p.view import View
 from wire.advert import Advert
 from wire.content import ContentId, PeerId
 from wire.kinds import Role
+from wire.membership import ClaimInvite
 from wire.message import Goodbye, Hello, Ping, Seek, Swap
 from wire.reach import DialBack, Reserve
 from wire.signed import Signed
@@ -68,6 +73,10 @@ class Peers(PeerRpc):
     discovery: Discovery = field(init=False)
     dialing_back: DialingBack = field(init=False)
     relaying: Relaying = field(init=False)
+    # None in an open network.
+    members: Members | None = None
+    # None where the local network is not spoken to.
+    lan: LanDiscovery | None = None
 
     def __post_init__(self) -> None:
         # They call through this peer's own streams, so they are made with it.
@@ -98,6 +107,7 @@ class Peers(PeerRpc):
             Seek: self.discovery.on_seek,
             DialBack: self.dialing_back.on_dial_back,
             Reserve: self.relaying.on_reserve,
+            ClaimInvite: refuse_claim,
         }
 
     def _note_clock(self, peer: PeerId, ahead_s: float) -> None:
@@ -140,9 +150,19 @@ async def open_peers(
     config: PeersConfig,
     environment: Environment,
     capacity: Callable[[], Capacity],
+    private: PrivateNetwork | None = None,
+    lan: LanService | None = None,
 ) -> AsyncIterator[Peers]:
-    """Take part in a network for as long as the block runs; `await peers.join()` to meet it."""
+    """Take part in a network for as long as the block runs; `await peers.join()` to meet it.
+
+    In a private network nobody is answered, and nobody asked, who shows no membership. By `lan`
+    peers of the local network find each other.
+    """
     peers = _assembled(key, config, environment, capacity)
+    if private is not None:
+        peers.members = open_members(peers, peers.neighbours, private)
+    if lan is not None:
+        peers.lan = LanDiscovery(peers, config.network, lan, outgoing_hosts)
     neighbours, advertiser = peers.neighbours, peers.advertiser
     async with open_streams(transport, key, config.listen, serve=peers.serve) as streams:
         peers.streams = streams
@@ -151,12 +171,17 @@ async def open_peers(
         streams.endpoint.watch(peers.relaying.on_connection)
         streams.endpoint.set_relay_rules(peers.relaying)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(advertiser.listen_forever, streams.endpoint)
+            if peers.members is None:
+                nursery.start_soon(advertiser.listen_forever, streams.endpoint)
+            else:
+                nursery.start_soon(peers.members.keep_up_forever)
             nursery.start_soon(advertiser.speak_forever, streams.endpoint)
             nursery.start_soon(neighbours.keep_up_forever)
             nursery.start_soon(neighbours.swap_forever)
             nursery.start_soon(peers.dialing_back.ask_forever)
             nursery.start_soon(peers.relaying.keep_up_forever)
+            if peers.lan is not None:
+                nursery.start_soon(peers.lan.run_forever)
             try:
                 yield peers
                 await neighbours.leave()

@@ -79,5 +79,9 @@ class Scores:
         """A peer's standing at `now_at_s`; an unknown peer is GOOD."""
         return self._scores.get(peer, Score()).standing(now_at_s)
 
+    def banned(self, now_at_s: float) -> set[PeerId]:
+        """Who is banned at `now_at_s`."""
+        return {it for it in self._scores if self.standing(it, now_at_s) is Standing.BANNED}
+
     def cost(self, peer: PeerId, now_at_s: float) -> float:
         return self._scores.get(peer, Score()).cost_at(now_at_s)

@@ -25,6 +25,10 @@ class TokenBucket:
         self._tokens -= 1.0
         return True
 
+    def spend(self, tokens: float, now_at_s: float) -> None:
+        """Take tokens for what has happened already, also more than there are: a debt."""
+        self._tokens = self.tokens(now_at_s) - tokens
+
     def wait_s(self, now_at_s: float) -> float:
         """How long it will be until there is a token."""
         return max(0.0, 1.0 - self.tokens(now_at_s)) / self.per_s
@@ -60,13 +64,25 @@ class TokenBuckets:
 
     def take(self, key: str, now_at_s: float, times: float = 1.0) -> bool:
         """Take a token of `key`; `times` as large is a bucket that is made now."""
+        return self._bucket(key, now_at_s, times).take(now_at_s)
+
+    def spend(self, key: str, tokens: float, now_at_s: float) -> None:
+        """Take tokens of `key` for what has happened already; it may owe some then."""
+        self._bucket(key, now_at_s).spend(tokens, now_at_s)
+
+    def wait_s(self, key: str, now_at_s: float) -> float:
+        """How long it will be until `key` has a token."""
+        return self._bucket(key, now_at_s).wait_s(now_at_s)
+
+    def _bucket(self, key: str, now_at_s: float, times: float = 1.0) -> TokenBucket:
+        """The bucket of a key, which is the latest then."""
         bucket = self._buckets.pop(key, None)
         if bucket is None:
             bucket = TokenBucket(self.burst * times, self.per_s * times)
             if len(self._buckets) >= self.keys_max:
                 self._forget_one(now_at_s)
         self._buckets[key] = bucket
-        return bucket.take(now_at_s)
+        return bucket
 
     def __len__(self) -> int:
         return len(self._buckets)

@@ -49,6 +49,7 @@ class Table(StrEnum):
     LOG = "log"
     HTTP_PAYMENTS = "http_payments"
     WORKFLOWS = "workflows"
+    MEMBERS = "members"
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,8 @@ class CheckpointHeader(Record):
     stake_table: Annotated[bytes, Between(0, DIGEST_BYTES), Omitted(b"")] = b""
     # Of what was redeemed in the epoch: `wire.usage`.
     usage: UseDigest = b""
+    # What the authors of open motions have put up.
+    bonds: Annotated[Balance, Omitted(0)] = 0
 
     def check(self) -> None:
         """Malformed unless exactly the first has none before it, and digests are whole."""
@@ -101,7 +103,7 @@ class CheckpointHeader(Record):
     @property
     def supply(self) -> int:
         """All credits there are, in millionths."""
-        return self.balances + self.deposits + self.fund + self.stakes
+        return self.balances + self.deposits + self.fund + self.stakes + self.bonds
 
     @property
     def id(self) -> ContentId:

@@ -27,6 +27,7 @@ from wire.ledger_message import (
     Voted,
 )
 from wire.log import AskHeads, AskPlace, LogNews, LogPlace
+from wire.membership import Admitted, ClaimInvite, ClaimNonce, ClaimSigned, Renew, RevokedNews
 from wire.message import (
     Accept,
     BlockReply,
@@ -115,6 +116,10 @@ class CallState(Enum):
     HEADS_ASKED = auto()
     NEWS = auto()
     FEED_ASKED = auto()
+    CLAIMING = auto()
+    CLAIM_ASKED = auto()
+    ADMITTING = auto()
+    REVOKED_TOLD = auto()
     DONE = auto()
 
 
@@ -260,6 +265,18 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, AskFeed): CallState.FEED_ASKED,
     (CallState.FEED_ASKED, Speaker.ANSWERER, FeedPage): CallState.DONE,
     (CallState.FEED_ASKED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, ClaimInvite): CallState.CLAIMING,
+    (CallState.CLAIMING, Speaker.ANSWERER, ClaimNonce): CallState.CLAIM_ASKED,
+    (CallState.CLAIMING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.CLAIM_ASKED, Speaker.ASKER, ClaimSigned): CallState.ADMITTING,
+    (CallState.IDLE, Speaker.ASKER, Renew): CallState.ADMITTING,
+    (CallState.ADMITTING, Speaker.ANSWERER, Admitted): CallState.DONE,
+    (CallState.ADMITTING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, RevokedNews): CallState.REVOKED_TOLD,
+    (CallState.REVOKED_TOLD, Speaker.ANSWERER, RevokedNews): CallState.DONE,
+    (CallState.REVOKED_TOLD, Speaker.ANSWERER, Refuse): CallState.DONE,
 }
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from wire.content import ContentId, PeerId
-from wire.schema import Between, Digest, Inline, Int, Name, Omitted, Record
+from wire.schema import Between, Digest, Inline, Int, Name, Omitted, Parameters, Record
 
 QUORUM_MAX = 16
 COLUMNS_MAX = 64
@@ -14,6 +14,10 @@ URL_BYTES_MAX = 2048
 QUERY_BYTES_MAX = 8192
 PAGES_MAX = 32
 
+STEPS_MAX = 16
+# Formats, and steps of preparation, by what they give; other steps give a table.
+_READ_AS = {"json": "table", "csv": "table", "rows": "table", "html": "text"}
+_PREPARED_AS = dict.fromkeys(("stack", "window", "tokenise", "image"), "tensor")
 Expression = Annotated[str, Between(0, 512)]
 Url = Annotated[str, Between(1, URL_BYTES_MAX)]
 
@@ -35,8 +39,28 @@ class Column(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreparationStep(Record):
+    """One step of preparation, of those that there are, with what it is told."""
+
+    name: Name
+    parameters: Parameters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation(Record):
+    """The steps of a preparation, in order."""
+
+    steps: Annotated[tuple[PreparationStep, ...], Between(1, STEPS_MAX)]
+
+    @property
+    def id(self) -> ContentId:
+        """What names these very steps."""
+        return ContentId.of(self.to_bytes())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Extraction(Record):
-    """What is made of a body: text, or a table of rows.
+    """What is made of a body: text, a table of rows, or a tensor.
 
     `format` is json, csv, rows (a table as outputs have it), text, html or binary; whoever does not
     know a format refuses it.
@@ -44,7 +68,8 @@ class Extraction(Record):
     A column's `select` is JMESPath within a row, or the heading of a column of CSV or rows (its
     number, from 1 on, where `heading` is False). Without columns all are taken. `encoding` is
     empty for UTF-8, or for what HTML itself says; `delimiter` is empty for a comma. A body that is
-    `paged` is a list of pages, each as it came, whose rows are one table.
+    `paged` is a list of pages, each as it came, whose rows are one table. `prepare` is done to
+    what comes out, if there is one.
     """
 
     format: Name
@@ -54,10 +79,23 @@ class Extraction(Record):
     delimiter: Annotated[str, Between(0, 4)]
     heading: bool
     paged: Annotated[bool, Omitted(False)] = False
+    prepare: Annotated[tuple[Preparation, ...], Between(0, 1), Omitted(())] = ()
+
+    @property
+    def reads(self) -> str:
+        """What the body is read as: table, text or binary."""
+        return _READ_AS.get(self.format, self.format)
+
+    @property
+    def gives(self) -> str:
+        """What comes out: table, text, binary or tensor."""
+        if self.prepare:
+            return _PREPARED_AS.get(self.prepare[0].steps[-1].name, "table")
+        return self.reads
 
     @property
     def is_table(self) -> bool:
-        return self.format in ("json", "csv", "rows")
+        return self.gives == "table"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

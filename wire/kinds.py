@@ -41,6 +41,13 @@ class Kind(IntEnum):
     # Content that one peer asks another to keep for it.
     KEEP = 32
     KEEPING = 33
+    # A private network: a newcomer is admitted, a membership is renewed, ids are revoked.
+    CLAIM = 48
+    CLAIM_NONCE = 49
+    CLAIM_SIGNED = 58
+    ADMITTED = 59
+    RENEW = 68
+    REVOKED_NEWS = 69
     # A standing order of many tasks.
     OPEN = 40
     OPENED = 41
@@ -105,6 +112,11 @@ class Kind(IntEnum):
     RESERVED = 103
     # A record, signed by a relay.
     RESERVATION = 104
+    # Its records: what an owner, an admitter, or a newcomer signed.
+    INVITE = 105
+    MEMBERSHIP = 106
+    REVOKED = 107
+    CLAIM_STATEMENT = 108
     # A disagreement about one row of an integer model: its record, and what is said to settle it.
     DISPUTE = 110
     COMMITMENT = 111

@@ -14,6 +14,7 @@ from wire.amount import AMOUNT_MAX, Amount, Balance
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize
 from wire.kinds import Kind, Role
+from wire.motion import Ballot, Motion
 from wire.schema import Between, Digest, Int, Name, Omitted, Record
 from wire.signed import Signed, SignedRecord
 from wire.stake import StakePart
@@ -138,15 +139,18 @@ class Accusation(Record):
     bond: Amount
 
 
-def growth_of(redeemed: int) -> int:
+def growth_of(redeemed: int, millionths: int = GROWTH_MILLIONTHS) -> int:
     """The part of what is redeemed that goes to the network's fund, for its growth."""
-    return redeemed * GROWTH_MILLIONTHS // 1_000_000
+    return redeemed * millionths // 1_000_000
 
 
 _ACTION = Between(0, limits.ACTIONS_MAX)
 _PARTS = Between(0, len(Role))
 # The lists of an order: a kind of action each.
-ACTIONS = ("pay", "open", "top_up", "redeem", "reclaim", "stake", "unbond", "accuse")
+ACTIONS = (
+    *("pay", "open", "top_up", "redeem", "reclaim"),
+    *("stake", "unbond", "accuse", "propose", "ballot"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +175,8 @@ class AccountOrder(SignedRecord):
     stake: Annotated[tuple[StakePart, ...], _PARTS, Omitted(())] = ()
     unbond: Annotated[tuple[StakePart, ...], _PARTS, Omitted(())] = ()
     accuse: Annotated[tuple[Accusation, ...], Between(0, 1), Omitted(())] = ()
+    propose: Annotated[tuple[Motion, ...], Between(0, 1), Omitted(())] = ()
+    ballot: Annotated[tuple[Ballot, ...], _ACTION, Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed unless it is of one kind; Oversize if its sum is no amount."""
@@ -181,6 +187,8 @@ class AccountOrder(SignedRecord):
         roles = [it.role for it in (*self.stake, *self.unbond)]
         if len(set(roles)) != len(roles):
             raise Malformed("an order names a role once")
+        if len({it.motion for it in self.ballot}) != len(self.ballot):
+            raise Malformed("an order votes on a motion once")
         if self.spent > AMOUNT_MAX:
             raise Oversize(f"an order of {self.spent} millionths, at most {AMOUNT_MAX}")
 
@@ -200,7 +208,7 @@ class AccountOrder(SignedRecord):
         """What it takes from the account, in millionths."""
         paid = sum(it.amount for it in self.pay) + sum(it.amount for it in self.top_up)
         staked = sum(it.amount for it in self.stake)
-        bonds = sum(it.bond for it in self.accuse)
+        bonds = sum(it.bond for it in self.accuse) + sum(it.bond for it in self.propose)
         return paid + staked + bonds + sum(it.deposit for it in self.open)
 
 

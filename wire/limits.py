@@ -33,8 +33,10 @@ STAGE_LEGS_VERSION = 13
 COMMITMENTS_VERSION = 14
 # From this version on a peer shows the feeds of its workflows.
 FEEDS_VERSION = 15
+# From this version on a peer can be a member of a private network.
+MEMBERS_VERSION = 16
 # The version that a Welcome says.
-SPOKEN_VERSION = 15
+SPOKEN_VERSION = 16
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -72,6 +74,16 @@ ADDRESS_BYTES_MAX = 192
 HOST_BYTES_MAX = 64
 RESERVATION_BYTES_MAX = 256
 LEASE_S_MAX = 24 * 3600
+# Private networks: what an invite and a membership take, and how many ids are revoked at once.
+INVITE_BYTES_MAX = 2048
+INVITE_USES_MAX = 1024
+ADMITTERS_MAX = 4
+ADMITTER_ADDRESSES_MAX = 2
+MEMBERSHIP_BYTES_MAX = 512
+REVOKED_INVITES_MAX = 512
+REVOKED_PEERS_MAX = 512
+REVOKED_BYTES_MAX = 40 << 10
+LABEL_BYTES_MAX = 32
 NAME_BYTES_MAX = 64
 REASON_BYTES_MAX = 400
 
@@ -146,6 +158,7 @@ LEDGER_MEMBERS_MAX = 32
 GRANTS_MAX = 1024
 GENESIS_BYTES_MAX = 128 << 10
 ACTIONS_MAX = 64
+MOTION_BYTES_MAX = 2048
 VOUCHER_BYTES_MAX = 768
 TARIFF_BYTES_MAX = 2560
 # What an answer was charged for: its legs, verdicts, and parts of streams that broke.

@@ -6,7 +6,7 @@ so neither can steer the draw alone.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from wire import limits
@@ -62,6 +62,39 @@ def rank(secret: bytes, receipt: ContentId, peer: PeerId) -> bytes:
 def draw(secret: bytes, receipt: ContentId, candidates: Iterable[PeerId]) -> list[PeerId]:
     """Every candidate, in the order in which they are to be asked."""
     return sorted(set(candidates), key=lambda peer: rank(secret, receipt, peer))
+
+
+def weighted_draw(secret: bytes, receipt: ContentId, weights: Mapping[PeerId, int]) -> list[PeerId]:
+    """Every candidate, in the order in which they are to be asked, the weightier ones likelier.
+
+    The first is any of them with a probability in proportion to its weight, and so is the next of
+    those that are left (after Efraimidis and Spirakis, "Weighted random sampling with a reservoir",
+    2006). Who has no weight comes after all that have any; where nobody has, it is `draw`.
+    """
+
+    def key(peer: PeerId) -> tuple[bool, int, bytes]:
+        ticket, weight = rank(secret, receipt, peer), weights[peer]
+        first = int.from_bytes(ticket[:8], "big") + 1
+        return weight <= 0, (_bits_below(first) << 32) // weight if weight > 0 else 0, ticket
+
+    return sorted(weights, key=key)
+
+
+def _bits_below(number: int) -> int:
+    """64 less the binary logarithm of a number from 1 to 2**64, in units of 2**-32.
+
+    In whole numbers, because an auditor has to come to the same order on any machine.
+    """
+    whole = number.bit_length() - 1
+    mantissa = number << 63 >> whole
+    part = 0
+    for _ in range(32):
+        mantissa = mantissa * mantissa >> 63
+        part <<= 1
+        if mantissa >> 64:
+            mantissa >>= 1
+            part |= 1
+    return (64 << 32) - (whole << 32 | part)
 
 
 def rows_to_check(

@@ -32,11 +32,13 @@ from wire.ledger_message import (
     Voted,
 )
 from wire.log import AskHeads, AskPlace, LogNews, LogPlace
+from wire.membership import MESSAGES as MEMBERSHIP_MESSAGES
+from wire.membership import InviteBytes, MembershipBytes
 from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
 from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reserve, Reserved
-from wire.schema import Between, Inline, Int, Name, Reason, Record, items_max
+from wire.schema import Between, Inline, Int, Name, Omitted, Reason, Record, items_max
 from wire.stage import (
     StageClose,
     StageOpen,
@@ -57,7 +59,8 @@ AdvertBatch = Annotated[tuple[AdvertBytes, ...], Between(0, limits.ADVERTS_PER_M
 class Hello(Message):
     """A peer that connected says its protocol version, its network and which instance it is.
 
-    `wanted` is how many adverts of others it would like to have at once: many when it is new.
+    `wanted` is how many adverts of others it would like to have at once: many when it is new. In a
+    private network it shows its membership, with the invite by which its signer may give it.
     """
 
     KIND: ClassVar[Kind] = Kind.HELLO
@@ -67,6 +70,8 @@ class Hello(Message):
     wall_ms: Int
     wanted: Annotated[int, Between(0, limits.ADVERTS_PER_MESSAGE_MAX)]
     advert: AdvertBytes
+    membership: Annotated[MembershipBytes, Omitted(b"")] = b""
+    invite: Annotated[InviteBytes, Omitted(b"")] = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +91,8 @@ class Welcome(Message):
     same_key: AdvertBytes | None
     peers: Int
     adverts: AdvertBatch
+    membership: Annotated[MembershipBytes, Omitted(b"")] = b""
+    invite: Annotated[InviteBytes, Omitted(b"")] = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -331,6 +338,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Contest, Committed, Descend, Children, Reveal, Revealed, Settled),
         *(AskPlace, LogPlace, AskHeads, LogNews),
         *(AskFeed, FeedPage),
+        *MEMBERSHIP_MESSAGES,
     )
 }
 

@@ -157,7 +157,12 @@ class Answer(SignedRecord):
         Omitted(()),
     ] = ()
 
+    # How much each candidate counted in the draw; none where all counted alike.
+    weights: Annotated[tuple[Int, ...], Between(0, limits.CANDIDATES_MAX), Omitted(())] = ()
+
     def check(self) -> None:
-        """Malformed unless the candidates are in order and each is named once."""
+        """Malformed unless candidates are in order, each once, with a weight each or with none."""
+        if len(self.weights) not in (0, len(self.candidates)):
+            raise Malformed("a draw by weight names the weight of each candidate")
         if tuple(sorted(set(self.candidates))) != self.candidates:
             raise Malformed("candidates stand in order of their keys, each once")

@@ -2,8 +2,9 @@
 
 Nothing waits for these checks: an answer is drawn once it is kept, and checked when no task is
 under way, or after a while all the same. Which are drawn is decided by a secret of this peer, so
-nobody can tell by a task whether its answer will be looked at. Of peers that were not checked often
-more answers are drawn.
+nobody can tell by a task whether its answer will be looked at. How many are drawn of whom is in
+`node.asking.audit_share`. Of answers that were checked when they came, some are drawn too: not to
+be checked again, but to send a wrong copy to a verifier.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 import trio
 
 from node.asking.answers import Answers, KeptAnswer, Later
+from node.asking.audit_share import TIMES_MAX, audited_share
 from node.asking.canaries import Canaries
 from node.asking.rechecking import Rechecking
 from node.checking.quorum import Checking
@@ -26,10 +28,8 @@ from wire.latest import Latest
 from wire.operations import OPERATIONS
 from wire.receipt import Answer, Receipt
 from wire.signed import Envelope, Signed, open_signed
+from wire.task import Task
 
-# Of a peer with fewer checks that held, so many times the share is drawn.
-KNOWN_AFTER = 8
-STRANGER_TIMES = 4
 # With fewer verifiers than this, one that lies could have an honest peer banned.
 VERIFIERS_MIN = 2
 # Answers that wait; one more is let go unchecked.
@@ -71,9 +71,12 @@ class BackgroundChecks:
     _held: Latest[PeerId, int] = field(default_factory=lambda: Latest(PEERS_KNOWN_MAX))
     # With who gave each.
     _waiting: deque[tuple[Signed[Answer], PeerId]] = field(default_factory=deque)
+    # Answers that were checked, of which a wrong copy is to be sent.
+    _to_copy: deque[Signed[Answer]] = field(default_factory=deque)
     # Whose answers are being checked: one at a time of each.
     _checked_now: set[PeerId] = field(default_factory=set)
     _wake: trio.Event = field(default_factory=trio.Event)
+    _is_copying: bool = False
     _drawn: int = 0
     _found_held: int = 0
     _found_wrong: int = 0
@@ -103,7 +106,9 @@ class BackgroundChecks:
             for it in kept
             if _nobody_checked(it) and (signer := self._drawn_signer(it.answer)) is not None
         ]
-        if not drawn:
+        to_copy = [it.answer for it in kept if it.answer.record.verdicts and self._is_copied(it)]
+        self._to_copy.extend(to_copy[: WAITING_MAX - len(self._to_copy)])
+        if not drawn and not to_copy:
             return
         self._drawn += len(drawn)
         room = WAITING_MAX - len(self._waiting)
@@ -113,14 +118,25 @@ class BackgroundChecks:
 
     def _drawn_signer(self, answer: Signed[Answer]) -> PeerId | None:
         """Who gave an answer that is drawn; None if it is not."""
-        ticket = hashlib.sha256(self.secret + answer.id).digest()
-        ticket_share = int.from_bytes(ticket[:8], "big") / 2**64
+        ticket_share = self._ticket(b"", answer)
         # Most answers are not drawn whoever gave them, and nothing of them is read.
-        if ticket_share >= self.share * STRANGER_TIMES:
+        if ticket_share >= self.share * TIMES_MAX:
             return None
         signer = Envelope.read(answer.record.receipts[-1], Receipt).signer
-        is_known = self._held.get(signer, 0) >= KNOWN_AFTER
-        return signer if ticket_share < self.share * (1 if is_known else STRANGER_TIMES) else None
+        standing = self.checking.peers.standing(signer)
+        paid = sum(it.amount for it in answer.record.charges)
+        share = audited_share(self.share, self._held.get(signer, 0), standing, paid)
+        return signer if ticket_share < share else None
+
+    def _is_copied(self, kept: KeptAnswer) -> bool:
+        """Whether a wrong copy of an answer that was checked is sent to a verifier."""
+        is_drawn = self._ticket(b"copy", kept.answer) < self.share * CANARY_SHARE
+        return self.canaries is not None and is_drawn
+
+    def _ticket(self, purpose: bytes, answer: Signed[Answer]) -> float:
+        """Where an answer falls in this peer's own lottery, from 0 to 1."""
+        ticket = hashlib.sha256(self.secret + purpose + answer.id).digest()
+        return int.from_bytes(ticket[:8], "big") / 2**64
 
     async def run(self) -> None:
         """Check what was drawn, for as long as this peer runs."""
@@ -131,6 +147,9 @@ class BackgroundChecks:
                     answer, signer = one
                     self._checked_now.add(signer)
                     nursery.start_soon(self._check, answer, signer)
+                elif self._to_copy and not self._is_copying:
+                    self._is_copying = True
+                    nursery.start_soon(self._copy, self._to_copy.popleft())
                 else:
                     await self._wake.wait()
 
@@ -141,6 +160,14 @@ class BackgroundChecks:
                 del self._waiting[at]
                 return answer, signer
         return None
+
+    async def _copy(self, answer: Signed[Answer]) -> None:
+        try:
+            await self.rechecking.until_idle(WAIT_FOR_IDLE_S)
+            await self._send_canary(answer)
+        finally:
+            self._is_copying = False
+            self._wake.set()
 
     async def _check(self, answer: Signed[Answer], signer: PeerId) -> None:
         try:
@@ -153,7 +180,8 @@ class BackgroundChecks:
                 case Later.HELD:
                     self._found_held += 1
                     self._held[signer] = self._held.get(signer, 0) + 1
-                    await self._send_canary(answer)
+                    if self._ticket(b"canary", answer) < CANARY_SHARE:
+                        await self._send_canary(answer)
                 case Later.WRONG:
                     self._found_wrong += 1
                     self._held.pop(signer, None)
@@ -164,13 +192,13 @@ class BackgroundChecks:
             self._wake.set()
 
     async def _send_canary(self, answer: Signed[Answer]) -> None:
-        """Have a wrong copy of an answer checked, if the secret draws this one for it."""
-        ticket = hashlib.sha256(self.secret + b"canary" + answer.id).digest()
-        is_drawn = int.from_bytes(ticket[:8], "big") / 2**64 < CANARY_SHARE
-        if self.canaries is None or not is_drawn:
-            return
-        with suppress(StoreError):
-            await self.canaries.send(await self.rechecking.claimed(answer.record, 0))
+        """Have a wrong copy of an answer checked."""
+        task = open_signed(answer.record.task, Task).record
+        # A canary is made of one leg, with its input at hand.
+        is_fit = len(task.stages) == 1 and task.input is not None
+        if self.canaries is not None and is_fit:
+            with suppress(StoreError):
+                await self.canaries.send(await self.rechecking.claimed(answer.record, 0))
 
     def _legs(self, answer: Signed[Answer]) -> list[int]:
         """The legs that known verifiers can check now; none where there are too few of them."""

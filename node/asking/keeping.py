@@ -125,6 +125,9 @@ def _failed(task: EndedTask, error: BatonError) -> None:
 def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
     run, counted = task.run, task.counted
     candidates = {it for votes in counted.values() for it in votes.candidates}
+    listed = tuple(sorted(candidates))[: limits.CANDIDATES_MAX]
+    known = {peer: it for votes in counted.values() for peer, it in votes.weights.items()}
+    weights = tuple(known.get(it, 0) for it in listed)
     verdicts = [it.raw for votes in counted.values() for it in votes.verdicts]
     commitments = [
         VerdictCommitment(stage=stage, verifier=verifier, commitment=commitment)
@@ -135,7 +138,7 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
         task=run.task.raw,
         receipts=tuple(it.raw for it in task.delivered.receipts),
         secret=secret_of(run.seed, run.attempt),
-        candidates=tuple(sorted(candidates))[: limits.CANDIDATES_MAX],
+        candidates=listed,
         verdicts=tuple(verdicts[: limits.VERIFIERS_MAX]),
         attempts=run.attempt,
         answered_at_ms=now_ms,
@@ -143,4 +146,5 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
         tied=max((it.tied for it in counted.values()), default=0),
         charges=() if run.bill is None else tuple(run.bill.charges),
         commitments=tuple(commitments),
+        weights=weights if any(weights) else (),
     )

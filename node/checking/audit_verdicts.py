@@ -4,7 +4,7 @@ Pure.
 """
 
 from node.checking.audit_commitments import check_commitments
-from node.checking.odds import odds_of_draw, odds_of_task
+from node.checking.odds import odds_of_draw, odds_of_task, share_needed
 from node.checking.report import AuditReport, ReceiptPart
 from node.checking.verdict import check_kept_verdict
 from node.checking.votes import Votes
@@ -12,7 +12,7 @@ from wire import limits
 from wire.chain import legs_to_check
 from wire.errors import WireError
 from wire.kinds import Level
-from wire.lottery import attempt_of, draw, is_drawn
+from wire.lottery import attempt_of, is_drawn, weighted_draw
 from wire.operations import by_rows
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed
@@ -115,7 +115,9 @@ def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage:
     check_commitments(report, answer, stage, heard, votes.needed)
     _say_coverage(report, votes, receipt)
     _say_odds(report, answer, terms, stage)
-    order = draw(answer.secret, receipt.id, answer.candidates)
+    weights = answer.weights or (0,) * len(answer.candidates)
+    weighed = dict(zip(answer.candidates, weights, strict=True))
+    order = weighted_draw(answer.secret, receipt.id, weighed)
     strangers = [it for it in agree if it not in order]
     report.note(ReceiptPart.SELECTION, not strangers, "the verifiers were among the candidates")
     if not agree or strangers:
@@ -176,6 +178,8 @@ def _say_odds(report: AuditReport, answer: Answer, terms: CheckPolicy, stage: in
         return
     guesses = sorted({-(-count // 10), -(-count // 3), -(-count // 2)})
     asked = (terms.needed, terms.verifiers)
+    if answer.weights:
+        _say_shares(report, answer, asked, stage)
     told = [
         f"{owned}: {odds_of_draw(owned, count, *asked):.1%}"
         f" ({odds_of_task(owned, count, *asked, limits.ATTEMPTS_MAX):.1%} if it tries"
@@ -194,6 +198,25 @@ def _say_odds(report: AuditReport, answer: Answer, terms: CheckPolicy, stage: in
             "they came by one neighbour or sit at addresses side by side, or at private ones; the"
             " asker knew too few others",
         )
+
+
+def _say_shares(report: AuditReport, answer: Answer, asked: tuple[int, int], stage: int) -> None:
+    """What share of the weight an attacker needs, for which odds to have this draw."""
+    total = sum(answer.weights)
+    told = [
+        f"{share_needed(odds, *asked):.1%} for {odds:.0%}"
+        f" ({share_needed(odds, *asked, attempts=limits.ATTEMPTS_MAX):.1%} if it tries"
+        f" {limits.ATTEMPTS_MAX} times)"
+        for odds in (0.01, 0.1, 0.5)
+    ]
+    largest = max(answer.weights)
+    report.note_limit(
+        ReceiptPart.SELECTION,
+        f"what share of the stake behind the candidates of leg {stage + 1} is one owner's",
+        f"the draw of {asked[1]} went by {total} staked credits, {largest} of them of one key; who"
+        f" has so much of them wins it: {', '.join(told)}; the asker listed the stakes, and the"
+        " ledger tells whether they were so: ledger check FILE --account KEY",
+    )
 
 
 def _percent(part: int, whole: int) -> str:

@@ -17,7 +17,7 @@ from node.checking.check_request import CheckRequest
 from node.checking.commitments import LegCommitments, Shown, Tell
 from node.checking.odds import raised_by
 from node.checking.tally import Tally
-from node.checking.ties import Ties, apart_first, tied_among, ties_of
+from node.checking.ties import Ties, apart_first, tied_among, ties_in
 from node.checking.verdict import check_verdict
 from node.checking.votes import Votes
 from node.dispatch.backoff import Backoff
@@ -39,7 +39,7 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import Role
-from wire.lottery import Share, draw
+from wire.lottery import Share, weighted_draw
 from wire.message import Check, VerdictReply
 from wire.receipt import Verdict
 from wire.signed import Signed, open_signed
@@ -65,6 +65,8 @@ class Checking:
     payer: Payer | None = None
     # Checks that each verifier does for us now.
     under_way: dict[PeerId, int] = field(default_factory=dict)
+    # How much a verifier counts in a draw: nobody counts more where there are no stakes.
+    weight: Callable[[PeerId], int] = lambda _: 0
 
     def candidates(self, claimed: CheckRequest) -> list[PeerId]:
         """The known verifiers that run the leg's model, without the peers that did the task."""
@@ -83,13 +85,7 @@ class Checking:
 
     def ties(self, peers: Iterable[PeerId]) -> Ties:
         """What ties known peers to each other."""
-        wall_s = self.peers.environment.wall_s()
-        found = map(self.peers.view.entry_of, peers)
-        return {
-            it.heard.signer: ties_of(it.introducer, it.heard.record.addresses)
-            for it in found
-            if it is not None and it.until_wall_s > wall_s
-        }
+        return ties_in(self.peers.view, peers, self.peers.environment.wall_s())
 
     async def check(
         self,
@@ -126,7 +122,8 @@ class _Check:
     on_event: EventSink
     deadline_at_s: float
     quorum: Quorum
-    known: set[PeerId] = field(default_factory=set)
+    # With the weights that they had in the first draw.
+    known: dict[PeerId, int] = field(default_factory=dict)
     patience: Backoff = field(default_factory=Backoff)
     wake: trio.Event = field(default_factory=trio.Event)
     # Since when nobody is left who could decide a dispute.
@@ -167,6 +164,7 @@ class _Check:
             disputed=is_open,
             tied=self._tied(),
             commitments=tuple(self.commitments.made),
+            weights=self.known,
         )
 
     async def _until_decided(self, nursery: trio.Nursery | None) -> bool:
@@ -226,8 +224,9 @@ class _Check:
     def _unasked(self) -> list[PeerId]:
         """Who was not asked yet, in the order in which they are to be."""
         # Verifiers that became known during the wait are included: the draw is by key.
-        self.known.update(self.checking.candidates(self.claimed))
-        drawn = draw(self.claimed.secret, self.claimed.receipt.id, self.known)
+        found = self.checking.candidates(self.claimed)
+        self.known = {it: self.checking.weight(it) for it in found} | self.known
+        drawn = weighted_draw(self.claimed.secret, self.claimed.receipt.id, self.known)
         asked = self.quorum.asked
         left = [it for it in drawn if it not in asked]
         # Who said no, or nothing, leaves its place to whoever is next.

@@ -1,6 +1,7 @@
 """What the verdicts on one leg came to. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from wire.content import PeerId
 from wire.receipt import Verdict
@@ -22,6 +23,9 @@ class Tally:
     tied: int = 0
     # The commitments to verdicts, in the order in which they came.
     commitments: tuple[tuple[PeerId, bytes], ...] = ()
+
+    # How much each candidate counted in the draw; 0 for all where they counted alike.
+    weights: Mapping[PeerId, int] = field(default_factory=dict)
 
     @property
     def agreeing(self) -> int:

@@ -1,7 +1,7 @@
 """Which verifiers may be one owner's: those that one neighbour told of, or that sit side by side.
 
 Pure. A key costs nothing and an address range something, so of peers with the same introducer or
-address prefix one is asked while others are known. Stake, once there is any, is another tie.
+address prefix one is asked while others are known, however much they have staked.
 """
 
 import ipaddress
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from p2p.ip_address import Scope, host_of, scope_of
+from p2p.view import View
 from wire.content import PeerId
 
 IPV4_PREFIX_BITS = 16
@@ -29,6 +30,16 @@ def ties_of(introducer: PeerId | None, addresses: tuple[str, ...]) -> frozenset[
     if introducer is not None:
         found.add(f"by {introducer}")
     return frozenset(found)
+
+
+def ties_in(view: View, peers: Iterable[PeerId], wall_s: float) -> Ties:
+    """What ties peers to each other, of those that a view knows."""
+    found = map(view.entry_of, peers)
+    return {
+        it.heard.signer: ties_of(it.introducer, it.heard.record.addresses)
+        for it in found
+        if it is not None and it.until_wall_s > wall_s
+    }
 
 
 @lru_cache(maxsize=4096)

@@ -14,6 +14,7 @@ from node.commands.cli_console import (
     resume_command,
 )
 from node.commands.cli_doctor import doctor_command
+from node.commands.cli_govern import fund_group, govern_group
 from node.commands.cli_keys import keys
 from node.commands.cli_ledger import (
     earnings_command,
@@ -21,6 +22,7 @@ from node.commands.cli_ledger import (
     network_group,
     wallet_group,
 )
+from node.commands.cli_members import invite_group, members_group
 from node.commands.cli_models import bench_command, models
 from node.commands.cli_networks import demo_command, devnet_command, load_command
 from node.commands.cli_owner import (
@@ -34,8 +36,9 @@ from node.commands.cli_receipts import audit_command, receipts_group
 from node.commands.cli_service import dashboard_command, service_group
 from node.commands.cli_sources import sources
 from node.commands.cli_stake import evidence_command, slash_command, stake_group
-from node.commands.cli_tasks import ask_command, get_command, put_command, verify_command
+from node.commands.cli_tasks import ask_command, get_command, put_command
 from node.commands.cli_usage import usage_command
+from node.commands.cli_verify import verify_command
 from node.commands.cli_versions import versions_command
 from node.commands.cli_workflows import workflows
 from node.commands.command import Group
@@ -70,6 +73,8 @@ COMMANDS: tuple[click.Command, ...] = (
     bench_command,
     keys,
     network_group,
+    invite_group,
+    members_group,
     wallet_group,
     earnings_command,
     ledger_group,
@@ -77,6 +82,8 @@ COMMANDS: tuple[click.Command, ...] = (
     evidence_command,
     slash_command,
     usage_command,
+    govern_group,
+    fund_group,
     devnet_command,
     load_command,
     completion_command,

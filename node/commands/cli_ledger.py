@@ -11,20 +11,31 @@ from node.commands.options import json_option, state_option
 KEY = "12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrnxiwGy1PP8iS"
 
 
-@click.group("network", cls=Group, examples=("network new home --grant me=1000",))
+@click.group(
+    "network",
+    cls=Group,
+    examples=("network new home --private", "network new home --grant me=1000"),
+)
 def network_group() -> None:
-    """Begin a network of one's own."""
+    """Begin a network of one's own: private, with credits, or both."""
 
 
 @network_group.command(
     "new",
     cls=Command,
     examples=(
+        "network new home --private",
         "network new home --grant me=1000",
         f"network new lab --member {KEY} --epoch 10m --out lab.genesis",
     ),
 )
 @click.argument("name")
+@click.option(
+    "--private",
+    is_flag=True,
+    help="Only who is invited may take part. The network's id is this peer's key, and this peer"
+    " invites (`invite`). Without credits, unless --member or --grant is given too.",
+)
 @click.option(
     "--member",
     "members",
@@ -59,17 +70,29 @@ def new_command(
     assembly: Assembly,
     /,
     *,
+    private: bool,
     out: Path | None,
     state: Path,
     as_json: bool,
     **typed: Any,
 ) -> None:
-    """Write the genesis file of a network called NAME.
+    """Begin a network called NAME, with credits or private.
 
-    The file's content id is the network. Who is to join it needs the file: join --genesis FILE.
+    Without --private a genesis file is written. Its content id is the network, and whoever has it
+    may join: join --genesis FILE. With --private nobody joins but by an invite. A network that is
+    both needs both.
     """
     from node.commands.ledger import Beginning, begin_network
+    from node.commands.members import begin_private
 
+    if private:
+        run(
+            lambda: begin_private(
+                typed["name"], state.expanduser(), assembly.entropy, as_json=as_json
+            )
+        )
+        if not (typed["members"] or typed["grants"]):
+            return
     wanted = Beginning(**typed)
     begin_network(wanted, state.expanduser(), out, assembly.entropy, as_json=as_json)
 

@@ -25,6 +25,8 @@ from wire.errors import InputError
 from wire.kinds import Role
 
 PORT_DEFAULT = 4747
+# How an invite begins, and what a service manager calls the file with one.
+INVITE_PREFIX, CREDENTIAL = "baton1", "baton-invite"
 ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrnxiwGy1PP8iS"
 
 
@@ -34,7 +36,7 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     examples=(
         "join",
         f"join {ADDRESS} --role infer --model minilm",
-        "join --role infer --role gateway --model ./model.gguf",
+        "join --invite-file ~/invite --role infer --model minilm",
     ),
 )
 @click.argument("bootstrap", nargs=-1)
@@ -70,12 +72,25 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     " it is free, else any free port.",
 )
 @click.option("--listen", multiple=True, help="A multiaddr to listen on, instead of --port.")
+@click.option(
+    "--no-lan",
+    is_flag=True,
+    help="Do not look for peers in the local network (mDNS), and do not be found there.",
+)
 @network_option
 @click.option(
     "--genesis",
     type=click.Path(path_type=Path),
     help="The genesis file of a network with a ledger, as `network new` wrote it. A state folder"
     " that has joined it once needs it no more.",
+)
+@click.option(
+    "--invite-file",
+    type=click.Path(path_type=Path),
+    envvar="BATON_INVITE_FILE",
+    help="A file with the line that `invite` printed, to join a private network; also"
+    " BATON_INVITE_FILE, or the credential baton-invite of a systemd unit. A state folder that has"
+    " joined once needs it no more.",
 )
 @click.option(
     "--quota", default="20GB", show_default=True, help="How much disk the store may take at most."
@@ -165,8 +180,8 @@ def join_command(
 ) -> None:
     """Run a peer until it is told to leave (Ctrl-C).
 
-    BOOTSTRAP is the address of a peer in the network, as its own `join` printed it. Without one a
-    new network starts, and the command with which others join it is printed.
+    BOOTSTRAP is the address of a peer in the network, as its own `join` printed it, or an invite.
+    Without one a new network starts, and the command with which others join it is printed.
     """
     from node.commands.genesis import read_genesis
     from node.commands.join import join
@@ -174,8 +189,7 @@ def join_command(
     from node.config import ROLES_DEFAULT, NodeConfig
     from p2p.peers import PeersConfig
 
-    if port is None:
-        port = 0 if bootstrap else _free_or_any(PORT_DEFAULT)
+    bootstrap, invited = _invited(assembly, bootstrap, more)
     chosen = roles_of(roles) or ROLES_DEFAULT
     price, pay, gateway = more["http_price"], http_pay_of(more), None
     if http is not None or Role.GATEWAY in chosen:
@@ -188,7 +202,7 @@ def join_command(
         peers=PeersConfig(
             network=network,
             bootstraps=bootstrap,
-            listen=listen or (f"/ip4/0.0.0.0/tcp/{port}",),
+            listen=listen or (_listening(port, bootstrap),),
             keep_calling=True,
         ),
         roles=chosen,
@@ -202,8 +216,29 @@ def join_command(
         genesis=None if genesis is None else read_genesis(genesis),
         background_checks=background_checks,
         prices=_priced(prices, price_check),
+        **invited,
     )
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
+
+
+def _invited(
+    assembly: Assembly, typed: tuple[str, ...], more: dict[str, Any]
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The addresses of what was typed; and the invite that was given, if one was, and the LAN."""
+    from node.commands.members import read_invite
+
+    lines = tuple(it for it in typed if it.startswith(INVITE_PREFIX))
+    folder = assembly.credentials
+    invite, private = read_invite(lines, more.pop("invite_file"), folder and folder / CREDENTIAL)
+    addresses = tuple(it for it in typed if it not in lines)
+    return addresses, {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
+
+
+def _listening(port: int | None, bootstrap: tuple[str, ...]) -> str:
+    """The address to listen on if none was named."""
+    if port is None:
+        port = 0 if bootstrap else _free_or_any(PORT_DEFAULT)
+    return f"/ip4/0.0.0.0/tcp/{port}"
 
 
 def _priced(typed: tuple[str, ...], check: str | None) -> TypedPrices:

@@ -6,6 +6,7 @@ for `--help`; what a command does lies beside them, and is imported only when th
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,6 +27,8 @@ class Assembly:
     entropy: Callable[[int], bytes]
     runtime: Callable[[], Any]
     fix_hashes: Callable[[], None] = lambda: None
+    # Where the service manager put the secrets that it was told to hand over, if it has.
+    credentials: Path | None = None
 
 
 class Command(click.Command):

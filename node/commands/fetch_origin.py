@@ -90,7 +90,7 @@ async def _said(
     extraction: Extraction, paging: Paging, page: bytes, extract: Extract
 ) -> tuple[str, int]:
     """What a page says of the next one, and how many rows it has."""
-    alone = replace(extraction, paged=False, columns=())
+    alone = replace(extraction, paged=False, columns=(), prepare=())
     if paging.next:
         alone = replace(alone, select=paging.next)
     try:

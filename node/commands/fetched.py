@@ -172,6 +172,14 @@ async def _check_output(
         report.note(
             ReceiptPart.INPUT, name_of(output) == record.output, what, f"{len(output)} bytes"
         )
+        for preparation in record.extraction.prepare:
+            names = ", ".join(it.name for it in preparation.steps)
+            report.note(
+                ReceiptPart.INPUT,
+                name_of(output) == record.output,
+                f"the preparation {preparation.id}, repeated with it",
+                names,
+            )
         found = passages_of(record.extraction, output)
     except WireError as error:
         report.note(ReceiptPart.INPUT, False, what, error.message)

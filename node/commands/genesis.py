@@ -60,11 +60,11 @@ def make_genesis(wanted: GenesisRequest, entropy: Callable[[int], bytes]) -> Gen
         raise InputError(f"there is no such network: {error.message}") from error
 
 
-def read_epoch_s(text: str) -> int:
+def read_epoch_s(text: str, example: str = "--epoch 1h or 90s") -> int:
     """`1h`, `90s`, `2d` in seconds; InputError for anything else."""
     unit = _UNITS_S.get(text[-1:])
     if unit is None or not text[:-1].isdecimal() or not text.isascii() or len(text) > 9:
-        raise InputError(f"{text[:40]!r} is not a time", todo="for example --epoch 1h or 90s")
+        raise InputError(f"{text[:40]!r} is not a time", todo=f"for example {example}")
     return int(text[:-1]) * unit
 
 

@@ -12,7 +12,14 @@ from pathlib import Path
 import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
-from node.commands.output import clock_words, console, device_words, safe, show_json, size
+from node.commands.output import (
+    clock_words,
+    console,
+    device_words,
+    progress_line,
+    safe,
+    show_json,
+)
 from node.commands.standard_streams import streams
 from node.config import NodeConfig
 from node.devnet.machine import Machine
@@ -28,13 +35,13 @@ from node.local.guest_manners import keep_manners
 from node.local.peer_workflows import open_peer_workflows
 from node.local.service_manager import ServiceManager, keep_told
 from node.models.calibrations import PIN, kept_calibrations
-from node.models.collection import ModelProgress
 from node.models.opening_engines import open_engine
 from node.peer import Dependencies, Node, open_node
 from node.serving.sources import FolderSource, FolderSources, PydocSource, Source, Sources
 from p2p import timeouts
 from p2p.adverts import Environment
 from p2p.ip_address import for_neighbours
+from p2p.lan import LanService
 from p2p.routes import outgoing_hosts
 from p2p.traffic import Traffic
 from p2p.transport import Transport
@@ -45,7 +52,6 @@ from wire.errors import InputError
 from wire.kinds import Role
 from wire.signing import SigningKey
 
-BAR_CELLS = 30
 # Whether output was lost is looked at this often; a note is for `status`, which nobody races.
 NOTE_EVERY_S = 2.0
 # Objects more than there were, at which the collector looks through the new ones.
@@ -64,6 +70,7 @@ class Runtime:
     engine_config: EngineConfig
     machine: Machine
     service_manager: ServiceManager
+    lan: LanService
 
 
 def open_sources(config: NodeConfig) -> Source:
@@ -159,6 +166,7 @@ async def _open_peer(
             if Role.DATA in config.roles
             else None,
             calibrations=calibrations,
+            lan=runtime.lan if config.lan else None,
         )
         config = await _with_ledger(config, key, store)
         node = await stack.enter_async_context(open_node(config, dependencies))
@@ -304,6 +312,8 @@ def announce(
 ) -> None:
     addresses = node.peers.endpoint.addresses
     join_line = f"python -m node join {for_neighbours(addresses, outgoing_hosts())}"
+    if (members := node.peers.members) is not None:
+        join_line = "python -m node join --invite-file FILE"
     if node.ledger is not None:
         join_line += " --genesis FILE"
     if as_json:
@@ -317,6 +327,7 @@ def announce(
                 **({} if url is None else {"http": url}),
                 **({} if console_url is None else {"console": console_url}),
                 **({} if node.ledger is None else {"ledger": str(node.ledger.genesis.id)}),
+                **({} if members is None else {"private": str(members.credentials.network)}),
                 **({"devices": [asdict(it) for it in devices]} if devices else {}),
             }
         )
@@ -329,6 +340,9 @@ def announce(
         name, genesis_id = safe(ledger.genesis.name), ledger.genesis.id
         keeps = "this peer keeps its ledger" if ledger.member else "with a ledger"
         console.print(f"  in the network {name} ({genesis_id}), {keeps}")
+    if members is not None:
+        whose = "which this peer owns" if members.is_owner else "as an invited member"
+        console.print(f"  in the private network {safe(members.credentials.name)}, {whose}")
     for device in devices:
         console.print(f"  models run {device_words(asdict(device))}")
     for address in addresses:
@@ -337,6 +351,8 @@ def announce(
         console.print(f"  OpenAI clients: base_url [bold]{safe(url)}/v1[/bold]")
     if console_url is not None:
         console.print(f"  console at {console_url}: python -m node open prints a link to it")
+    if members is not None:
+        console.print("its owner invites another machine with: python -m node invite")
     console.print("another machine joins this network with\n")
     console.print(f"  [bold green]{safe(join_line)}[/bold green]\n")
     console.print(
@@ -358,7 +374,8 @@ async def narrate(node: Node) -> None:
         answered, connected = node.peers.answered_last_minute()
         say("peers", f"peers: {connected} connected, {len(node.peers.view)} known")
         for progress in node.models.on_their_way():
-            say(f"model {progress.name}", _progress_line(progress))
+            done = (progress.done_bytes, progress.size_bytes)
+            say(f"model {progress.name}", progress_line(progress.name, progress.step, *done))
         say(
             "pause", f"paused: {node.leg_server.paused}" if node.leg_server.paused else "not paused"
         )
@@ -377,16 +394,3 @@ async def narrate(node: Node) -> None:
         else:
             said.pop("heard", None)
         await trio.sleep(0.5)
-
-
-def _progress_line(progress: ModelProgress) -> str:
-    if progress.step not in ("fetching", "keeping", "loading") or not progress.size_bytes:
-        return f"model {progress.name}: {progress.step}"
-    # In steps, so that the log of a large model's download is twenty lines and not a thousand.
-    share = progress.done_bytes * 20 // progress.size_bytes / 20
-    head = f"model {progress.name}: {progress.step} "
-    tail = f" {share:4.0%} of {size(progress.size_bytes)}"
-    # A line that a narrow terminal would break in two is a shorter bar instead, or none.
-    width = max(0, min(BAR_CELLS, console.width - len(head) - len(tail) - 1))
-    done = int(share * width)
-    return head + "█" * done + "░" * (width - done) + tail

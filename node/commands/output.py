@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+BAR_CELLS = 30
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
     # A file or a pipe has no width to keep to.
@@ -113,3 +114,17 @@ def device_words(device: Mapping[str, Any]) -> str:
 def clock_words(others_ahead_s: float) -> str:
     """Where this machine's clock is if those of the others are ahead by so much: "9 s behind"."""
     return f"{abs(others_ahead_s):.0f} s {'behind' if others_ahead_s > 0 else 'ahead of'}"
+
+
+def progress_line(name: str, step: str, done_bytes: int, size_bytes: int) -> str:
+    """How far a model is on its way, in one line."""
+    if step not in ("fetching", "keeping", "loading") or not size_bytes:
+        return f"model {name}: {step}"
+    # In steps, so that the log of a large model's download is twenty lines and not a thousand.
+    share = done_bytes * 20 // size_bytes / 20
+    head = f"model {name}: {step} "
+    tail = f" {share:4.0%} of {size(size_bytes)}"
+    # A line that a narrow terminal would break in two is a shorter bar instead, or none.
+    width = max(0, min(BAR_CELLS, console.width - len(head) - len(tail) - 1))
+    done = int(share * width)
+    return head + "█" * done + "░" * (width - done) + tail

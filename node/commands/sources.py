@@ -14,12 +14,13 @@ from node.ingest.bring import Brought
 from node.ingest.dataset import GetContent
 from node.ingest.opening import open_ingest
 from node.ingest.owned import OwnedSources
+from node.ingest.prepare import beginning_of, tensor_of, words_of
 from node.ingest.source_file import FILE_BYTES_MAX, read_source
 from node.ingest.table import DataTable
 from node.local.control import call, unheard
 from wire.content import ContentId
 from wire.errors import InputError, StoreUnusable
-from wire.fetch import AttestedFetch, Extraction, FetchAgreement, SourceRecord
+from wire.fetch import AttestedFetch, Extraction, FetchAgreement, Preparation, SourceRecord
 
 CELL_CHARS = 60
 _MORE = ", and there are more: raise pages in its [paging] for those"
@@ -211,7 +212,10 @@ def show_output(extraction: Extraction, output: bytes, rows: int) -> None:
         table = DataTable.from_bytes(output)
         shown = [[safe(_short(cell)) for cell in row] for row in table.rows[:rows]]
         show_table(f"{len(table.rows)} rows", [safe(it) for it in table.columns], shown)
-    elif extraction.format != "binary":
+    elif extraction.gives == "tensor":
+        console.print(f"[bold]{safe(words_of(output))}[/bold]")
+        console.print(safe(beginning_of(output)))
+    elif extraction.gives != "binary":
         lines = output.decode().splitlines()
         console.print("\n".join(safe(it) for it in lines[:rows]))
         if len(lines) > rows:
@@ -227,10 +231,15 @@ def _facts(brought: Brought) -> list[tuple[str, str]]:
         *((it.name, it.value) for it in record.headers),
         *(("certificates", it) for it in certificates),
         ("source", str(record.source)),
+        *(("prepared", f"{it.id} ({_steps(it)})") for it in record.extraction.prepare),
         *([("pages", f"{len(record.pages)}{_MORE * record.more}")] if record.pages else []),
         ("body", f"{record.body} ({record.body_size_bytes} bytes)"),
         ("output", f"{record.output} ({len(brought.output)} bytes)"),
     ]
+
+
+def _steps(preparation: Preparation) -> str:
+    return ", ".join(it.name for it in preparation.steps)
 
 
 def _document(brought: Brought, rows: int) -> dict[str, Any]:
@@ -246,6 +255,7 @@ def _document(brought: Brought, rows: int) -> dict[str, Any]:
         "more_pages": record.more,
         "body": str(record.body),
         "body_size_bytes": record.body_size_bytes,
+        "preparation": [str(it.id) for it in record.extraction.prepare],
         "output": str(record.output),
     }
     return {**found, **_output_document(record.extraction, brought.output, rows)}
@@ -259,7 +269,10 @@ def _output_document(extraction: Extraction, output: bytes, rows: int) -> dict[s
             "rows": [list(it) for it in table.rows[:rows]],
             "rows_in_all": len(table.rows),
         }
-    return {} if extraction.format == "binary" else {"text": output.decode()}
+    if extraction.gives == "tensor":
+        tensor = tensor_of(output)
+        return {"tensor": {"name": tensor.name, "kind": tensor.kind, "shape": list(tensor.shape)}}
+    return {} if extraction.gives == "binary" else {"text": output.decode()}
 
 
 def _given(what: str) -> SourceRecord | None:

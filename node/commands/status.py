@@ -1,6 +1,7 @@
 """`status`, `peers`: what the running peer knows."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def _status(found: Mapping[str, Any]) -> None:
     if (reach := found.get("reach")) is not None:
         line = safe(reach_words(reach))
         console.print(f"  [yellow]{line}[/yellow]" if reach["how"] == ALONE else f"  {line}")
+    if (membership := found.get("membership")) is not None:
+        console.print(f"  {_membership_line(membership)}")
     for model in found["models"]:
         problem = f" [yellow]{safe(model['problem'])}[/yellow]" if model["problem"] else ""
         speed = f", {model['units_per_s']:.1f}/s" if "units_per_s" in model else ""
@@ -108,6 +111,21 @@ def _traffic_line(traffic: Mapping[str, Any]) -> str:
         if traffic[f"{name}_bytes_per_s"]:
             line += f"; at most {size(traffic[f'{name}_bytes_per_s'])}/s {way}"
     return line
+
+
+def _membership_line(found: Mapping[str, Any]) -> str:
+    """How this peer stands in its private network, in one line."""
+    name, connected = safe(found["name"]), found["members_connected"]
+    if found["owner"]:
+        return f"owner of the private network {name}; {connected} members connected"
+    if found["member"]:
+        until = datetime.fromtimestamp(found["not_after_wall_s"], UTC)
+        return (
+            f"member of the private network {name} until {until:%Y-%m-%d}, renewed by itself;"
+            f" {connected} members connected"
+        )
+    why = safe(found["problem"]) or "nobody who may admit it has answered yet"
+    return f"[yellow]no member of the private network {name}: {why}[/yellow]"
 
 
 def _layer_lines(model: Mapping[str, Any]) -> list[str]:

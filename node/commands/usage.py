@@ -161,6 +161,11 @@ def _show(report: Mapping[str, Any], wanted: Looking) -> None:
         f" {show_credits(report['cost'])} credits or more, of what is left discounted"
         f" {show_credits(report['cost_discounted'])}."
     )
+    if report["transfers_unseen"]:
+        console.print(
+            f"[yellow]{report['transfers_unseen']} transfers are more than is held in memory: a"
+            " circle that they close is not seen[/yellow]"
+        )
     if wanted.html is not None:
         console.print(f"written to {safe(wanted.html)}")
 

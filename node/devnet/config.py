@@ -48,6 +48,11 @@ class DevnetConfig:
             )
 
     @property
+    def tries_verifiers(self) -> bool:
+        """Whether askers look for verifiers that do not look."""
+        return any(it.name.endswith("_verifier") for it in self.faults)
+
+    @property
     def period_s(self) -> float:
         """How often a peer in a network of this size publishes its advert, in seconds."""
         return GossipRateLimit(GossipRateConfig(), ViewConfig().adverts_max).period_s(self.peers)

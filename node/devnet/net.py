@@ -121,6 +121,7 @@ class Devnet:
             [it.number for it in self.peers if not it.plan.asks],
             [it.number for it in self.peers if it.plan.asks],
         )
+        self.sampler.faults = self.faults
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._strike_all)
             nursery.start_soon(self._sample_forever)
@@ -235,6 +236,7 @@ async def open_devnet(
                 folder=folder,
                 on_disk=config.on_disk,
                 tcp=tcp,
+                background_checks=1.0 if config.tries_verifiers else 0.0,
                 ended=lambda number, why: violations.note("a peer ends when told to", number, why),
             )
             nursery.start_soon(around.network.run)

@@ -61,6 +61,8 @@ class SharedEnvironment:
     seed: int
     folder: Path
     on_disk: bool = False
+    # The share of answers that askers have a closer look at; see `node.asking.background_checks`.
+    background_checks: float = 0.0
     # Set if peers use sockets instead of memory.
     tcp: Transport | None = None
     started_at_s: float = field(default_factory=trio.current_time)
@@ -160,7 +162,8 @@ class DevPeer:
             peers=PeersConfig(bootstraps=bootstraps, listen=(listen,)),
             roles=self.plan.roles,
             models=tuple(str(_MANIFESTS[it].id) for it in self.plan.models),
-            background_checks=0.0,
+            # Whoever asks tries verifiers too, with copies of answers that are wrong on purpose.
+            background_checks=around.background_checks,
             leave_s=LEAVE_S,
         )
         number = int(environment.wall_s() * 1e9)

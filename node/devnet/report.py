@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from node.devnet.caught import FOUND_BY_CHECKS
 from node.devnet.net import Devnet
 from node.devnet.peer import DevPeer
 from node.devnet.tasks import ASKED_FOR
@@ -102,6 +103,9 @@ def report_of(net: Devnet) -> DevnetReport:
             "wrong_answers_accepted": counts.wrong,
             "wrong_answers_expected": chance * counts.answered,
             "wrong_answers_expected_max": most_by_chance(counts.answered, chance),
+            **{f"{name}_caught": ratio for name, ratio in last.caught.items()},
+            "honest_banned": sampler.caught.honest(net.faults, net.peers),
+            **_canaries(net),
             "tokens": counts.tokens,
             "tokens_lost": counts.tokens_lost,
             "tokens_doubled": counts.tokens_doubled,
@@ -145,12 +149,22 @@ def report_of(net: Devnet) -> DevnetReport:
     )
 
 
+def _canaries(net: Devnet) -> dict[str, int]:
+    """What askers sent to verifiers that is wrong on purpose, and how often one agreed with it."""
+    found = [it.node.background_checks.statistics() for it in net.load.askers if it.node]
+    return {
+        "canaries": sum(it.canaries for it in found),
+        "canaries_agreed_with": sum(it.fooled for it in found),
+    }
+
+
 def wrong_chance(net: Devnet) -> float:
     """How likely it is that a wrong answer to one task is accepted, computed for its check level.
 
     This happens if the peer that answers lies, and two of the three verifiers agree: liars, which
-    lie alike, or lazy verifiers, which look at nothing. It is computed for all peers that ever
-    started and for those that are up; the worse counts. Bans are ignored: it is an upper bound.
+    lie alike, or lazy and copying verifiers, which look at nothing. It is computed for all peers
+    that ever started and for those that are up; the worse counts. Bans are ignored: it is an upper
+    bound.
     """
     return max(_wrong_chance(net, net.peers), _wrong_chance(net, net.living()))
 
@@ -158,9 +172,9 @@ def wrong_chance(net: Devnet) -> float:
 def _wrong_chance(net: Devnet, peers: Sequence[DevPeer]) -> float:
     by_name = {
         name: {it for fault in net.faults if fault.name == name for it in fault.peers}
-        for name in ("liar", "lazy_verifier")
+        for name in FOUND_BY_CHECKS
     }
-    agreeing = by_name["liar"] | by_name["lazy_verifier"]
+    agreeing = set[int]().union(*by_name.values())
     chance = 0.0
     for model, weight in ASKED_FOR.items():
         able = [it for it in peers if model in it.plan.models]

@@ -13,6 +13,8 @@ from typing import Any
 
 import trio
 
+from node.devnet.caught import Caught
+from node.devnet.faults import Fault
 from node.devnet.invariants import BoundsHold, SequenceNeverGoesBack, Violations
 from node.devnet.load import OpenLoopLoad
 from node.devnet.open_loop import Latencies
@@ -49,6 +51,8 @@ class Sample:
     p99_s: float | None
     views_complete_ratio: float
     gossip_bytes_per_peer_s: float
+    # Of those that misbehave, the share that was banned by somebody so far, by the fault's name.
+    caught: dict[str, float]
 
     def to_document(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,6 +67,8 @@ class Sampler:
     samples: list[Sample] = field(default_factory=list)
     # The longest time from a fault of many peers, or its end, until every view was complete.
     complete_s: float | None = None
+    caught: Caught = field(default_factory=Caught)
+    faults: tuple[Fault, ...] = ()
     peer_seconds: float = 0.0
     carried_before: int = 0
     gossip_cpu_before_s: float = 0.0
@@ -115,6 +121,7 @@ class Sampler:
             (gossip_bytes - self._gossip_bytes) / max(1, len(living)) / max(0.1, interval_s)
         )
         counts = load.counts
+        self.caught.look(load.askers)
         if self.samples:
             self.peer_seconds += len(living) * interval_s
         self.samples.append(
@@ -129,6 +136,7 @@ class Sampler:
                 p99_s=recent.percentile_s(99),
                 views_complete_ratio=ratio,
                 gossip_bytes_per_peer_s=per_peer_s,
+                caught=self.caught.ratios(self.faults, population.peers),
             )
         )
         self._gossip_bytes = gossip_bytes

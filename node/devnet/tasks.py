@@ -14,7 +14,7 @@ from node.asking.run import TaskRequest
 from node.devnet.plan import DIMENSIONS, manifests
 from node.engines.hash_engine import hash_piece
 from node.engines.hash_vector import hash_vector
-from node.serving.sources import cut
+from node.ingest.passages import cut
 from node.task.events import Event, Restarted, Streamed
 from node.task.units import PASSAGES_PER_LEG
 from wire.content import ContentId

@@ -268,6 +268,7 @@ class UsageReport(BaseModel):
     weeks_over: int
     accounts: int
     owners: int
+    transfers_unseen: int
     paid: int
     tasks: int
     cost: int

@@ -10,6 +10,7 @@ _BRIDGES = ("docker", "br-", "veth", "cni", "virbr", "podman", "lxc")
 _TUNNELS = ("tun", "tap", "wg", "tailscale", "ppp", "utun", "zt")
 # A peer that is up this long and that nobody answers has a problem.
 SETTLED_S = 60.0
+INVITE_LINE = "ask the network's owner for a new line: python -m node invite --label NAME"
 
 
 def _port_taken(facts: Facts) -> Judged:
@@ -93,6 +94,31 @@ def _refused_by_network(facts: Facts) -> Judged:
         str(facts.peer["unmet"]),
         "give that network's name (--network) or its file (--genesis), and run its version",
     )
+
+
+def _no_member(facts: Facts) -> Judged:
+    if facts.peer is None:
+        return unknown(NOT_RUNNING)
+    found = facts.peer.get("membership")
+    if found is None:
+        return ok("the network is open: nobody has to be invited")
+    if found["member"]:
+        return ok("it is a member of its private network")
+    if found["removed"] or found["expired"]:
+        why = "has removed it" if found["removed"] else "gave it a membership that has expired"
+        return bad(f"the owner of the network {why}", INVITE_LINE)
+    return bad(str(found["problem"]) or "nobody has admitted this peer yet", INVITE_LINE)
+
+
+def _invite_ended(facts: Facts) -> Judged:
+    if facts.peer is None:
+        return unknown(NOT_RUNNING)
+    found = facts.peer.get("membership")
+    if found is None or found["member"]:
+        return ok("no invite is needed")
+    if "invite" in str(found["problem"]):
+        return bad(str(found["problem"]), INVITE_LINE)
+    return ok("nobody has refused the invite")
 
 
 def _behind_router(facts: Facts) -> Judged:
@@ -349,6 +375,8 @@ CAUSES: tuple[Cause, ...] = (
         ),
     ),
     Cause("network-refuses", "another network, or another version", _refused_by_network),
+    Cause("no-member", "the private network does not take this peer", _no_member),
+    Cause("invite-ended", "the invite was used, or has ended", _invite_ended),
     Cause("behind-router", "calls from outside do not get through", _behind_router),
     Cause("behind-carrier", "many customers share one public address", _behind_carrier),
     Cause("two-routers", "a router is behind another", _two_routers),

@@ -133,7 +133,9 @@ class Ingest:
     async def _fetch(
         self, source: SourceRecord, file: str, asker: PeerId | None, *, strange: bool
     ) -> Brought:
+        self.budget.check_bytes(asker, trio.current_time())
         came = await self._bring(source, file, asker, strange=strange)
+        self.budget.spend_bytes(asker, len(came.body), trio.current_time())
         fetched_at_ms = int(self.wall_s() * 1000)
         output = await self.extractor.extract(source.extraction, came.body)
         record = AttestedFetch(

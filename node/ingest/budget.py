@@ -1,4 +1,4 @@
-"""How often servers are asked: a budget for each host, whoever wants it, and for each asker. Pure.
+"""How often servers are asked, and how much comes: budgets for each host and each asker. Pure.
 
 What a stranger may have fetched is bounded, so nobody uses data peers to wear a server down.
 """
@@ -12,6 +12,8 @@ from wire.errors import Refused
 # A page and a few more at once; in the long run one a second.
 HOST_BURST, HOST_PER_S = 10.0, 1.0
 ASKER_BURST, ASKER_PER_S = 30.0, 0.5
+# Sixteen of the largest bodies at once; in the long run one in sixteen seconds.
+ASKER_BURST_BYTES, ASKER_BYTES_PER_S = 64.0 * (1 << 20), 256.0 * (1 << 10)
 
 
 @dataclass(slots=True)
@@ -20,6 +22,9 @@ class FetchBudget:
 
     hosts: TokenBuckets = field(default_factory=lambda: TokenBuckets(HOST_BURST, HOST_PER_S))
     askers: TokenBuckets = field(default_factory=lambda: TokenBuckets(ASKER_BURST, ASKER_PER_S))
+    asker_bytes: TokenBuckets = field(
+        default_factory=lambda: TokenBuckets(ASKER_BURST_BYTES, ASKER_BYTES_PER_S)
+    )
 
     def take(self, host: str, asker: PeerId | None, now_at_s: float) -> None:
         """Count one fetch; Refused, with when to come again, if a budget is used up.
@@ -29,6 +34,16 @@ class FetchBudget:
         self.take_asker(asker, now_at_s)
         if not self.hosts.take(host, now_at_s):
             raise Refused(f"{host} was asked often lately", retry_after_s=1.0 / self.hosts.per_s)
+
+    def check_bytes(self, asker: PeerId | None, now_at_s: float) -> None:
+        """Refused while an asker owes for what came for it: how much comes is known afterwards."""
+        if asker is not None and (wait_s := self.asker_bytes.wait_s(str(asker), now_at_s)) > 0:
+            raise Refused("you had many bytes fetched here lately", retry_after_s=wait_s)
+
+    def spend_bytes(self, asker: PeerId | None, size_bytes: int, now_at_s: float) -> None:
+        """Count what came for an asker."""
+        if asker is not None:
+            self.asker_bytes.spend(str(asker), size_bytes, now_at_s)
 
     def take_asker(self, asker: PeerId | None, now_at_s: float) -> None:
         """Count what concerns no server; Refused if the asker's budget is used up."""

@@ -51,6 +51,10 @@ def extract(extraction: Extraction, body: bytes) -> bytes:
             output = to_lines(*_table_of_rows(extraction, body))
         case _:
             raise Malformed(f"the format {extraction.format!r} is not known here")
+    if extraction.prepare:
+        from node.ingest.prepare import prepared
+
+        output = prepared(extraction, output)
     if len(output) > OUTPUT_BYTES_MAX:
         raise Oversize(f"what is made of it has more than {OUTPUT_BYTES_MAX} bytes")
     return output

@@ -7,6 +7,7 @@ from typing import Any
 from node.ingest.database import check_query, read_database
 from node.ingest.dataset import read_place
 from node.ingest.location import read_url
+from node.ingest.prepare import check_preparation, read_preparation
 from wire.errors import InputError, WireError
 from wire.fetch import PAGES_MAX, Column, Extraction, HeaderField, Paging, SourceRecord
 
@@ -21,11 +22,11 @@ _OWN_HEADERS = frozenset(
         *("proxy-connection", "user-agent", "content-encoding", "content-type"),
     )
 )
-_PARSED = ("format", "select", "columns", "encoding", "delimiter", "heading")
+_PARSED = ("format", "select", "columns", "encoding", "delimiter", "heading", "prepare")
 _KEYS = {
     "http": ("kind", "url", *_PARSED, "headers", "keep_headers", "paging"),
     "files": ("kind", "path", "glob", *_PARSED),
-    "sql": ("kind", "database", "query", "credential", "columns"),
+    "sql": ("kind", "database", "query", "credential", "columns", "prepare"),
     "dataset": ("kind", "content", "path", *_PARSED),
 }
 _PAGING = ("next", "parameter", "start", "step", "pages")
@@ -151,6 +152,7 @@ def _extraction(kind: str, keys: Mapping[str, Any]) -> Extraction:
         delimiter=_text(keys, "delimiter", ""),
         heading=heading,
         paged="paging" in keys,
+        prepare=tuple(read_preparation(keys["prepare"]) if "prepare" in keys else ()),
     )
 
 
@@ -169,8 +171,9 @@ def _check_extraction(source: SourceRecord) -> None:
         raise InputError(f"the format {kind!r} is none of {', '.join(FORMATS)}")
     if extraction.select and kind not in ("json", "html"):
         raise InputError(f"{kind} has no rows to select")
-    if extraction.columns and not extraction.is_table:
+    if extraction.columns and extraction.reads != "table":
         raise InputError(f"{kind} has no columns")
+    check_preparation(extraction)
     names = [it.name for it in extraction.columns]
     if len(set(names)) != len(names):
         raise InputError("two columns have one name")

@@ -7,13 +7,14 @@ members that have applied the same have the same draft, in whatever order they h
 
 import hashlib
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from node.ledger.motion_shelf import MotionShelf, RowChanges, parameter, rows_by
 from node.ledger.stake_shelf import StakeShelf, unbonded, with_more
 from wire.content import PeerId
 from wire.ledger import (
+    GROWTH_MILLIONTHS,
     AccountOrder,
     Accusation,
     Genesis,
@@ -22,6 +23,7 @@ from wire.ledger import (
     growth_of,
     order_digest,
 )
+from wire.motion import Parameter
 from wire.signed import Signed, open_signed
 from wire.stake import UNBONDING_EPOCHS, StakeRow
 
@@ -52,6 +54,8 @@ class PaymentChannel(NamedTuple):
     closed: bool = False
     # For how many tasks, by the last voucher that was redeemed.
     tasks: int = 0
+    # Of what is redeemed so many millionths go to the fund, as it was when the channel was opened.
+    growth: int = GROWTH_MILLIONTHS
 
     @property
     def locked(self) -> int:
@@ -60,7 +64,7 @@ class PaymentChannel(NamedTuple):
 
 
 _ACCOUNT_ROW = struct.Struct(">32sQQ")
-_CHANNEL_ROW = struct.Struct(">32s32s32sQQQQ")
+_CHANNEL_ROW = struct.Struct(">32s32s32sQQQQI")
 
 
 def channel_name(order: bytes, number: int) -> bytes:
@@ -85,6 +89,9 @@ class Books:
     # The names of each payer's channels.
     payers: dict[bytes, set[bytes]] = field(default_factory=dict)
     stakes: StakeShelf = field(default_factory=StakeShelf)
+    motions: MotionShelf = field(default_factory=MotionShelf)
+    # The first members, who vote without a stake.
+    founders: frozenset[bytes] = frozenset()
     # Digests of shelves that have not changed since.
     _digests: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
@@ -125,7 +132,7 @@ class Books:
     @property
     def supply(self) -> int:
         """All credits there are."""
-        return self.fund + self.balances + self.deposits + self.stakes.total
+        return self.fund + self.balances + self.deposits + self.stakes.total + self.motions.bonds
 
     def digest(self) -> bytes:
         """32 bytes that all this hashes to."""
@@ -136,6 +143,8 @@ class Books:
             whole.update(self._shelf_digest("channels", shelf))
         if state := self.stakes.state():
             whole.update(b"stakes" + state)
+        if state := self.motions.digest():
+            whole.update(b"motions" + state)
         return whole.digest()
 
     def _shelf_digest(self, kind: str, shelf: int) -> bytes:
@@ -148,7 +157,7 @@ class Books:
                 ]
             else:
                 rows = [
-                    _CHANNEL_ROW.pack(name, *it[:5], it.tasks)
+                    _CHANNEL_ROW.pack(name, *it[:5], it.tasks, it.growth)
                     for name, it in sorted(self.channels[shelf].items())
                 ]
             found = hashlib.sha256(b"".join(rows)).digest()
@@ -169,6 +178,7 @@ class Changes:
     stakes: dict[bytes, StakeRow | None] = field(default_factory=dict)
     # Acts that were punished, and the epoch.
     acts: dict[bytes, int | None] = field(default_factory=dict)
+    motions: RowChanges = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -187,6 +197,7 @@ class Draft:
     growth: int = 0
     stakes: dict[bytes, StakeRow] = field(default_factory=dict)
     acts: dict[bytes, int] = field(default_factory=dict)
+    motions: dict[bytes, bytes | None] = field(default_factory=dict)
     # By their orders: who accuses, and of what. They are looked into when the epoch ends.
     accusations: dict[bytes, tuple[PeerId, Accusation]] = field(default_factory=dict)
     _opened: dict[bytes, list[bytes]] = field(default_factory=dict)
@@ -214,6 +225,10 @@ class Draft:
         """What an account has staked now."""
         return self.stakes.get(account) or self.books.stakes.row(account)
 
+    def motion_rows(self) -> dict[bytes, bytes]:
+        """All that is kept of motions now."""
+        return self.books.motions.after(self.motions)
+
     @property
     def full(self) -> bool:
         """Whether so much has changed that this epoch takes no further orders."""
@@ -235,11 +250,12 @@ class Draft:
         self.accounts[owner] = Account(account.balance - record.spent, record.sequence + 1)
         for payment in record.pay:
             self.credit(payment.to, payment.amount)
+        growth = parameter(self.books.motions.rows, Parameter.GROWTH)
         for number, opening in enumerate(record.open):
             name = channel_name(order_digest(order), number)
             self._opened.setdefault(owner, []).append(name)
             self.channels[name] = PaymentChannel(
-                owner, opening.payee, opening.deposit, 0, opening.expiry
+                owner, opening.payee, opening.deposit, 0, opening.expiry, growth=growth
             )
         for top_up in record.top_up:
             channel = self._there(top_up.channel)
@@ -259,6 +275,7 @@ class Draft:
         for part in record.unbond:
             until = self.epoch + UNBONDING_EPOCHS
             self.stakes[owner] = unbonded(self.stake(owner), part.role, part.amount, until)
+        self.motions.update(rows_by(order, self.epoch))
         for accusation in record.accuse:
             self.accusations[order_digest(order)] = (owner, accusation)
 
@@ -268,7 +285,7 @@ class Draft:
             voucher = open_signed(redemption.voucher, Voucher).record
             total, tasks = voucher.total, max(channel.tasks, voucher.tasks)
             # It follows from the totals, so that it is the same however often a payee redeems.
-            growth = growth_of(total) - growth_of(channel.paid)
+            growth = growth_of(total, channel.growth) - growth_of(channel.paid, channel.growth)
             self.growth += growth
             self.credit(channel.payee, total - channel.paid - growth)
             self.channels[redemption.channel] = channel._replace(paid=total, tasks=tasks)
@@ -323,6 +340,7 @@ class Draft:
             self.growth,
             {key: it if it.total else None for key, it in self.stakes.items()},
             dict(self.acts),
+            dict(self.motions),
         )
 
     def digest(self) -> bytes:
@@ -345,6 +363,7 @@ class Draft:
             -self.growth,
             {key: self.books.stakes.rows.get(key) for key in self.stakes},
             {act: self.books.stakes.acts.get(act) for act in self.acts},
+            {key: self.books.motions.rows.get(key) for key in self.motions},
         )
 
 
@@ -368,19 +387,4 @@ def put(books: Books, changes: Changes) -> None:
         books.stakes.put(key, row)
     for act, epoch in changes.acts.items():
         books.stakes.put_act(act, epoch)
-
-
-def applied_all(draft: Draft, orders: Iterable[Signed[AccountOrder]]) -> list[Signed[AccountOrder]]:
-    """Apply orders, each once those that it awaits are applied; those that are left over."""
-    left = sorted(orders, key=lambda it: it.record.sequence)
-    while left:
-        later = []
-        for order in left:
-            if draft.awaits(order):
-                later.append(order)
-            else:
-                draft.apply(order)
-        if len(later) == len(left):
-            return later
-        left = later
-    return []
+    books.motions.put(changes.motions)

@@ -124,8 +124,8 @@ def _check_sums(replica: Replica) -> None:
     balances = sum(it.balance for shelf in books.accounts for it in shelf.values())
     deposits = sum(it.locked for shelf in books.channels for it in shelf.values())
     stakes = sum(it.total for it in books.stakes.rows.values())
-    summed = (balances, deposits, books.fund, stakes)
-    if summed != (tip.balances, tip.deposits, tip.fund, tip.stakes):
+    summed = (balances, deposits, books.fund, stakes, books.motions.bonds)
+    if summed != (tip.balances, tip.deposits, tip.fund, tip.stakes, tip.bonds):
         raise Malformed("balances, deposits, stakes and the fund are not what the checkpoint says")
     if sum(summed) != replica.genesis.supply:
         raise Malformed("the supply has changed")

@@ -1,11 +1,12 @@
 """What the orders of an epoch make of the books, and the header that says so. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from node.ledger.books import Draft, applied_all
+from node.ledger.books import Draft
+from node.ledger.governing import end_motions
 from node.ledger.slashing import end_stakes
-from node.ledger.use_lines import lines_of
+from node.ledger.use_lines import lines_of, transfers_of
 from wire.checkpoint import CheckpointHeader, buckets_of
 from wire.errors import Malformed
 from wire.ledger import AccountOrder, Genesis, order_digest
@@ -23,6 +24,22 @@ class EpochOutcome:
     lines: tuple[UseLine, ...] = ()
 
 
+def applied_all(draft: Draft, orders: Iterable[Signed[AccountOrder]]) -> list[Signed[AccountOrder]]:
+    """Apply orders, each once those that it awaits are applied; those that are left over."""
+    left = sorted(orders, key=lambda it: it.record.sequence)
+    while left:
+        later = []
+        for order in left:
+            if draft.awaits(order):
+                later.append(order)
+            else:
+                draft.apply(order)
+        if len(later) == len(left):
+            return later
+        left = later
+    return []
+
+
 def outcome_of(
     running: Draft,
     tip: CheckpointHeader | None,
@@ -37,9 +54,10 @@ def outcome_of(
     if applied_all(draft, orders) or draft.overdrawn():
         raise Malformed("the orders of the epoch are not complete")
     end_stakes(draft)
+    lines = lines_of(draft)
+    end_motions(draft, genesis, lines, transfers_of(orders))
     balances, deposits = draft.sums()
     state, stake_table = draft.digests()
-    lines = lines_of(draft)
     digests = tuple(sorted(map(order_digest, orders)))
     header = CheckpointHeader(
         network=genesis.id,
@@ -52,8 +70,9 @@ def outcome_of(
         deposits=deposits,
         fund=books.fund + draft.growth,
         members=genesis.members if tip is None else tip.members,
+        usage=lines_digest(lines),
         stakes=draft.staked,
         stake_table=stake_table,
-        usage=lines_digest(lines),
+        bonds=books.motions.bonds_after(draft.motions),
     )
     return EpochOutcome(header, draft, digests, lines)

@@ -1,18 +1,22 @@
 """What the owner of an account may order, as the books are now. Pure."""
 
 from node.ledger.books import Draft, PaymentChannel
+from node.ledger.motion_shelf import MOTION, motions_in, parameter
 from node.ledger.slashing import check_accusation, check_evidence
 from wire.amount import show_credits
 from wire.content import PeerId
 from wire.errors import Malformed, Refused
 from wire.kinds import RefusalCode
 from wire.ledger import AccountOrder, Redemption, Voucher
+from wire.motion import MotionRow, MotionState, Parameter
 from wire.signed import Signed, open_signed
 from wire.signing import is_key
 from wire.stake import STAKE_MIN, StakeRow
 
 # A channel is opened for at most so many epochs ahead.
 EXPIRY_EPOCHS_MAX = 100_000
+# Each is counted at the end of every epoch.
+OPEN_MOTIONS_MAX = 64
 
 
 def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
@@ -38,11 +42,45 @@ def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
         if channel.expiry >= draft.epoch:
             raise _never(f"the channel is its payee's until the end of epoch {channel.expiry}")
     _judge_stakes(draft.stake(owner), record)
+    _judge_motions(draft, owner, record)
     for accusation in record.accuse:
         try:
             check_accusation(draft, accusation, record.network)
         except Malformed as error:
             raise _never(error.message) from error
+
+
+def _judge_motions(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
+    """Refused for a bond that is too small, or a ballot on what is not open."""
+    rows = draft.books.motions.rows
+    for motion in record.propose:
+        is_open = [it.state is MotionState.OPEN for it in motions_in(rows).values()]
+        # The more are open the dearer is one more, so that nobody fills all places cheaply.
+        bond = parameter(rows, Parameter.MOTION_BOND) * (1 + sum(is_open))
+        if motion.bond < bond:
+            raise _never(f"a motion is made with a bond of {show_credits(bond)} now")
+        if motion.grant is not None and not is_key(motion.grant.to):
+            raise _never("nobody can have the key that is to get the grant")
+        if sum(is_open) >= OPEN_MOTIONS_MAX:
+            raise Refused(
+                f"{OPEN_MOTIONS_MAX} motions are open: no more is taken before one is decided",
+                code=RefusalCode.BUSY,
+            )
+    for ballot in record.ballot:
+        raw = rows.get(MOTION + ballot.motion)
+        if raw is None:
+            raise Refused(
+                "there is no such motion, or its epoch has not ended yet",
+                code=RefusalCode.NOT_COVERED,
+                retry_after_s=1.0,
+            )
+        state = MotionRow.from_bytes(raw).state
+        if state is not MotionState.OPEN:
+            raise _never(f"the motion is decided: {state.name.lower()}")
+        counts = owner in draft.books.founders or draft.stake(owner).bonded
+        if not counts and not draft.books.motions.users[owner]:
+            # A key costs nothing, and what it ordered is kept.
+            raise _never("this account has staked nothing, and paid for no task in four weeks")
 
 
 def _judge_stakes(row: StakeRow, record: AccountOrder) -> None:

@@ -12,6 +12,7 @@ from node.ledger.rows import (
     CERTIFICATES,
     CHANNELS,
     CHECKPOINTS,
+    MOTIONS,
     ROUNDS,
     SEAL,
     SITS_OUT,
@@ -56,6 +57,7 @@ def load(genesis: Genesis, key: SigningKey, scan: Scan) -> LoadedReplica:
     books = Books(genesis.fund, genesis.account_min)
     read_books(books, scan(ACCOUNTS), scan(CHANNELS))
     read_stakes(books, scan(STAKES), scan(ACTS))
+    books.motions.put({key[1:]: value for key, value in scan(MOTIONS)})
     checkpoints = scan(CHECKPOINTS)[-1:]
     tip = None
     if checkpoints:

@@ -89,6 +89,7 @@ class Replica:
 
     def __post_init__(self) -> None:
         self.network = self.genesis.id
+        self.books.founders = frozenset(it.key for it in self.genesis.members)
         self._begin_epoch()
 
     def _begin_epoch(self) -> None:

@@ -19,6 +19,8 @@ GENESIS = b"g"
 ACCOUNTS, CHANNELS, CHECKPOINTS, CERTIFICATES = b"a", b"c", b"h", b"o"
 # Stakes by their accounts, and acts for which stake was taken.
 STAKES, ACTS = b"k", b"e"
+# Rows of `motion_shelf`.
+MOTIONS = b"m"
 VOTES, SEAL, ROUNDS = b"v", b"s", b"r"
 # The epoch in which this member takes no part, for it does not know what it has signed there.
 SITS_OUT = b"x"
@@ -59,7 +61,7 @@ def channel_row(name: bytes, channel: PaymentChannel | None) -> RowChange:
     if channel is None:
         return CHANNELS + name, None
     sides = [bytes(channel.payer), bytes(channel.payee)]
-    return CHANNELS + name, pack([*sides, *channel[2:5], channel.tasks])
+    return CHANNELS + name, pack([*sides, *channel[2:5], channel.tasks, channel.growth])
 
 
 def rows_of(changes: Changes) -> list[RowChange]:
@@ -69,6 +71,7 @@ def rows_of(changes: Changes) -> list[RowChange]:
     rows += [
         (STAKES + key, None if it is None else it.to_bytes()) for key, it in changes.stakes.items()
     ]
+    rows += [(MOTIONS + key, it) for key, it in changes.motions.items()]
     acts = changes.acts.items()
     return rows + [(ACTS + act, None if it is None else _EPOCH.pack(it)) for act, it in acts]
 
@@ -87,6 +90,7 @@ def read_books(books: Books, accounts: Iterable[RowChange], channels: Iterable[R
         balance, sequence = unpack(value or b"")
         books.put_account(key[1:], Account(balance, sequence))
     for name, value in channels:
-        payer, payee, deposit, paid, expiry, tasks = unpack(value or b"")
-        channel = PaymentChannel(PeerId(payer), PeerId(payee), deposit, paid, expiry, tasks=tasks)
+        payer, payee, deposit, paid, expiry, tasks, growth = unpack(value or b"")
+        sides = PeerId(payer), PeerId(payee)
+        channel = PaymentChannel(*sides, deposit, paid, expiry, tasks=tasks, growth=growth)
         books.put_channel(name[1:], channel)

@@ -15,6 +15,7 @@ from node.ledger.sync import LedgerCalls
 from p2p.peers import Peers
 from p2p.timeouts import stretched
 from store import Store, Table
+from wire.amount import CREDIT
 from wire.checkpoint import CheckpointHeader
 from wire.content import PeerId
 from wire.errors import (
@@ -37,6 +38,8 @@ LOOK_S_MIN, LOOK_S_MAX = 1.0, 600.0
 # Headers of one visit; a peer that was away for long comes back for more.
 HEADERS_AT_ONCE = 256
 ROWS_MAX = 1 << 20
+# More than so many credits of one verifier count no more in a draw.
+WEIGHT_MAX = 10_000
 CALL_DEADLINE_S = 10.0
 _TROUBLES = (TransportError, WireError, RemoteProtocolError, Refused, StoreError)
 
@@ -80,6 +83,10 @@ class StakeTable:
     def of_role(self, account: PeerId, role: Role) -> int:
         """What an account has staked for a role, in millionths."""
         return self.row(account).of_role(role)
+
+    def verifier_weight(self, account: PeerId) -> int:
+        """How much a verifier counts when verifiers are drawn: what it has staked, in credits."""
+        return min(WEIGHT_MAX, self.of_role(account, Role.VERIFY) // CREDIT)
 
     async def follow(self) -> None:
         """Look for the ends of epochs, for ever."""

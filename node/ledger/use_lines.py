@@ -21,7 +21,7 @@ def lines_of(draft: Draft) -> tuple[UseLine, ...]:
             continue
         sides = (channel.payer, channel.payee)
         found = sums.get(sides, (0, 0, 0))
-        growth = growth_of(channel.paid) - growth_of(paid)
+        growth = growth_of(channel.paid, channel.growth) - growth_of(paid, channel.growth)
         sums[sides] = (
             found[0] + channel.paid - paid,
             found[1] + growth,

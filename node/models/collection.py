@@ -37,7 +37,7 @@ LEARN_DEADLINE_S = 3.0
 # How many ids are told where a name means several models: strangers may offer any number.
 CHOICES_TOLD = 5
 
-__all__ = ["PINNED", "ModelProgress", "Models"]
+__all__ = ["PINNED", "ModelProgress", "Models", "offer_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,4 +309,14 @@ def _not_pinned(model: PackagedModel, path: Path, why: str) -> ModelRefused:
     return ModelRefused(
         f"{path} is not the model file that this project pins: {why}",
         todo=model.reinstall,
+    )
+
+
+def offer_of(loaded: Loaded) -> ModelOffer:
+    """What an advert says of a model, or of the layers of one."""
+    layers = loaded.middle
+    return ModelOffer(
+        model=loaded.model if layers is None else layers_id(loaded.model),
+        name=loaded.manifest.name if layers is None else str(layers),
+        units_per_s=min(loaded.units_per_s, 1e9),
     )

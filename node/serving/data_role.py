@@ -9,9 +9,10 @@ import trio
 from node.ingest.bring import KEPT_S, Ingest
 from node.ingest.dataset import GetContent
 from node.ingest.local_files import NAME_BYTES_MAX
+from node.ingest.passages import cut
 from node.serving.queue_slot import QueueSlot
 from node.serving.role import Done, Emit, LegInput, LegWork
-from node.serving.sources import Source, cut, passages_of
+from node.serving.sources import Source, passages_of
 from node.task.units import PASSAGES_PER_LEG
 from p2p.blobs import Blobs
 from p2p.timeouts import stretched

@@ -8,6 +8,7 @@ import trio
 
 from node.serving.log_book import LogBook
 from node.serving.receipt_log import ReceiptLog
+from p2p.peer_rpc import Handler
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
 from wire.content import PeerId
@@ -40,6 +41,14 @@ class LogRole:
     _news_at_s: float | None = None
     # When each of those that told news last was heard.
     _heard_at_s: Latest[PeerId, float] = field(default_factory=lambda: Latest(TELLERS_KEPT))
+
+    def handlers(self) -> dict[type[Message], Handler]:
+        """What answers each message."""
+        return {
+            AskPlace: self.on_ask_place,
+            AskHeads: self.on_ask_heads,
+            LogNews: self.on_news,
+        }
 
     async def on_ask_place(self, call: TypedCall, message: Message) -> None:
         """Show where a receipt of this peer is in its log."""

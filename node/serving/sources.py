@@ -5,22 +5,20 @@ when it starts, and no name that comes over the network reaches beyond that.
 """
 
 import importlib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import trio
 
 from node.ingest.local_files import FILE_BYTES_MAX, files_below, read_file
+from node.ingest.passages import PASSAGE_CHARS, cut
+from node.ingest.prepare import words_of
 from node.ingest.table import DataTable
-from wire import limits
 from wire.errors import Malformed, Refused
 from wire.fetch import Extraction
 from wire.kinds import RefusalCode
-
-# all-MiniLM-L6-v2 reads 256 tokens, about a thousand characters of English.
-PASSAGE_CHARS = 700
+from wire.tree import name_of
 
 
 class Source(Protocol):
@@ -119,54 +117,15 @@ def passages_of(extraction: Extraction, output: bytes) -> list[str]:
 
     Malformed if the output has no words.
     """
-    if extraction.format == "binary":
+    if extraction.gives == "binary":
         raise Malformed("a binary source has no text to pass on")
+    if extraction.gives == "tensor":
+        # Its numbers are fetched by their id; what is passed on says which they are.
+        return [f"{words_of(output)}: {name_of(output)}"]
     if not extraction.is_table:
         return cut(output.decode())
     rows = DataTable.from_bytes(output).words()
     return [part for row in rows for part in ([row] if len(row) <= PASSAGE_CHARS else cut(row))]
-
-
-# A heading: a line of words above a line of one repeated sign.
-_HEADING = re.compile(r"[^\n]+\n([=*~^\"-])\1{2,}\s*")
-_BLANK = re.compile(r"\n[ \t]*\n+")
-_WRITTEN = re.compile(r"\S")
-
-
-def cut(text: str, chars: int = PASSAGE_CHARS) -> list[str]:
-    """Cut text into passages of about `chars` characters, at blank lines where that is possible.
-
-    Short paragraphs are joined, long ones are cut at spaces, a heading stays with what follows it;
-    nothing is left out but blank space.
-    """
-    passages: list[str] = []
-    current = ""
-    for paragraph in _BLANK.split(text):
-        for part in _parts(paragraph.strip(), chars):
-            full = len(current) + 2 + len(part) > chars
-            alone = _HEADING.fullmatch(current) is not None
-            if current and not alone and (full or _HEADING.match(part)):
-                passages.append(current)
-                current = ""
-            current = f"{current}\n\n{part}" if current else part
-    if current:
-        passages.append(current)
-    assert all(len(it.encode()) <= limits.PASSAGE_BYTES_MAX for it in passages)
-    return passages
-
-
-def _parts(paragraph: str, chars: int) -> Iterator[str]:
-    """The parts of a paragraph that has no blanks around it. The remainder is never copied."""
-    start = 0
-    while len(paragraph) - start > chars:
-        at = paragraph.rfind(" ", start + chars // 2, start + chars)
-        at = at if at > start else start + chars
-        yield paragraph[start:at].rstrip()
-        further = _WRITTEN.search(paragraph, at)
-        assert further is not None, "the paragraph ends with a letter"
-        start = further.start()
-    if paragraph:
-        yield paragraph[start:]
 
 
 class FolderSources:

@@ -1,7 +1,8 @@
 """Lines of use over many weeks, kept small: who paid whom how much, and who moved credits. Pure.
 
 Accounts are numbered as they appear, and a pair of them is one number, so that a large ledger fits
-a small memory. What does not fit is refused, never dropped.
+a small memory. Lines of use that do not fit are refused, never dropped; transfers that do not fit
+are counted: a circle that they close is not seen.
 """
 
 from collections.abc import Iterable, Iterator
@@ -46,6 +47,8 @@ class UseHistory:
     weeks: dict[int, dict[int, Use]] = field(default_factory=dict)
     # Pairs between which credits moved otherwise than for tasks.
     moved: set[int] = field(default_factory=set)
+    # Transfers between further pairs, which nobody pays for: they are not held.
+    unseen: int = 0
     _numbers: dict[PeerId, int] = field(default_factory=dict)
     _pairs: int = 0
 
@@ -71,10 +74,10 @@ class UseHistory:
             used = Use(line.paid, line.growth, line.tasks)
             week[pair] = used if before is None else before.plus(used)
         for payer, payee in transfers:
-            pair = self._pair(payer, payee)
-            if pair not in self.moved:
-                self._count()
-                self.moved.add(pair)
+            if len(self.moved) < self.pairs_max:
+                self.moved.add(self._pair(payer, payee))
+            else:
+                self.unseen += 1
 
     def _pair(self, payer: PeerId, payee: PeerId) -> int:
         return self.number(payer) << _PAIR_BITS | self.number(payee)

@@ -49,6 +49,7 @@ def report_of(
         "weeks_over": history.weeks_over,
         "accounts": len(history.accounts),
         "owners": len(set(owners)),
+        "transfers_unseen": history.unseen,
         "paid": total.paid,
         "tasks": total.tasks,
         "cost": total.growth,

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,12 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from node.asking.answers import Answers, KeptAnswer, Later
-from node.asking.background_checks import (
-    KNOWN_AFTER,
-    STRANGER_TIMES,
-    WAITING_MAX,
-    BackgroundChecks,
-)
+from node.asking.audit_share import KNOWN_AFTER, STRANGER_TIMES
+from node.asking.background_checks import WAITING_MAX, BackgroundChecks
 from node.asking.rechecking import _wrong
 from node.checking.tally import Tally
 from node.commands.cli_peer import join_command
@@ -201,7 +198,8 @@ KEPT = [kept_of(number) for number in range(400)]
 async def drawn_of(share: float, secret: bytes, known: tuple[PeerId, ...] = ()) -> list[int]:
     """Which of the answers are drawn, where nothing is ever checked."""
     async with open_memory_store(quota_bytes=1 << 24) as store:
-        checks = BackgroundChecks(Any, Answers(store), Any, share, secret)  # type: ignore[arg-type]
+        good: Any = SimpleNamespace(peers=SimpleNamespace(standing=lambda _: Standing.GOOD))
+        checks = BackgroundChecks(good, Answers(store), Any, share, secret)  # type: ignore[arg-type]
         for peer in known:
             checks._held[peer] = KNOWN_AFTER
         found = []

@@ -92,6 +92,26 @@ async def test_a_verifier_that_says_yes_to_everything_is_found(
                 assert asker.peers.standing(node.peers.me) is Standing.GOOD
 
 
+async def test_who_has_everything_checked_finds_a_verifier_that_does_not_look(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, _ = await network_of(network, Counted())
+        lazy = network.nodes[-1]
+        misbehave(lazy, "lazy_verifier", Random(1))
+        number = 0
+        with trio.fail_after(600):
+            while asker.peers.standing(lazy.peers.me) is not Standing.BANNED:
+                number += 1
+                await asked(asker, request(data=texts_of(str(number))))
+                await trio.sleep(2)
+        found = asker.background_checks.statistics()
+        # Nothing is checked twice: all of it was looked at when it came.
+        assert (found.drawn, found.fooled) == (0, 1)
+        for node in network.nodes[1:-1]:
+            assert asker.peers.standing(node.peers.me) is Standing.GOOD
+
+
 def test_one_row_is_another_and_the_rest_is_as_it_was() -> None:
     honest = Vectors.from_bytes(VECTORS)
     seen = set()

@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.asking import background_checks
 from node.devnet.faults import Fault
 from node.devnet.page import page_of
 from node.devnet.report import report_of
@@ -147,3 +148,21 @@ async def test_disks_that_are_full_for_a_while_cost_time_and_no_task(
     assert report.passed, report.lines()
     assert report.document["latency_max_s"] > 10
     assert report.document["peer_failures"]["data: failed"] > 2
+
+
+@pytest.mark.soak
+async def test_verifiers_that_do_not_look_are_found_out_and_no_honest_peer_is_banned(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of all answers made of rows a copy is sent, so that few tasks are enough.
+    monkeypatch.setattr(background_checks, "CANARY_SHARE", 1.0)
+    wanted = config("lazy_verifier=0.15,copying_verifier=0.15", peers=12, seconds=5, rate=3)
+    _, report = await ran(tmp_path, wanted)
+    found = report.document
+    assert report.passed, report.lines()
+    assert found["lazy_verifier_caught"] + found["copying_verifier_caught"] > 0
+    assert found["honest_banned"] == 0
+    assert found["canaries"] > found["canaries_agreed_with"] > 0
+    shares = [sum(it["caught"].values()) for it in found["series"]]
+    assert shares == sorted(shares)
+    assert shares[0] < shares[-1]

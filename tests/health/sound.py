@@ -41,6 +41,11 @@ def status(**changed: Any) -> dict[str, Any]:
     } | changed
 
 
+def membership(**changed: Any) -> dict[str, Any]:
+    """How it stands in a private network."""
+    return {"member": True, "removed": False, "expired": False, "problem": ""} | changed
+
+
 def reach(**changed: Any) -> dict[str, Any]:
     """How others reach it."""
     return {

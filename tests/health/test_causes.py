@@ -17,7 +17,7 @@ from node.health.facts import (
     ToolFacts,
 )
 from node.health.finding import State
-from tests.health.sound import ADDRESS, OTHER, facts, reach, status
+from tests.health.sound import ADDRESS, OTHER, facts, membership, reach, status
 from wire import limits
 
 
@@ -88,6 +88,7 @@ CAUSED: dict[str, tuple[Callable[[], Facts], State]] = {
     "bootstrap-silent": (called(CallEnd.SILENT, CallEnd.ANSWERED), State.WARN),
     "wrong-key": (called(CallEnd.WRONG_PEER, CallEnd.ANSWERED), State.WARN),
     "network-refuses": (peer(unmet="another network"), State.BAD),
+    "no-member": (peer(membership=membership(member=False, removed=True)), State.BAD),
     "two-routers": (
         lambda: facts(router=RouterFacts(asked="a", answers=True, external="192.168.0.2")),
         State.WARN,
@@ -126,6 +127,10 @@ TOGETHER: dict[str, tuple[Callable[[], Facts], set[str]]] = {
     "port-blocked": (
         called(CallEnd.SILENT, CallEnd.SILENT),
         {"port-blocked", "bootstrap-silent"},
+    ),
+    "invite-ended": (
+        peer(membership=membership(member=False, problem="this invite was used already")),
+        {"no-member", "invite-ended"},
     ),
     "behind-router": (peer(reach=reach(how="alone")), {"behind-router", "no-keeper"}),
     "no-keeper": (peer(reach=reach(how="alone")), {"behind-router", "no-keeper"}),

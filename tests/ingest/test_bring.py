@@ -13,6 +13,7 @@ from node.ingest.budget import ASKER_BURST, HOST_BURST, FetchBudget
 from node.ingest.extractor import Extractor
 from node.ingest.owned import OwnedSources
 from node.ingest.source_file import read_source
+from p2p.token_bucket import TokenBuckets
 from tests.ingest.servers import MadeUpNetwork, answering, moved, reply
 from tests.ingest.test_owned import PRICES, SECRET
 from wire.codec import Value
@@ -172,3 +173,28 @@ async def test_a_budget_that_is_used_up_asks_no_server(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="asked often"):
         await ingest.owners(read_source(SITE))
     assert len(network.connected) == asked
+
+
+async def test_an_asker_that_had_much_brought_in_waits(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    network = MadeUpNetwork()
+    ingest = ingest_at(tmp_path, network)
+    # Each page has seven bytes.
+    ingest.budget.asker_bytes = TokenBuckets(10.0, 0.5)
+    for name in ("a", "b", "c"):
+        ingest.owned.add(name, SITE.replace("/a", f"/{name}"))
+    await ingest.named("a", ASKER)
+    await ingest.named("b", ASKER)
+    asked = len(network.asked)
+    with pytest.raises(Refused, match="many bytes") as caught:
+        await ingest.named("c", ASKER)
+    assert len(network.asked) == asked, "nothing was fetched for it"
+    assert caught.value.retry_after_s == pytest.approx(10.0)
+    other = PeerId(SigningKey(bytes([1]) * 32).peer)
+    await ingest.named("c", other)
+    await trio.sleep(KEPT_S + 1)
+    await ingest.named("c", ASKER)
+    for number in range(5):
+        # The owner's own are not counted.
+        await ingest.owners(read_source(SITE.replace("/a", f"/own{number}")))

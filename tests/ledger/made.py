@@ -7,6 +7,7 @@ from node.ledger.books import Books
 from node.ledger.committee import Committee, collected, proof_of
 from node.ledger.replica import Replica
 from tests.ledger.simulation import KEYS, OWNERS, genesis_of
+from wire.checkpoint import AgreementVote
 from wire.content import PeerId
 from wire.ledger import (
     ACTIONS,
@@ -14,6 +15,7 @@ from wire.ledger import (
     Certificate,
     Genesis,
     Payment,
+    Signatures,
     Vote,
     Voucher,
     order_digest,
@@ -27,8 +29,8 @@ ONE, TWO, THREE = OWNERS[:3]
 class Made:
     """A network of some members with the same orders applied, and what is made in it."""
 
-    def __init__(self, members: int = 4) -> None:
-        self.genesis: Genesis = genesis_of(members)
+    def __init__(self, members: int = 4, fund: int = 5) -> None:
+        self.genesis: Genesis = genesis_of(members, fund=fund)
         self.committee = Committee(self.genesis.members)
         by_key = {it.peer: it for it in KEYS}
         self.keys = [by_key[it.key] for it in self.genesis.members]
@@ -68,6 +70,10 @@ class Made:
         vote = Vote(**(fields | changes))
         proofs = {at: proof_of(Vote, sign(vote, self.keys[at]).raw) for at in members}
         return Certificate(order=order.raw, votes=collected(proofs)).to_bytes()
+
+    def signatures(self, *raws: bytes) -> Signatures:
+        """What members signed about the end of an epoch, in their order, as one record."""
+        return collected({at: proof_of(AgreementVote, raw) for at, raw in enumerate(raws)})
 
     def done(self, order: Signed[AccountOrder]) -> bytes:
         """Have all members vote for an order and apply it; its certificate."""

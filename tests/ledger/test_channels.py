@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from node.ledger.books import Changes, Draft, applied_all, channel_name, put
+from node.ledger.books import Changes, Draft, channel_name, put
+from node.ledger.epoch_outcome import applied_all
 from node.ledger.judging import judge
 from tests.ledger.made import ONE, THREE, TWO, Made
 from tests.ledger.simulation import GRANT

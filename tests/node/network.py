@@ -28,7 +28,9 @@ from wire.advert import ModelOffer
 from wire.content import PeerId
 from wire.kinds import Role
 from wire.ledger import Genesis
+from wire.membership import Invite
 from wire.message import Message, Want
+from wire.signed import Signed
 from wire.signing import SigningKey
 
 D, I, V, S = Role.DATA, Role.INFER, Role.VERIFY, Role.STORE  # noqa: E741
@@ -103,6 +105,7 @@ class Network:
         background_checks: float = 0.0,
         genesis: Genesis | None = None,
         prices: TypedPrices | None = None,
+        invite: tuple[Signed[Invite], SigningKey] | None = None,
     ) -> AsyncIterator[Node]:
         if number is None:
             number = self.opened
@@ -121,6 +124,7 @@ class Network:
             background_checks=background_checks,
             leave_s=0.1,
             genesis=genesis,
+            invite=invite,
             prices=prices if prices and {I, V} & set(roles) else TypedPrices(),
         )
         async with AsyncExitStack() as own:

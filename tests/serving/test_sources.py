@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.ingest.local_files import FILE_BYTES_MAX
+from node.ingest.passages import cut
 from node.serving.data_role import CUTS_KEPT, LONG_CHARS, DataRole
 from node.serving.role import Done, LegInput
-from node.serving.sources import FolderSource, PydocSource, Sources, cut
+from node.serving.sources import FolderSource, PydocSource, Sources
 from store import open_memory_store
 from wire import limits
 from wire.content import ContentId

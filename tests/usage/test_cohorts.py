@@ -180,3 +180,12 @@ def test_the_page_says_the_numbers_and_nothing_that_was_typed_runs() -> None:
     assert f"{100 * report['curve']['discounted'][-1]:.1f} %" in page
     empty = page_of(report_of(genesis, UseHistory(7)))
     assert "Nobody has paid" in empty
+
+
+def test_transfers_of_dust_do_not_fill_the_memory_and_are_counted() -> None:
+    history = UseHistory(1, pairs_max=1000)
+    dust = [(key(f"payer {at % 7}"), key(f"dust {at}")) for at in range(5000)]
+    history.add(0, [line(key("payer 0"), key("payer 1"), 500)], dust)
+    assert (len(history.moved), history.unseen) == (1000, 4000)
+    assert len(history.accounts) < 1010
+    assert report_of(genesis_of(1), history)["transfers_unseen"] == 4000

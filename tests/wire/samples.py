@@ -54,6 +54,8 @@ from wire.fetch import (
     FetchedPage,
     HeaderField,
     Paging,
+    Preparation,
+    PreparationStep,
     SourceRecord,
 )
 from wire.generation import (
@@ -99,6 +101,19 @@ from wire.ledger_message import (
     Voted,
 )
 from wire.log import AskHeads, AskPlace, LogFork, LogHead, LogNews, LogPlace, LogPlaces
+from wire.membership import (
+    Admitted,
+    Admitter,
+    ClaimInvite,
+    ClaimNonce,
+    ClaimSigned,
+    ClaimStatement,
+    Invite,
+    Membership,
+    Renew,
+    Revoked,
+    RevokedNews,
+)
 from wire.message import (
     Accept,
     BlockReply,
@@ -125,6 +140,16 @@ from wire.message import (
     Welcome,
 )
 from wire.model import Manifest, ModelFile
+from wire.motion import (
+    Ballot,
+    FundGrant,
+    HouseCount,
+    Motion,
+    MotionRow,
+    MotionState,
+    Parameter,
+    ParameterChange,
+)
 from wire.order import (
     Bundle,
     Close,
@@ -174,6 +199,7 @@ from wire.usage import UseLine
 KEY = SigningKey(bytes(range(32)))
 OTHER_KEY = SigningKey(bytes(range(1, 33)))
 PEERS = tuple(sorted((KEY.peer, OTHER_KEY.peer)))
+ADMITTER = Admitter(peer=KEY.peer, addresses=("/ip4/45.1.0.10/tcp/4747",))
 MODEL = ContentId.of(b"model")
 BLOCK = ContentId.of(b"block")
 TREE = ContentId.of_tree(b"node")
@@ -274,6 +300,8 @@ SIGNATURES = Signatures(members=0b101, proofs=(bytes(64), bytes(range(64))))
 SLOT = SlotSpan(first_ms=1_700_000_000_000, last_ms=1_700_000_000_000, slots=1)
 COLUMN = Column(name="price", select="last.price")
 HEADER = HeaderField(name="accept", value="application/json")
+STEP = PreparationStep(name="stack", parameters={"columns": "open", "kind": "float32"})
+PREPARATION = Preparation(steps=(STEP,))
 EXTRACTION = Extraction(
     format="json",
     select="data",
@@ -282,6 +310,7 @@ EXTRACTION = Extraction(
     delimiter="",
     heading=True,
     paged=True,
+    prepare=(PREPARATION,),
 )
 PAGING = Paging(next="links.next", parameter="", start=1, step=1, pages_max=10)
 PAGE = FetchedPage(
@@ -291,6 +320,11 @@ STAKE_ROW = StakeRow(
     account=KEY.peer,
     parts=(StakePart(role=Role.VERIFY, amount=50_000_000),),
     leaving=(LeavingPart(role=Role.VERIFY, amount=20_000_000, until=21),),
+)
+CHANGE = ParameterChange(parameter=Parameter.GROWTH, value=80_000)
+FUND_GRANT = FundGrant(to=KEY.peer, step=100_000_000, steps=4, use=50_000_000)
+MOTION = Motion(
+    title="a grant", why="for a page", epochs=168, bond=1_000_000, change=None, grant=FUND_GRANT
 )
 SAMPLES: tuple[Record, ...] = (
     OFFER,
@@ -414,6 +448,8 @@ SAMPLES: tuple[Record, ...] = (
     ),
     PAGING,
     PAGE,
+    STEP,
+    PREPARATION,
     AttestedFetch(
         source=BLOCK,
         urls=("https://example.org/prices", "https://example.org/v2/prices"),
@@ -470,6 +506,8 @@ SAMPLES: tuple[Record, ...] = (
         wall_ms=1_700_000_000_000,
         wanted=64,
         advert=b"a",
+        membership=b"membership",
+        invite=b"invite",
     ),
     Welcome(
         version=1,
@@ -478,6 +516,8 @@ SAMPLES: tuple[Record, ...] = (
         same_key=b"advert",
         peers=1000,
         adverts=(b"a", b"b"),
+        membership=b"membership",
+        invite=b"invite",
     ),
     Ping(instance=INSTANCE),
     Pong(same_key=None),
@@ -525,6 +565,42 @@ SAMPLES: tuple[Record, ...] = (
     ),
     Reserve(lease_s=1800),
     Reserved(reservation=b"reservation"),
+    ADMITTER,
+    Invite(
+        id=bytes(range(16)),
+        name="home",
+        claim_key=OTHER_KEY.peer,
+        issued_at_s=1_700_000_000,
+        not_after_s=1_700_086_400,
+        uses_max=3,
+        roles=6,
+        label="bob",
+        admitters=(ADMITTER,),
+    ),
+    Membership(
+        network=KEY.peer,
+        peer=OTHER_KEY.peer,
+        roles=6,
+        label="bob",
+        issued_at_s=1_700_000_000,
+        not_after_s=1_702_592_000,
+        serial=1_700_000_000,
+        invite=bytes(range(16)),
+    ),
+    Revoked(version=1_700_000_001, invites=(bytes(range(16)),), peers=(OTHER_KEY.peer,)),
+    ClaimStatement(
+        network=KEY.peer,
+        invite=bytes(range(16)),
+        nonce=bytes(range(32)),
+        newcomer=OTHER_KEY.peer,
+        admitter=KEY.peer,
+    ),
+    ClaimInvite(invite=b"invite"),
+    ClaimNonce(nonce=bytes(range(32))),
+    ClaimSigned(statement=b"statement"),
+    Admitted(membership=b"membership", invite=b"invite"),
+    Renew(serial=1_700_000_000),
+    RevokedNews(version=1_700_000_001, revoked=b"revoked"),
     Open(wanted=48, speaks=5),
     Opened(places=40),
     ITEM,
@@ -601,6 +677,24 @@ SAMPLES: tuple[Record, ...] = (
         stakes=70_000_000,
         stake_table=DIGEST,
         usage=DIGEST,
+        bonds=2_000_000,
+    ),
+    CHANGE,
+    FUND_GRANT,
+    MOTION,
+    Ballot(motion=DIGEST, yes=True),
+    HouseCount(yes=3_000_000, no=1_000_000, total=9_000_000),
+    MotionRow(
+        author=KEY.peer,
+        motion=MOTION,
+        begun=7,
+        until=175,
+        state=MotionState.PASSED,
+        decided=9,
+        stake=HouseCount(yes=3_000_000, no=1_000_000, total=9_000_000),
+        using=None,
+        paid=2,
+        used=500_000,
     ),
     UseLine(payer=KEY.peer, payee=KEY.peer, paid=300_000, growth=15_000, tasks=12),
     AgreementVote(network=BLOCK, epoch=7, round=2, phase=AgreementPhase.PRECOMMIT, header=BLOCK),

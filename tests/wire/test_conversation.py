@@ -91,6 +91,12 @@ DIALOGUES = [
     "LogNews Refuse",
     "AskFeed FeedPage",
     "AskFeed Refuse",
+    "ClaimInvite ClaimNonce asker:ClaimSigned Admitted",
+    "ClaimInvite ClaimNonce asker:ClaimSigned Refuse",
+    "ClaimInvite Refuse",
+    "Renew Admitted",
+    "RevokedNews RevokedNews",
+    "RevokedNews Refuse",
 ]
 
 every_moment = pytest.mark.parametrize(
@@ -182,8 +188,13 @@ def test_every_message_has_its_place_and_every_state_is_left_but_the_last() -> N
 
 
 def test_only_the_asker_opens_and_but_for_the_end_of_a_swap_only_the_answerer_goes_on() -> None:
-    # In a dispute the asker asks one question after the other.
-    askers_turn = {CallState.IDLE, CallState.SWAPPING, CallState.COMMITTED}
+    # In a dispute the asker asks one question after the other; a newcomer signs what it was told.
+    askers_turn = {
+        CallState.IDLE,
+        CallState.SWAPPING,
+        CallState.COMMITTED,
+        CallState.CLAIM_ASKED,
+    }
     for state, speaker, _ in TRANSITIONS:
         if state in {
             *(CallState.STANDING, CallState.CHECKS_STANDING, CallState.STAGED),

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 from collections import Counter
 from random import Random
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tests.wire.samples import BLOCK, TREE
 from wire import limits, lottery
 from wire.content import ContentId, PeerId
-from wire.lottery import draw, rank, rows_due, rows_to_check
+from wire.lottery import draw, rank, rows_due, rows_to_check, weighted_draw
 
 PEERS = [PeerId(hashlib.sha256(bytes((at,))).digest()) for at in range(8)]
 DRAWS = 4000
@@ -156,3 +157,36 @@ def test_a_secret_of_another_task_is_no_attempt() -> None:
     signed = lottery.secret_hash_of(secret_of(9))
     assert lottery.attempt_of(secret_of(10), signed) is None
     assert lottery.attempt_of(signed, signed) is None
+
+
+def test_a_draw_by_weight_is_first_for_each_in_proportion_to_its_weight() -> None:
+    weights = {peer: number for number, peer in enumerate(PEERS, start=1)}
+    first: Counter[PeerId] = Counter()
+    second: Counter[PeerId] = Counter()
+    for at in range(DRAWS):
+        order = weighted_draw(secret_of(at), BLOCK, weights)
+        first[order[0]] += 1
+        if order[0] == PEERS[7]:
+            second[order[1]] += 1
+    total = sum(weights.values())
+    for counts, cells, among in ((first, PEERS, total), (second, PEERS[:7], total - 8)):
+        expected = {it: counts.total() * weights[it] / among for it in cells}
+        found = sum((counts[it] - expected[it]) ** 2 / expected[it] for it in cells)
+        assert found < CHI_SQUARE_7
+
+
+def test_who_has_no_weight_comes_last_and_without_weights_it_is_the_draw_by_key() -> None:
+    for at in range(50):
+        secret = secret_of(at)
+        assert weighted_draw(secret, BLOCK, dict.fromkeys(PEERS, 0)) == draw(secret, BLOCK, PEERS)
+        weights = {peer: (number < 3) * 2**62 for number, peer in enumerate(PEERS)}
+        order = weighted_draw(secret, BLOCK, weights)
+        assert set(order[:3]) == set(PEERS[:3])
+        assert order[3:] == draw(secret, BLOCK, PEERS[3:])
+
+
+def test_logarithms_in_whole_numbers_are_right_to_a_billionth() -> None:
+    random = Random(5)
+    numbers = [1, 2, 3, 2**32, 2**63, 2**64 - 1, 2**64]
+    for number in [*numbers, *(random.randrange(1, 2**64 + 1) for _ in range(200))]:
+        assert abs(lottery._bits_below(number) / 2**32 - (64 - math.log2(number))) < 1e-9

@@ -13,13 +13,23 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
 
-from tests.wire.samples import BLOCK, BY_NAME, KEY, SAMPLES, altered, every_record_type, name_of
+from tests.wire.samples import (
+    BLOCK,
+    BY_NAME,
+    CHANGE,
+    KEY,
+    SAMPLES,
+    altered,
+    every_record_type,
+    name_of,
+)
 from wire import limits
 from wire.amount import AMOUNT_MAX
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize, WireError
 from wire.kinds import Level, Role
 from wire.ledger import ACTIONS, Grant, Member, Redemption
+from wire.motion import BOUNDS, FundGrant, Parameter
 from wire.schema import Between, Omitted, Parameters, Record
 from wire.stake import LeavingPart, StakePart
 from wire.tariff import ModelPrice
@@ -50,8 +60,11 @@ TIED_TO_OTHERS = {
         "StakeRow.leaving",
     ),
     *("AccountState.stake", "AccountState.leaving"),
+    *("Answer.weights", "Answer.weights[]", "Commitments.items", "TellVerdicts.items"),
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
     *("CheckpointHeader.usage", "UseLine.growth", "UseLine.paid"),
+    *("ParameterChange.value", "FundGrant.use"),
+    *("AccountOrder.propose", "AccountOrder.ballot"),
     *("Genesis.fund", "Genesis.grants", "Genesis.members"),
     *("Signatures.members", "Signatures.proofs"),
     *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
@@ -211,6 +224,8 @@ def test_an_optional_field_may_be_absent_but_not_left_out(field: Field) -> None:
         record = altered("CheckOutcome", verdict=None, refusal=BY_NAME["OrderRefusal"])
     elif field.record == "CheckpointHeader":
         record = altered("CheckpointHeader", previous=None, epoch=0)
+    elif field.record == "Motion" and field.name == "grant":
+        record = altered("Motion", grant=None, change=CHANGE)
     elif field.record == "Proposal":
         record = altered("Proposal", valid_round=None, prevotes=None)
     else:
@@ -379,10 +394,9 @@ def test_other_parameters_are_never_born(parameters: Any) -> None:
 
 # Bounded as a whole, for their fields at their bounds together would be more than they are for.
 BOUNDED_AS_A_WHOLE = {
-    "Evidence",
     *("Advert", "Manifest", "Stage", "Task", "Texts", "Vectors"),
     *("Generation", "Tensor", "Tensors", "Bundle", "Outcomes", "Checks", "Verdicts", "StageRows"),
-    *("Certificates", "RowBundle", "Evidence"),
+    *("Certificates", "RowBundle", "Evidence", "Commitments", "TellVerdicts"),
 }
 
 
@@ -436,6 +450,12 @@ def largest_of_the_ledger(kind: str) -> dict[str, Any]:
                 for at in reversed(range(limits.LEAVING_PARTS_MAX))
             )
             return {"stake" if kind == "AccountState" else "parts": parts, "leaving": leaving}
+        case "ParameterChange":
+            return {"value": BOUNDS[Parameter.GROWTH][1], "parameter": Parameter.GROWTH}
+        case "Motion" | "MotionRow":
+            grant = largest(FundGrant)
+            motion = {"change": None, "grant": grant}
+            return motion if kind == "Motion" else {}
         case "Proposal":
             return {"valid_round": 2**32 - 1}
         case "Tariff":

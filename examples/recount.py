@@ -1,0 +1,250 @@
+"""Recounts every motion of a network from its exported ledger, without any code of the network.
+
+    python examples/recount.py all.ledger
+
+It checks each signature that a count rests on, and prints what was decided, as JSON. It stops at
+the first epoch that does not hold. It needs msgpack and cryptography, and no network.
+"""
+
+import hashlib
+import json
+import struct
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import msgpack
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+WEEK_S, WEEKS, FOUNDING = 7 * 24 * 3600, 4, 1000 * 10**6
+# Of pairs that only moved credits so many are kept in a week.
+PLAIN_MAX = 100_000
+STATES = ("open", "passed", "rejected", "lapsed", "unfunded")
+
+
+class Wrong(Exception):
+    """Something in the file does not hold."""
+
+
+def sha(*parts):
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def id_of(data):
+    """The content id: CIDv1, raw, sha2-256."""
+    return bytes.fromhex("01551220") + sha(data)
+
+
+def read(data):
+    try:
+        value = msgpack.unpackb(data, strict_map_key=True)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise Wrong(f"no msgpack: {error}") from None
+    if msgpack.packb(value) != data:
+        raise Wrong("a second encoding of the same value")
+    return value
+
+
+def check(key, domain, body, proof, what):
+    """One signature: over the words themselves, or over the root of many (a Merkle path)."""
+    words = b"baton/1/" + domain.encode() + b"\0" + body
+    if len(proof) > 64:
+        index, size = struct.unpack_from(">II", proof, 64)
+        node, path = sha(b"\0", words), [proof[at : at + 32] for at in range(72, len(proof), 32)]
+        width, number = size, index
+        while width > 1:
+            if number % 2:
+                node = sha(b"\1", path.pop(0), node)
+            elif number + 1 < width:
+                node = sha(b"\1", node, path.pop(0))
+            width, number = (width + 1) // 2, number // 2
+        words = b"baton/1/batch\0" + struct.pack(">I", size) + node
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(proof[:64], words)
+    except (InvalidSignature, ValueError):
+        raise Wrong(f"{what}: a signature does not hold") from None
+
+
+def check_quorum(members, domain, body, signatures, what):
+    signers = [it for at, it in enumerate(members) if signatures["members"] >> at & 1]
+    weight, whole = sum(it["weight"] for it in signers), sum(it["weight"] for it in members)
+    if weight * 3 <= whole * 2 or len(signers) != len(signatures["proofs"]):
+        raise Wrong(f"{what}: not signed by more than two thirds")
+    for member, proof in zip(signers, signatures["proofs"], strict=True):
+        check(member["key"], domain, body, proof, what)
+
+
+def parts_of(file):
+    if file.readline() != b"baton ledger 1\n":
+        raise Wrong("not a ledger")
+    while head := file.read(4):
+        part = file.read(int.from_bytes(head, "big"))
+        if len(head) < 4 or len(part) != int.from_bytes(head, "big"):
+            raise Wrong("the file is cut")
+        yield part
+
+
+def owners(edges):
+    """Accounts that reach each other along transfers are one owner's (Kosaraju's way)."""
+    ahead, back = defaultdict(set), defaultdict(set)
+    for source, target in edges:
+        ahead[source].add(target)
+        back[target].add(source)
+    done, order = set(), []
+    for root in [*ahead, *back]:
+        stack = [(root, False)]
+        while stack:
+            node, left = stack.pop()
+            if left:
+                order.append(node)
+            elif node not in done:
+                done.add(node)
+                stack += [(node, True), *((it, False) for it in ahead[node])]
+    owner = {}
+    for root in reversed(order):
+        stack = [root]
+        while stack:
+            node = stack.pop()
+            if node not in owner:
+                owner[node] = root
+                stack += back[node]
+    return owner
+
+
+class Recount:
+    """What the orders so far come to, as far as motions need it."""
+
+    def __init__(self, genesis):
+        self.genesis = genesis
+        self.week_epochs = max(1, WEEK_S // genesis["epoch_s"])
+        self.motions, self.ballots = {}, defaultdict(dict)
+        self.channels, self.stakes = {}, defaultdict(Counter)
+        # Of each week: what was paid for tasks, and 0 for pairs that only moved credits.
+        self.paid, self.pays = defaultdict(Counter), set()
+
+    def order(self, epoch, owner, record, digest):
+        week = epoch // self.week_epochs
+        for motion in record.get("propose", ()):
+            name = sha(b"baton/1/motion\0", digest)
+            until = epoch + motion["epochs"]
+            self.motions[name] = {"title": motion["title"], "until": until, "state": 0}
+        for ballot in record.get("ballot", ()):
+            self.ballots[ballot["motion"]][owner] = ballot["yes"]
+        for part in record.get("stake", ()):
+            self.stakes[owner][part["role"]] += part["amount"]
+        for part in record.get("unbond", ()):
+            there = self.stakes[owner]
+            there[part["role"]] -= min(part["amount"], there[part["role"]])
+        for payment in record.get("pay", ()):
+            self.pays.add((owner, payment["to"]))
+        for part in record.get("redeem", ()):
+            if part["voucher"] is None:
+                continue
+            _, body, payer, _ = read(part["voucher"])
+            total, name = read(body)["total"], part["channel"]
+            self.paid[week][payer, owner] += total - self.channels.get(name, 0)
+            self.channels[name] = total
+
+    def houses(self, epoch):
+        week = epoch // self.week_epochs
+        recent = [it for it in self.paid if it > week - WEEKS]
+        owner = owners({edge for it in recent for edge in self.paid[it]})
+        using = Counter()
+        for at in recent:
+            for (payer, payee), paid in self.paid[at].items():
+                if paid and owner[payer] != owner[payee]:
+                    using[payer] += paid
+        stake = Counter({it["key"]: it["weight"] * FOUNDING for it in self.genesis["members"]})
+        for account, parts in self.stakes.items():
+            stake[account] += sum(parts.values())
+        return stake, using
+
+    def end(self, epoch):
+        there = self.paid[epoch // self.week_epochs]
+        room = PLAIN_MAX - sum(not paid for paid in there.values())
+        for pair in sorted(self.pays - there.keys())[: max(0, room)]:
+            there[pair] += 0
+        self.pays = set()
+        if all(it["state"] for it in self.motions.values()):
+            return
+        stake, using = self.houses(epoch)
+        for name, motion in sorted(self.motions.items()):
+            if motion["state"]:
+                continue
+            counts = []
+            for weights in (stake, using):
+                yes = sum(weights[it] for it, for_it in self.ballots[name].items() if for_it)
+                no = sum(weights[it] for it, for_it in self.ballots[name].items() if not for_it)
+                counts.append((yes, no, sum(weights.values())))
+            if all(yes * 2 > total for yes, _, total in counts):
+                motion["state"] = 1
+            elif epoch >= motion["until"]:
+                turnout = all(total and (yes + no) * 5 >= total for yes, no, total in counts)
+                passed = all(yes > no for yes, no, _ in counts)
+                motion["state"] = (1 if passed else 2) if turnout else 3
+            motion["stake"], motion["use"] = counts
+
+
+def _epoch(found, network, members, previous, epoch, raw, parts):
+    """Check one epoch and count it; its header."""
+    checkpoint = read(raw)
+    header = read(checkpoint["header"])
+    named = header["network"], header["epoch"], header["previous"]
+    if named != (network, epoch, previous):
+        raise Wrong("a checkpoint of another network, or out of order")
+    vote = {"epoch": epoch, "header": id_of(checkpoint["header"]), "network": network, "phase": 1}
+    vote["round"] = checkpoint["round"]
+    body = msgpack.packb(dict(sorted(vote.items())))
+    check_quorum(members, "agreement_vote", body, checkpoint["signatures"], "the checkpoint")
+    orders = []
+    for number in range(header["count"]):
+        what, certificate = f"order {number}", read(next(parts, b"\xc0"))
+        kind, body, owner, proof = read(certificate["order"])
+        if kind != 60 or certificate.keys() != {"order", "votes"}:
+            raise Wrong(f"{what}: no order of an account")
+        check(owner, "account_order", body, proof, what)
+        record, digest = read(body), sha(owner, body)
+        vote = {"account": owner, "epoch": epoch, "network": network, "order": digest}
+        vote["sequence"] = record["sequence"]
+        body = msgpack.packb(dict(sorted(vote.items())))
+        check_quorum(members, "vote", body, certificate["votes"], what)
+        orders.append((record["sequence"], owner, record, digest))
+    listed = [sorted(it[3] for it in orders if it[3][0] >> 4 == at) for at in range(16)]
+    if header["buckets"] != b"".join(sha(*it) for it in listed):
+        raise Wrong("its orders are not those of its checkpoint")
+    # A voucher's total is cumulative, so a payee's orders come in their own order.
+    for _, owner, record, digest in sorted(orders, key=lambda it: it[:2]):
+        found.order(epoch, owner, record, digest)
+    found.end(epoch)
+    return header
+
+
+def recount(file):
+    """Every motion by its id: title, until, state (1: passed), and (yes, no, total) by house."""
+    parts = parts_of(file)
+    raw = next(parts)
+    genesis = read(raw)
+    network, members, previous = id_of(raw), genesis["members"], None
+    found, epoch = Recount(genesis), 0
+    for raw in parts:
+        try:
+            header = _epoch(found, network, members, previous, epoch, raw, parts)
+        except (Wrong, KeyError, TypeError, IndexError, struct.error) as error:
+            raise Wrong(f"epoch {epoch}: {error}") from None
+        members, epoch, previous = header["members"], epoch + 1, id_of(read(raw)["header"])
+    return found.motions
+
+
+def main():
+    with Path(sys.argv[1]).open("rb") as file:
+        try:
+            motions = recount(file)
+        except (Wrong, StopIteration) as error:
+            sys.exit(f"this ledger does not hold: {error}")
+    shown = {name.hex(): it | {"state": STATES[it["state"]]} for name, it in motions.items()}
+    print(json.dumps(shown, indent=1))
+
+
+if __name__ == "__main__":
+    main()

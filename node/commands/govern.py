@@ -1,0 +1,291 @@
+"""What `govern` and `fund` do: motions out of a ledger that is checked, and orders about them."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node.commands.ask import SOCKET
+from node.commands.motion_file import read_motion
+from node.commands.output import console, safe, show_aside, show_json, show_table
+from node.ledger.books import Draft
+from node.ledger.chain_file import Replayed, read_parts, replay
+from node.ledger.epoch_outcome import EpochOutcome
+from node.ledger.governing import houses_of
+from node.ledger.motion_shelf import ballots_on, motions_in, parameter
+from node.ledger.replica import Replica
+from node.local.control import call, unheard
+from wire.amount import show_credits
+from wire.content import PeerId
+from wire.errors import InputError, WireError
+from wire.motion import BOUNDS, HouseCount, MotionRow, MotionState, Parameter
+
+EXPORT_DEADLINE_S = 24 * 3600.0
+ORDER_DEADLINE_S = 90.0
+ID_CHARS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a ledger says of motions: those that are open are counted as they stand now."""
+
+    replayed: Replayed
+    motions: dict[bytes, MotionRow]
+    ballots: dict[bytes, dict[bytes, bool]]
+    # What the fund got of what was redeemed.
+    growth: int
+
+
+async def read_decided(state: Path, offline: Path | None) -> Decided:
+    """From a file, or of the running peer's network; InputError if the ledger does not hold."""
+    with tempfile.TemporaryDirectory(prefix="baton-govern-") as folder:
+        file = offline
+        if file is None:
+            file = Path(folder) / "all.ledger"
+            arguments = {"path": str(file)}
+            await call(
+                state / SOCKET, "ledger_export", arguments, unheard, deadline_s=EXPORT_DEADLINE_S
+            )
+        return await trio.to_thread.run_sync(decided_in, file)
+
+
+def decided_in(file: Path) -> Decided:
+    """Every motion in a ledger's file, of which all is checked; InputError if it does not hold."""
+    growth = [0]
+    ballots: dict[bytes, dict[bytes, bool]] = {}
+
+    def watch(replica: Replica, outcome: EpochOutcome) -> None:
+        growth[0] += sum(it.growth for it in outcome.lines)
+        orders = [replica.orders[it] for it in outcome.orders]
+        for order in sorted(orders, key=lambda it: it.record.sequence):
+            for ballot in order.record.ballot:
+                ballots.setdefault(ballot.motion, {})[order.signer] = ballot.yes
+
+    try:
+        with file.open("rb") as source:
+            found = replay(read_parts(source), watch)
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be read: {error.strerror}", todo="check the name"
+        ) from error
+    except WireError as error:
+        raise InputError(
+            f"this ledger does not hold: {error.message}",
+            todo="export it again: python -m node ledger export FILE",
+        ) from error
+    rows = found.books.motions.rows
+    motions = motions_in(rows)
+    if any(it.state is MotionState.OPEN for it in motions.values()):
+        houses = houses_of(Draft(found.books, found.epochs), found.genesis)
+        for name, row in motions.items():
+            if row.state is MotionState.OPEN:
+                motions[name] = houses.counted(row, ballots_on(rows, name))
+    return Decided(found, motions, ballots, growth[0])
+
+
+async def list_motions(state: Path, offline: Path | None, *, as_json: bool) -> None:
+    """All motions, the latest first."""
+    found = await read_decided(state, offline)
+    rows = sorted(found.motions.items(), key=lambda it: -it[1].begun)
+    if as_json:
+        show_json({"motions": [motion_map(name, row) for name, row in rows]})
+        return
+    table = [
+        (
+            name.hex()[:12],
+            safe(row.motion.title),
+            row.state.name.lower(),
+            _share(row.stake),
+            _share(row.using),
+            row.until if row.decided is None else row.decided,
+        )
+        for name, row in rows
+    ]
+    columns = ("motion", "title", "state", "stake for it", "use for it", "until epoch")
+    show_table(f"{len(table)} motions, epoch {found.replayed.epochs}", columns, table)
+
+
+async def show_motion(state: Path, typed: str, offline: Path | None, *, as_json: bool) -> None:
+    """One motion: what it would do, and how it stands."""
+    found = await read_decided(state, offline)
+    name = _find(found, typed)
+    row = found.motions[name]
+    if as_json:
+        show_json(motion_map(name, row))
+        return
+    console.print(f"[bold]{safe(row.motion.title)}[/bold]\n{name.hex()}")
+    console.print(f"  {safe(row.motion.why)}")
+    console.print(f"  {_what(row)}")
+    console.print(
+        f"  {row.state.name.lower()}; made in epoch {row.begun} by {row.author}, decided by the end"
+        f" of epoch {row.until if row.decided is None else row.decided}"
+    )
+    _show_counts(row)
+
+
+async def tally(state: Path, typed: str, offline: Path | None, *, as_json: bool) -> None:
+    """Who voted, and what it comes to."""
+    found = await read_decided(state, offline)
+    name = _find(found, typed)
+    row, ballots = found.motions[name], found.ballots.get(name, {})
+    if as_json:
+        votes = {_key(account): yes for account, yes in sorted(ballots.items())}
+        show_json(motion_map(name, row) | {"ballots": votes})
+        return
+    rows = [(_key(account), "yes" if yes else "no") for account, yes in sorted(ballots.items())]
+    show_table(f"{len(rows)} ballots on {safe(row.motion.title)}", ("account", "vote"), rows)
+    _show_counts(row)
+    console.print(f"  {row.state.name.lower()}")
+
+
+async def propose(state: Path, file: Path, *, grant: bool, as_json: bool) -> None:
+    """Make the motion in a file; with `grant` it has to be one."""
+    motion = read_motion(file)
+    if grant and motion.grant is None:
+        raise InputError(
+            f"{file} asks the fund for nothing", todo="write a [grant], or: govern propose FILE"
+        )
+    if not as_json:
+        show_aside(f"a bond of {show_credits(motion.bond)} credits is put up until it is decided")
+    arguments = {"motion": motion.to_bytes()}
+    found = await call(state / SOCKET, "propose", arguments, unheard, deadline_s=ORDER_DEADLINE_S)
+    if as_json:
+        show_json(found)
+        return
+    console.print(f"the motion is\n{found['motion']}")
+    console.print("it can be voted on once this epoch has ended")
+
+
+async def vote(state: Path, typed: str, *, yes: bool, as_json: bool) -> None:
+    """Vote on a motion."""
+    name = await _whole(state, typed)
+    arguments = {"motion": name, "yes": yes}
+    found = await call(state / SOCKET, "vote", arguments, unheard, deadline_s=ORDER_DEADLINE_S)
+    if as_json:
+        show_json(found)
+    else:
+        console.print(f"[green]settled[/green]: {'yes' if yes else 'no'} to {found['motion']}")
+
+
+async def show_fund(state: Path, offline: Path | None, *, as_json: bool) -> None:
+    """What is in the fund, what came in, what went out, and the rules."""
+    found = await read_decided(state, offline)
+    books, genesis = found.replayed.books, found.replayed.genesis
+    lapsed = [it for it in found.motions.values() if it.state is MotionState.LAPSED]
+    grants = [
+        {"motion": name.hex(), "to": str(grant.to), "paid": row.paid * grant.step}
+        for name, row in found.motions.items()
+        if (grant := row.motion.grant) is not None and row.paid
+    ]
+    rules = {it.name.lower(): parameter(books.motions.rows, it) for it in Parameter}
+    bounds = {it.name.lower(): list(BOUNDS[it]) for it in Parameter}
+    document = {
+        "network": str(genesis.id),
+        "fund": books.fund,
+        "at_first": genesis.fund,
+        "growth": found.growth,
+        "lapsed_bonds": sum(it.motion.bond for it in lapsed),
+        "granted": sum(int(str(it["paid"])) for it in grants),
+        "grants": grants,
+        "rules": rules,
+        "bounds": bounds,
+    }
+    if as_json:
+        show_json(document)
+        return
+    console.print(f"the fund of {safe(genesis.name)}: [bold]{show_credits(books.fund)}[/bold]")
+    console.print(f"  {show_credits(genesis.fund)} at the beginning")
+    console.print(f"  + {show_credits(found.growth)} of what was redeemed")
+    console.print(f"  + {show_credits(int(str(document['lapsed_bonds'])))} of lapsed motions")
+    console.print(f"  - {show_credits(int(str(document['granted'])))} granted")
+    for name, value in rules.items():
+        low, high = bounds[name]
+        console.print(f"  {name} {value}, {low} to {high}")
+
+
+def motion_map(name: bytes, row: MotionRow) -> dict[str, Any]:
+    """A motion for programs."""
+    change, grant = row.motion.change, row.motion.grant
+    return {
+        "motion": name.hex(),
+        "title": row.motion.title,
+        "why": row.motion.why,
+        "author": str(row.author),
+        "bond": row.motion.bond,
+        "state": row.state.name.lower(),
+        "begun": row.begun,
+        "until": row.until,
+        "decided": row.decided,
+        "stake": _count_map(row.stake),
+        "use": _count_map(row.using),
+        "parameter": None
+        if change is None
+        else {"name": change.parameter.name.lower(), "value": change.value},
+        "grant": None
+        if grant is None
+        else {
+            "to": str(grant.to),
+            "step": grant.step,
+            "steps": grant.steps,
+            "use": grant.use,
+            "paid": row.paid,
+        },
+    }
+
+
+def _count_map(count: HouseCount | None) -> list[int] | None:
+    return None if count is None else [count.yes, count.no, count.total]
+
+
+def _share(count: HouseCount | None) -> str:
+    if count is None or not count.total:
+        return "-"
+    return f"{100 * count.yes / count.total:.0f} %"
+
+
+def _what(row: MotionRow) -> str:
+    change, grant = row.motion.change, row.motion.grant
+    if change is not None:
+        return f"{change.parameter.name.lower()} becomes {change.value}"
+    assert grant is not None
+    steps = (
+        ""
+        if grant.steps == 1
+        else (
+            f", {grant.steps} times, each further one after {show_credits(grant.use)} of use"
+            f" ({row.paid} paid)"
+        )
+    )
+    return f"{show_credits(grant.step)} credits to {grant.to}{steps}"
+
+
+def _show_counts(row: MotionRow) -> None:
+    for house, count in (("stake", row.stake), ("use", row.using)):
+        if count is not None:
+            console.print(
+                f"  {house}: {show_credits(count.yes)} for it, {show_credits(count.no)} against,"
+                f" of {show_credits(count.total)}"
+            )
+
+
+def _key(account: bytes) -> str:
+    return str(PeerId(account))
+
+
+def _find(found: Decided, typed: str) -> bytes:
+    names = [it for it in found.motions if it.hex().startswith(typed.lower())]
+    if len(names) != 1 or len(typed) < 4:
+        raise InputError(
+            f"{typed[:70]!r} names {len(names) or 'no'} motion" + "s" * (len(names) > 1),
+            todo="see python -m node govern list",
+        )
+    return names[0]
+
+
+async def _whole(state: Path, typed: str) -> bytes:
+    """The id of a motion: all of it as typed, or looked up by its beginning."""
+    if len(typed) == ID_CHARS and set(typed.lower()) <= set("0123456789abcdef"):
+        return bytes.fromhex(typed)
+    return _find(await read_decided(state, None), typed)

@@ -1,0 +1,50 @@
+"""Who misbehaves and was found out: the peers of each fault that an asker has banned, over time.
+
+Standing is each asker's own, and a ban wears off; so whoever was once banned by anybody counts.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from node.devnet.faults import Fault, FaultScope
+from node.devnet.peer import DevPeer
+from wire.content import PeerId
+from wire.kinds import Role
+
+# What checks are there to find, and the role that it can be done in.
+FOUND_BY_CHECKS = {
+    "liar": Role.INFER,
+    "lazy_verifier": Role.VERIFY,
+    "copying_verifier": Role.VERIFY,
+}
+
+
+@dataclass(slots=True)
+class Caught:
+    """What the askers of a run have found out so far."""
+
+    banned: set[PeerId] = field(default_factory=set)
+
+    def look(self, askers: Iterable[DevPeer]) -> None:
+        """Take in whom these askers have banned."""
+        for asker in askers:
+            if asker.node is not None:
+                now_at_s = trio.current_time()
+                self.banned |= asker.node.peers.scores.banned(now_at_s)
+
+    def ratios(self, faults: Sequence[Fault], peers: Sequence[DevPeer]) -> dict[str, float]:
+        """The share of those that misbehave so, and play the role for it, that were banned."""
+        found = {}
+        for name, role in FOUND_BY_CHECKS.items():
+            bad = {number for it in faults if it.name == name for number in it.peers}
+            keys = [it.key.peer for it in peers if it.number in bad and role in it.plan.roles]
+            if keys:
+                found[name] = round(sum(it in self.banned for it in keys) / len(keys), 4)
+        return found
+
+    def honest(self, faults: Sequence[Fault], peers: Sequence[DevPeer]) -> int:
+        """How many peers were banned that no fault made misbehave."""
+        bad = {number for it in faults if it.scope is FaultScope.ADVERSARY for number in it.peers}
+        return sum(it.key.peer in self.banned for it in peers if it.number not in bad)

@@ -1,0 +1,51 @@
+"""`govern` in the running peer: a motion made, and a ballot cast, as orders of its account."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from node.ledger.peer_ledger import PeerLedger
+from node.local.control import Command, Emit
+from node.peer import Node
+from wire.errors import InputError, WireError
+from wire.ledger import order_digest
+from wire.motion import Ballot, Motion, motion_id
+
+
+@dataclass(slots=True)
+class GovernCommands:
+    """The commands, by name, for one running peer."""
+
+    node: Node
+
+    def commands(self) -> dict[str, Command]:
+        """What the control socket serves, by name."""
+        return {"propose": self.propose, "vote": self.vote}
+
+    @property
+    def _ledger(self) -> PeerLedger:
+        if self.node.ledger is None:
+            raise InputError(
+                "this network has no ledger: nothing is decided by votes in it",
+                todo="begin one with: python -m node network new NAME",
+            )
+        return self.node.ledger
+
+    async def propose(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Make the motion of which `motion` are the bytes, and wait until that is settled."""
+        raw = arguments.get("motion")
+        try:
+            motion = Motion.from_bytes(raw if isinstance(raw, bytes) else b"")
+        except WireError as error:
+            raise InputError(f"this is no motion: {error.message}") from error
+        ordered = await self._ledger.wallet.order(emit, propose=(motion,))
+        name = motion_id(order_digest(ordered.order))
+        return ordered.to_map() | {"motion": name.hex()}
+
+    async def vote(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Vote on the motion `motion`, `yes` or not, and wait until that is settled."""
+        name, yes = arguments.get("motion"), arguments.get("yes")
+        if not isinstance(name, bytes) or len(name) != 32 or not isinstance(yes, bool):
+            raise InputError("a ballot names a motion, and is for or against it")
+        ordered = await self._ledger.wallet.order(emit, ballot=(Ballot(motion=name, yes=yes),))
+        return ordered.to_map() | {"motion": name.hex(), "yes": yes}

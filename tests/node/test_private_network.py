@@ -1,0 +1,168 @@
+"""A private network of whole peers: its owner invites, tasks are answered, a member is removed."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trio.testing import MockClock
+
+from node.commands.members import begin_private, read_invite
+from node.config import NodeConfig
+from node.local.commands import LocalCommands
+from node.local.control import unheard
+from node.peer import Node
+from node.private_network import belonging
+from p2p.member_rows import OwnMembership, keep_own, own_membership
+from store import open_memory_store, open_store
+from tests.node.asking import asked, request
+from tests.node.network import I, Network, V, open_network
+from tests.p2p.transports import until
+from tests.wire.samples import BY_NAME, KEY, OTHER_KEY
+from wire.errors import BatonError, InputError
+from wire.invite_token import read_token, write_token
+from wire.membership import Invite
+from wire.signed import sign
+
+INVITE = BY_NAME["Invite"]
+assert isinstance(INVITE, Invite)
+LINE = write_token(sign(INVITE, KEY), OTHER_KEY.seed)
+
+
+async def typed(node: Node, command: str, **arguments: Any) -> dict[str, Any]:
+    return await LocalCommands(node).commands()[command](arguments, unheard)
+
+
+@asynccontextmanager
+async def owned(folder: Path) -> AsyncIterator[tuple[Network, Node]]:
+    """A network whose first peer is the owner of a private one."""
+    async with open_network(folder) as network, open_memory_store(quota_bytes=1 << 26) as store:
+        await keep_own(store, OwnMembership(network.key(0).peer, "home"))
+        yield network, await network.add(I, V, store=store)
+
+
+async def invited(network: Network, owner: Node, *roles: Any, **terms: Any) -> Node:
+    made = await typed(owner, "invite", **terms)
+    return await network.add(*roles, invite=read_token(made["line"]))
+
+
+async def test_members_answer_each_others_tasks_until_one_is_removed(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with owned(tmp_path) as (network, owner):
+        bob = await invited(network, owner, I, V, label="bob")
+        ann = await invited(network, owner, V, label="ann")
+        answered, _ = await asked(ann, request(verifiers=2, needed=1))
+        assert answered.output
+        told = await typed(owner, "members")
+        assert {it["label"] for it in told["members"]} == {"", "ann", "bob"}
+        assert all(it["connected"] or it["me"] for it in told["members"])
+        listed = (await typed(owner, "invite_list"))["invites"]
+        assert {it["state"] for it in listed} == {"used"}
+        assert all("baton1" not in str(it) for it in listed)
+        await typed(owner, "members_remove", peer=str(bob.peers.me))
+        await until(lambda: bob.peers.me not in ann.peers.connected(), 30)
+        status = await typed(owner, "status")
+        assert status["membership"]["owner"] is True
+        await until(lambda: not bob.peers.members.as_map()["member"], 120)  # type: ignore[union-attr]
+        for command in ("invite", "members_remove"):
+            with pytest.raises(InputError, match="only the owner"):
+                await typed(ann, command, peer=str(bob.peers.me))
+
+
+async def test_an_invite_is_given_on_terms_that_make_sense_or_not_at_all(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with owned(tmp_path) as (_, owner):
+        made = await typed(owner, "invite", uses=3, for_s=3600, roles=6, label="lab")
+        assert made["roles"] == ["infer", "verify"]
+        assert made["line"].startswith("baton1")
+        for wrong in (
+            {"uses": 0},
+            {"uses": 10_000},
+            {"uses": "many"},
+            {"for_s": 1},
+            {"for_s": 10**12},
+            {"label": "x" * 40},
+            {"label": "a\nb"},
+            {"admitters": ["nobody"]},
+            {"admitters": [str(KEY.peer)]},
+            {"admitters": [str(owner.peers.me)] * 9, "uses": -1},
+        ):
+            with pytest.raises(InputError):
+                await typed(owner, "invite", **wrong)
+        for wrong_id in ("", "zz", made["id"] + "0"):
+            with pytest.raises(InputError):
+                await typed(owner, "invite_revoke", id=wrong_id)
+        await typed(owner, "invite_revoke", id=made["id"][:6])
+        assert (await typed(owner, "invite_list"))["invites"][0]["state"] == "revoked"
+
+
+async def test_a_peer_of_an_open_network_is_told_how_a_private_one_begins(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        peer = await network.add(V)
+        with pytest.raises(InputError, match="--private"):
+            await typed(peer, "invite")
+
+
+async def test_a_folder_belongs_to_one_private_network_for_good(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    await begin_private("home", state, bytes, as_json=True)
+    for name in ("home", "other"):
+        with pytest.raises(InputError, match="belongs to the private network 'home'"):
+            await begin_private(name, state, bytes, as_json=True)
+    for name in ("", "x" * 40, "a\nb"):
+        with pytest.raises(InputError, match="one line"):
+            await begin_private(name, tmp_path / "new", bytes, as_json=True)
+    async with open_store(state, quota_bytes=1 << 26) as store:
+        assert own_membership(store) is not None
+        given = (read_token(LINE)[0], OTHER_KEY)
+        with pytest.raises(InputError, match="give another folder"):
+            belonging(NodeConfig(state=state, invite=given), KEY, store)
+
+
+async def test_a_peer_that_was_to_be_private_never_starts_an_open_network(tmp_path: Path) -> None:
+    async with open_memory_store(quota_bytes=1 << 26) as store:
+        config = NodeConfig(state=tmp_path, private=True)
+        with pytest.raises(InputError, match="no member of a private network yet"):
+            belonging(config, KEY, store)
+        config = NodeConfig(state=tmp_path, invite=read_token(LINE))
+        found, private = belonging(config, OTHER_KEY, store)
+        assert private is not None
+        assert found.peers.network == str(KEY.peer)
+        assert found.peers.bootstraps == (f"/ip4/45.1.0.10/tcp/4747/p2p/{KEY.peer}",)
+
+
+def test_an_invite_comes_from_a_line_a_file_or_a_credential_and_is_never_repeated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "invite"
+    file.write_text(LINE + "\n")
+    file.chmod(0o644)
+    for typed_lines, named, credential in (
+        ((LINE,), None, None),
+        ((), file, None),
+        ((), None, file),
+        ((), file, tmp_path / "none"),
+    ):
+        given, spoken = read_invite(typed_lines, named, credential)
+        assert spoken
+        assert given is not None
+        assert given[0].record == INVITE
+    said = capsys.readouterr().err
+    assert "lists this machine's processes" in said
+    assert "chmod 600" in said
+    assert LINE not in said
+    assert read_invite((), None, None) == (None, False)
+    assert read_invite((), tmp_path / "gone", None) == (None, True)
+    for content in (b"", b"\xff" * 9, b"baton1" + b"a" * 100_000):
+        file.write_bytes(content)
+        with pytest.raises(BatonError):
+            read_invite((), file, None)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_invite((), tmp_path, None)
+    with pytest.raises(InputError, match="one invite"):
+        read_invite((LINE, LINE), None, None)

@@ -1,0 +1,90 @@
+"""An invite is one line; a line that was altered anywhere is none, and says so in words."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.wire.samples import BY_NAME, KEY, OTHER_KEY
+from wire import limits
+from wire.content import PeerId
+from wire.errors import InputError, Oversize
+from wire.invite_token import PREFIX, TOKEN_CHARACTERS_MAX, read_token, write_token
+from wire.membership import Admitter, Invite, Revoked
+from wire.signed import sign
+
+INVITE = BY_NAME["Invite"]
+assert isinstance(INVITE, Invite)
+LINE = write_token(sign(INVITE, KEY), OTHER_KEY.seed)
+
+
+def test_a_line_is_read_as_it_was_written_also_with_line_ends_around_and_in_it() -> None:
+    for text in (LINE, f"\n {LINE}\n", LINE[:70] + "\n" + LINE[70:]):
+        invite, key = read_token(text)
+        assert (invite.record, invite.signer) == (INVITE, KEY.peer)
+        assert key.seed == OTHER_KEY.seed
+    assert len(LINE) < 640
+
+
+def test_a_line_altered_in_any_letter_or_cut_anywhere_is_refused() -> None:
+    for place, letter in enumerate(LINE):
+        other = "a" if letter != "a" else "b"
+        with pytest.raises(InputError):
+            read_token(LINE[:place] + other + LINE[place + 1 :])
+    for place in range(0, len(LINE), 7):
+        with pytest.raises(InputError, match=r"cut|not begin"):
+            read_token(LINE[:place])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", PREFIX, PREFIX + "!", PREFIX + "a" * 10, "é" * 40, LINE + "aaaa", LINE.upper()],
+)
+def test_what_is_no_invite_is_an_error_of_whoever_typed_it(text: str) -> None:
+    with pytest.raises(InputError, match=r"no invite|cut or altered"):
+        read_token(text)
+
+
+def test_a_line_of_any_length_is_refused_at_once() -> None:
+    with pytest.raises(InputError, match="at most"):
+        read_token(PREFIX + "a" * (TOKEN_CHARACTERS_MAX + 1))
+    with pytest.raises(InputError):
+        read_token(PREFIX + "a " * 4_000_000)
+
+
+def test_an_invite_of_somebody_who_does_not_own_its_secret_is_refused() -> None:
+    with pytest.raises(InputError, match="do not fit"):
+        read_token(write_token(sign(INVITE, KEY), bytes(32)))
+
+
+def test_an_invite_cannot_name_ten_thousand_addresses() -> None:
+    with pytest.raises(Oversize):
+        Admitter(peer=KEY.peer, addresses=("/ip4/45.1.0.10/tcp/4747",) * 10_000)
+    with pytest.raises(Oversize):
+        replace(INVITE, admitters=INVITE.admitters * 10_000)
+
+
+def bytes_peer(number: int) -> PeerId:
+    return PeerId(bytes([number]) * 32)
+
+
+def test_the_uses_are_shared_among_admitters_and_are_never_more() -> None:
+    assert INVITE.share_of(KEY.peer) == INVITE.uses_max
+    both = replace(
+        INVITE,
+        uses_max=3,
+        admitters=tuple(Admitter(peer=it, addresses=()) for it in (KEY.peer, OTHER_KEY.peer)),
+    )
+    assert [both.share_of(it) for it in (KEY.peer, OTHER_KEY.peer)] == [2, 1]
+    assert both.share_of(bytes_peer(9)) == 0
+
+
+def test_an_admitter_that_is_named_twice_counts_one_share() -> None:
+    twice = replace(INVITE, uses_max=2, admitters=INVITE.admitters * 2)
+    assert twice.share_of(KEY.peer) == 1
+
+
+def test_a_list_of_revoked_ids_is_bounded() -> None:
+    peers = tuple(bytes_peer(1) for _ in range(limits.REVOKED_PEERS_MAX))
+    assert len(Revoked(version=1, invites=(), peers=peers).to_bytes()) < limits.REVOKED_BYTES_MAX
+    with pytest.raises(Oversize):
+        Revoked(version=1, invites=(), peers=(*peers, peers[0]))
