@@ -224,9 +224,9 @@ class Upgrade:
         if self._unwell:
             self._healthy_at_s = None
             return False
-        now_s = trio.current_time()
-        self._healthy_at_s = now_s if self._healthy_at_s is None else self._healthy_at_s
-        return now_s - self._healthy_at_s >= SETTLED_S
+        now_at_s = trio.current_time()
+        self._healthy_at_s = now_at_s if self._healthy_at_s is None else self._healthy_at_s
+        return now_at_s - self._healthy_at_s >= SETTLED_S
 
     def _trouble(self, status: dict[str, object] | None) -> str:
         if status is None:
