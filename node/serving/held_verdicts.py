@@ -6,7 +6,8 @@ from wire.commitment import commitment_to, opened
 from wire.content import PeerId
 from wire.receipt import Verdict
 
-# Verdicts that were committed to in conversations of their own and not asked for yet.
+# Verdicts that were committed to in conversations of their own and not asked for yet; for one more
+# the oldest is let go.
 HELD_MAX = 256
 HELD_PER_ASKER_MAX = 32
 NOT_ASKED_FOR = "nobody asked for this verdict in time"

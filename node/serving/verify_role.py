@@ -114,6 +114,8 @@ class VerifyRole:
     calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
     _waiting: Counter[PeerId] = field(default_factory=Counter)
     _holding: Counter[PeerId] = field(default_factory=Counter)
+    # Verdicts that are held, the oldest first: each is let go by its scope.
+    _held_scopes: dict[trio.CancelScope, None] = field(default_factory=dict)
 
     async def on_check(self, call: TypedCall, message: Message) -> None:
         """Answer a Check with a signed verdict, or refuse."""
@@ -134,13 +136,22 @@ class VerifyRole:
 
     async def _held(self, call: TypedCall, verdict: Verdict, until_at_s: float) -> Verdict:
         """The verdict as it is told, once the asker has the commitments of others too."""
-        if self._holding[call.peer] >= HELD_PER_ASKER_MAX or self._holding.total() >= HELD_MAX:
+        if self._holding[call.peer] >= HELD_PER_ASKER_MAX:
             raise Refused("this peer holds other verdicts that nobody asks for", retry_after_s=1.0)
+        if len(self._held_scopes) >= HELD_MAX:
+            # Honest askers ask within moments; whoever never asks loses its place to others.
+            oldest = next(iter(self._held_scopes))
+            del self._held_scopes[oldest]
+            oldest.cancel()
         held = self.held(verdict, until_at_s)
-        with counted(self._holding, call.peer), trio.move_on_at(until_at_s):
-            await call.send(VerdictCommitted(digest=held.commitment(self.key.peer)))
-            telling = await call.expect(TellVerdict)
-            return held.told(telling.shown, telling.count)
+        with counted(self._holding, call.peer), trio.move_on_at(until_at_s) as scope:
+            self._held_scopes[scope] = None
+            try:
+                await call.send(VerdictCommitted(digest=held.commitment(self.key.peer)))
+                telling = await call.expect(TellVerdict)
+                return held.told(telling.shown, telling.count)
+            finally:
+                self._held_scopes.pop(scope, None)
         raise Refused(NOT_ASKED_FOR, code=RefusalCode.LATE)
 
     def held(self, verdict: Verdict, until_at_s: float) -> HeldVerdict:
