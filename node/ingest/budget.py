@@ -34,8 +34,8 @@ class FetchBudget:
     def take(self, host: str, asker: PeerId | None, now_at_s: float) -> None:
         """Count one fetch; Refused, with when to come again, if a budget is used up.
 
-        Without an asker it is the owner's own fetch, which only the host's budget bounds. `host` may
-        be a database as well.
+        Without an asker it is the owner's own fetch, which only the host's budget bounds. A
+        database is a `host` as well.
         """
         self.take_asker(asker, now_at_s)
         if asker is not None and not self.hosts_of_others.take(host, now_at_s):

@@ -14,7 +14,7 @@ from node.engines.replay import frames_max, request
 from node.paying.till import Till
 from node.serving.asked_check import Asked, read_check
 from node.serving.fair_semaphore import FairSemaphore
-from node.serving.held_verdicts import HELD_MAX, HELD_PER_ASKER_MAX, NOT_ASKED_FOR, HeldVerdict
+from node.serving.held_verdicts import HELD_PER_ASKER_MAX, NOT_ASKED_FOR, HeldPlaces, HeldVerdict
 from node.serving.infer_role import InferRole
 from node.serving.role import Done, LegInput, nowhere
 from p2p.adverts import Environment
@@ -113,9 +113,7 @@ class VerifyRole:
     # What honest engines differ by, of models that this peer's owner had calibrated.
     calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
     _waiting: Counter[PeerId] = field(default_factory=Counter)
-    _holding: Counter[PeerId] = field(default_factory=Counter)
-    # Verdicts that are held, the oldest first: each is let go by its scope.
-    _held_scopes: dict[trio.CancelScope, None] = field(default_factory=dict)
+    _holding: HeldPlaces = field(default_factory=HeldPlaces)
 
     async def on_check(self, call: TypedCall, message: Message) -> None:
         """Answer a Check with a signed verdict, or refuse."""
@@ -136,22 +134,11 @@ class VerifyRole:
 
     async def _held(self, call: TypedCall, verdict: Verdict, until_at_s: float) -> Verdict:
         """The verdict as it is told, once the asker has the commitments of others too."""
-        if self._holding[call.peer] >= HELD_PER_ASKER_MAX:
-            raise Refused("this peer holds other verdicts that nobody asks for", retry_after_s=1.0)
-        if len(self._held_scopes) >= HELD_MAX:
-            # Honest askers ask within moments; whoever never asks loses its place to others.
-            oldest = next(iter(self._held_scopes))
-            del self._held_scopes[oldest]
-            oldest.cancel()
         held = self.held(verdict, until_at_s)
-        with counted(self._holding, call.peer), trio.move_on_at(until_at_s) as scope:
-            self._held_scopes[scope] = None
-            try:
-                await call.send(VerdictCommitted(digest=held.commitment(self.key.peer)))
-                telling = await call.expect(TellVerdict)
-                return held.told(telling.shown, telling.count)
-            finally:
-                self._held_scopes.pop(scope, None)
+        with self._holding.place(call.peer, until_at_s, HELD_PER_ASKER_MAX):
+            await call.send(VerdictCommitted(digest=held.commitment(self.key.peer)))
+            telling = await call.expect(TellVerdict)
+            return held.told(telling.shown, telling.count)
         raise Refused(NOT_ASKED_FOR, code=RefusalCode.LATE)
 
     def held(self, verdict: Verdict, until_at_s: float) -> HeldVerdict:

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from node.peer import Node
-from node.serving import verify_role
+from node.serving import held_verdicts, verify_role
 from node.serving.served_order import IDLE_S, ORDERS_PER_ASKER, PLACES_PER_ORDER
 from p2p.score import Offence
 from p2p.typed_call import TypedCall
@@ -424,7 +424,7 @@ async def test_one_asker_holds_only_so_many_verdicts_back(
 async def test_verdicts_that_nobody_asks_for_make_room_for_others(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify_role, "HELD_MAX", 3)
+    monkeypatch.setattr(held_verdicts, "HELD_MAX", 3)
     async with opened(tmp_path) as scene:
         verifier, let_go = scene.verifier.peers.me, 0
 
@@ -450,6 +450,4 @@ async def test_verdicts_that_nobody_asks_for_make_room_for_others(
                 await call.send(TellVerdict(shown=bytes(32), count=1))
                 await call.expect(VerdictReply)
         assert let_go == 3
-        role = scene.verifier.verify_role
-        assert not role._holding
-        assert not role._held_scopes
+        assert not scene.verifier.verify_role._holding

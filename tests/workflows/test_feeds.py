@@ -15,8 +15,8 @@ from node.commands.verify_entry import is_feed_fork, verify_entry, verify_feed_f
 from node.local.control import Command, unheard
 from node.local.peer_workflows import open_peer_workflows
 from node.peer import Node
-from node.workflows.entry_file import EntryFile
 from node.workflows import following
+from node.workflows.entry_file import EntryFile
 from node.workflows.feed_reading import EntriesForgotten, FeedName, doubled_slots, read_page
 from store import Table
 from tests.node.network import I, Network, S, open_network
