@@ -20,7 +20,7 @@ from node.commands.options import (
     state_option,
 )
 from node.console_config import CONSOLE_DEFAULT
-from node.paying_config import TypedPrices, read_prices
+from node.paying_config import SPONSOR_EACH_DEFAULT, TypedPrices, read_prices, read_sponsoring
 from wire.errors import InputError
 from wire.kinds import Role
 
@@ -136,6 +136,15 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
 )
 @click.option("--price-check", help="What others pay, in credits, for each verdict. Default: free.")
 @click.option(
+    "--sponsor",
+    help="Give newcomers that ask (`wallet faucet`) so many credits in each epoch, out of this"
+    " peer's account. Default: none.",
+)
+@click.option(
+    "--sponsor-each",
+    help=f"What each of their keys is given, once. Default: {SPONSOR_EACH_DEFAULT}.",
+)
+@click.option(
     "--console",
     is_flag=True,
     help=f"Serve a page about this peer at http://{CONSOLE_DEFAULT}/; `open` prints the link.",
@@ -191,6 +200,7 @@ def join_command(
     from p2p.peers import PeersConfig
 
     bootstrap, invited = _invited(assembly, bootstrap, more)
+    sponsoring = read_sponsoring(more.pop("sponsor"), more.pop("sponsor_each"))
     chosen = roles_of(roles) or ROLES_DEFAULT
     price, pay, gateway = more["http_price"], http_pay_of(more), None
     if http is not None or Role.GATEWAY in chosen:
@@ -217,6 +227,7 @@ def join_command(
         genesis=None if genesis is None else read_genesis(genesis),
         background_checks=background_checks,
         prices=_priced(prices, price_check),
+        sponsoring=sponsoring,
         **invited,
     )
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))

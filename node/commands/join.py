@@ -46,6 +46,7 @@ from p2p.routes import outgoing_hosts
 from p2p.traffic import Traffic
 from p2p.transport import Transport
 from store import Store, key_seed, open_store
+from wire.amount import show_credits
 from wire.calibration import Calibration
 from wire.content import ContentId
 from wire.errors import InputError
@@ -206,12 +207,22 @@ async def _with_ledger(config: NodeConfig, key: SigningKey, store: Store) -> Nod
                 "a network without a genesis has no credits to ask for",
                 todo="leave out --price and --price-check, or join one with --genesis FILE",
             )
+        if config.sponsoring is not None:
+            raise InputError(
+                "a network without a genesis has no credits to give",
+                todo="leave out --sponsor, or join one with --genesis FILE",
+            )
         return config
     is_member = key.peer in {it.key for it in genesis.members}
     if Role.LEDGER in config.roles and not is_member:
         raise InputError(
             f"{key.peer} is no member of the ledger of {genesis.name!r}",
             todo="leave out --role ledger, or begin a network that names this key with --member",
+        )
+    if config.sponsoring is not None and config.sponsoring.each < genesis.account_min:
+        raise InputError(
+            f"an account is opened with at least {show_credits(genesis.account_min)} credits",
+            todo=f"give --sponsor-each {show_credits(genesis.account_min)} or more",
         )
     await pin(store, genesis)
     return replace(
