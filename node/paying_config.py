@@ -95,6 +95,14 @@ class Sponsoring:
                 todo="give each key more with --sponsor-each, or less in an epoch with --sponsor",
             )
 
+    def check_opens(self, account_min: int) -> None:
+        """InputError if what each key is given opens no account."""
+        if self.each < account_min:
+            raise InputError(
+                f"an account is opened with at least {show_credits(account_min)} credits",
+                todo=f"give --sponsor-each {show_credits(account_min)} or more",
+            )
+
 
 def read_sponsoring(per_epoch: str | None, each: str | None) -> Sponsoring | None:
     """What was typed for --sponsor and --sponsor-each; None if this peer gives nothing."""

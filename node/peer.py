@@ -30,7 +30,6 @@ from node.dispatch.layer_chain import LayerChains
 from node.dispatch.orders import Orders
 from node.engines.interface import Engine
 from node.ingest.bring import Ingest
-from node.ledger.faucet import Faucet
 from node.ledger.peer_ledger import PeerLedger, open_ledger
 from node.models.collection import Models, offer_of
 from node.models.exact_files import ExactFiles
@@ -217,11 +216,8 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             node.ledger.keep_evidence(node.log_watch.files.write, nursery)
             node.tasks.checking.weight = node.ledger.stakes.verifier_weight
             node.status_sources["ledger"] = node.ledger.statistics
-            faucet = Faucet(
-                peers, dependencies.store, node.ledger.wallet, nursery, config.sponsoring
-            )
-            await faucet.start()
-            node.status_sources["sponsor"] = faucet.statistics
+            await node.ledger.faucet.start(config.sponsoring)
+            node.status_sources["sponsor"] = node.ledger.faucet.statistics
             own = OwnTariff(
                 peers, dependencies.store, config.genesis, config.prices, node.models.made_ready.get
             )

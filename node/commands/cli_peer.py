@@ -200,7 +200,6 @@ def join_command(
     from p2p.peers import PeersConfig
 
     bootstrap, invited = _invited(assembly, bootstrap, more)
-    sponsoring = read_sponsoring(more.pop("sponsor"), more.pop("sponsor_each"))
     chosen = roles_of(roles) or ROLES_DEFAULT
     price, pay, gateway = more["http_price"], http_pay_of(more), None
     if http is not None or Role.GATEWAY in chosen:
@@ -227,7 +226,6 @@ def join_command(
         genesis=None if genesis is None else read_genesis(genesis),
         background_checks=background_checks,
         prices=_priced(prices, price_check),
-        sponsoring=sponsoring,
         **invited,
     )
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
@@ -236,14 +234,16 @@ def join_command(
 def _invited(
     assembly: Assembly, typed: tuple[str, ...], more: dict[str, Any]
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The addresses of what was typed; and the invite that was given, if one was, and the LAN."""
+    """The addresses of what was typed; and the invite that was given, the LAN, what is given."""
     from node.commands.members import read_invite
 
     lines = tuple(it for it in typed if it.startswith(INVITE_PREFIX))
     folder = assembly.credentials
     invite, private = read_invite(lines, more.pop("invite_file"), folder and folder / CREDENTIAL)
     addresses = tuple(it for it in typed if it not in lines)
-    return addresses, {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
+    sponsoring = read_sponsoring(more.pop("sponsor"), more.pop("sponsor_each"))
+    found = {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
+    return addresses, found | {"sponsoring": sponsoring}
 
 
 def _listening(port: int | None, bootstrap: tuple[str, ...]) -> str:

@@ -46,7 +46,6 @@ from p2p.routes import outgoing_hosts
 from p2p.traffic import Traffic
 from p2p.transport import Transport
 from store import Store, key_seed, open_store
-from wire.amount import show_credits
 from wire.calibration import Calibration
 from wire.content import ContentId
 from wire.errors import InputError
@@ -202,15 +201,10 @@ async def _with_ledger(config: NodeConfig, key: SigningKey, store: Store) -> Nod
                 "a network without a genesis has no ledger",
                 todo="make one with: python -m node network new NAME, and give --genesis FILE",
             )
-        if config.prices:
+        if config.prices or config.sponsoring is not None:
             raise InputError(
-                "a network without a genesis has no credits to ask for",
-                todo="leave out --price and --price-check, or join one with --genesis FILE",
-            )
-        if config.sponsoring is not None:
-            raise InputError(
-                "a network without a genesis has no credits to give",
-                todo="leave out --sponsor, or join one with --genesis FILE",
+                "a network without a genesis has no credits to ask for, or to give",
+                todo="leave out --price, --price-check and --sponsor, or give --genesis FILE",
             )
         return config
     is_member = key.peer in {it.key for it in genesis.members}
@@ -219,11 +213,8 @@ async def _with_ledger(config: NodeConfig, key: SigningKey, store: Store) -> Nod
             f"{key.peer} is no member of the ledger of {genesis.name!r}",
             todo="leave out --role ledger, or begin a network that names this key with --member",
         )
-    if config.sponsoring is not None and config.sponsoring.each < genesis.account_min:
-        raise InputError(
-            f"an account is opened with at least {show_credits(genesis.account_min)} credits",
-            todo=f"give --sponsor-each {show_credits(genesis.account_min)} or more",
-        )
+    if config.sponsoring is not None:
+        config.sponsoring.check_opens(genesis.account_min)
     await pin(store, genesis)
     return replace(
         config,

@@ -60,29 +60,26 @@ class _Asking:
 
 @dataclass(slots=True)
 class Faucet:
-    """Answers who asks for credits. It refuses everybody unless its owner has set `terms`."""
+    """Answers who asks for credits. It refuses everybody unless it was started with terms."""
 
     peers: Peers
     store: Store
     wallet: Wallet
     nursery: trio.Nursery
-    terms: Sponsoring | None
     book: FaucetBook | None = None
     keys: int = 0
     _asking: dict[PeerId, _Asking] = field(default_factory=dict)
     # After a payment that failed nobody is paid for a while, and this is why.
-    _rests_until_s: float = float("-inf")
+    _rests_until_at_s: float = float("-inf")
     _why: str = ""
 
-    async def start(self) -> None:
-        """Find out what became of payments that were under way when this peer ended."""
+    async def start(self, terms: Sponsoring | None) -> None:
+        """Answer from now on, and find out what became of payments that an end interrupted."""
         self.peers.handlers[AskCredits] = self.on_ask
-        if self.terms is None:
+        if terms is None:
             return
         raw = self.store.read(Table.SPONSORED, _PERIOD)
-        self.book = (
-            FaucetBook(self.terms) if raw is None else FaucetBook.from_bytes(self.terms, raw)
-        )
+        self.book = FaucetBook(terms) if raw is None else FaucetBook.from_bytes(terms, raw)
         rows: list[Row] = []
         for key, _ in self.store.scan(Table.SPONSORED, prefix=_OPEN, limit=10 * WAITING_MAX):
             peer = PeerId(key[len(_OPEN) :])
@@ -107,9 +104,9 @@ class Faucet:
             refusal = Refused(asking.why, code=RefusalCode.FAILED, retry_after_s=RESTS_S)
             await call.send(refusal_of(refusal))
             return
-        assert self.terms is not None
+        assert self.book is not None
         digest = order_digest(asking.ordered.order)
-        await call.send(CreditsGiven(amount=self.terms.each, order=digest))
+        await call.send(CreditsGiven(amount=self.book.terms.each, order=digest))
 
     def _begun(self, peer: PeerId) -> _Asking:
         """Have a key paid from now on; Refused if it is not to be, before anything costs much."""
@@ -118,7 +115,7 @@ class Faucet:
             raise Refused("this peer gives no credits to newcomers", code=RefusalCode.NOT_WILLING)
         if (before := self._asking.get(peer)) is not None:
             return before
-        if (rest_s := self._rests_until_s - trio.current_time()) > 0:
+        if (rest_s := self._rests_until_at_s - trio.current_time()) > 0:
             raise Refused(self._why, retry_after_s=rest_s)
         if len(self._asking) >= WAITING_MAX:
             raise Refused("others are being paid: ask again", retry_after_s=WAITING_AGAIN_S)
@@ -164,7 +161,7 @@ class Faucet:
         """Let a key ask again if it is certain that it will not be paid."""
         assert self.book is not None
         # A try costs a look at the members: they are not asked for every key that comes.
-        self._rests_until_s = trio.current_time() + RESTS_S
+        self._rests_until_at_s = trio.current_time() + RESTS_S
         self._why = asking.why = f"the sponsor could not pay: {error.message}"
         if self._was_ordered(asking.peer):
             asking.why = "the sponsor's payment is not settled yet, and goes on"

@@ -275,6 +275,9 @@ def test_what_a_sponsor_cannot_give_says_why(
 
 
 def test_a_sponsor_is_what_was_typed() -> None:
+    TERMS.check_opens(CREDIT)
+    with pytest.raises(InputError, match=r"at least 1\.000001"):
+        TERMS.check_opens(CREDIT + 1)
     assert read_sponsoring(None, None) is None
     assert read_sponsoring("100", None) == Sponsoring(100 * CREDIT, CREDIT // 2)
 

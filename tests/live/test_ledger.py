@@ -105,6 +105,6 @@ def test_what_cannot_begin_or_be_joined_says_why(tmp_path: Path) -> None:
     assert "not a ledger" in baton("usage", "--offline", nothing).error
     peer = ("join", "--state", tmp_path / "peer", "--port", "0")
     assert "alone gives nothing" in baton(*peer, "--sponsor-each", "1").error
-    assert "no credits to give" in baton(*peer, "--sponsor", "100").error
+    assert "or to give" in baton(*peer, "--sponsor", "100").error
     no_ledger = baton("join", "--role", "ledger", "--state", tmp_path / "peer", "--port", "0")
     assert "has no ledger" in no_ledger.error
