@@ -6,7 +6,7 @@ from pathlib import Path
 from node.console_config import ConsoleConfig
 from node.gateway_config import GatewayConfig
 from node.guest.rules import GuestConfig
-from node.paying_config import TypedPrices
+from node.paying_config import Sponsoring, TypedPrices
 from p2p.peers import PeersConfig
 from wire import limits
 from wire.errors import InputError
@@ -48,6 +48,8 @@ class NodeConfig:
     genesis: Genesis | None = None
     # What others pay for this peer's work; nothing unless it says so.
     prices: TypedPrices = field(default_factory=TypedPrices)
+    # What newcomers are given by this peer; None: nothing.
+    sponsoring: Sponsoring | None = None
     # By what this peer becomes a member of a private network, and the secret that goes with it.
     invite: tuple[Signed[Invite], SigningKey] | None = None
     # Whether it must be a private network: an invite that is not there makes no open peer of it.

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from wire.amount import AMOUNT_MAX, read_credits
+from wire.amount import AMOUNT_MAX, read_credits, show_credits
 from wire.errors import InputError
 from wire.tariff import UNITS
 
@@ -73,3 +73,49 @@ def _for_units(text: str, per: str) -> int:
 
 def _amount(text: str) -> int:
     return 0 if re.fullmatch(r"0+(\.0*)?", text.strip()) else read_credits(text)
+
+
+SPONSOR_EACH_DEFAULT = "0.5"
+# So many keys at most are given credits in an epoch: what is remembered of each epoch is bounded.
+SPONSORED_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Sponsoring:
+    """What a peer gives to newcomers, in millionths: in each epoch, and to each key once."""
+
+    per_epoch: int
+    each: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.each <= self.per_epoch:
+            raise InputError(
+                f"{show_credits(self.each)} credits for each key are more than"
+                f" {show_credits(self.per_epoch)} in an epoch",
+                todo="give --sponsor 100 --sponsor-each 0.5, or amounts like these",
+            )
+        if self.per_epoch // self.each > SPONSORED_MAX:
+            raise InputError(
+                f"that would be {self.per_epoch // self.each} keys in an epoch, at most"
+                f" {SPONSORED_MAX} are given credits",
+                todo="give each key more with --sponsor-each, or less in an epoch with --sponsor",
+            )
+
+    def check_opens(self, account_min: int) -> None:
+        """InputError if what each key is given opens no account."""
+        if self.each < account_min:
+            raise InputError(
+                f"an account is opened with at least {show_credits(account_min)} credits",
+                todo=f"give --sponsor-each {show_credits(account_min)} or more",
+            )
+
+
+def read_sponsoring(per_epoch: str | None, each: str | None) -> Sponsoring | None:
+    """What was typed for --sponsor and --sponsor-each; None if this peer gives nothing."""
+    if per_epoch is None:
+        if each is not None:
+            raise InputError(
+                "--sponsor-each alone gives nothing", todo="add --sponsor 100, for each epoch"
+            )
+        return None
+    return Sponsoring(read_credits(per_epoch), read_credits(each or SPONSOR_EACH_DEFAULT))

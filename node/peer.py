@@ -216,6 +216,8 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             node.ledger.keep_evidence(node.log_watch.files.write, nursery)
             node.tasks.checking.weight = node.ledger.stakes.verifier_weight
             node.status_sources["ledger"] = node.ledger.statistics
+            await node.ledger.faucet.start(config.sponsoring)
+            node.status_sources["sponsor"] = node.ledger.faucet.statistics
             own = OwnTariff(
                 peers, dependencies.store, config.genesis, config.prices, node.models.made_ready.get
             )

@@ -50,6 +50,7 @@ class Table(StrEnum):
     HTTP_PAYMENTS = "http_payments"
     WORKFLOWS = "workflows"
     MEMBERS = "members"
+    SPONSORED = "sponsored"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,12 @@ from wire.ledger_message import (
     AskBucket,
     AskCertificates,
     AskCheckpoint,
+    AskCredits,
     BucketOrders,
     Certificates,
     CheckpointReply,
     Confirm,
+    CreditsGiven,
     EpochNews,
     SubmitOrder,
     Voted,
@@ -105,6 +107,7 @@ class CallState(Enum):
     CERTIFYING = auto()
     LOOKING_BACK = auto()
     TELLING_STAKES = auto()
+    SPONSORING = auto()
     PAYING = auto()
     DIALING_BACK = auto()
     RESERVING = auto()
@@ -230,6 +233,9 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, AskStakes): CallState.TELLING_STAKES,
     (CallState.TELLING_STAKES, Speaker.ANSWERER, StakeRows): CallState.DONE,
     (CallState.TELLING_STAKES, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, AskCredits): CallState.SPONSORING,
+    (CallState.SPONSORING, Speaker.ANSWERER, CreditsGiven): CallState.DONE,
+    (CallState.SPONSORING, Speaker.ANSWERER, Refuse): CallState.DONE,
     (CallState.IDLE, Speaker.ASKER, Pay): CallState.PAYING,
     (CallState.PAYING, Speaker.ANSWERER, Paid): CallState.DONE,
     (CallState.PAYING, Speaker.ANSWERER, Refuse): CallState.DONE,

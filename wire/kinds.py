@@ -105,6 +105,9 @@ class Kind(IntEnum):
     # Stakes, as members tell them.
     ASK_STAKES = 96
     STAKE_ROWS = 97
+    # A newcomer asks a sponsor for credits.
+    ASK_CREDITS = 78
+    CREDITS_GIVEN = 79
     # Where a peer can be called.
     DIAL_BACK = 100
     DIALED_BACK = 101

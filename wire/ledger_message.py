@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from wire import limits
-from wire.amount import Balance
+from wire.amount import Amount, Balance
 from wire.checkpoint import DIGEST_BYTES, ORDER_BUCKETS, Buckets
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
 from wire.errors import Malformed
 from wire.kinds import Kind
 from wire.ledger import Epoch
 from wire.message_base import Message
-from wire.schema import Between, Int
+from wire.schema import Between, Digest, Int
 from wire.stake import LeavingParts, StakeParts
 
 SignedOrderBytes = Annotated[
@@ -156,3 +156,20 @@ class CheckpointReply(Message):
     KIND: ClassVar[Kind] = Kind.CHECKPOINT_REPLY
     epoch: Epoch
     checkpoint: Annotated[bytes, Between(1, limits.CHECKPOINT_BYTES_MAX)] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskCredits(Message):
+    """A newcomer asks a peer to pay the key that calls some credits of this network."""
+
+    KIND: ClassVar[Kind] = Kind.ASK_CREDITS
+    network: ContentId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditsGiven(Message):
+    """The sponsor has paid so many millionths by an order that is settled."""
+
+    KIND: ClassVar[Kind] = Kind.CREDITS_GIVEN
+    amount: Amount
+    order: Digest

@@ -140,6 +140,23 @@ def log_command(*, state: Path, as_json: bool) -> None:
     run(lambda: show_log(state.expanduser(), as_json=as_json))
 
 
+@wallet_group.command(
+    "faucet", cls=Command, examples=("wallet faucet", f"wallet faucet --sponsor {KEY}")
+)
+@click.option("--sponsor", help="The key of the peer to ask. Default: members and peers nearby.")
+@state_option
+@json_option
+def faucet_command(*, sponsor: str | None, state: Path, as_json: bool) -> None:
+    """Ask a sponsor for the first credits of this account.
+
+    A sponsor is a peer whose owner gives some away (`join --sponsor 100`): to each key once, and so
+    much in an epoch.
+    """
+    from node.commands.ledger import ask_faucet
+
+    run(lambda: ask_faucet(state.expanduser(), sponsor, as_json=as_json))
+
+
 @click.command(
     "earnings", cls=Command, examples=("earnings", "earnings --redeem", "earnings --json")
 )

@@ -20,7 +20,7 @@ from node.commands.options import (
     state_option,
 )
 from node.console_config import CONSOLE_DEFAULT
-from node.paying_config import TypedPrices, read_prices
+from node.paying_config import SPONSOR_EACH_DEFAULT, TypedPrices, read_prices, read_sponsoring
 from wire.errors import InputError
 from wire.kinds import Role
 
@@ -136,6 +136,15 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
 )
 @click.option("--price-check", help="What others pay, in credits, for each verdict. Default: free.")
 @click.option(
+    "--sponsor",
+    help="Give newcomers that ask (`wallet faucet`) so many credits in each epoch, out of this"
+    " peer's account. Default: none.",
+)
+@click.option(
+    "--sponsor-each",
+    help=f"What each of their keys is given, once. Default: {SPONSOR_EACH_DEFAULT}.",
+)
+@click.option(
     "--console",
     is_flag=True,
     help=f"Serve a page about this peer at http://{CONSOLE_DEFAULT}/; `open` prints the link.",
@@ -225,14 +234,16 @@ def join_command(
 def _invited(
     assembly: Assembly, typed: tuple[str, ...], more: dict[str, Any]
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The addresses of what was typed; and the invite that was given, if one was, and the LAN."""
+    """The addresses of what was typed; and the invite that was given, the LAN, what is given."""
     from node.commands.members import read_invite
 
     lines = tuple(it for it in typed if it.startswith(INVITE_PREFIX))
     folder = assembly.credentials
     invite, private = read_invite(lines, more.pop("invite_file"), folder and folder / CREDENTIAL)
     addresses = tuple(it for it in typed if it not in lines)
-    return addresses, {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
+    sponsoring = read_sponsoring(more.pop("sponsor"), more.pop("sponsor_each"))
+    found = {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
+    return addresses, found | {"sponsoring": sponsoring}
 
 
 def _listening(port: int | None, bootstrap: tuple[str, ...]) -> str:

@@ -198,10 +198,10 @@ async def _with_ledger(config: NodeConfig, key: SigningKey, store: Store) -> Nod
                 "a network without a genesis has no ledger",
                 todo="make one with: python -m node network new NAME, and give --genesis FILE",
             )
-        if config.prices:
+        if config.prices or config.sponsoring is not None:
             raise InputError(
-                "a network without a genesis has no credits to ask for",
-                todo="leave out --price and --price-check, or join one with --genesis FILE",
+                "a network without a genesis has no credits to ask for, or to give",
+                todo="leave out --price, --price-check and --sponsor, or give --genesis FILE",
             )
         return config
     is_member = key.peer in {it.key for it in genesis.members}
@@ -210,6 +210,8 @@ async def _with_ledger(config: NodeConfig, key: SigningKey, store: Store) -> Nod
             f"{key.peer} is no member of the ledger of {genesis.name!r}",
             todo="leave out --role ledger, or begin a network that names this key with --member",
         )
+    if config.sponsoring is not None:
+        config.sponsoring.check_opens(genesis.account_min)
     await pin(store, genesis)
     return replace(
         config,

@@ -21,6 +21,8 @@ from wire.signing import SigningKey
 
 LOOK_DEADLINE_S = 30.0
 PAY_DEADLINE_S = 90.0
+# Several sponsors may be asked, one after the other.
+FAUCET_DEADLINE_S = 300.0
 EXPORT_DEADLINE_S = 24 * 3600.0
 
 
@@ -131,6 +133,19 @@ async def pay(state: Path, key: str, amount: str, *, as_json: bool) -> None:
         show_json(found)
     else:
         console.print(f"[green]settled[/green]: {_order_words(found)}")
+
+
+async def ask_faucet(state: Path, sponsor: str | None, *, as_json: bool) -> None:
+    """Have a sponsor pay this peer's account, and say what it has then."""
+    arguments = {} if sponsor is None else {"sponsor": str(read_key(sponsor))}
+    found = await call(state / SOCKET, "faucet", arguments, unheard, deadline_s=FAUCET_DEADLINE_S)
+    if as_json:
+        show_json(found)
+        return
+    console.print(
+        f"[green]{show_credits(found['amount'])} credits[/green] of {found['sponsor']}:"
+        f" this account has {show_credits(found['balance'])}"
+    )
 
 
 async def show_log(state: Path, *, as_json: bool) -> None:

@@ -83,7 +83,7 @@ def _status(found: Mapping[str, Any]) -> None:
         f" on the disk {size(store['disk_bytes'])} and {size(store['files_disk_bytes'])} in files"
     )
     if "ledger" in found:
-        for line in _ledger_lines(found["ledger"]):
+        for line in (*_ledger_lines(found["ledger"]), *_sponsor_lines(found.get("sponsor", {}))):
             console.print(line)
     if "http" in found:
         console.print(_http_line(found["http"]))
@@ -160,6 +160,14 @@ def _orders_line(orders: Mapping[str, Any], whose: str) -> str:
         f"  standing orders {whose}: {orders['open']}, {orders['tasks_per_bundle']:.1f} tasks in a"
         f" bundle, {orders['places_in_use']} of {places} places in use"
     )
+
+
+def _sponsor_lines(sponsor: Mapping[str, Any]) -> list[str]:
+    """What this peer gives to newcomers, if it does."""
+    if not sponsor:
+        return []
+    given, most, each = (show_credits(sponsor[it]) for it in ("given", "per_epoch", "each"))
+    return [f"  gives newcomers {each} credits each: {given} of {most} in this epoch"]
 
 
 def _ledger_lines(ledger: Mapping[str, Any]) -> list[str]:

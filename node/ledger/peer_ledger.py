@@ -7,6 +7,7 @@ from typing import Any
 import trio
 
 from node.ledger.committee import Committee
+from node.ledger.faucet import Faucet
 from node.ledger.following import LedgerFollower
 from node.ledger.member_role import LedgerMember, open_member
 from node.ledger.rows import GENESIS
@@ -34,6 +35,8 @@ class PeerLedger:
     stakes: StakeTable
     # It follows once somebody here wants to know (`follow`).
     follower: LedgerFollower
+    # It refuses everybody until it is started with what it gives.
+    faucet: Faucet
     nursery: trio.Nursery
     _follows: bool = False
 
@@ -116,7 +119,8 @@ async def open_ledger(
     stakes = StakeTable(peers, store, genesis, replica, peers.advertiser.changed)
     nursery.start_soon(stakes.follow)
     follower = LedgerFollower(peers, genesis)
-    return PeerLedger(genesis, wallet, member, stakes, follower, nursery)
+    faucet = Faucet(peers, store, wallet, nursery)
+    return PeerLedger(genesis, wallet, member, stakes, follower, faucet, nursery)
 
 
 async def _resume(wallet: Wallet) -> None:

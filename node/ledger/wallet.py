@@ -18,6 +18,7 @@ from node.ledger.sync import LedgerCalls
 from p2p.peers import Peers
 from p2p.timeouts import stretched
 from store import Store, Table
+from store.seam import SCAN_ROWS_MAX
 from wire.amount import show_credits
 from wire.codec import pack, unpack
 from wire.content import PeerId
@@ -126,6 +127,8 @@ class Wallet:
     committee: Committee = field(init=False)
     committee_calls: CommitteeCalls = field(init=False)
     _busy: trio.Lock = field(default_factory=trio.Lock)
+    # The number of the latest order that is kept here; None until it was looked for.
+    _latest: int | None = None
 
     def __post_init__(self) -> None:
         self.committee = Committee(self.genesis.members)
@@ -137,10 +140,21 @@ class Wallet:
             account or self.key.peer, deadline_s=LOOK_DEADLINE_S
         )
 
-    def log(self) -> list[Ordered]:
-        """The orders of this account, the latest first."""
-        rows = self.store.scan(Table.WALLET, limit=10_000)
-        return [Ordered.from_bytes(value) for _, value in reversed(rows)][:LOG_MAX]
+    def log(self, count: int = LOG_MAX) -> list[Ordered]:
+        """The orders of this account, the latest first: those of the `count` latest numbers."""
+        latest = self._latest if self._latest is not None else self._find_latest()
+        first = max(0, latest + 1 - count).to_bytes(8, "big")
+        rows = self.store.scan(Table.WALLET, start=first, limit=count)
+        return [Ordered.from_bytes(value) for _, value in reversed(rows)]
+
+    def _find_latest(self) -> int:
+        """The number of the latest order; -1 if there is none."""
+        start, latest = b"", -1
+        while rows := self.store.scan(Table.WALLET, start=start, limit=SCAN_ROWS_MAX):
+            latest = int.from_bytes(rows[-1][0], "big")
+            start = rows[-1][0] + b"\0"
+        self._latest = latest
+        return latest
 
     async def pay(self, to: PeerId, amount: int, emit: Emit) -> Ordered:
         """Pay, and wait until it is settled.
@@ -174,7 +188,7 @@ class Wallet:
 
     def _check_free(self, view: AccountView) -> None:
         """InputError if an order of this epoch was refused for which some may have voted."""
-        for last in self.log()[:1]:
+        for last in self.log(1):
             record = last.order.record
             here = (record.epoch, record.sequence) == (view.epoch, view.sequence)
             if here and last.state is OrderState.REFUSED and last.votes:
@@ -190,7 +204,7 @@ class Wallet:
             await self._finish_earlier(lambda _: None)
 
     async def _finish_earlier(self, emit: Emit) -> None:
-        for ordered in self.log()[:1]:
+        for ordered in self.log(1):
             if ordered.unsettled:
                 emit({"event": "earlier", "order": ordered.to_map()})
                 await self._settled(ordered, emit)
@@ -208,8 +222,10 @@ class Wallet:
         return ordered
 
     async def _keep(self, ordered: Ordered) -> None:
-        key = ordered.order.record.sequence.to_bytes(8, "big")
-        await self.store.write(Table.WALLET, key, ordered.to_bytes())
+        number = ordered.order.record.sequence
+        await self.store.write(Table.WALLET, number.to_bytes(8, "big"), ordered.to_bytes())
+        latest = self._latest if self._latest is not None else self._find_latest()
+        self._latest = max(latest, number)
 
     async def _settled(self, ordered: Ordered, emit: Emit) -> Ordered:
         """Have an order settled, in a later epoch if its own ends before."""
@@ -218,7 +234,7 @@ class Wallet:
                 ended = await self._in_its_epoch(ordered, emit)
                 if ended is not None:
                     return ended
-                ordered = await self._after_its_epoch(self.log()[0], emit)
+                ordered = await self._after_its_epoch(self.log(1)[0], emit)
                 if ordered.state is OrderState.SETTLED:
                     return ordered
         raise Refused(

@@ -8,6 +8,7 @@ from typing import Any
 import trio
 
 from node.ledger.exporting import export_ledger
+from node.ledger.faucet import ask_credits
 from node.ledger.peer_ledger import PeerLedger
 from node.local.arguments import read_key, read_number, read_path, read_text
 from node.local.control import Command, Emit
@@ -22,6 +23,9 @@ from wire.payment_claim import EXACT, network_name, sign_claim
 LOG_SHOWN = 200
 # So long the log waits for what ended epochs say; it shows what is known then.
 CATCH_UP_S = 10.0
+SPONSORS_ASKED_MAX = 8
+# So long after a sponsor said that it paid the account is looked at.
+SEEN_S = 10.0
 
 
 @dataclass(slots=True)
@@ -37,6 +41,7 @@ class LedgerCommands:
             "pay": self.pay,
             "pay_offer": self.pay_offer,
             "wallet_log": self.log,
+            "faucet": self.faucet,
             "earnings": self.earnings,
             "ledger_export": self.export,
         }
@@ -57,7 +62,7 @@ class LedgerCommands:
         account = self.node.peers.me if named is None else read_key(str(named))
         view = await ledger.wallet.look(account)
         mine = account == self.node.peers.me
-        unsettled = [it.to_map() for it in ledger.wallet.log()[:1] if mine and it.unsettled]
+        unsettled = [it.to_map() for it in ledger.wallet.log(1) if mine and it.unsettled]
         return {
             "account": str(account),
             "network": str(ledger.genesis.id),
@@ -142,10 +147,39 @@ class LedgerCommands:
         received = [it.to_map() for it in reversed(follower.received)]
         return {
             "account": str(self.node.peers.me),
-            "orders": [it.to_map() for it in ledger.wallet.log()[:LOG_SHOWN]],
+            "orders": [it.to_map() for it in ledger.wallet.log(LOG_SHOWN)],
             "received": received[:LOG_SHOWN],
             "received_before": follower.replica.epoch,
             "received_problem": late or follower.problem,
+        }
+
+    async def faucet(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Ask the peer `sponsor` for credits; without one, members and peers that are connected."""
+        ledger, peers = self._ledger, self.node.peers
+        if (named := arguments.get("sponsor")) is not None:
+            sponsors = [read_key(str(named))]
+            if sponsors == [peers.me]:
+                raise InputError("a peer gives itself nothing", todo="name another key")
+        else:
+            members = [it.key for it in ledger.genesis.members]
+            near = [it for it in (*members, *sorted(peers.connected())) if it != peers.me]
+            sponsors = list(dict.fromkeys(near))[:SPONSORS_ASKED_MAX]
+        before = (await ledger.wallet.look()).balance
+        sponsor, given = await ask_credits(ledger.wallet, sponsors)
+        balance = before
+        with trio.move_on_after(stretched(SEEN_S)):
+            while (balance := (await ledger.wallet.look()).balance) <= before:
+                await trio.sleep(1.0)
+        if balance <= before:
+            raise Refused(
+                f"{sponsor.short} says that it paid, and the ledger does not show it",
+                todo="look later with: python -m node wallet",
+            )
+        return {
+            "sponsor": str(sponsor),
+            "amount": given.amount,
+            "order": given.order.hex(),
+            "balance": balance,
         }
 
     async def export(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:

@@ -20,13 +20,17 @@ def test_credits_are_paid_and_the_whole_ledger_is_checked_offline(tmp_path: Path
     assert (len(made["members"]), made["tolerates"]) == (1, 0)
     assert "is there already" in baton("network", "new", "home", *options).error
     role = ("--role", "store", "--genesis", genesis)
-    with joined(first, *role) as member, joined(second, member.address, *role) as other:
+    giving = ("--sponsor", "1", "--sponsor-each", "0.5")
+    with joined(first, *role, *giving) as member, joined(second, member.address, *role) as other:
         paid = member.ask("wallet", "pay", other.id, "2.5", "--json").document
         assert paid["state"] == "settled"
         assert other.ask("wallet", "--json").document["balance"] == 2_500_000
         assert "are more" in other.ask("wallet", "pay", member.id, "3").error
         assert "not an amount" in other.ask("wallet", "pay", member.id, "1e3").error
-        assert member.ask("wallet", "log", "--json").document["orders"][0]["spent"] == 2_500_000
+        given = other.ask("wallet", "faucet", "--json").document
+        assert (given["sponsor"], given["balance"]) == (member.id, 3_000_000)
+        assert "each key once" in other.ask("wallet", "faucet", "--sponsor", member.id).error
+        assert member.ask("wallet", "log", "--json").document["orders"][1]["spent"] == 2_500_000
         staked = member.ask("stake", "add", "2", "--for", "verify", "--json").document
         assert (staked["action"], staked["state"]) == ("stake", "settled")
         shown = other.ask("stake", "show", member.id).out
@@ -48,20 +52,22 @@ def test_credits_are_paid_and_the_whole_ledger_is_checked_offline(tmp_path: Path
         assert "can be read" in other.ask("slash", proof).error
         assert "is no evidence" in baton("slash", genesis, "--state", second).error
         assert baton("evidence", "--state", second, "--json").document["evidence"] == []
+        assert "gives newcomers 0.5 credits each: " in member.ask("status").out
         status = member.ask("status", "--json").document
         assert status["ledger"]["tolerates"] == 0
         assert "ledger" in status["roles"]
         deadline_at_s = time.monotonic() + DEADLINE_S
-        while other.ask("ledger", "export", ledger, "--json").document["orders"] < 4:
+        while other.ask("ledger", "export", ledger, "--json").document["orders"] < 5:
             assert time.monotonic() < deadline_at_s
         log = other.ask("wallet", "log", "--json").document
-        assert [(it["from"], it["amount"]) for it in log["received"]] == [(member.id, 2_500_000)]
-        assert "1 payments to it" in other.ask("wallet", "log").out
+        received = [(it["from"], it["amount"]) for it in log["received"]]
+        assert received == [(member.id, 500_000), (member.id, 2_500_000)]
+        assert "2 payments to it" in other.ask("wallet", "log").out
         shown = other.ask("ledger", "show", member.id, "--json").document
-        assert (shown["balance"], shown["leaving"][0]["amount"]) == (5_500_000, 1_000_000)
+        assert (shown["balance"], shown["leaving"][0]["amount"]) == (5_000_000, 1_000_000)
     checks = ("ledger", "check", ledger, "--genesis", genesis, "--account", paid["pay"][0]["to"])
     checked = baton(*checks, "--json").document
-    assert (checked["orders"], checked["balance"], checked["stakes"]) == (4, 2_500_000, 1_000_000)
+    assert (checked["orders"], checked["balance"], checked["stakes"]) == (5, 3_000_000, 1_000_000)
     assert checked["supply"] == made["supply"]
     page = tmp_path / "usage.html"
     options = ("usage", "--cohorts", "--by", "app", "--genesis", genesis, "--offline", ledger)
@@ -97,5 +103,8 @@ def test_what_cannot_begin_or_be_joined_says_why(tmp_path: Path) -> None:
     assert "not a time" in baton("usage", "--offline", nothing, "--week", "soon").error
     assert "not a key" in baton("usage", "--offline", nothing, "--market", "me").error
     assert "not a ledger" in baton("usage", "--offline", nothing).error
+    peer = ("join", "--state", tmp_path / "peer", "--port", "0")
+    assert "alone gives nothing" in baton(*peer, "--sponsor-each", "1").error
+    assert "or to give" in baton(*peer, "--sponsor", "100").error
     no_ledger = baton("join", "--role", "ledger", "--state", tmp_path / "peer", "--port", "0")
     assert "has no ledger" in no_ledger.error

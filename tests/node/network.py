@@ -15,7 +15,7 @@ import trio
 from node.config import NodeConfig
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import Engine
-from node.paying_config import TypedPrices
+from node.paying_config import Sponsoring, TypedPrices
 from node.peer import Dependencies, Node, open_node
 from node.serving.sources import PydocSource, Source, Sources
 from p2p.adverts import Capacity, Environment
@@ -105,6 +105,7 @@ class Network:
         background_checks: float = 0.0,
         genesis: Genesis | None = None,
         prices: TypedPrices | None = None,
+        sponsoring: Sponsoring | None = None,
         invite: tuple[Signed[Invite], SigningKey] | None = None,
     ) -> AsyncIterator[Node]:
         if number is None:
@@ -125,6 +126,7 @@ class Network:
             leave_s=0.1,
             genesis=genesis,
             invite=invite,
+            sponsoring=sponsoring,
             prices=prices if prices and {I, V} & set(roles) else TypedPrices(),
         )
         async with AsyncExitStack() as own:

@@ -81,6 +81,8 @@ DIALOGUES = [
     "AskCheckpoint Refuse",
     "AskStakes StakeRows",
     "AskStakes Refuse",
+    "AskCredits CreditsGiven",
+    "AskCredits Refuse",
     "Pay Paid",
     "Pay Refuse",
     "AskPlace LogPlace",
