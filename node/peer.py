@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from node.apps.owner_role import AppOwner
 from node.asking.answers import Answers
 from node.asking.background_checks import BackgroundChecks
 from node.asking.canaries import Canaries
@@ -123,6 +124,7 @@ class Node:
     background_checks: BackgroundChecks
     log_watch: LogWatch
     loader: ModelLoader
+    app_owner: AppOwner
     started_at_s: float
     log: deque[str]
     # None in a network without a genesis.
@@ -202,7 +204,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
         peers.handlers[StageOpen] = node.stage_server.on_open
-        peers.handlers |= node.log_watch.role.handlers()
+        peers.handlers |= node.log_watch.role.handlers() | node.app_owner.handlers()
         dependencies.chains.attach(peers, nursery)
         for peer, addresses in remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
@@ -307,6 +309,7 @@ def _assembled(
         background_checks=_background_checks(config, dependencies, rechecking),
         log_watch=_log_watch(config, peers, leg_server, answers, nursery),
         loader=ModelLoader(models, probing, nursery),
+        app_owner=AppOwner(peers, dependencies.store, config.state),
         started_at_s=trio.current_time(),
         log=lines,
     )

@@ -1,6 +1,7 @@
 """`join`, `status`, `peers`: a peer, and what it says of itself."""
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,12 +192,16 @@ def join_command(
 
     bootstrap, invited = _invited(assembly, bootstrap, more)
     chosen = roles_of(roles) or ROLES_DEFAULT
-    price, pay, gateway = more["http_price"], http_pay_of(more), None
+    price, apps, pay = more["http_price"], more.pop("http_apps"), http_pay_of(more)
+    gateway = None
     if http is not None or Role.GATEWAY in chosen:
         chosen |= {Role.GATEWAY}
         gateway = gateway_of(http, http_names, http_origins, http_verdicts, pay, price)
+        gateway = replace(gateway, apps=apps)
     elif pay is not None:
         raise InputError("--http-pay is for a gateway", todo="add --role gateway, or --http")
+    elif apps:
+        raise InputError("--http-apps is for a gateway", todo="add --role gateway, or --http")
     config = NodeConfig(
         state=state.expanduser(),
         peers=PeersConfig(
