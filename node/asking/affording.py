@@ -6,11 +6,14 @@ import trio
 
 from node.asking.run import TaskRequest
 from node.dispatch.directory import PeerDirectory
-from node.paying.payer import PriceQuote, check_affordable
+from node.paying.payer import Payer, PriceQuote, check_affordable
 from node.paying.pricing import units_at_most
 from node.task.units import units_of
+from wire.advert import Advert
 from wire.kinds import Level, Role
 from wire.latest import Latest
+from wire.signed import Signed
+from wire.task import Stage
 
 # What was found is believed for so long.
 KEPT_FOR_S = 1.0
@@ -30,7 +33,8 @@ class Affording:
         if payer is None or len(request.stages) > 1:
             return
         units = max(1, units_of(stage, request.input))
-        key = (stage.model, request.price_max, units_at_most(stage, request.inline, units))
+        terms = (request.level, request.needed)
+        key = (stage.model, request.price_max, units_at_most(stage, request.inline, units), terms)
         now_at_s = trio.current_time()
         if self._found.get(key, 0.0) > now_at_s:
             return
@@ -39,7 +43,16 @@ class Affording:
         await payer.until_ready(
             self.directory.playing(stage), stage, request.inline, units, request.price_max
         )
+        if request.level is not Level.SIGNED and request.price_max:
+            await payer.until_checkable(
+                self._verifiers(payer, stage), request.price_max, request.needed
+            )
         self._found[key] = now_at_s + KEPT_FOR_S
+
+    def _verifiers(self, payer: Payer, stage: Stage) -> list[Signed[Advert]]:
+        peers = payer.peers
+        found = peers.view.candidates(Role.VERIFY, stage.model, peers.environment.wall_s())
+        return [it for it in found if it.signer != peers.me]
 
 
 async def quote_of(directory: PeerDirectory, request: TaskRequest) -> PriceQuote | None:

@@ -130,7 +130,11 @@ def pay_command(*, key: str, amount: str, state: Path, as_json: bool) -> None:
 @state_option
 @json_option
 def log_command(*, state: Path, as_json: bool) -> None:
-    """List the payments of this peer's account, the latest first."""
+    """List what this account paid, and who paid it, the latest first.
+
+    Who paid it is read from epochs that have ended, each checked by the members' signatures; the
+    number is that of the order in the payer's account.
+    """
     from node.commands.ledger import show_log
 
     run(lambda: show_log(state.expanduser(), as_json=as_json))

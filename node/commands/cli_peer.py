@@ -182,7 +182,8 @@ def join_command(
     """Run a peer until it is told to leave (Ctrl-C).
 
     BOOTSTRAP is the address of a peer in the network, as its own `join` printed it, or an invite.
-    Without one a new network starts, and the command with which others join it is printed.
+    Without one, peers that are known or in the local network are met; where there are none a new
+    network starts. The command with which others join is printed.
     """
     from node.commands.genesis import read_genesis
     from node.commands.join import join

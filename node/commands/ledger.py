@@ -134,7 +134,7 @@ async def pay(state: Path, key: str, amount: str, *, as_json: bool) -> None:
 
 
 async def show_log(state: Path, *, as_json: bool) -> None:
-    """The payments of this peer's account."""
+    """What this peer's account ordered, and what others paid it."""
     found = await call(state / SOCKET, "wallet_log", {}, unheard, deadline_s=LOOK_DEADLINE_S)
     if as_json:
         show_json(found)
@@ -152,7 +152,18 @@ async def show_log(state: Path, *, as_json: bool) -> None:
         for it in found["orders"]
     ]
     columns = ("time (UTC)", "epoch", "number", "credits", "action", "to", "state")
-    show_table(f"{len(rows)} payments of {short(found['account'])}", columns, rows)
+    show_table(f"{len(rows)} orders of {short(found['account'])}", columns, rows)
+    received = [
+        (it["epoch"], show_credits(it["amount"]), short(it["from"]), it["sequence"])
+        for it in found["received"]
+    ]
+    show_table(f"{len(received)} payments to it", ("epoch", "credits", "from", "number"), received)
+    console.print(
+        f"epoch {found['received_before']} runs: what was paid to it since then is in the balance"
+        " (`wallet`), and listed here when the epoch ends"
+    )
+    if found["received_problem"]:
+        console.print(f"  [yellow]{safe(found['received_problem'])}[/yellow]")
 
 
 async def show_earnings(state: Path, *, redeem: bool, as_json: bool) -> None:

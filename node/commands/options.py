@@ -113,6 +113,12 @@ def rows_options(function: F) -> F:
                 help="With --rows: what to do at a row without a text. stop: name it and end; mark:"
                 " leave its answer empty, and say why in the column error.",
             ),
+            click.option(
+                "--spreadsheet",
+                is_flag=True,
+                help="With --rows, to CSV: put ' before an answer that a spreadsheet would run as a"
+                " formula.",
+            ),
         )
     ):
         function = option(function)
@@ -122,7 +128,7 @@ def rows_options(function: F) -> F:
 def check_table(table: Mapping[str, Any], others: int) -> None:
     """InputError unless the options about tables go together; `others` are things asked besides."""
     if table["rows"] is None:
-        for name in ("column", "out", "resume", "force"):
+        for name in ("column", "out", "resume", "force", "spreadsheet"):
             if table[name]:
                 raise InputError(
                     f"--{name} says nothing without --rows", todo="give a table: --rows"

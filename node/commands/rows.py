@@ -30,6 +30,7 @@ class RowsAsked:
     files: JobFiles
     column: str
     marks_bad: bool
+    for_spreadsheets: bool
     resume: bool
     force: bool
     # As of `ask`: model, operation, system, schema, parameters, terms.
@@ -42,6 +43,7 @@ def rows_asked(table: Mapping[str, Any], arguments: Mapping[str, Any]) -> RowsAs
         files=JobFiles(table["rows"].expanduser(), table["out"].expanduser()),
         column=table["column"],
         marks_bad=table["bad_rows"] == "mark",
+        for_spreadsheets=table["spreadsheet"],
         resume=table["resume"],
         force=table["force"],
         arguments=arguments,
@@ -81,6 +83,7 @@ async def _plan(state: Path, asked: RowsAsked) -> RowPlan:
         system=given["system"] or "",
         schema=given["schema"] or "",
         marks_bad=asked.marks_bad,
+        for_spreadsheets=asked.for_spreadsheets,
     )
 
 

@@ -7,7 +7,7 @@ never taken for one that failed.
 
 import json
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,7 +142,12 @@ class Facilitator:
     ) -> tuple[int, dict[str, Any]]:
         guard = Guard(where, rules_of(where), self.network)
         timeout = {"connect": ASK_S, "read": limit_s, "write": ASK_S}
-        headers = [(b"accept", b"application/json"), (b"content-type", b"application/json")]
+        headers = [
+            (b"accept", b"application/json"),
+            (b"content-type", b"application/json"),
+        ]
+        if content:
+            headers.append((b"content-length", b"%d" % len(content)))
         async with (
             httpcore.AsyncConnectionPool(
                 ssl_context=self.tls, max_connections=1, network_backend=guard
@@ -151,7 +156,7 @@ class Facilitator:
                 method,
                 where.url,
                 headers=headers,
-                content=content or None,
+                content=_Content(content) if content else None,
                 extensions={"timeout": timeout},
             ) as response,
         ):
@@ -161,6 +166,22 @@ class Facilitator:
         if body is None:
             raise Oversize(f"{where.place} sends more than {BODY_BYTES_MAX} bytes")
         return response.status, read_object(body, f"the answer of {where.place}")
+
+
+class _Content:
+    """A body that is sent. The library's own would be left unfinished where it is cut short."""
+
+    def __init__(self, content: bytes) -> None:
+        self._parts = iter((content,))
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        part = next(self._parts, None)
+        if part is None:
+            raise StopAsyncIteration
+        return part
 
 
 def facilitator_at(text: str) -> Location:

@@ -11,10 +11,12 @@ from enum import IntEnum
 from typing import Any
 
 from store import Store, Table
+from store.seam import SCAN_ROWS_MAX
 from wire.codec import pack, unpack
 from wire.errors import Refused
 
-PAYMENTS_MAX = 20_000
+# No more than one scan reads.
+PAYMENTS_MAX = SCAN_ROWS_MAX
 # A payment that can no longer be made is remembered so much longer.
 REMEMBERED_S = 3600.0
 PREFIX = b"pay:"

@@ -74,7 +74,7 @@ async def open_gateway(
             if paywall is not None:
                 nursery.start_soon(paywall.run)
             if node.ledger is not None:
-                nursery.start_soon(node.ledger.follower.run)
+                node.ledger.follow()
             shown = f"[{config.host}]" if ":" in config.host else config.host
             try:
                 yield f"http://{shown}:{listening.getsockname()[1]}"

@@ -62,6 +62,7 @@ class Terms:
     purse: Purse | None = None
 
     def request(self, stage: Stage, data: bytes) -> TaskRequest:
+        """A task of one stage on these terms; who pays for it knows that it comes."""
         request = TaskRequest(
             stages=(asked_at(self.check_terms.level, stage),),
             input=data,

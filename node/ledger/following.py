@@ -4,12 +4,14 @@ Whoever follows needs no member's word: each epoch is one checkpoint of a quorum
 that lead to it.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import trio
 
 from node.ledger.chain_file import follower
+from node.ledger.received import Received, received_by
 from node.ledger.replica import Replica
 from node.ledger.sync import LedgerCalls
 from node.ledger.use_lines import transfers_of
@@ -23,6 +25,8 @@ from wire.ledger import Genesis
 LOOK_EVERY_S = 20.0
 LOOK_S_MIN = 1.0
 TRIES, AGAIN_S_MAX = 5, 2.0
+# The latest payments to this peer's account that are kept in memory.
+RECEIVED_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,8 @@ class LedgerFollower:
     genesis: Genesis
     replica: Replica = field(init=False)
     history: UseHistory = field(init=False)
+    # What this peer's account was paid, the latest last.
+    received: deque[Received] = field(default_factory=lambda: deque(maxlen=RECEIVED_MAX))
     # Why it is not up to date, in words.
     problem: str = "the ledger is being read"
     # When members last said that nothing is missing here.
@@ -106,7 +112,9 @@ class LedgerFollower:
         calls, replica = LedgerCalls(self.peers), self.replica
         while (found := await fetch_epoch(calls, member, replica)) is not None:
             outcome, epoch = replica.outcome(found.orders), replica.epoch
-            transfers = list(transfers_of(replica.orders[it] for it in found.orders))
+            orders = [replica.orders[it] for it in found.orders]
+            transfers = list(transfers_of(orders))
+            received = received_by(self.peers.me, orders)
             before = {
                 account: replica.books.balance(account)
                 for account in outcome.draft.changes().accounts
@@ -114,6 +122,7 @@ class LedgerFollower:
             replica.turn(found.checkpoint, found.orders)
             self._before = before
             self.history.add(epoch, outcome.lines, transfers)
+            self.received.extend(received)
 
     def held(self, account: PeerId) -> int | None:
         """The least that an account had at the last two checkpoints, in millionths.

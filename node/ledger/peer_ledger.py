@@ -32,8 +32,16 @@ class PeerLedger:
     wallet: Wallet
     member: LedgerMember | None
     stakes: StakeTable
-    # It follows once somebody here has it run.
+    # It follows once somebody here wants to know (`follow`).
     follower: LedgerFollower
+    nursery: trio.Nursery
+    _follows: bool = False
+
+    def follow(self) -> None:
+        """Have the whole ledger followed from now on."""
+        if not self._follows:
+            self._follows = True
+            self.nursery.start_soon(self.follower.run)
 
     def keep_evidence(self, write: Write, nursery: trio.Nursery) -> None:
         """Have what is found against other members written, as a file of its own each."""
@@ -108,7 +116,7 @@ async def open_ledger(
     stakes = StakeTable(peers, store, genesis, replica, peers.advertiser.changed)
     nursery.start_soon(stakes.follow)
     follower = LedgerFollower(peers, genesis)
-    return PeerLedger(genesis, wallet, member, stakes, follower)
+    return PeerLedger(genesis, wallet, member, stakes, follower, nursery)
 
 
 async def _resume(wallet: Wallet) -> None:

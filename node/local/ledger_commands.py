@@ -1,6 +1,7 @@
 """`wallet` and `ledger` in the running peer: an account, payments, and the whole ledger."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,10 +13,15 @@ from node.local.arguments import read_key, read_number, read_path, read_text
 from node.local.control import Command, Emit
 from node.local.stake_commands import stake_map
 from node.peer import Node
+from p2p.timeouts import stretched
 from wire.amount import AMOUNT_MAX
-from wire.errors import InputError, Refused
+from wire.errors import InputError, Refused, Unreachable
 from wire.ledger import order_digest
 from wire.payment_claim import EXACT, network_name, sign_claim
+
+LOG_SHOWN = 200
+# So long the log waits for what ended epochs say; it shows what is known then.
+CATCH_UP_S = 10.0
 
 
 @dataclass(slots=True)
@@ -123,9 +129,24 @@ class LedgerCommands:
         return {"settlement": ordered.settlement, "claim": claim}
 
     async def log(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """This account's own orders, the latest first."""
-        found = [it.to_map() for it in self._ledger.wallet.log()[:200]]
-        return {"account": str(self.node.peers.me), "orders": found}
+        """This account's own orders, and what others paid it in epochs that ended; latest first.
+
+        The first call has the whole ledger read; `received_before` is the epoch up to which it is.
+        """
+        ledger = self._ledger
+        follower = ledger.follower
+        ledger.follow()
+        with trio.move_on_after(stretched(CATCH_UP_S)) as waited, suppress(Unreachable):
+            await follower.catch_up()
+        late = "the ledger is still being read: ask again" if waited.cancelled_caught else ""
+        received = [it.to_map() for it in reversed(follower.received)]
+        return {
+            "account": str(self.node.peers.me),
+            "orders": [it.to_map() for it in ledger.wallet.log()[:LOG_SHOWN]],
+            "received": received[:LOG_SHOWN],
+            "received_before": follower.replica.epoch,
+            "received_problem": late or follower.problem,
+        }
 
     async def export(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Write the whole ledger to the file `path`."""

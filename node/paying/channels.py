@@ -113,6 +113,8 @@ class EarningChannel:
     redeemed: int = 0
     # The tariff that the payer agreed to last.
     tariff: ContentId | None = None
+    # What was read for tasks that the payer gave up, and that nothing it paid since makes up for.
+    given_up: int = 0
 
     @property
     def available(self) -> int:

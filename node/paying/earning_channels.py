@@ -4,7 +4,7 @@ A payer shows that its channel is settled; from then on each higher voucher coun
 is redeemed now and then, many channels by one order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +76,8 @@ class EarningChannels:
     _looked_at_s: float = -LOOK_EVERY_S
     _looking: trio.Lock = field(default_factory=trio.Lock)
     _old: int = 0
+    # Channels whose redemption members refused, and in which epoch that was.
+    _refused: Latest[bytes, int] = field(default_factory=lambda: Latest(CHANNELS_MAX))
 
     def load(self) -> None:
         """Go on with the channels that are kept here."""
@@ -104,6 +106,7 @@ class EarningChannels:
         if not amount:
             return
         channel.charged += amount
+        channel.given_up = max(0, channel.given_up - amount)
         channel.tasks += 1
         key = (channel.payer, model)
         before, tasks = self.by_model.get(key, (0, 0))
@@ -335,18 +338,34 @@ class EarningChannels:
             # From now on what is left in it is its payer's.
             self._forget(channel.name)
         owing = sorted(
-            (it for it in self.by_name.values() if it.unredeemed > 0),
+            (
+                it
+                for it in self.by_name.values()
+                if it.unredeemed > 0 and self._refused.get(it.name) != self.epoch
+            ),
             key=lambda it: it.expiry,
         )[: limits.ACTIONS_MAX]
-        if not owing:
-            return 0
+        return await self._redeem(owing) if owing else 0
+
+    async def _redeem(self, owing: Sequence[EarningChannel]) -> int:
+        """Redeem these; of those that are refused, the ones that are not at fault by themselves."""
         totals = {it.name: it.highest for it in owing}
-        ordered = await self.wallet.order(
-            _unheard,
-            redeem=tuple(
-                Redemption(channel=it.name, voucher=it.voucher, release=False) for it in owing
-            ),
-        )
+        try:
+            ordered = await self.wallet.order(
+                _unheard,
+                redeem=tuple(
+                    Redemption(channel=it.name, voucher=it.voucher, release=False) for it in owing
+                ),
+            )
+        except Refused as error:
+            if error.retry_after_s is not None:
+                raise
+            if len(owing) == 1:
+                self._refused[owing[0].name] = self.epoch
+                self.peers.note_problem("redeeming", f"a voucher is refused: {error.message}")
+                return 0
+            half = len(owing) // 2
+            return await self._redeem(owing[:half]) + await self._redeem(owing[half:])
         if ordered.state is not OrderState.SETTLED:
             return 0
         self.orders += 1

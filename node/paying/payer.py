@@ -93,6 +93,32 @@ class Payer:
             todo="ask again in a moment; see how it stands: python -m node wallet",
         )
 
+    async def until_checkable(
+        self, adverts: Sequence[Signed[Advert]], price_max: int, needed: int
+    ) -> None:
+        """Wait until so many of these verifiers can be paid; InputError if the account cannot.
+
+        Verifiers that ask for more than the task may cost are not waited for.
+        """
+        await self.tariffs.learn(adverts)
+        verifiers = [it.signer for it in adverts]
+        with trio.move_on_after(stretched(READY_DEADLINE_S)):
+            while sum(self.may_check(it, price_max, needed) for it in verifiers) < needed:
+                if not any(self._is_lacking(it, price_max, needed) for it in verifiers):
+                    return
+                if (why := self.channels.trouble) is not None:
+                    raise why
+                await trio.sleep(LOOK_EVERY_S)
+
+    def _is_lacking(self, verifier: PeerId, price_max: int, needed: int) -> bool:
+        """Whether a verifier would be paid once there is a channel to it, with credits in it."""
+        heard = self.peers.view.advert_of(verifier)
+        tariff = None if heard is None else self.tariffs.of(heard)
+        if tariff is None or not tariff.record.verdict:
+            return False
+        affordable = tariff.record.verdict * max(1, needed) * CHECKS_PART <= price_max
+        return affordable and not self.channels.ready(tariff, tariff.record.verdict)
+
     def _cost(self, heard: Signed[Advert], stage: Stage, units: LegUnits) -> int | None:
         """What a peer asks for a leg; None as long as its prices are not known."""
         if heard.record.tariff is None or heard.signer == self.peers.me:

@@ -50,6 +50,8 @@ class Seat:
     held: int
     begun: int
     shown: int = 0
+    # Whether its payer gave it up while it was worked on.
+    abandoned: bool = False
     _over: bool = False
 
     def cover(self, data: bytes | None) -> None:
@@ -69,7 +71,13 @@ class Seat:
         self._end(min(amount, self.price_max))
 
     def close(self) -> None:
-        """The leg is over; what was shown of one that is not done is charged."""
+        """The leg is over; what was shown of one that is not done is charged.
+
+        What was read for one that its payer gave up is not, and is remembered.
+        """
+        if self.abandoned and not self._over:
+            read = cost(self.tariff, self.stage, LegUnits(self.given, 0))
+            self.channel.given_up += min(read, self.price_max)
         self._end(min(cost_of_part(self.tariff, self.stage, self.shown), self.price_max))
 
     def _end(self, amount: int) -> None:
@@ -186,6 +194,9 @@ class Till:
         """The channel of a payer that has promised so much more; Refused if there is none."""
         channel, tariff = self.channels.of(payer), self.own.now
         assert tariff is not None
+        if channel is not None and channel.given_up > tariff.record.increment:
+            self.unpaid += 1
+            raise _unpaid(need, "tasks of yours that you gave up cost more to read than you paid")
         if channel is not None and channel.tariff == tariff.id and channel.available >= need:
             return channel
         self.unpaid += 1

@@ -209,7 +209,13 @@ class RowJob:
         with appearing(files.receipts) as file:
             write_frames(file, map(_without_outputs, read_frames(files.journal)))
         with appearing(files.out) as file:
-            writer = open_writer(files.out, file, plan.answer, marks=plan.marks_bad)
+            writer = open_writer(
+                files.out,
+                file,
+                plan.answer,
+                marks=plan.marks_bad,
+                for_spreadsheets=plan.for_spreadsheets,
+            )
             frames = read_frames(files.journal)
             next(frames)
             for frame in frames:

@@ -62,6 +62,8 @@ class RowPlan:
     system: str = ""
     schema: str = ""
     marks_bad: bool = False
+    # Whether answers that look like formulas are written so that they are none.
+    for_spreadsheets: bool = False
 
     def __post_init__(self) -> None:
         if self.operation not in BUNDLE_ROWS:

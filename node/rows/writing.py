@@ -3,12 +3,17 @@
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Protocol
 
 import numpy as np
 
 from node.rows.reading import JSON_LINES, PARQUET, TSV, format_of
+
+# What spreadsheets take for a formula, also after blanks; and what they leave out before one.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_BLANKS = ("\t", "\r", "\n")
 
 
 class RowWriter(Protocol):
@@ -21,11 +26,13 @@ class RowWriter(Protocol):
         """Write what is left; the file itself is its owner's to close."""
 
 
-def open_writer(path: Path, file: IO[bytes], answer: str, *, marks: bool) -> RowWriter:
+def open_writer(
+    path: Path, file: IO[bytes], answer: str, *, marks: bool, for_spreadsheets: bool = False
+) -> RowWriter:
     """A writer of the format that `path` says, into `file`.
 
     `answer` is the name of the column of answers, `vector` or another; with `marks` there is a
-    column of errors.
+    column of errors. In CSV and TSV that are `for_spreadsheets` a text is never a formula.
     """
     form = format_of(path)
     if form == PARQUET:
@@ -34,7 +41,8 @@ def open_writer(path: Path, file: IO[bytes], answer: str, *, marks: bool) -> Row
         return ParquetWriter(file, answer, marks=marks)
     if form == JSON_LINES:
         return _JsonLines(file, answer)
-    return _Csv(file, answer, "\t" if form == TSV else ",", marks=marks)
+    write = _no_formula if for_spreadsheets else str
+    return _Csv(file, answer, "\t" if form == TSV else ",", marks=marks, write=write)
 
 
 def _numbers(vector: bytes) -> str:
@@ -44,6 +52,15 @@ def _numbers(vector: bytes) -> str:
     """
     found = np.frombuffer(vector, "<f4")
     return "[" + ", ".join(str(it) if np.isfinite(it) else "null" for it in found) + "]"
+
+
+def _no_formula(text: str) -> str:
+    """The text, with a mark before it if a spreadsheet would run it; a number stays one."""
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.lstrip().startswith(_FORMULA) or text[:1] in _BLANKS else text
+    return text
 
 
 class _JsonLines:
@@ -60,15 +77,28 @@ class _JsonLines:
 
 
 class _Csv:
-    def __init__(self, file: IO[bytes], answer: str, delimiter: str, *, marks: bool) -> None:
+    def __init__(
+        self,
+        file: IO[bytes],
+        answer: str,
+        delimiter: str,
+        *,
+        marks: bool,
+        write: Callable[[str], str],
+    ) -> None:
         self._text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         self._csv = csv.writer(self._text, delimiter=delimiter, lineterminator="\n")
-        self._marks = marks
+        # The library quotes a carriage return only where it is told to quote all.
+        self._quoting = csv.writer(
+            self._text, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL
+        )
+        self._marks, self._write = marks, write
         self._csv.writerow(["row", answer, *(["error"] if marks else [])])
 
     def write(self, number: int, value: bytes | str | None, problem: str) -> None:
-        words = _numbers(value) if isinstance(value, bytes) else value or ""
-        self._csv.writerow([number, words, *([problem] if self._marks else [])])
+        words = _numbers(value) if isinstance(value, bytes) else self._write(value or "")
+        row = [number, words, *([self._write(problem)] if self._marks else [])]
+        (self._quoting if "\r" in words + problem else self._csv).writerow(row)
 
     def close(self) -> None:
         self._text.flush()

@@ -149,6 +149,8 @@ class LegLease:
         place = self.place
         if place is None or place.stage is SlotStage.DONE or place.refusal is not None:
             return
+        if self.seat is not None and place.stage is SlotStage.BEGUN:
+            self.seat.abandoned = True
         if self._generates or place.cost_s > LONG_S or place.stage is not SlotStage.BEGUN:
             gone = Refused("given up: the peer that offered it disconnected", retry_after_s=1.0)
             place.stage = GivenUp(gone)

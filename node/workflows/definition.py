@@ -31,9 +31,7 @@ from node.workflows.feed_reading import FeedName
 from node.workflows.schedule import SlotSchedule, read_length_ms
 from node.workflows.slots import MISSED_RULES, OVERLAP_RULES, RunRules
 from wire import limits
-from wire.content import PeerId
 from wire.errors import BatonError, InputError, Malformed
-from wire.feed import KEEPERS_MAX
 from wire.fetch import QUORUM_MAX, SourceRecord
 from wire.operations import CALL, COMPLETE, EMBED, GENERATE
 from wire.schema import Scalar
@@ -50,7 +48,7 @@ INPUT = "{input}"
 _EXAMPLE = 'for example: every = "5m", then [source] with name = "prices"'
 _KEYS = (
     *("name", "every", "cron", "zone", "missed", "missed_max", "overlap", "late", "deadline"),
-    *("tries", "keep", "keepers", "source", "model", "to"),
+    *("tries", "keep", "source", "model", "to"),
 )
 _SOURCE_KEYS = {
     "name": ("name", "quorum", "agree"),
@@ -124,7 +122,6 @@ class Workflow:
     deadline_s: int
     tries: int
     keep: int
-    keepers: tuple[PeerId, ...]
     source: SourceStep
     model: ModelStep | None
     destinations: tuple[Destination, ...]
@@ -164,7 +161,6 @@ def read_workflow(text: str, default_name: str) -> Workflow:
         deadline_s=_deadline_s(top),
         tries=top.number("tries", 3, 1, TRIES_MAX),
         keep=top.number("keep", KEEP_DEFAULT, 1, KEEP_MAX),
-        keepers=_keepers(top),
         source=_source(top, model),
         model=model,
         destinations=tuple(_destination(text, *it) for it in top.tables("to", DESTINATIONS_MAX)),
@@ -198,16 +194,6 @@ def _deadline_s(top: TableReader) -> int:
     if deadline_s > limits.DEADLINE_S_MAX:
         top.reject("deadline", f"a deadline is at most {limits.DEADLINE_S_MAX} s")
     return deadline_s
-
-
-def _keepers(top: TableReader) -> tuple[PeerId, ...]:
-    try:
-        keepers = tuple(map(PeerId.parse, top.strings("keepers", KEEPERS_MAX)))
-    except Malformed:
-        top.reject("keepers", "keepers is a list of peers' keys", "see python -m node status")
-    if len(set(keepers)) != len(keepers):
-        top.reject("keepers", "a keeper is named twice")
-    return keepers
 
 
 def _source(top: TableReader, model: ModelStep | None) -> SourceStep:

@@ -228,14 +228,9 @@ def _path(text: str) -> Path:
 
 
 def _feed_of(workflow: Workflow, me: PeerId, now_ms: int) -> FeedRecord:
-    keepers = workflow.keepers or (me,)
-    if me not in keepers:
-        raise InputError(
-            f"keepers does not name this peer, {me}", todo="name it first, or leave keepers out"
-        )
     return FeedRecord(
         name=workflow.name,
-        keepers=keepers,
+        keepers=(me,),
         schedule=workflow.schedule.text,
         zone=workflow.schedule.zone,
         definition=workflow.digest,

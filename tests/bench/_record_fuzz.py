@@ -24,7 +24,15 @@ from node.evidence.disputes import judge as judge_dispute
 from node.evidence.offences import judge as judge_evidence
 from node.local.bundles import open_bundle
 from store.car_file import write_car
-from tests.checking.answers import ASKER, CONTENT, VERIFIERS, WORKER, answer_to, have
+from tests.checking.answers import (
+    ASKER,
+    CONTENT,
+    VERIFIERS,
+    WORKER,
+    answer_to,
+    committed_answer,
+    have,
+)
 from tests.checking.played_disputes import CHALLENGER, PROVER, REFEREE, Stage
 from tests.checking.test_exact_disputes import MODEL, ROWS, WRONG
 from tests.evidence.crimes import ONE as THIEF
@@ -51,6 +59,12 @@ KEYS = {it.peer: it for it in (ASKER, WORKER, PROVER, CHALLENGER, REFEREE, *VERI
 SCALARS: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2**62, 2**63, 2**64 - 1, 0.0, 1e300, b"", "", [], {}),
     *(bytes(32), bytes(36), b"\x94" * 5, "x" * 500, [0] * 300, {"a": 1}),
+)
+
+
+_MESSAGES = (
+    *("LogNews", "LogPlace", "Check", "Checks", "Verdicts"),
+    *("VerdictCommitted", "TellVerdict", "Commitments", "TellVerdicts"),
 )
 
 
@@ -216,7 +230,7 @@ def targets_in(folder: Path) -> Mapping[str, Target]:
     rows = sign(_sample(RowBundle), ASKER)
     return {
         **unchecked,
-        "receipt": Target((answer.raw,), _audited),
+        "receipt": Target((answer.raw, committed_answer().raw), _audited),
         "leg": Target((receipt.raw,), lambda raw: bool(open_signed(raw, Receipt))),
         "verdict": Target((verdict.raw,), lambda raw: bool(open_signed(raw, Verdict))),
         "rows": Target((rows.raw,), lambda raw: bool(open_signed(raw, RowBundle))),
@@ -239,7 +253,7 @@ def targets_in(folder: Path) -> Mapping[str, Target]:
             (BY_NAME["StakeRow"].to_bytes(),), _reads("StakeRow"), any_value_holds=True
         ),
         "message": Target(
-            tuple(encode(it) for it in (BY_NAME["LogNews"], BY_NAME["LogPlace"])),  # type: ignore[arg-type]
+            tuple(encode(BY_NAME[it]) for it in _MESSAGES),  # type: ignore[arg-type]
             lambda raw: bool(decode(raw)),
             any_value_holds=True,
         ),

@@ -6,10 +6,11 @@ from typing import Any
 
 from tests.node.asking import EMBED, SECRET, TEXTS, VECTORS, receipt_of, task_of
 from tests.p2p.transports import key_of
+from wire.commitment import commitment_to, opened, shown_hash
 from wire.content import ContentId
 from wire.kinds import Level
 from wire.lottery import Share, draw
-from wire.receipt import Answer, Receipt, Verdict
+from wire.receipt import Answer, Receipt, Verdict, VerdictCommitment
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
 from wire.task import CheckPolicy, Stage, Task
@@ -90,6 +91,29 @@ def answer_to(
 def changed(answer: Signed[Answer], **changes: Any) -> Signed[Answer]:
     """The answer as its asker signs it anew, with some fields changed."""
     return sign(replace(answer.record, **changes), ASKER)
+
+
+def committed_answer(
+    shown_to: tuple[int, int] = (2, 2), salts: tuple[bytes, bytes] = (b"1" * 32, b"2" * 32)
+) -> Signed[Answer]:
+    """An answer with two verdicts; `shown_to` says how many commitments each was shown."""
+    plain = answer_to()
+    bare = [open_signed(it, Verdict) for it in plain.record.verdicts]
+    made = [
+        VerdictCommitment(
+            stage=0, verifier=it.signer, commitment=commitment_to(it.record, salt, it.signer)
+        )
+        for it, salt in zip(bare, salts, strict=True)
+    ]
+    hashes = [it.commitment for it in made]
+    verdicts = [
+        sign(
+            opened(it.record, salt, shown_hash(hashes[: shown_to[at]]), shown_to[at]),
+            VERIFIERS[it.signer],
+        )
+        for at, (it, salt) in enumerate(zip(bare, salts, strict=True))
+    ]
+    return changed(plain, verdicts=tuple(it.raw for it in verdicts), commitments=tuple(made))
 
 
 def parts_of(answer: Signed[Answer]) -> dict[str, bytes]:

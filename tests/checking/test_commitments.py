@@ -20,7 +20,15 @@ from p2p.score import Standing
 from p2p.typed_call import TypedCall
 from tests.asking.test_background_checks import network_of as with_background
 from tests.asking.test_background_checks import unchecked
-from tests.checking.answers import NOW_MS, VERIFIERS, answer_to, changed, have, policy
+from tests.checking.answers import (
+    NOW_MS,
+    VERIFIERS,
+    answer_to,
+    changed,
+    committed_answer,
+    have,
+    policy,
+)
 from tests.checking.committing import tell
 from tests.checking.test_verifiers import verdict_of
 from tests.node.asking import SECRET, asked, request, texts_of
@@ -32,36 +40,13 @@ from wire.checks import OpenChecks
 from wire.commitment import TellVerdict, VerdictCommitted, commitment_to, opened, shown_hash
 from wire.lottery import Share
 from wire.message import Message, Refuse, VerdictReply
-from wire.receipt import Answer, Receipt, Verdict, VerdictCommitment
+from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed, open_signed, sign
 
 COMMITTED = "verdicts of leg 1: committed before they were revealed"
 
 
 # What an auditor says of an answer.
-
-
-def committed_answer(
-    shown_to: tuple[int, int] = (2, 2), salts: tuple[bytes, bytes] = (b"1" * 32, b"2" * 32)
-) -> Signed[Answer]:
-    """An answer with two verdicts; `shown_to` says how many commitments each was shown."""
-    plain = answer_to()
-    bare = [open_signed(it, Verdict) for it in plain.record.verdicts]
-    made = [
-        VerdictCommitment(
-            stage=0, verifier=it.signer, commitment=commitment_to(it.record, salt, it.signer)
-        )
-        for it, salt in zip(bare, salts, strict=True)
-    ]
-    hashes = [it.commitment for it in made]
-    verdicts = [
-        sign(
-            opened(it.record, salt, shown_hash(hashes[: shown_to[at]]), shown_to[at]),
-            VERIFIERS[it.signer],
-        )
-        for at, (it, salt) in enumerate(zip(bare, salts, strict=True))
-    ]
-    return changed(plain, verdicts=tuple(it.raw for it in verdicts), commitments=tuple(made))
 
 
 def points_of(answer: Signed[Answer]) -> dict[str, Point]:
@@ -140,6 +125,15 @@ def test_a_verdict_altered_after_it_was_committed_to_fails() -> None:
     verdicts = (worse.raw, *answer.record.verdicts[1:])
     (what,) = failing(changed(answer, verdicts=verdicts))
     assert first.signer.short in what
+
+
+def test_an_answer_with_commitments_that_is_altered_in_any_byte_does_not_hold() -> None:
+    raw, chance = committed_answer().raw, Random(1)
+    assert audit(raw, have).holds
+    for at in range(0, len(raw), 11):
+        damaged = bytearray(raw)
+        damaged[at] ^= 1 << chance.randrange(8)
+        assert not audit(bytes(damaged), have).holds
 
 
 # When verdicts are asked for.

@@ -40,7 +40,7 @@ class Reached(Exception):
 
 
 # Commands that are done when they return, without a loop.
-AT_ONCE = ("keys", "completion", "versions", "network", "dashboard")
+AT_ONCE = ("keys", "completion", "versions", "network", "dashboard", "evidence")
 
 
 @pytest.fixture
@@ -88,8 +88,9 @@ def test_every_example_is_understood(example: str, no_work: None) -> None:
         shutil.copy("report.txt", "answer.receipt")
         with pytest.raises(InputError, match=r"cannot be read|not a receipt"):
             cli.main(words, standalone_mode=False, obj=assembly)
-    elif words[:2] == ["keys", "rm"]:
-        cli.main(["keys", "add", words[2]], standalone_mode=False, obj=assembly)
+    elif words[:2] in (["keys", "rm"], ["keys", "allow"]):
+        added = ["keys", "add", words[2], "--credits", "20"]
+        cli.main(added, standalone_mode=False, obj=assembly)
         cli.main(words, standalone_mode=False, obj=assembly)
     elif words[0] == "sources" and words[1] in ("add", "list", "rm"):
         Path("prices.toml").write_text('kind = "http"\nurl = "https://example.org/"\n')

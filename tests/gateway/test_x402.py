@@ -2,6 +2,7 @@
 
 import base64
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -13,12 +14,15 @@ import httpx
 import pytest
 
 from node.gateway import facilitator as facilitators
+from node.gateway import payment_journal
 from node.gateway.evm_payment import UPTO_SPENDER
-from node.gateway.facilitator import facilitator_at, rules_of
-from node.gateway.payment_journal import PaymentState
+from node.gateway.facilitator import Facilitator, PaymentUnknown, facilitator_at, rules_of
+from node.gateway.payment_journal import PaymentJournal, PaymentRow, PaymentState
 from node.gateway.x402_documents import read_payment
 from node.gateway_config import EvmPay, HttpPay, pay_of
+from node.ingest.guard import Network, real_network
 from node.paying_config import read_price
+from store import open_memory_store
 from tests.gateway.conftest import QUICK, Served, serving
 from tests.gateway.facilitator import (
     FAILS,
@@ -31,7 +35,7 @@ from tests.gateway.facilitator import (
     FakeFacilitator,
     facilitating,
 )
-from wire.errors import InputError, Malformed
+from wire.errors import InputError, Malformed, Refused, Unreachable
 
 PAY_TO = "0x" + "AB" * 20
 CHAT = {"model": "hash", "messages": [{"role": "user", "content": "SAY:hello"}], "max_tokens": 20}
@@ -377,8 +381,6 @@ def test_an_answer_that_fails_is_not_paid_and_its_payment_does_again(shop: Shop)
 
 
 def test_what_was_asked_before_a_restart_is_asked_after_it_and_answered_once(shop: Shop) -> None:
-    from node.gateway.payment_journal import PaymentJournal
-
     offer = offer_of(shop, "exact")
     payload = payload_of(offer)
     assert shop.http.post(PATH, json=CHAT, headers=payment(offer, payload)).status_code == 200
@@ -421,3 +423,55 @@ def test_options_that_make_no_sense_together_are_refused() -> None:
     ):
         with pytest.raises(InputError):
             pay_of(*options, "eip155:8453")
+
+
+async def test_a_facilitator_whose_name_leads_to_this_machine_is_not_reached() -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    location = facilitator_at("https://x402.example.com")
+    network = Network(resolve, real_network().backend)
+    found = Facilitator(location, network, ssl.create_default_context())
+    assert await found.supported() == ()
+    assert "loopback" in found.problem
+    outcome = await found.settle_payment({}, "0x", again=False)
+    assert isinstance(outcome, PaymentUnknown)
+    with pytest.raises(Unreachable):
+        await found.verify({}, "0x")
+
+
+async def test_no_more_payments_are_remembered_than_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(payment_journal, "PAYMENTS_MAX", 2)
+    row = PaymentRow(
+        id=b"1",
+        state=PaymentState.SETTLED,
+        request=b"",
+        payer="0x",
+        network="eip155:8453",
+        scheme="exact",
+        version=2,
+        amount=1,
+        until_wall_s=1000,
+        document={},
+    )
+    async with open_memory_store(quota_bytes=1 << 30) as store:
+        journal = PaymentJournal(store)
+        for name in (b"1", b"2"):
+            await journal.keep(replace(row, id=name), 0.0)
+        with pytest.raises(Refused):
+            await journal.keep(replace(row, id=b"3"), 0.0)
+        assert set(journal.rows) == {b"1", b"2"}
+        # Those that nobody could use any more make room, and what is not known is never forgotten.
+        await journal.keep(replace(row, id=b"1", state=PaymentState.ASKED), 0.0)
+        await journal.keep(replace(row, id=b"3"), 10_000.0)
+        assert set(journal.rows) == {b"1", b"3"}
+        again = PaymentJournal(store)
+        again.load(0.0)
+        assert again.rows[b"1"].state is PaymentState.ASKED
+        # What was only taken paid for nothing: it may be used again after a crash.
+        await journal.keep(replace(row, id=b"3", state=PaymentState.TAKEN), 0.0)
+        again = PaymentJournal(store)
+        again.load(0.0)
+        assert set(again.rows) == {b"1"}

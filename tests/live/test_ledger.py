@@ -54,6 +54,9 @@ def test_credits_are_paid_and_the_whole_ledger_is_checked_offline(tmp_path: Path
         deadline_at_s = time.monotonic() + DEADLINE_S
         while other.ask("ledger", "export", ledger, "--json").document["orders"] < 4:
             assert time.monotonic() < deadline_at_s
+        log = other.ask("wallet", "log", "--json").document
+        assert [(it["from"], it["amount"]) for it in log["received"]] == [(member.id, 2_500_000)]
+        assert "1 payments to it" in other.ask("wallet", "log").out
         shown = other.ask("ledger", "show", member.id, "--json").document
         assert (shown["balance"], shown["leaving"][0]["amount"]) == (5_500_000, 1_000_000)
     checks = ("ledger", "check", ledger, "--genesis", genesis, "--account", paid["pay"][0]["to"])

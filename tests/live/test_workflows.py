@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.live.command_line import DEADLINE_S, Peer, baton, joined
 
 EMBED = '[model]\nname = "hash"\noperation = "embed"\nlevel = "signed"\n'
@@ -51,6 +53,7 @@ def test_what_is_wrong_with_a_file_is_said_with_its_line(asker: Peer, tmp_path: 
     assert "no peer is running" in nobody.error
 
 
+@pytest.mark.soak
 def test_after_sigkill_a_workflow_goes_on_and_no_slot_is_doubled(
     state: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from node.commands.members import begin_private, read_invite
 from node.config import NodeConfig
 from node.local.commands import LocalCommands
 from node.local.control import unheard
+from node.local.settings import settings_of
 from node.peer import Node
 from node.private_network import belonging
 from p2p.member_rows import OwnMembership, keep_own, own_membership
@@ -106,6 +107,13 @@ async def test_a_peer_of_an_open_network_is_told_how_a_private_one_begins(
         peer = await network.add(V)
         with pytest.raises(InputError, match="--private"):
             await typed(peer, "invite")
+
+
+def test_no_view_of_the_settings_tells_the_secret_of_an_invite(tmp_path: Path) -> None:
+    config = NodeConfig(state=tmp_path, invite=read_token(LINE))
+    told = str(settings_of(config))
+    for secret in (OTHER_KEY.seed.hex(), str(OTHER_KEY.seed), LINE):
+        assert secret not in told
 
 
 async def test_a_folder_belongs_to_one_private_network_for_good(tmp_path: Path) -> None:

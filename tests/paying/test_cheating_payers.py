@@ -10,19 +10,21 @@ from trio.testing import MockClock
 from node.paying import paying_channels
 from node.paying.channels import EarningChannel
 from node.paying.earning_channels import EarningChannels
+from node.paying_config import TypedPrices
 from node.peer import Node
 from p2p.typed_call import TypedCall
 from store import Table
-from tests.ledger.test_members import epoch
-from tests.node.asking import EMBED, asked, complete, request, task_of, texts_of
-from tests.node.network import open_network
+from tests.ledger.test_members import CREDIT, epoch
+from tests.node.asking import EMBED, MODEL, asked, complete, request, task_of, texts_of
+from tests.node.network import S, open_network
 from tests.paying.test_hostile_payments import channels_of, paid_task, say, voucher_of
-from tests.paying.test_priced_peers import charges_of, priced, settled, started
+from tests.paying.test_priced_peers import charges_of, priced, said_by, settled, started
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, Refused
-from wire.kinds import Level, RefusalCode
+from wire.kinds import Level, RefusalCode, Role
 from wire.message import Message, Offer, Progress, Refuse, Result
+from wire.operations import GENERATE
 from wire.signed import Signed
 from wire.signing import SigningKey
 from wire.task import Stage, Task
@@ -169,3 +171,78 @@ def test_what_is_kept_of_a_channel_is_all_but_what_is_under_way() -> None:
             payer, bytes(32), 1000, 7, 30, b"v", 20, 2, redeemed=10, tariff=tariff
         )
         assert EarningChannel.from_bytes(bytes(32), channel.to_bytes()) == channel
+
+
+async def test_who_gives_up_what_was_read_for_it_pays_before_more_is_read(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        payer, worker = await started(network, priced(given=10, made=1))
+        await asked(payer, paid_task())
+        _, earned = await settled(payer, worker)
+        till = worker.leg_server.till
+        assert till is not None
+        assert till.own.now is not None
+        increment = till.own.now.record.increment
+        earned.highest = earned.charged + 10 * increment
+        data = b"x" * 10_000
+        stage = Stage(role=Role.INFER, operation=GENERATE, model=MODEL, parameters={"tokens": 4})
+        signed, read = task(payer, stage, price_max=increment), 10 * len(data)
+        for _ in range(increment // read + 1):
+            seat = till.seat(signed, stage, data, 1)
+            assert seat is not None
+            seat.abandoned = True
+            seat.close()
+            assert earned.held == 0
+        assert increment < earned.given_up <= increment + read
+        with pytest.raises(Refused, match="gave up"):
+            till.seat(signed, stage, data, 1)
+        # What is paid afterwards makes up for it; and what is given up unread costs nobody.
+        till.channels.charge(earned, read, None)
+        seat = till.seat(signed, stage, data, 1)
+        assert seat is not None
+        before = earned.given_up
+        seat.close()
+        assert earned.given_up == before
+
+
+async def test_one_redemption_that_is_refused_spoils_no_other(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        payer, worker = await started(network, priced(base=100))
+        other = await network.start(S, models=(), number=50, genesis=payer.config.genesis)
+        await network.settled()
+        assert payer.ledger is not None
+        await payer.ledger.wallet.pay(other.peers.me, 20 * CREDIT, lambda _: None)
+        await asked(payer, paid_task())
+        _, earned = await settled(payer, worker)
+        await earning(worker).redeem()
+        # As if the state folder were an older copy: what was redeemed is tried again.
+        earned.redeemed = 0
+        with trio.fail_after(60):
+            while not said_by(other, worker):
+                await trio.sleep(0.1)
+        await asked(other, paid_task(2))
+        _, further = await settled(other, worker)
+        assert await earning(worker).redeem() == further.highest
+        assert not further.unredeemed
+        assert earned.redeemed == 0
+        # It is not tried again before the epoch ends.
+        assert await earning(worker).redeem() == 0
+
+
+async def test_verifiers_that_cannot_be_paid_are_not_waited_for(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, _free, *_ = await started(network, TypedPrices(), priced(check=10), verifiers=3)
+        poor = await network.start(S, models=(), number=50, genesis=asker.config.genesis)
+        await network.settled()
+        with trio.fail_after(60):
+            while not all(said_by(poor, it) for it in network.nodes[1:] if it is not poor):
+                await trio.sleep(0.1)
+        began_at_s = trio.current_time()
+        with pytest.raises(InputError, match="has 0 credits"):
+            await poor.tasks.submit(request(price_max=1000, deadline_s=600))
+        assert trio.current_time() - began_at_s < 30

@@ -335,7 +335,7 @@ async def test_a_verdict_that_nobody_asks_for_is_let_go_and_others_are_told(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with opened(tmp_path) as scene, scene.order() as opener:
-        await opener.give([scene.check(commit=True) for _ in range(3)])
+        await opener.give([scene.check(commit=True, deadline_ms=10_000) for _ in range(3)])
         made = await commitments(opener, 3)
         told = OrderedTelling(tag=1, shown=bytes(32), count=2)
         # Tag 9 was never given, and tag 1 is asked for twice.

@@ -87,7 +87,6 @@ def test_little_is_enough() -> None:
         ('deadline = "90s"', 'deadline = "2d"', "line 8: a deadline is at most"),
         ("tries = 5", "tries = 5.5", "line 9: tries is a whole number"),
         ("keep = 50", "keep = true", "line 10: keep is a whole number"),
-        ("keep = 50", 'keepers = ["me"]', "line 10: keepers is a list of peers' keys"),
         ("keep = 50", "kept = 50", "line 10: there is no 'kept'"),
         ('kind = "http"', 'kind = "ftp"', r"line 13: .*'ftp'.* in \[source\]"),
         ('format = "json"', 'forma = "json"', r"line 15: there is no 'forma' in \[source\]"),

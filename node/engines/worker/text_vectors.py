@@ -145,12 +145,15 @@ class LoadedTextVectors:
         return found
 
     def _scores(self, rows: Array, head: Array) -> Array:
-        """The shares of "yes", each with the 1 that is beside a score."""
+        """By how much "yes" is likelier than "no", as log-odds, with the 1 beside a score.
+
+        The logistic function of it is the share that the model's makers call its score.
+        """
         found = np.ones((len(rows), QueryText.COLUMNS), np.float32)
         for at, row in enumerate(rows):
             # One by one: the same bits whatever is beside it.
-            yes, no = (head @ row).astype(np.float64)
-            found[at, 0] = 1 / (1 + np.exp(min(no - yes, 700.0)))
+            yes, no = head @ row
+            found[at, 0] = yes - no
         return found
 
 

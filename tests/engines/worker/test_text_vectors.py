@@ -119,7 +119,7 @@ async def test_scores_are_those_of_the_reference_alone_and_among_others(
         rows = qwen3_hidden(doubles, table.of_parts(parts), FAMILY.numbers)
         last = rms_norm(rows[-1], doubles["model.norm.weight"], FAMILY.numbers["eps"])
         yes, no = head @ last
-        wanted.append(1 / (1 + np.exp(no - yes)))
+        wanted.append(yes - no)
     assert len({round(it, 3) for it in wanted}) == 3
     async with open_engine() as engine:
         await engine.load(manifest, files)
@@ -133,7 +133,7 @@ async def test_scores_are_those_of_the_reference_alone_and_among_others(
             return np.frombuffer(found.data, "<f4").reshape(found.rows, QueryText.COLUMNS)
 
         found = await scored(*PAIRS)
-        assert np.abs(found[:3, 0] - wanted).max() < 1e-5
+        assert np.abs(found[:3, 0] - wanted).max() < 1e-4
         assert (found[:, 1] == 1).all()
         if not engine_device:
             for at, pair in enumerate(PAIRS):

@@ -1,0 +1,67 @@
+"""Stakes: planted crimes and who paid for them, and what a share of the stake wins in draws.
+
+300 peers, 20 epochs, a fifth of the workers liars, a fifth of the verifiers lazy, one of them with
+30 % of the stake. Then, for shares of bad stake from 5 to 40 %, how often two of three verifiers
+drawn are bad: by the formula, by draws by stake, and by draws by key where the attacker has half of
+the keys.
+
+`python -m tests.bench stake [SEEDS] [DRAWS]`, 5 seeds and 20,000 draws if it is not said.
+"""
+
+import hashlib
+import time
+from dataclasses import asdict
+from typing import Any
+
+from node.checking.odds import odds_of_share
+from tests.ledger.stake_network import NEEDED, VERIFIERS, StakeNetwork, StakePlan
+from tests.wire.samples import BLOCK
+from wire.content import PeerId
+from wire.lottery import draw, weighted_draw
+
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.4)
+SIDE = 20
+
+
+def run(arguments: list[str]) -> dict[str, Any]:
+    """What the runs and the draws came to; `held` if no honest stake was taken, and all due was."""
+    seeds = int(arguments[0]) if arguments else 5
+    draws = int(arguments[1]) if len(arguments) > 1 else 20_000
+    began_s = time.process_time()
+    runs = [StakeNetwork(StakePlan(seed=seed)).run() for seed in range(seeds)]
+    totals: dict[str, int] = {}
+    for one in runs:
+        for name, value in asdict(one).items():
+            if isinstance(value, int):
+                totals[name] = totals.get(name, 0) + value
+    table = [odds_at(share, draws) for share in SHARES]
+    return {
+        "seeds": seeds,
+        "totals": totals,
+        "draws": draws,
+        "table": table,
+        "cpu_s": round(time.process_time() - began_s, 1),
+        "held": not (
+            totals["unpunished"] or totals["honest_slashed"] or totals["false_accusations_taken"]
+        ),
+    }
+
+
+def odds_at(share: float, draws: int) -> dict[str, float]:
+    """How often the bad side has enough of the verifiers drawn."""
+    keys = [PeerId(hashlib.sha256(b"staker" + bytes((at,))).digest()) for at in range(2 * SIDE)]
+    bad = frozenset(keys[:SIDE])
+    mine = int(1000 * share)
+    weights = {it: mine if it in bad else 1000 - mine for it in keys}
+    by_stake = by_key = 0
+    for at in range(draws):
+        secret = hashlib.sha256(b"draw" + at.to_bytes(4, "big")).digest()
+        drawn = weighted_draw(secret, BLOCK, weights)[:VERIFIERS]
+        by_stake += sum(it in bad for it in drawn) >= NEEDED
+        by_key += sum(it in bad for it in draw(secret, BLOCK, keys)[:VERIFIERS]) >= NEEDED
+    return {
+        "share": share,
+        "formula": round(odds_of_share(share, NEEDED, VERIFIERS), 4),
+        "by_stake": round(by_stake / draws, 4),
+        "by_key": round(by_key / draws, 4),
+    }
