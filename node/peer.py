@@ -124,9 +124,9 @@ class Node:
     background_checks: BackgroundChecks
     log_watch: LogWatch
     loader: ModelLoader
-    app_owner: AppOwner
     started_at_s: float
     log: deque[str]
+    app_owner: AppOwner = field(init=False)
     # None in a network without a genesis.
     ledger: PeerLedger | None = None
     paying: PeerPaying | None = None
@@ -136,6 +136,9 @@ class Node:
     leave_asked: trio.Event = field(default_factory=trio.Event)
     # Why it takes no work, by who says so.
     _pauses: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.app_owner = AppOwner(self.peers, self.dependencies.store, self.config.state)
 
     @property
     def model_problems(self) -> dict[str, str]:
@@ -309,7 +312,6 @@ def _assembled(
         background_checks=_background_checks(config, dependencies, rechecking),
         log_watch=_log_watch(config, peers, leg_server, answers, nursery),
         loader=ModelLoader(models, probing, nursery),
-        app_owner=AppOwner(peers, dependencies.store, config.state),
         started_at_s=trio.current_time(),
         log=lines,
     )

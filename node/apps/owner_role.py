@@ -50,7 +50,7 @@ class AppOwner:
     peers: Peers
     store: Store
     state: Path
-    shares: SharesBook = field(init=False)
+    given: SharesBook = field(init=False)
     problem: str = ""
     _apps: OwnApps = field(default_factory=OwnApps)
     _stamp: tuple[int, int] | None = None
@@ -64,7 +64,7 @@ class AppOwner:
     )
 
     def __post_init__(self) -> None:
-        self.shares = SharesBook(self.store)
+        self.given = SharesBook(self.store)
 
     def handlers(self) -> dict[type[Message], Handler]:
         """What answers each message."""
@@ -102,7 +102,7 @@ class AppOwner:
             if key is None:
                 raise Refused("no app of this peer has this key", code=RefusalCode.NOT_FOUND)
             self._check(key)
-            use = await self.shares.give(
+            use = await self.given.give(
                 message.key, key.budget, call.peer, message.share, message.spent, message.calls
             )
             told = self._told(apps.app(key.app), key, call.peer, min(use.share, key.budget))
@@ -164,7 +164,7 @@ class AppOwner:
         apps = await self.apps()
         rows = []
         for key in apps.keys:
-            uses = self.shares.of(key.digest)
+            uses = self.given.of(key.digest)
             if uses:
                 gateways = {
                     str(PeerId(peer)): {"share": it.share, "spent": it.spent, "calls": it.calls}

@@ -1,6 +1,7 @@
 """`app`: apps of this peer, whose keys gateways of the network take."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -120,12 +121,9 @@ def key_add_command(
     *,
     label: str,
     app: str,
-    budget: str | None,
-    until: str | None,
-    per_minute: int,
-    account: str | None,
     state: Path,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Make a key called LABEL, and show it this once."""
     from node.commands.apps import add_key
@@ -133,7 +131,7 @@ def key_add_command(
     add_key(
         assembly,
         state.expanduser(),
-        (app, label, budget, until, per_minute, account),
+        (app, label, asked["budget"], asked["until"], asked["per_minute"], asked["account"]),
         as_json=as_json,
     )
 

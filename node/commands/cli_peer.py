@@ -1,7 +1,6 @@
 """`join`, `status`, `peers`: a peer, and what it says of itself."""
 
 import socket
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,16 +192,12 @@ def join_command(
 
     bootstrap, invited = _invited(assembly, bootstrap, more)
     chosen = roles_of(roles) or ROLES_DEFAULT
-    price, apps, pay = more["http_price"], more.pop("http_apps"), http_pay_of(more)
-    gateway = None
+    price, apps, pay, gateway = more["http_price"], more.pop("http_apps"), http_pay_of(more), None
     if http is not None or Role.GATEWAY in chosen:
         chosen |= {Role.GATEWAY}
-        gateway = gateway_of(http, http_names, http_origins, http_verdicts, pay, price)
-        gateway = replace(gateway, apps=apps)
-    elif pay is not None:
-        raise InputError("--http-pay is for a gateway", todo="add --role gateway, or --http")
-    elif apps:
-        raise InputError("--http-apps is for a gateway", todo="add --role gateway, or --http")
+        gateway = gateway_of(http, http_names, http_origins, http_verdicts, pay, price, apps=apps)
+    elif pay is not None or apps:
+        _refuse_without_gateway(apps=apps)
     config = NodeConfig(
         state=state.expanduser(),
         peers=PeersConfig(
@@ -225,6 +220,12 @@ def join_command(
         **invited,
     )
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
+
+
+def _refuse_without_gateway(*, apps: bool) -> None:
+    """InputError: what was typed is for a gateway."""
+    option = "--http-apps" if apps else "--http-pay"
+    raise InputError(f"{option} is for a gateway", todo="add --role gateway, or --http")
 
 
 def _invited(

@@ -70,7 +70,7 @@ class AppPurse(KeyPurse):
             )
         return TaskPrice(price.own + self.known.policy.price, price.peers)
 
-    def cost(self, task: PaidTask, answered: Answered | None) -> int:
+    def taken_by(self, task: PaidTask, answered: Answered | None) -> int:
         """What a task came to; one that gave nothing takes no price."""
         gave = answered is not None or task.shown
         taken = task.comes_to(self.prices, answered) + (self.known.policy.price if gave else 0)

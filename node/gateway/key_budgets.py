@@ -72,7 +72,7 @@ class KeyPurse:
     async def refill(self, most: int) -> None:
         """Try to have `most` millionths left, where more may be had than there is."""
 
-    def cost(self, task: PaidTask, answered: Answered | None) -> int:
+    def taken_by(self, task: PaidTask, answered: Answered | None) -> int:
         """What a task took from the budget."""
         return task.comes_to(self.prices, answered)
 
@@ -80,7 +80,7 @@ class KeyPurse:
         """See `Purse`."""
         if task.price.most:
             self.held -= task.price.most
-            self.spent += self.cost(task, answered)
+            self.spent += self.taken_by(task, answered)
             if not self._keeping.locked():
                 # One that is being written holds as much, or more.
                 self._kept = self.spent + self.held
