@@ -64,6 +64,7 @@ def _run() -> int:
         entropy=os.urandom,
         runtime=_runtime,
         fix_hashes=_fix_hashes,
+        python=sys.executable,
         credentials=Path(credentials) if credentials else None,
     )
     arguments = [it for it in sys.argv[1:] if it != "--debug"]
@@ -86,10 +87,12 @@ def _fix_hashes() -> None:
 
 def _runtime() -> object:
     """Made only by commands that are a peer themselves: the others start without these imports."""
+    from node.commands.cli import VERSION
     from node.commands.join import Runtime
     from node.devnet.machine import Machine
     from node.engines.host.launch import DRIVER_VARIABLES, EngineConfig
     from node.local.service_manager import ServiceManager
+    from node.upgrading.started import Started, without_invites
     from p2p.adverts import Environment
     from p2p.lan_zeroconf import ZeroconfLan
     from p2p.over_libp2p import TcpTransport
@@ -120,6 +123,14 @@ def _runtime() -> object:
         ),
         service_manager=ServiceManager(os.environ.get("NOTIFY_SOCKET", ""), _watchdog_s()),
         lan=ZeroconfLan(),
+        started=Started(
+            version=VERSION,
+            prefix=sys.prefix,
+            packages=str(Path(__file__).resolve().parents[1]),
+            arguments=without_invites(sys.argv[1:]),
+            folder=os.getcwd(),  # noqa: PTH109
+            process=os.getpid(),
+        ),
     )
 
 

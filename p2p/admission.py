@@ -124,8 +124,7 @@ class NetworkAdmission:
                 raise InputError(
                     "there is no invite with this id", todo="see: python -m node invite list"
                 )
-            await self.rows.keep_invite(replace(kept, revoked=True))
-            return await self._revoke()
+            return await self._revoke(invite=replace(kept, revoked=True))
 
     async def remove(self, peer: PeerId) -> bytes:
         """Have `peer` be no member any more, nor whom it admitted; the new list."""
@@ -135,18 +134,28 @@ class NetworkAdmission:
         async with self._lock:
             until = int(self.rpc.environment.wall_s()) + MEMBERSHIP_S + 2 * DAY_S
             member = replace(self.rows.member(peer), removed_until_wall_s=until)
-            await self.rows.keep_member(member)
-            return await self._revoke()
+            return await self._revoke(member=member)
 
-    async def _revoke(self) -> bytes:
-        """Sign all that is revoked now, as a newer list than any before, and keep it."""
+    async def _revoke(
+        self, *, invite: KeptInvite | None = None, member: KeptMember | None = None
+    ) -> bytes:
+        """Sign all that is revoked now, as a newer list than any before, and keep it.
+
+        With one more of these; InputError, and nothing is kept, if there is no room for it.
+        """
         wall_s = int(self.rpc.environment.wall_s())
+        kept = {it.invite.record.id: it for it in self.rows.invites()}
+        members = {it.peer: it for it in self.rows.members()}
+        if invite is not None:
+            kept[invite.invite.record.id] = invite
+        if member is not None:
+            members[member.peer] = member
         invites = [
             it.invite.record.id
-            for it in self.rows.invites()
+            for it in kept.values()
             if it.revoked and it.invite.record.not_after_s + DAY_S > wall_s
         ]
-        peers = [it.peer for it in self.rows.members() if it.removed_until_wall_s > wall_s]
+        peers = [it.peer for it in members.values() if it.removed_until_wall_s > wall_s]
         if len(invites) > limits.REVOKED_INVITES_MAX or len(peers) > limits.REVOKED_PEERS_MAX:
             raise InputError(
                 f"{limits.REVOKED_PEERS_MAX} peers and as many invites are all that can be revoked",
@@ -157,6 +166,10 @@ class NetworkAdmission:
             version=version, invites=tuple(sorted(invites)), peers=tuple(sorted(peers))
         )
         raw = sign(record, self.rpc.key).raw
+        if invite is not None:
+            await self.rows.keep_invite(invite)
+        if member is not None:
+            await self.rows.keep_member(member)
         await self.rows.keep_revoked(raw)
         return raw
 

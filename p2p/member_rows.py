@@ -1,5 +1,6 @@
 """What a peer of a private network keeps on its disk: its membership, invites, whom it admitted."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,8 @@ from wire.signed import Signed, open_signed
 
 _OWN, _REVOKED = b"own", b"revoked"
 _INVITE, _MEMBER = b"invite/", b"member/"
-ROWS_MAX = 10_000
+# So many are read at once.
+ROWS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,7 @@ class MemberRows:
 
     def invites(self) -> list[KeptInvite]:
         """All invites of which something is kept."""
-        rows = self.store.scan(Table.MEMBERS, prefix=_INVITE, limit=ROWS_MAX)
-        return [_invite_of(unpack(value)) for _, value in rows]
+        return [_invite_of(unpack(value)) for _, value in self._rows(_INVITE)]
 
     def invite(self, invite_id: bytes) -> KeptInvite | None:
         """What is kept of one invite; None if nothing is."""
@@ -105,8 +106,15 @@ class MemberRows:
 
     def members(self) -> list[KeptMember]:
         """Who was admitted or removed here."""
-        rows = self.store.scan(Table.MEMBERS, prefix=_MEMBER, limit=ROWS_MAX)
+        rows = self._rows(_MEMBER)
         return [_member_of(PeerId(key[len(_MEMBER) :]), unpack(value)) for key, value in rows]
+
+    def _rows(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All of them, however many: whoever is left out here is not on the list of revoked ids."""
+        start = b""
+        while rows := self.store.scan(Table.MEMBERS, start=start, prefix=prefix, limit=ROWS_MAX):
+            yield from rows
+            start = rows[-1][0] + b"\0"
 
     def member(self, peer: PeerId) -> KeptMember:
         """What is kept of this peer; nothing of one that was neither admitted nor removed here."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from store.files import NO_ROOM, sync_folder
+from store.migrating import STEPS, bring_forward, can_reach, kept_at, version_in
 from store.private_file import (
     OTHERS_MAY_READ,
     OTHERS_MAY_WRITE,
@@ -127,11 +128,35 @@ def _check_version(path: Path) -> None:
         _create(file, expected.encode())
     version = read_private(file, "the version", size_bytes_max=_READ_BYTES, barred=OTHERS_MAY_WRITE)
     found = version.decode(errors="replace")
-    if found != expected:
-        raise StoreUnusable(
-            f"{path} is of version {found.strip()!r}, this Baton reads {expected.strip()!r}",
-            todo="run the Baton that made it, or give this one another state folder",
+    if found == expected:
+        return
+    number = version_in(found)
+    if number is not None and can_reach(number[0], FOLDER_VERSION, STEPS):
+        bring_forward(path, file, FOLDER_VERSION, STEPS)
+        return
+    raise StoreUnusable(
+        f"{path} is of version {found.strip()!r}, this Baton reads {expected.strip()!r}",
+        todo=_way_out(path),
+    )
+
+
+def _way_out(path: Path) -> str:
+    kept = kept_at(path, FOLDER_VERSION)
+    if kept.is_dir():
+        return (
+            f"run the newer Baton, whose it is; as it was for this one it is kept in {kept}: to go"
+            f" back, move {path} away and {kept} into its place"
         )
+    return "run the Baton that made it, or give this one another state folder"
+
+
+def folder_version(path: Path) -> tuple[int, bool] | None:
+    """The version that the folder names, and whether it is being left; None if it names none."""
+    try:
+        with (path / _VERSION_FILE).open("rb") as file:
+            return version_in(file.read(_READ_BYTES).decode(errors="replace"))
+    except OSError:
+        return None
 
 
 def _create(file: Path, data: bytes) -> None:

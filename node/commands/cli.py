@@ -38,6 +38,7 @@ from node.commands.cli_service import dashboard_command, service_group
 from node.commands.cli_sources import sources
 from node.commands.cli_stake import evidence_command, slash_command, stake_group
 from node.commands.cli_tasks import ask_command, get_command, put_command
+from node.commands.cli_upgrade import upgrade_command
 from node.commands.cli_usage import usage_command
 from node.commands.cli_verify import verify_command
 from node.commands.cli_versions import versions_command
@@ -62,6 +63,7 @@ COMMANDS: tuple[click.Command, ...] = (
     leave_command,
     doctor_command,
     service_group,
+    upgrade_command,
     dashboard_command,
     receipts_group,
     audit_command,

@@ -27,6 +27,8 @@ class Assembly:
     entropy: Callable[[int], bytes]
     runtime: Callable[[], Any]
     fix_hashes: Callable[[], None] = lambda: None
+    # The Python that runs this; a new version's environment is made of it.
+    python: str = ""
     # Where the service manager put the secrets that it was told to hand over, if it has.
     credentials: Path | None = None
 

@@ -1,6 +1,5 @@
 """`join`: runs a peer until it is told to leave."""
 
-import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -18,8 +17,10 @@ from node.commands.output import (
     device_words,
     progress_line,
     safe,
+    show_aside,
     show_json,
 )
+from node.commands.running import collect_seldom
 from node.commands.standard_streams import streams
 from node.config import NodeConfig
 from node.devnet.machine import Machine
@@ -38,6 +39,8 @@ from node.models.calibrations import PIN, kept_calibrations
 from node.models.opening_engines import open_engine
 from node.peer import Dependencies, Node, open_node
 from node.serving.sources import FolderSource, FolderSources, PydocSource, Source, Sources
+from node.upgrading.journal import cut_words
+from node.upgrading.started import Started, keep_started
 from p2p import timeouts
 from p2p.adverts import Environment
 from p2p.ip_address import for_neighbours
@@ -54,8 +57,6 @@ from wire.signing import SigningKey
 
 # Whether output was lost is looked at this often; a note is for `status`, which nobody races.
 NOTE_EVERY_S = 2.0
-# Objects more than there were, at which the collector looks through the new ones.
-COLLECTED_OBJECTS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,7 @@ class Runtime:
     machine: Machine
     service_manager: ServiceManager
     lan: LanService
+    started: Started
 
 
 def open_sources(config: NodeConfig) -> Source:
@@ -124,21 +126,13 @@ async def join(
         nursery.cancel_scope.cancel()
 
 
-def collect_seldom() -> None:
-    """Have garbage collected as fits a peer that is up.
-
-    What is there by now stays as long as the peer: a collection that goes through all of it takes
-    a tenth of a second, in which nobody is answered. And a bundle of tasks is some thousand objects
-    that are gone again without being collected.
-    """
-    gc.freeze()
-    gc.set_threshold(COLLECTED_OBJECTS, 10, 10)
-
-
 @asynccontextmanager
 async def _open_peer(
     config: NodeConfig, runtime: Runtime, found: Callable[[FoundDevice], object]
 ) -> AsyncIterator[tuple[Node, dict[str, Command]]]:
+    # Said before the folder is opened, which a cut upgrade may have left to a newer version.
+    if cut := await trio.to_thread.run_sync(cut_words, config.state):
+        show_aside(safe(cut))
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             open_store(
@@ -147,6 +141,7 @@ async def _open_peer(
                 move_on_after=timeouts.move_on_after,
             )
         )
+        await trio.to_thread.run_sync(keep_started, config.state, runtime.started)
         key = SigningKey(key_seed(config.state, lambda: runtime.environment.entropy(32)))
         chains = LayerChains()
         calibrations, problems = await _calibrations(config, store)
@@ -170,7 +165,7 @@ async def _open_peer(
         )
         config = await _with_ledger(config, key, store)
         node = await stack.enter_async_context(open_node(config, dependencies))
-        for problem in problems:
+        for problem in filter(None, (*problems, cut)):
             node.note(problem)
         poster = await trio.to_thread.run_sync(open_poster)
         workflows = await stack.enter_async_context(open_peer_workflows(node, poster))

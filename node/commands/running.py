@@ -1,5 +1,6 @@
-"""Running a command in trio, with timeouts that are fair on a machine that has too much to do."""
+"""Running a command in trio, fairly on a machine that has too much to do, and its memory."""
 
+import gc
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -8,6 +9,8 @@ import trio
 from p2p.timeouts import Scheduler, open_timeouts
 
 T = TypeVar("T")
+# Objects more than there were, at which the collector looks through the new ones.
+COLLECTED_OBJECTS = 10_000
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:
@@ -18,3 +21,14 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
             return await work()
 
     return trio.run(fairly)
+
+
+def collect_seldom() -> None:
+    """Have garbage collected as fits a peer that is up.
+
+    What is there by now stays as long as the peer: a collection that goes through all of it takes
+    a tenth of a second, in which nobody is answered. And a bundle of tasks is some thousand objects
+    that are gone again without being collected.
+    """
+    gc.freeze()
+    gc.set_threshold(COLLECTED_OBJECTS, 10, 10)

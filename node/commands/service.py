@@ -13,6 +13,7 @@ import trio
 
 from node.commands.models import meant
 from node.commands.output import console, safe, show_json
+from store.files import appearing
 from wire.errors import BatonError, InputError
 
 UNIT = "baton.service"
@@ -70,9 +71,19 @@ class Service:
             return Path("~/.config/systemd/user").expanduser() / UNIT
         return Path("/etc/systemd/system") / UNIT
 
-    async def systemctl(self, *words: str) -> str:
+    async def systemctl(self, *words: str, deadline_s: float = _DEADLINE_S) -> str:
         """What systemctl says; BatonError if it fails."""
-        return await _said("systemctl", *(("--user",) if self.for_user else ()), *words)
+        user = ("--user",) if self.for_user else ()
+        return await _said("systemctl", *user, *words, deadline_s=deadline_s)
+
+    def write(self, text: str) -> None:
+        """Write its unit, whole or not at all; PermissionError where this user may not."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.file.parent, os.W_OK):
+            raise PermissionError
+        with appearing(self.file) as file:
+            file.write(text.encode())
+        self.file.chmod(0o644)
 
     def unit(self, arguments: Sequence[str], prefix: Path) -> str:
         """The unit's text; `arguments` are those of `join`, `prefix` where Python is installed."""
@@ -126,6 +137,15 @@ class Service:
         ]
 
 
+def with_python(unit: str, old: Path, new: Path) -> str | None:
+    """A unit's text that starts the Python of another prefix; None if it starts neither of them."""
+    for prefix in (old, new):
+        before = f"\nExecStart={_escaped(str(prefix / 'bin' / 'python'))} "
+        if before in unit:
+            return unit.replace(before, f"\nExecStart={_escaped(str(new / 'bin' / 'python'))} ", 1)
+    return None
+
+
 async def install(service: Service, arguments: Sequence[str], *, shown_only: bool) -> None:
     """Write the unit and start it; InputError says what stands in the way."""
     prefix = Path(sys.prefix)
@@ -138,7 +158,7 @@ async def install(service: Service, arguments: Sequence[str], *, shown_only: boo
     # Where systemd does not answer, no unit is left behind that it would start some day.
     await service.systemctl("show", "--property=Version")
     try:
-        await trio.to_thread.run_sync(_write, service.file, unit)
+        await trio.to_thread.run_sync(service.write, unit)
     except PermissionError as error:
         raise InputError(
             f"{service.file} may not be written by this user",
@@ -151,11 +171,6 @@ async def install(service: Service, arguments: Sequence[str], *, shown_only: boo
     console.print(f"itself. See it with: python -m node service status {user}".rstrip())
     if service.for_user:
         console.print("It ends when you log out, unless you run: loginctl enable-linger")
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
 
 
 def placed(arguments: Sequence[str]) -> tuple[str, ...]:
@@ -246,7 +261,7 @@ def _escaped(word: str) -> str:
     return '"' + plain.replace('"', '\\"') + '"' if shlex.quote(word) != word else plain
 
 
-async def _said(program: str, *words: str) -> str:
+async def _said(program: str, *words: str, deadline_s: float = _DEADLINE_S) -> str:
     found = shutil.which(program)
     if found is None:
         raise InputError(
@@ -259,7 +274,7 @@ async def _said(program: str, *words: str) -> str:
             todo="have what supervises programs here run: python -m node join",
         )
     try:
-        with trio.fail_after(_DEADLINE_S):
+        with trio.fail_after(deadline_s):
             done = await trio.run_process(
                 [found, *words],
                 stdin=subprocess.DEVNULL,
@@ -268,7 +283,7 @@ async def _said(program: str, *words: str) -> str:
                 check=False,
             )
     except trio.TooSlowError as error:
-        raise BatonError(f"{program} did not answer within {_DEADLINE_S:.0f} s") from error
+        raise BatonError(f"{program} did not answer within {deadline_s:.0f} s") from error
     if done.returncode:
         told = done.stderr.decode(errors="replace")
         why = " ".join(told.split()) or f"it ended with {done.returncode}"

@@ -29,6 +29,30 @@ def verify_release(file: Path, key: str | None, *, as_json: bool) -> None:
 
     `key` is a public key of minisign, or a file with one. Files that are not here are said.
     """
+    comment, found = checked_release(file, key)
+    if as_json:
+        rows = [{"name": it.name, "state": it.state} for it in found]
+        show_json({"comment": comment, "files": rows})
+    else:
+        console.print(f"[green]✓[/green] signed: {safe(comment)}")
+        for one in found:
+            mark = {"ok": "[green]✓[/green]", "changed": "[red]✗[/red]"}.get(
+                one.state, "[dim]·[/dim]"
+            )
+            console.print(f"{mark} {safe(one.name)}: {one.state}")
+    if changed := [it.name for it in found if it.state == "changed"]:
+        raise InputError(
+            f"{', '.join(changed)} is not what was released",
+            todo="delete it, and fetch it again",
+        )
+    if not any(it.state == "ok" for it in found):
+        raise InputError(
+            f"no file of the release lies beside {file}", todo="put the wheel into the same folder"
+        )
+
+
+def checked_release(file: Path, key: str | None) -> tuple[str, list[ReleaseFile]]:
+    """What the signature says of itself, and the files of the list; InputError if it is bad."""
     if not key:
         raise InputError(
             "whose release it should be is not said",
@@ -45,25 +69,7 @@ def verify_release(file: Path, key: str | None, *, as_json: bool) -> None:
             todo="fetch the list, its .minisig and the key again, from where they were published",
         ) from error
     found = [_compared(file.parent, name, digest) for name, digest in _sums(file, text).items()]
-    if as_json:
-        rows = [{"name": it.name, "state": it.state} for it in found]
-        show_json({"comment": signature.trusted_comment, "files": rows})
-    else:
-        console.print(f"[green]✓[/green] signed: {safe(signature.trusted_comment)}")
-        for one in found:
-            mark = {"ok": "[green]✓[/green]", "changed": "[red]✗[/red]"}.get(
-                one.state, "[dim]·[/dim]"
-            )
-            console.print(f"{mark} {safe(one.name)}: {one.state}")
-    if changed := [it.name for it in found if it.state == "changed"]:
-        raise InputError(
-            f"{', '.join(changed)} is not what was released",
-            todo="delete it, and fetch it again",
-        )
-    if not any(it.state == "ok" for it in found):
-        raise InputError(
-            f"no file of the release lies beside {file}", todo="put the wheel into the same folder"
-        )
+    return signature.trusted_comment, found
 
 
 def _key_text(key: str) -> str:

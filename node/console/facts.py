@@ -59,9 +59,12 @@ class FactSource:
         self.history.look(status)
         now_at_s = trio.current_time()
         if now_at_s - self._seldom_at_s >= SELDOM_S:
+            # All of it or nothing: of a command that fails the others' answers are not kept alone.
+            self._seldom = {
+                "receipts": await self.ask("receipts", count=RECEIPTS_SHOWN),
+                "earnings": await self.ask("earnings") if "ledger" in status else None,
+            }
             self._seldom_at_s = now_at_s
-            self._seldom["receipts"] = await self.ask("receipts", count=RECEIPTS_SHOWN)
-            self._seldom["earnings"] = await self.ask("earnings") if "ledger" in status else None
         return ConsoleFacts(
             status=status,
             peers=await self.ask("peers", count=PEERS_SHOWN),

@@ -17,9 +17,10 @@ LINK_LIFE_S = 300.0
 SESSION_LIFE_S = 12 * 3600.0
 # One more lets the oldest go.
 LINKS_MAX = SESSIONS_MAX = 16
-# With a key in its place, so often may somebody guess.
+# With a key in its place, so often may somebody guess, from each address by itself.
 GUESSES_AT_ONCE = 5
 GUESS_EVERY_S = 2.0
+GUESSERS_KEPT = 1024
 # Of what a browser sends as a secret no more is looked at.
 SECRET_CHARACTERS_MAX = 128
 
@@ -43,8 +44,10 @@ class Sessions:
     entropy: Callable[[int], bytes]
     _links: Latest[str, float] = field(default_factory=lambda: Latest(LINKS_MAX))
     _sessions: Latest[str, Session] = field(default_factory=lambda: Latest(SESSIONS_MAX))
-    _guesses: float = float(GUESSES_AT_ONCE)
-    _guessed_at_s: float = 0.0
+    # Of each address: how many guesses are left, and when it guessed last.
+    _guesses: Latest[str, tuple[float, float]] = field(
+        default_factory=lambda: Latest(GUESSERS_KEPT)
+    )
 
     def new_link(self, now_at_s: float) -> str:
         """A code for one browser, within `LINK_LIFE_S`."""
@@ -84,15 +87,13 @@ class Sessions:
         """Forget a session."""
         self._sessions.pop(cookie, None)
 
-    def may_guess(self, now_at_s: float) -> bool:
-        """Whether another key or code may be tried now; if so, it is counted."""
-        more = (now_at_s - self._guessed_at_s) / GUESS_EVERY_S
-        self._guesses = min(float(GUESSES_AT_ONCE), self._guesses + more)
-        self._guessed_at_s = now_at_s
-        if self._guesses < 1.0:
-            return False
-        self._guesses -= 1.0
-        return True
+    def may_guess(self, now_at_s: float, address: str = "") -> bool:
+        """Whether another key or code may be tried from an address now; if so, it is counted."""
+        left, guessed_at_s = self._guesses.get(address, (float(GUESSES_AT_ONCE), now_at_s))
+        left = min(float(GUESSES_AT_ONCE), left + (now_at_s - guessed_at_s) / GUESS_EVERY_S)
+        may = left >= 1.0
+        self._guesses[address] = (left - 1.0 if may else left, now_at_s)
+        return may
 
 
 def cookie_of(headers: Mapping[str, str], name: str) -> str:

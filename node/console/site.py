@@ -46,6 +46,11 @@ class Visit:
     cookie: str
     session: Session | None
 
+    @property
+    def address(self) -> str:
+        """Where the request comes from."""
+        return str(self.exchange.channel.address[0])
+
     async def page(self, status: int, body: bytes, *more: tuple[bytes, bytes]) -> None:
         """Answer with a page."""
         await self.exchange.respond(status, [_HTML, *more], body)
@@ -143,7 +148,7 @@ class ConsoleSite:
 
     async def _enter(self, visit: Visit) -> None:
         now_at_s = trio.current_time()
-        if not self.sessions.may_guess(now_at_s):
+        if not self.sessions.may_guess(now_at_s, visit.address):
             await self._let_nobody_in(visit, "Too many tries: wait a few seconds.", 429)
             return
         cookie = self.sessions.redeem(visit.query.get("code", ""), now_at_s)
@@ -158,7 +163,7 @@ class ConsoleSite:
             await self._let_nobody_in(visit, "Here nobody comes in by a key.", 403)
             return
         form = await _form_of(visit.exchange)
-        if not self.sessions.may_guess(now_at_s):
+        if not self.sessions.may_guess(now_at_s, visit.address):
             page = enter_page_of("Too many tries: wait a few seconds.", by_key=True)
             await visit.page(429, page)
             return

@@ -55,6 +55,8 @@ class PaidRequest:
     _kept: ToldAnswer | None = None
     _settled: SettlementOutcome | None = None
     _shown: bool = False
+    # Whether the beginning of an answer, or of an error, was given to be sent.
+    _is_told: bool = False
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     async def run(self, exchange: Exchange, answer: Callable[[], Awaitable[None]]) -> None:
@@ -176,9 +178,6 @@ class PaidRequest:
             "paymentRequirements": self._as_v1(offer.to_map(payment.version)),
         }
         shows_first = offer.scheme == UPTO
-        if why := self.wall.count_unpaid(proof.payer, shows_first=shows_first):
-            raise self._required(why, offers)
-        self._holds = proof.payer
         self.wall.working.add(proof.id)
         row = PaymentRow(
             id=proof.id,
@@ -195,6 +194,10 @@ class PaidRequest:
         try:
             if wrong := await self.wall.means_of(row).verify(document, proof.payer):
                 raise self._required(wrong, offers)
+            # Only now it is known whose payment it is: others cannot use up a payer's places.
+            if why := self.wall.count_unpaid(proof.payer, shows_first=shows_first):
+                raise self._required(why, offers)
+            self._holds = proof.payer
             await self.wall.journal.keep(row, self.wall.wall_s())
             self.row = row
         except BatonError as error:
@@ -212,6 +215,7 @@ class PaidRequest:
         self, status: int, headers: Headers, data: bytes, *, more: bool
     ) -> tuple[int, Headers, bytes, bool]:
         """What is sent in place of the beginning of an answer: an error, if it was not paid."""
+        self._is_told = True
         if self._kept is not None:
             told = self._kept.headers + self._receipt()
             return self._kept.status, told, self._kept.body, False
@@ -253,8 +257,13 @@ class PaidRequest:
         if (self.wall.journal.rows.get(row.id) or row).state is not PaymentState.TAKEN:
             return
         amount = min(self._spent, row.amount)
-        if self._shown and amount:
+        if amount and self._shown:
             self.wall.settle_soon(row, amount)
+        elif amount and not self._is_told:
+            # Its client left, and peers were paid for what they did: going away costs no less than
+            # waiting does. It may still have its answer, once.
+            amount = amount if row.scheme == UPTO else row.amount
+            self.wall.settle_soon(row, amount, left=1)
         else:
             self.wall.journal.forget(row.id)
 

@@ -17,6 +17,10 @@ from wire.errors import Refused
 
 # No more than one scan reads.
 PAYMENTS_MAX = SCAN_ROWS_MAX
+# Of these so many that paid servers elsewhere: a transfer costs nothing, so anybody has many.
+ELSEWHERE_MAX = PAYMENTS_MAX // 4
+# What such a payment is for.
+ELSEWHERE = b""
 # A payment that can no longer be made is remembered so much longer.
 REMEMBERED_S = 3600.0
 PREFIX = b"pay:"
@@ -57,7 +61,6 @@ class PaymentRow:
 
     def to_bytes(self) -> bytes:
         """What is kept of it."""
-        open_ = self.state in (PaymentState.TAKEN, PaymentState.ASKED)
         return pack(
             [
                 int(self.state),
@@ -68,7 +71,7 @@ class PaymentRow:
                 self.version,
                 self.amount,
                 self.until_wall_s,
-                json.dumps(self.document if open_ else {}).encode(),
+                json.dumps(self.document).encode(),
                 self.transaction,
                 self.reason,
                 self.left,
@@ -125,12 +128,19 @@ class PaymentJournal:
 
     async def keep(self, row: PaymentRow, wall_s: float) -> None:
         """Remember a payment, durably; Refused if there is no room for another one."""
-        if row.id not in self.rows and len(self.rows) >= PAYMENTS_MAX:
+        if row.id not in self.rows and not self._has_room(row):
             self._prune(wall_s)
-            if len(self.rows) >= PAYMENTS_MAX:
+            if not self._has_room(row):
                 raise Refused("no room for further payments", retry_after_s=60.0)
         self.rows[row.id] = row
         await self.store.write(Table.HTTP_PAYMENTS, PREFIX + row.id, row.to_bytes())
+
+    def _has_room(self, row: PaymentRow) -> bool:
+        if len(self.rows) >= PAYMENTS_MAX:
+            return False
+        if row.request != ELSEWHERE:
+            return True
+        return sum(it.request == ELSEWHERE for it in self.rows.values()) < ELSEWHERE_MAX
 
     def keep_soon(self, row: PaymentRow) -> None:
         """Remember a payment with the next commit."""

@@ -137,9 +137,12 @@ class Paywall:
                 self._ask_later(row, AGAIN_S_MIN)
         return row, found
 
-    def settle_soon(self, row: PaymentRow, amount: int) -> None:
-        """Have what was shown of a stream paid, though nobody waits for it any more."""
-        row = replace(row, state=PaymentState.ASKED, amount=amount)
+    def settle_soon(self, row: PaymentRow, amount: int, *, left: int = 0) -> None:
+        """Have what was made paid, though nobody waits for it any more.
+
+        `left`: so often the request may still be answered for it.
+        """
+        row = replace(row, state=PaymentState.ASKED, amount=amount, left=left)
         self.journal.keep_soon(row)
         self._ask_later(row, 0.0)
 
@@ -192,12 +195,14 @@ class Paywall:
                 row,
                 state=PaymentState.SETTLED,
                 transaction=found.transaction,
-                left=int(was_unknown),
+                left=max(row.left, int(was_unknown)),
             )
             self.owing.pop(row.payer, None)
         else:
             row = replace(row, state=PaymentState.REFUSED, reason=found.reason)
             self.owing[row.payer] = True
+        # What was signed is long, and nobody is asked about it any more.
+        row = replace(row, document={})
         await self.journal.keep(row, self.wall_s())
         return row
 

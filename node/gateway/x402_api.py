@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from node.gateway.payment_journal import PaymentRow, PaymentState
+from node.gateway.payment_journal import ELSEWHERE, PaymentRow, PaymentState
 from node.gateway.paywall import PaymentMeans, Paywall
 from node.gateway.x402_documents import (
     ClientPayment,
@@ -66,7 +66,7 @@ def x402_router(paywall: Paywall, means: PaymentMeans) -> APIRouter:
         row = PaymentRow(
             id=proof.id,
             state=PaymentState.SETTLED,
-            request=b"",
+            request=ELSEWHERE,
             payer=proof.payer,
             network=offer.network,
             scheme=offer.scheme,

@@ -42,7 +42,10 @@ class Brought:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
+    """`begun_at_s` and `at_s`: when its fetch began and ended."""
+
     brought: Brought
+    begun_at_s: float
     at_s: float
 
 
@@ -115,19 +118,25 @@ class Ingest:
         max_age_s: float,
     ) -> Brought:
         key = (source.id, file)
+        asked_at_s = trio.current_time()
         # Whoever asks for the same meanwhile waits, and finds it kept.
         while (under_way := self._under_way.get(key)) is not None:
             await under_way.wait()
+            kept = self._kept.get(key)
+            if kept is not None and kept.begun_at_s >= asked_at_s:
+                # As fresh as any: else those who want it anew would wait for each other in turn.
+                return kept.brought
         kept = self._kept.get(key)
         age_s_max = min(max_age_s, KEPT_S)
         if kept is not None and kept.at_s + age_s_max > trio.current_time():
             return kept.brought
         self._under_way[key] = trio.Event()
+        begun_at_s = trio.current_time()
         try:
             brought = await self._fetch(source, file, asker, strange=strange)
         finally:
             self._under_way.pop(key).set()
-        self._kept[key] = _Kept(brought, trio.current_time())
+        self._kept[key] = _Kept(brought, begun_at_s, trio.current_time())
         return brought
 
     async def _fetch(
@@ -137,7 +146,8 @@ class Ingest:
         came = await self._bring(source, file, asker, strange=strange)
         self.budget.spend_bytes(asker, len(came.body), trio.current_time())
         fetched_at_ms = int(self.wall_s() * 1000)
-        output = await self.extractor.extract(source.extraction, came.body)
+        async with self.extractor.turn(of_others=asker is not None):
+            output = await self.extractor.extract(source.extraction, came.body)
         record = AttestedFetch(
             source=source.id,
             urls=came.urls,
@@ -164,23 +174,25 @@ class Ingest:
             case "http":
                 return await self.over_http.bring(source, asker, strange=strange)
             case "sql":
-                self.budget.take_asker(asker, trio.current_time())
-                return await self._of_database(source)
+                return await self._of_database(source, asker)
             case "dataset" if self.get_content is not None:
                 self.budget.take_asker(asker, trio.current_time())
                 return await bring_dataset(source.place, self.get_content)
             case _:
                 raise InputError(f"a source of the kind {source.kind!r} cannot be brought in here")
 
-    async def _of_database(self, source: SourceRecord) -> Came:
+    async def _of_database(self, source: SourceRecord, asker: PeerId | None) -> Came:
         database = read_database(source.place)
+        # What is shown of a database in a refusal is its name alone.
+        self.budget.take(f"{database.engine}:{database.name}", asker, trio.current_time())
         if database.location is not None:
             rules = await trio.to_thread.run_sync(self.owned.rules)
             rules.check_named(database.location)
         password = ""
         if source.credential:
             password = await trio.to_thread.run_sync(self.owned.credential, source.credential)
-        body = await self.extractor.query(database, password, source.query)
+        async with self.extractor.turn(of_others=asker is not None):
+            body = await self.extractor.query(database, password, source.query)
         if password and password.encode() in body:
             raise Malformed("the database's answer repeats the credential: not kept")
         # Neither the path nor the server: what is signed is shown to others.

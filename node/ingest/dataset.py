@@ -7,17 +7,20 @@ nodes of the folders on the way to a file are kept: they prove that it is that f
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+import trio
+
 from node.ingest.came import Came
 from node.ingest.local_files import FILE_BYTES_MAX
 from wire import limits
 from wire.codec import pack, unpack
 from wire.content import ContentId
-from wire.errors import InputError, Malformed, Oversize, WireError
+from wire.errors import InputError, Malformed, Oversize, TooSlow, WireError
 from wire.unixfs import UnixfsId, UnixfsNode, check_name, names_node
 
 # The bytes of a content id, of which there are at most so many.
 GetContent = Callable[[ContentId, int], Awaitable[bytes]]
 FOLDERS_MAX = 32
+DATASET_S_MAX = 60.0
 _PARTS_MAX = 4096
 
 
@@ -56,8 +59,18 @@ def read_place(text: str) -> DatasetPlace:
 
 
 async def bring_dataset(text: str, get: GetContent) -> Came:
-    """What a place holds; InputError if there is no such file, Oversize, or what `get` raises."""
-    place = read_place(text)
+    """What a place holds; InputError if there is no such file, Oversize, or what `get` raises.
+
+    TooSlow after DATASET_S_MAX: whoever has the pieces decides how slowly each of them comes.
+    """
+    try:
+        with trio.fail_after(DATASET_S_MAX):
+            return await _brought(text, read_place(text), get)
+    except trio.TooSlowError as error:
+        raise TooSlow(f"{text[:80]} did not come within {DATASET_S_MAX:g} s") from error
+
+
+async def _brought(text: str, place: DatasetPlace, get: GetContent) -> Came:
     if not place.is_unixfs:
         return Came((text,), await get(ContentId.parse(place.content), FILE_BYTES_MAX))
     here, folders = UnixfsId.parse(place.content), list[bytes]()
@@ -114,9 +127,9 @@ async def _file(top: UnixfsId, place: DatasetPlace, get: GetContent) -> bytes:
     """The bytes of a file, piece by piece; what its maker says of sizes is compared."""
     body = bytearray()
     work: list[tuple[UnixfsId, int | None]] = [(top, None)]
-    for _ in range(_PARTS_MAX):
-        if not work:
-            return bytes(body)
+    # What is read and what is yet to be read, so that no node is the last of too many.
+    pieces = 1
+    while work:
         piece, size_bytes = work.pop()
         data = await get(piece.block, limits.BLOCK_BYTES_MAX)
         if not piece.is_node:
@@ -137,6 +150,9 @@ async def _file(top: UnixfsId, place: DatasetPlace, get: GetContent) -> bytes:
             raise Oversize(f"a file of {node.size_bytes} bytes, at most {FILE_BYTES_MAX}")
         if size_bytes not in (None, node.size_bytes):
             raise Malformed(f"a part of {node.size_bytes} bytes, said to be {size_bytes}")
+        pieces += len(node.links)
+        if pieces > _PARTS_MAX:
+            raise Oversize(f"a file in more than {_PARTS_MAX} pieces")
         parts = zip(node.links, node.part_sizes, strict=True)
         work.extend(reversed([(link.id, size) for link, size in parts]))
-    raise Oversize(f"a file in more than {_PARTS_MAX} pieces")
+    return bytes(body)

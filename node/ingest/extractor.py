@@ -5,6 +5,7 @@ A process is used once, so that no document can have a word in how the next one 
 
 import os
 import sys
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ WORKER = "node.ingest.parse_worker"
 PARSE_S_MAX = 10
 # A server may let one wait for the connection, and for the statement.
 QUERY_S_MAX = 20
-# Processes at once.
-PARSERS_MAX = 2
+# Processes at once, and how many of them work for other peers: one is left for the owner.
+PARSERS_MAX = 3
+PARSERS_OF_OTHERS_MAX = 2
 
 
 @dataclass(slots=True)
@@ -32,6 +34,13 @@ class Extractor:
 
     folder: Path = Path("/")
     _places: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(PARSERS_MAX))
+    _others: trio.CapacityLimiter = field(
+        default_factory=lambda: trio.CapacityLimiter(PARSERS_OF_OTHERS_MAX)
+    )
+
+    def turn(self, *, of_others: bool) -> AbstractAsyncContextManager[None]:
+        """A block that has something parsed; what others ask for never takes all the places."""
+        return self._others if of_others else nullcontext()
 
     async def extract(self, extraction: Extraction, body: bytes) -> bytes:
         """What `extraction` makes of a body; Malformed says what is wrong with the body."""

@@ -102,7 +102,10 @@ class OverHttp:
                     f"the pages of {location.place} have more than {BODY_BYTES_MAX} bytes",
                     todo="ask for fewer: pages = … in its [paging]",
                 )
-            said, rows = await self.extractor.after_page(source.extraction, paging.next, page.body)
+            async with self.extractor.turn(of_others=asker is not None):
+                said, rows = await self.extractor.after_page(
+                    source.extraction, paging.next, page.body
+                )
             location = page_after(paging, first, location, len(found) - 1, said, rows)
         pages = tuple(
             FetchedPage(

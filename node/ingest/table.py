@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from node.ingest.parsing import Cell
-from wire.errors import Malformed
+from node.ingest.parsing import ROWS_MAX, Cell
+from wire.errors import Malformed, Oversize
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -21,9 +21,15 @@ class DataTable:
 
     @classmethod
     def from_bytes(cls, output: bytes) -> "DataTable":
-        """Read the lines of JSON that `parsing.to_lines` writes; Malformed for others."""
+        """Read the lines of JSON that `parsing.to_lines` writes; Malformed for others.
+
+        Oversize for more lines than that writes. A large table takes a second: read it in a thread.
+        """
+        said = output.splitlines()
+        if len(said) > ROWS_MAX + 1:
+            raise Oversize(f"a table of {len(said) - 1} rows, at most {ROWS_MAX}")
         try:
-            lines = [json.loads(it) for it in output.splitlines()]
+            lines = [json.loads(it) for it in said]
         except (ValueError, RecursionError) as error:
             raise Malformed(f"not a table: {error}") from error
         if not lines or not all(isinstance(it, list) and len(it) == len(lines[0]) for it in lines):

@@ -44,6 +44,8 @@ ENDED_BUCKETS_KEPT = 32
 STAKE_ROWS_AT_ONCE = 4096
 # In one epoch evidence of one account, and of all, is looked at so often.
 ACCUSATIONS_MAX, ACCUSATIONS_OF_ALL_MAX = 32, 4096
+# One that does not hold costs its accuser nothing, so it counts as so many.
+FALSE_COUNTS = 8
 
 
 @dataclass(slots=True)
@@ -88,6 +90,8 @@ class MemberAnswers:
             vote, row = self.replica.vote(order)
             raw = await self.signing.signed(vote, [row])
         except (Refused, StoreError) as error:
+            if claimed.accuse and isinstance(error, Refused):
+                self._count_false(envelope.signer, error.code)
             await call.send(refusal_of(error))
             return
         self.votes += 1
@@ -106,6 +110,12 @@ class MemberAnswers:
                 retry_after_s=60.0,
             )
         seen[accuser] += 1
+
+    def _count_false(self, accuser: PeerId, code: RefusalCode) -> None:
+        """Count what was looked at and did not hold."""
+        _, seen = self._accusers
+        if code is RefusalCode.MALFORMED and accuser in seen:
+            seen[accuser] += FALSE_COUNTS - 1
 
     async def on_confirm(self, call: TypedCall, message: Message) -> None:
         """Apply a certificate and acknowledge it, or refuse."""

@@ -85,7 +85,8 @@ class PeerSteps:
         """The latest result of another peer's workflow, as its keeper has signed it."""
         assert self.follower is not None, "who runs workflows follows feeds"
         entry, data = await self.follower.latest_result(feed)
-        output, table = output_of_result(data)
+        # What others made may be a table of many rows, which the loop does not wait for.
+        output, table = await trio.to_thread.run_sync(output_of_result, data)
         assert entry.record.result is not None
         entry_id = await self.node.dependencies.store.put(entry.raw)
         contents = (entry.record.result, entry_id)
@@ -99,9 +100,12 @@ class PeerSteps:
         contents = {agreed} if agreed is not None else set()
         for it in found:
             contents |= {*_contents_of(it.answered), it.record_id, *_named_by(it.record)}
+        table = None
+        if first.record.extraction.is_table:
+            table = await trio.to_thread.run_sync(DataTable.from_bytes, output)
         return BroughtInput(
             output=output,
-            table=DataTable.from_bytes(output) if first.record.extraction.is_table else None,
+            table=table,
             answers=tuple(it.answered.answer.id for it in found),
             contents=tuple(contents),
         )
@@ -116,7 +120,7 @@ class PeerSteps:
                     f"the model {manifest.name} has no operation {model.operation!r}",
                     todo=f"use one of {', '.join(manifest.operations)}",
                 )
-            data, parameters = _question(model, brought, manifest)
+            data, parameters = await trio.to_thread.run_sync(_question, model, brought, manifest)
             stage = Stage(
                 role=Role.INFER, operation=model.operation, model=model_id, parameters=parameters
             )
@@ -136,7 +140,7 @@ class PeerSteps:
         answered = await self.node.tasks.watch(task, ignore_event)
         return ModelAnswer(
             answer=answered.answer.id,
-            result=_readable(answered),
+            result=await trio.to_thread.run_sync(_readable, answered),
             contents=_contents_of(answered),
         )
 

@@ -14,7 +14,7 @@ from node.engines.replay import frames_max, request
 from node.paying.till import Till
 from node.serving.asked_check import Asked, read_check
 from node.serving.fair_semaphore import FairSemaphore
-from node.serving.held_verdicts import HELD_MAX, HELD_PER_ASKER_MAX, NOT_ASKED_FOR, HeldVerdict
+from node.serving.held_verdicts import HELD_PER_ASKER_MAX, NOT_ASKED_FOR, HeldPlaces, HeldVerdict
 from node.serving.infer_role import InferRole
 from node.serving.role import Done, LegInput, nowhere
 from p2p.adverts import Environment
@@ -113,7 +113,7 @@ class VerifyRole:
     # What honest engines differ by, of models that this peer's owner had calibrated.
     calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
     _waiting: Counter[PeerId] = field(default_factory=Counter)
-    _holding: Counter[PeerId] = field(default_factory=Counter)
+    _holding: HeldPlaces = field(default_factory=HeldPlaces)
 
     async def on_check(self, call: TypedCall, message: Message) -> None:
         """Answer a Check with a signed verdict, or refuse."""
@@ -134,10 +134,8 @@ class VerifyRole:
 
     async def _held(self, call: TypedCall, verdict: Verdict, until_at_s: float) -> Verdict:
         """The verdict as it is told, once the asker has the commitments of others too."""
-        if self._holding[call.peer] >= HELD_PER_ASKER_MAX or self._holding.total() >= HELD_MAX:
-            raise Refused("this peer holds other verdicts that nobody asks for", retry_after_s=1.0)
         held = self.held(verdict, until_at_s)
-        with counted(self._holding, call.peer), trio.move_on_at(until_at_s):
+        with self._holding.place(call.peer, until_at_s, HELD_PER_ASKER_MAX):
             await call.send(VerdictCommitted(digest=held.commitment(self.key.peer)))
             telling = await call.expect(TellVerdict)
             return held.told(telling.shown, telling.count)

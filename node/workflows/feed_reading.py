@@ -29,6 +29,12 @@ class FeedName:
         return cls(ContentId.parse(feed), PeerId.parse(keeper))
 
 
+class EntriesForgotten(Malformed):
+    """A page that begins after the entry that was asked for: its keeper has the ones before no
+    more, or shows them no more. Nobody can tell which.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class ReadPage:
     """What a page adds: its record, the entries that are new, and two that contradict."""
@@ -43,7 +49,8 @@ def read_page(
 ) -> ReadPage:
     """Take a page that was asked for from the entry after `known` on; WireError if it is not sound.
 
-    The first entries that a follower sees may be of any number: a keeper forgets old ones.
+    The first entries that a follower sees may be of any number: a keeper forgets old ones. For the
+    same reason a page may begin later than `known` ends, which is EntriesForgotten.
     """
     found = FeedRecord.from_bytes(page.record)
     if found.id != feed or (record is not None and record != found):
@@ -55,6 +62,8 @@ def read_page(
             raise Malformed("an entry is of another feed, or signed by nobody who keeps this one")
         if last is not None and not follows(last.record, entry.record):
             if contradiction_of_entries(last, entry) is None:
+                if not fresh and entry.record.number > last.record.number + 1:
+                    raise EntriesForgotten(f"there is no entry {last.record.number + 1} any more")
                 raise Malformed(f"entry {entry.record.number} does not go on from the one before")
             return ReadPage(found, tuple(fresh), (last, entry))
         fresh.append(entry)

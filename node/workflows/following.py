@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from node.asking.record_files import RecordFiles
-from node.workflows.feed_reading import FeedName, ReadPage, read_page
+from node.workflows.feed_reading import EntriesForgotten, FeedName, ReadPage, read_page
 from node.workflows.history import RESULT_BYTES_MAX
 from p2p.blobs import Blobs
 from p2p.connect import TROUBLES
@@ -27,9 +27,13 @@ from wire.feed import ENTRIES_PER_PAGE, AskFeed, FeedEntry, FeedFork, FeedPage, 
 from wire.signed import Envelope, Signed, sign
 
 FOLLOWED_MAX = 64
-# Of a feed so many entries are kept, with their results.
+# Of a feed so many entries are kept, with their results; fewer if these have more bytes than that.
 ENTRIES_KEPT = 1000
+RESULTS_BYTES_MAX = 256 << 20
 POLL_S, POLL_S_MAX = 5.0, 300.0
+# Full pages that are asked for one right after the other, and the pause between further ones: a
+# keeper could make up entries without end.
+PAGES_AT_ONCE, FURTHER_PAGES_S = 64, 1.0
 CALL_S, RESULT_S = 10.0, 30.0
 FORK_SUFFIX = ".fork"
 _FOLLOW, _ENTRY = b"follow\0", b"followed\0"
@@ -44,6 +48,8 @@ class FollowedFeed:
     last: Signed[FeedEntry] | None = None
     problem: str = ""
     is_forked: bool = False
+    # Of the results that are kept of it.
+    results_bytes: int = 0
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     reading: trio.Lock = field(default_factory=trio.Lock)
 
@@ -69,6 +75,7 @@ class FeedFollower:
             found.record = FeedRecord.from_bytes(record) if record else None
             latest = self.entries(feed, 1)
             found.last = latest[-1] if latest else None
+            found.results_bytes = sum(_size_bytes(it) for _, it in self._rows(feed))
             self._start(found)
 
     async def follow(self, name: FeedName) -> FollowedFeed:
@@ -86,6 +93,7 @@ class FeedFollower:
         await self.store.commit(Write(rows=(_row(found),)))
         if known is not None:
             found.record, found.last = known.record, known.last
+            found.results_bytes = known.results_bytes
         self._start(found)
         return found
 
@@ -101,9 +109,10 @@ class FeedFollower:
 
     def entries(self, feed: ContentId, count: int) -> list[Signed[FeedEntry]]:
         """The last entries that are kept of a feed, in order."""
-        prefix = _ENTRY + feed
-        rows = self.store.scan(Table.WORKFLOWS, prefix=prefix, limit=ENTRIES_KEPT + 1)
-        return [_read(bytes(unpack(value)[0])) for _, value in rows[-count:]]
+        return [_read(bytes(unpack(value)[0])) for _, value in self._rows(feed)[-count:]]
+
+    def _rows(self, feed: ContentId) -> list[tuple[bytes, bytes]]:
+        return self.store.scan(Table.WORKFLOWS, prefix=_ENTRY + feed, limit=ENTRIES_KEPT + 1)
 
     async def latest_result(self, name: FeedName) -> tuple[Signed[FeedEntry], bytes]:
         """The last result of a feed, after a look whether there is a newer one; InputError."""
@@ -123,13 +132,16 @@ class FeedFollower:
         self.nursery.start_soon(self._run, found)
 
     async def _run(self, found: FollowedFeed) -> None:
-        pause_s = POLL_S
+        pause_s, full_pages = POLL_S, 0
         with found.scope:
             while not found.is_forked:
                 more = await self.look(found)
                 pause_s = min(POLL_S_MAX, pause_s * 2) if found.problem else POLL_S
+                full_pages = full_pages + 1 if more else 0
                 if not more:
                     await trio.sleep(pause_s)
+                elif full_pages >= PAGES_AT_ONCE:
+                    await trio.sleep(FURTHER_PAGES_S)
 
     async def look(self, found: FollowedFeed) -> bool:
         """Ask for what is new; whether there is more. What goes wrong is the feed's `problem`."""
@@ -138,8 +150,7 @@ class FeedFollower:
                 return False
             try:
                 page = await self._asked(found)
-                read = read_page(found.name.feed, page, found.last, found.record)
-                await self._take(found, read)
+                await self._take(found, self._read(found, page))
             except WireError as error:
                 self.peers.offended(found.name.keeper, Offence.MALFORMED)
                 found.problem = f"its keeper sends what is no feed: {error.message}"
@@ -160,22 +171,31 @@ class FeedFollower:
             await call.send(AskFeed(feed=found.name.feed, number=number))
             return await call.expect(FeedPage)
 
+    def _read(self, found: FollowedFeed, page: FeedPage) -> ReadPage:
+        try:
+            return read_page(found.name.feed, page, found.last, found.record)
+        except EntriesForgotten as gap:
+            # This peer was away for longer than the keeper keeps entries: no offence.
+            self.note(f"the feed {found.name.feed.short} goes on after a gap: {gap.message}")
+            return read_page(found.name.feed, page, None, found.record)
+
     async def _take(self, found: FollowedFeed, read: ReadPage) -> None:
         if found.record is None:
             found.record = read.record
             await self.store.commit(Write(rows=(_row(found),)))
         for entry in read.fresh:
-            await self._fetch_result(entry)
-            await self._keep(found, entry)
+            await self._keep(found, entry, await self._fetch_result(entry))
         if read.fork is not None:
             await self._forked(found, *read.fork)
 
-    async def _fetch_result(self, entry: Signed[FeedEntry]) -> None:
-        """Have a result here; an entry whose result does not come is kept without it."""
+    async def _fetch_result(self, entry: Signed[FeedEntry]) -> int:
+        """Have a result here: its bytes. An entry whose result does not come is kept without it."""
         result = entry.record.result
-        if result is None or self.store.has(result):
-            return
+        if result is None:
+            return 0
         try:
+            if self.store.has(result):
+                return len(await self.store.get(result, size_bytes_max=RESULT_BYTES_MAX))
             data = await self.blobs.get(
                 result,
                 [entry.signer],
@@ -184,21 +204,33 @@ class FeedFollower:
             )
             if not self.store.has(result):
                 await self.store.put(data)
+            return len(data)
         except (TransportError, WireError, Refused, StoreError) as error:
             self.note(f"feed {entry.record.feed.short}: a result did not come: {error.message}")
+            return 0
 
-    async def _keep(self, found: FollowedFeed, entry: Signed[FeedEntry]) -> None:
+    async def _keep(self, found: FollowedFeed, entry: Signed[FeedEntry], size_bytes: int) -> None:
         number, feed = entry.record.number, found.name.feed
         pins = [] if entry.record.result is None else [Pin(entry.record.result, _why(feed, number))]
-        value = pack([entry.raw, [bytes(it.id) for it in pins]])
-        rows = [Row(Table.WORKFLOWS, _entry_key(feed, number), value)]
-        unpins: list[Pin] = []
-        old_key = _entry_key(feed, number - ENTRIES_KEPT) if number > ENTRIES_KEPT else b""
-        if old_key and (old := self.store.read(Table.WORKFLOWS, old_key)) is not None:
-            rows.append(Row(Table.WORKFLOWS, old_key, None))
-            unpins += _pins(old_key, old)
-        await self.store.commit(Write(rows=tuple(rows), pins=tuple(pins), unpins=tuple(unpins)))
+        value = pack([entry.raw, [bytes(it.id) for it in pins], size_bytes])
+        row = Row(Table.WORKFLOWS, _entry_key(feed, number), value)
+        await self.store.commit(Write(rows=(row,), pins=tuple(pins)))
         found.last = entry
+        found.results_bytes += size_bytes
+        await self._forget_oldest(found, number)
+
+    async def _forget_oldest(self, found: FollowedFeed, number: int) -> None:
+        """Let entries before `number` go that are too many, or whose results are too large."""
+        prefix = _ENTRY + found.name.feed
+        while rows := self.store.scan(Table.WORKFLOWS, prefix=prefix, limit=1):
+            ((key, value),) = rows
+            old = int.from_bytes(key[-8:], "big")
+            too_large = found.results_bytes > RESULTS_BYTES_MAX and old < number
+            if old > number - ENTRIES_KEPT and not too_large:
+                return
+            gone = Write(rows=(Row(Table.WORKFLOWS, key, None),), unpins=tuple(_pins(key, value)))
+            await self.store.commit(gone)
+            found.results_bytes -= _size_bytes(value)
 
     async def _forked(
         self, found: FollowedFeed, one: Signed[FeedEntry], other: Signed[FeedEntry]
@@ -247,6 +279,12 @@ def _pins(key: bytes, value: bytes) -> list[Pin]:
     number = int.from_bytes(key[-8:], "big")
     why = _why(key[len(_ENTRY) : -8], number)
     return [Pin(ContentId(it), why) for it in unpack(value)[1]]
+
+
+def _size_bytes(value: bytes) -> int:
+    """How many bytes the result of a kept entry has."""
+    size_bytes: int = unpack(value)[2]
+    return size_bytes
 
 
 def _read(raw: bytes) -> Signed[FeedEntry]:

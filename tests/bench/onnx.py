@@ -127,7 +127,7 @@ async def _clients(ask: Ask, rounds: int) -> dict[str, float]:
 
 async def _through_network(folder: Path, cache: Path, name: str) -> dict[str, Any]:
     from node.asking.run import TaskRequest
-    from node.commands.join import collect_seldom
+    from node.commands.running import collect_seldom
     from node.task.events import ignore_event
     from p2p.over_libp2p import TcpTransport
     from store import open_store

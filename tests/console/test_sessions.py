@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from node.console.sessions import (
+    GUESSERS_KEPT,
     GUESSES_AT_ONCE,
     LINK_LIFE_S,
     LINKS_MAX,
@@ -82,3 +83,13 @@ def test_a_cookie_is_found_among_others_and_not_believed_twice() -> None:
     assert cookie_of({"cookie": "baton=x; baton=y"}, "baton") == ""
     assert cookie_of({"cookie": ";;=;" * 1000}, "baton") == ""
     assert cookie_of({}, "baton") == ""
+
+
+def test_who_guesses_bars_nobody_at_another_address() -> None:
+    made = sessions()
+    while made.may_guess(0.0, "192.0.2.1"):
+        pass
+    assert made.may_guess(0.0, "192.0.2.2")
+    for number in range(2 * GUESSERS_KEPT):
+        assert made.may_guess(1.0, f"2001:db8::{number:x}")
+    assert len(made._guesses) == GUESSERS_KEPT

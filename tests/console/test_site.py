@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from node.console.facts import FactSource
 from node.console.live import WATCHERS_MAX
 from node.console.server import open_console
 from node.console_config import ConsoleConfig
@@ -13,7 +14,7 @@ from node.gateway.keys import add_key, keys_file
 from node.local.control import unheard
 from tests.console.served import serving
 from tests.node.asking import asked, request
-from wire.errors import InputError
+from wire.errors import InputError, Refused
 from wire.kinds import Level
 
 CHANGES = ("/pause", "/resume", "/leave", "/doctor", "/signout")
@@ -253,3 +254,17 @@ def test_the_console_is_at_an_address_of_this_machine() -> None:
             ConsoleConfig(host=host, port=port)
     assert ConsoleConfig(host="::1").loopback
     assert not ConsoleConfig(host="0.0.0.0").loopback
+
+
+async def test_a_command_that_fails_once_leaves_the_next_looks_whole(tmp_path: Path) -> None:
+    async with serving(tmp_path) as console:
+        source, sound = FactSource(console.commands, console.examine), console.commands["receipts"]
+
+        async def fails(_arguments: object, _emit: object) -> dict[str, object]:
+            raise Refused("the store is busy")
+
+        console.commands["receipts"] = fails
+        with pytest.raises(Refused):
+            await source.look()
+        console.commands["receipts"] = sound
+        assert (await source.look()).receipts["receipts"] == []

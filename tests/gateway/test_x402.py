@@ -5,19 +5,30 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 import httpx
 import pytest
+import trio
 
 from node.gateway import facilitator as facilitators
 from node.gateway import payment_journal
+from node.gateway.evm_means import EvmMeans
 from node.gateway.evm_payment import UPTO_SPENDER
-from node.gateway.facilitator import Facilitator, PaymentUnknown, facilitator_at, rules_of
+from node.gateway.facilitator import (
+    Facilitator,
+    PaymentMade,
+    PaymentUnknown,
+    SettlementOutcome,
+    facilitator_at,
+    rules_of,
+)
 from node.gateway.payment_journal import PaymentJournal, PaymentRow, PaymentState
+from node.gateway.paywall import UNPAID_MAX, Paywall
+from node.gateway.spending import Purses
 from node.gateway.x402_documents import read_payment
 from node.gateway_config import EvmPay, HttpPay, pay_of
 from node.ingest.guard import Network, real_network
@@ -42,6 +53,31 @@ CHAT = {"model": "hash", "messages": [{"role": "user", "content": "SAY:hello"}],
 PATH = "/v1/chat/completions"
 PATIENCE_S = 60.0
 random = Random(402)
+ROW = PaymentRow(
+    id=b"1",
+    state=PaymentState.SETTLED,
+    request=b"own",
+    payer="0x",
+    network="eip155:8453",
+    scheme="exact",
+    version=2,
+    amount=1,
+    until_wall_s=1000,
+    document={},
+)
+
+
+class Made(EvmMeans):
+    """Means with which every payment is made."""
+
+    def __init__(self) -> None:
+        """They ask nobody."""
+
+    async def settle_payment(
+        self, document: Mapping[str, Any], payer: str, amount: int, *, again: bool
+    ) -> SettlementOutcome:
+        """Say that it is paid."""
+        return PaymentMade("0x1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,18 +480,7 @@ async def test_no_more_payments_are_remembered_than_there_is_room_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(payment_journal, "PAYMENTS_MAX", 2)
-    row = PaymentRow(
-        id=b"1",
-        state=PaymentState.SETTLED,
-        request=b"",
-        payer="0x",
-        network="eip155:8453",
-        scheme="exact",
-        version=2,
-        amount=1,
-        until_wall_s=1000,
-        document={},
-    )
+    row = ROW
     async with open_memory_store(quota_bytes=1 << 30) as store:
         journal = PaymentJournal(store)
         for name in (b"1", b"2"):
@@ -475,3 +500,104 @@ async def test_no_more_payments_are_remembered_than_there_is_room_for(
         again = PaymentJournal(store)
         again.load(0.0)
         assert set(again.rows) == {b"1"}
+
+
+def test_a_client_that_leaves_before_a_whole_answer_pays_for_what_was_made(shop: Shop) -> None:
+    body = CHAT | {"messages": [{"role": "user", "content": "WAIT"}], "max_tokens": 4000}
+    offer, paid = offer_of(shop, "exact", body), False
+    # A machine that is slow may have made nothing yet when its client leaves: then that is free.
+    for waits_s in (1.0, 5.0, 25.0):
+        payload = payload_of(offer)
+        with pytest.raises(httpx.ReadTimeout):
+            shop.http.post(PATH, json=body, headers=payment(offer, payload), timeout=waits_s)
+        nonce, end_s = payload["authorization"]["nonce"], time.monotonic() + 5 * waits_s
+        while not (paid := nonce in shop.fake.settled) and time.monotonic() < end_s:
+            time.sleep(0.02)
+        if paid:
+            break
+    assert paid
+    # It has paid for this request, which may still be answered once, and for no other one.
+    other = shop.http.post(PATH, json=CHAT, headers=payment(offer, payload))
+    assert (other.status_code, code_of(other)) == (402, "payment_used")
+    payer, end_s = payload["authorization"]["from"], time.monotonic() + PATIENCE_S
+    journal = PaymentJournal(shop.served.node.dependencies.store)
+    while True:
+        journal.load(1_800_000_000.0)
+        (row,) = [it for it in journal.rows.values() if it.payer == payer]
+        if row.state is PaymentState.SETTLED:
+            break
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+    assert (row.left, row.amount) == (1, int(offer["amount"]))
+
+
+def test_payments_that_nobody_signed_use_up_no_payers_places(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, holding, found = "0x" + "0b" * 20, threading.Event(), []
+    offer = offer_of(shop, "exact")
+    sound = payload_of(offer, payer=victim)
+    verify, begun = Facilitator.verify, []
+
+    async def slow(self: Facilitator, request: dict[str, Any], payer: str) -> str:
+        if request["paymentPayload"]["payload"] == sound:
+            return await verify(self, request, payer)
+        begun.append(payer)
+        while not holding.is_set():
+            await trio.sleep(0.01)
+        return "invalid_signature"
+
+    monkeypatch.setattr(Facilitator, "verify", slow)
+
+    def forge() -> None:
+        forged = payment(offer, payload_of(offer, payer=victim))
+        found.append(shop.http.post(PATH, json=CHAT, headers=forged).status_code)
+
+    threads = [threading.Thread(target=forge) for _ in range(UNPAID_MAX)]
+    for thread in threads:
+        thread.start()
+    try:
+        end_s = time.monotonic() + PATIENCE_S
+        while len(begun) < UNPAID_MAX and time.monotonic() < end_s:
+            time.sleep(0.01)
+        answer = shop.http.post(PATH, json=CHAT, headers=payment(offer, sound))
+    finally:
+        holding.set()
+        for thread in threads:
+            thread.join()
+    assert answer.status_code == 200, answer.text
+    assert found == [402] * UNPAID_MAX
+
+
+async def test_what_servers_elsewhere_were_paid_leaves_room_for_payments_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(payment_journal, "PAYMENTS_MAX", 8)
+    monkeypatch.setattr(payment_journal, "ELSEWHERE_MAX", 2)
+    elsewhere = replace(ROW, request=payment_journal.ELSEWHERE)
+    async with open_memory_store(quota_bytes=1 << 30) as store:
+        journal = PaymentJournal(store)
+        for name in (b"1", b"2"):
+            await journal.keep(replace(elsewhere, id=name), 0.0)
+        with pytest.raises(Refused):
+            await journal.keep(replace(elsewhere, id=b"3"), 0.0)
+        await journal.keep(replace(ROW, id=b"4", request=b"own"), 0.0)
+        # Those that nobody could use any more make room.
+        await journal.keep(replace(elsewhere, id=b"3"), 10_000.0)
+
+
+async def test_what_was_signed_is_forgotten_once_it_is_known_what_became_of_it() -> None:
+    async with open_memory_store(quota_bytes=1 << 30) as store:
+        wall = Paywall(
+            means={"eip155": Made()},
+            prices=None,  # type: ignore[arg-type]
+            journal=PaymentJournal(store),
+            purses=Purses(),
+            wall_s=lambda: 0.0,
+            note=lambda _: None,
+        )
+        taken = replace(ROW, state=PaymentState.TAKEN, document={"long": "x" * 20_000})
+        await wall.journal.keep(taken, 0.0)
+        row, _ = await wall.settle_payment(taken, 1)
+        assert row.state is PaymentState.SETTLED
+        assert wall.journal.rows[ROW.id].document == {}

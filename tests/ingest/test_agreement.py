@@ -12,13 +12,14 @@ from trio.testing import MockClock
 from node.ingest.agreement import AgreementTerms, agree
 from node.ingest.bring import Brought
 from node.ingest.source_file import read_source
+from node.ingest.table import DataTable
 from node.peer import Node
 from p2p.score import Standing
 from tests.ingest import test_attested
 from tests.ingest.test_attested import PRICES, TABLE, LyingIngest, data_peer, fetched
 from tests.node.network import S, open_network
 from wire.content import ContentId
-from wire.errors import InputError, TaskFailed
+from wire.errors import InputError, Oversize, TaskFailed
 from wire.fetch import FetchAgreement
 
 NOW_MS = 1_800_000_000_000
@@ -198,3 +199,8 @@ async def test_a_peer_that_refuses_is_replaced_by_another(
 def test_a_recount_needs_the_very_terms() -> None:
     outputs = [price(100), price(100.4), price(110)]
     assert counted("median 0.5%", *outputs) != counted("median 20%", *outputs)
+
+
+def test_a_table_of_more_rows_than_any_has_is_not_read() -> None:
+    with pytest.raises(Oversize, match="1000000 rows, at most"):
+        DataTable.from_bytes(b'["a"]\n' + b"[1]\n" * 1_000_000)

@@ -11,6 +11,7 @@ from node.ingest import parse_worker
 from node.ingest.bring import KEPT_S, Ingest
 from node.ingest.budget import ASKER_BURST, HOST_BURST, FetchBudget
 from node.ingest.extractor import Extractor
+from node.ingest.over_http import OverHttp
 from node.ingest.owned import OwnedSources
 from node.ingest.source_file import read_source
 from p2p.token_bucket import TokenBuckets
@@ -162,6 +163,56 @@ def test_an_asker_has_a_budget_and_so_has_a_host() -> None:
     with pytest.raises(Refused, match="you had much fetched"):
         budget.take("another.org", ASKER, 2.0)
     budget.take("another.org", None, 2.0)
+
+
+def stranger(number: int) -> PeerId:
+    return PeerId(SigningKey(number.to_bytes(32, "big")).peer)
+
+
+def test_askers_with_many_keys_leave_the_owner_its_own_fetches() -> None:
+    budget = FetchBudget()
+    taken = 0
+    for second in range(100):
+        for number in range(50):
+            try:
+                budget.take("example.org", stranger(second * 50 + number), float(second))
+            except Refused:
+                break
+            taken += 1
+        if second % 10 == 9:
+            budget.take("example.org", None, float(second))
+    assert 50 < taken < 100
+
+
+async def test_who_wants_it_anew_waits_for_no_more_than_two_fetches(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest = ingest_at(tmp_path, MadeUpNetwork())
+    ingest.owned.add("site", SITE)
+    begun: list[float] = []
+    bring = OverHttp.bring
+
+    async def slow(*given: Any, **terms: Any) -> Any:
+        begun.append(trio.current_time())
+        await trio.sleep(8)
+        return await bring(*given, **terms)
+
+    monkeypatch.setattr(OverHttp, "bring", slow)
+    took: list[float] = []
+
+    async def ask(number: int) -> None:
+        await trio.sleep(number / 100)
+        asked_at_s = trio.current_time()
+        await ingest.named("site", stranger(number), max_age_s=0)
+        took.append(trio.current_time() - asked_at_s)
+        # Nobody was given what was fetched before it asked.
+        assert any(asked_at_s <= it <= trio.current_time() - 8 for it in begun)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(ask, number)
+    assert len(begun) == 2
+    assert max(took) <= 16.1
 
 
 async def test_a_budget_that_is_used_up_asks_no_server(tmp_path: Path) -> None:

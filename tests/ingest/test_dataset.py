@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from node.checking.report import Status
 from node.ingest.bring import Brought
-from node.ingest.dataset import GetContent, bring_dataset, unpacked
+from node.ingest.dataset import DATASET_S_MAX, GetContent, bring_dataset, unpacked
 from node.ingest.local_files import FILE_BYTES_MAX
 from node.ingest.source_file import read_source
 from node.local.folder_put import FolderPut
@@ -20,7 +21,7 @@ from tests.local.folders import keep_leaf, keep_node, write_folder
 from tests.node.network import Network, S, open_network
 from wire.codec import pack
 from wire.content import ContentId
-from wire.errors import InputError, Malformed, Oversize, WireError
+from wire.errors import InputError, Malformed, Oversize, TooSlow, WireError
 from wire.tree import name_of
 from wire.unixfs import Link, UnixfsId, file_id
 
@@ -103,6 +104,43 @@ async def test_a_maker_who_lies_about_sizes_is_found_out() -> None:
         with pytest.raises(WireError):
             await bring_dataset(str(UnixfsId.of_node(b"no node")), get)
         assert bad
+
+
+async def test_a_tree_of_nodes_that_name_much_is_not_read_into_memory() -> None:
+    async with open_memory_store(quota_bytes=1 << 27) as store:
+        leaf = await keep_leaf(store, b"1")
+        # Each node has thousands of links, of which the first that is read leads to the next one.
+        deep, size_bytes, read = leaf, 1, 0
+        for _ in range(8):
+            links = [Link(b"", deep, size_bytes), *[Link(b"", leaf, 1)] * 3000]
+            deep = await keep_node(store, links, (size_bytes, *[1] * 3000))
+            size_bytes += 3000
+        get = of_store(store)
+
+        async def counted(content: ContentId, size_bytes_max: int) -> bytes:
+            nonlocal read
+            read += 1
+            return await get(content, size_bytes_max)
+
+        with pytest.raises(Oversize, match="pieces"):
+            await bring_dataset(str(deep), counted)
+        assert read <= 3
+
+
+async def test_content_that_comes_slowly_is_given_up(autojump_clock: MockClock) -> None:
+    async with open_memory_store(quota_bytes=1 << 26) as store:
+        leaf = await keep_leaf(store, b"four")
+        wide = await keep_node(store, [Link(b"", leaf, 4)] * 2000, (4,) * 2000)
+        get = of_store(store)
+
+        async def slow(content: ContentId, size_bytes_max: int) -> bytes:
+            await trio.sleep(14)
+            return await get(content, size_bytes_max)
+
+        begun_at_s = trio.current_time()
+        with pytest.raises(TooSlow, match="did not come within"):
+            await bring_dataset(str(wide), slow)
+        assert trio.current_time() - begun_at_s <= DATASET_S_MAX
 
 
 async def asked_of(

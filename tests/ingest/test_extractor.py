@@ -1,9 +1,11 @@
 """The parser's process: what kills it is that one fetch's error, and the next body is parsed."""
 
 import pytest
+import trio
+import trio.testing
 
 from node.ingest import extractor as extractor_file
-from node.ingest.extractor import Extractor
+from node.ingest.extractor import PARSERS_OF_OTHERS_MAX, Extractor
 from tests.ingest.test_parsing import extraction
 from wire.errors import Malformed
 
@@ -29,3 +31,25 @@ async def test_an_expression_without_end_costs_that_fetch_alone(
         with pytest.raises(Malformed, match="its parser gave up"):
             await Extractor().extract(extraction("json", select=explodes), body)
     assert await Extractor().extract(extraction("text"), b"words") == b"words"
+
+
+async def test_what_others_have_parsed_leaves_a_place_to_the_owner() -> None:
+    extractor, running, most = Extractor(), 0, 0
+
+    async def hold(ended: trio.Event) -> None:
+        nonlocal running, most
+        async with extractor.turn(of_others=True), extractor._places:
+            running += 1
+            most = max(most, running)
+            await ended.wait()
+            running -= 1
+
+    async with trio.open_nursery() as nursery:
+        ended = trio.Event()
+        for _ in range(20):
+            nursery.start_soon(hold, ended)
+        await trio.testing.wait_all_tasks_blocked()
+        async with extractor.turn(of_others=False):
+            assert await extractor.extract(extraction("text"), b"words") == b"words"
+        assert most == PARSERS_OF_OTHERS_MAX
+        ended.set()

@@ -150,8 +150,9 @@ async def test_pages_wait_for_the_budgets_of_host_and_asker(
     await ingest.named("many", ASKER)
     assert 3.0 <= trio.current_time() - begin_at_s <= 8.0
     # The first page of the next fetch waits for nobody.
+    ingest.owned.add("more", text.replace("limit=2", "limit=3"))
     with pytest.raises(Refused, match="asked often"):
-        await ingest.owners(source(text.replace("limit=2", "limit=3")))
+        await ingest.named("more", ASKER)
 
 
 async def test_a_stranger_pays_for_each_page(tmp_path: Path, autojump_clock: MockClock) -> None:

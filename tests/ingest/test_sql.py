@@ -1,5 +1,6 @@
 """Databases as sources: only read, one statement, bounded, nothing shown that is not asked for."""
 
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from node.ingest.table import DataTable
 from tests.ingest.servers import MadeUpNetwork
 from tests.ingest.test_bring import ASKER, ingest_at
 from wire.codec import Value
-from wire.errors import InputError, Malformed, Oversize, WireError
+from wire.content import PeerId
+from wire.errors import InputError, Malformed, Oversize, Refused, WireError
+from wire.signing import SigningKey
 
 SOURCE = """
 kind = "sql"
@@ -48,6 +51,21 @@ async def test_a_database_is_a_source(tmp_path: Path, database: Path) -> None:
     assert (found.columns, found.rows) == (("p", "t"), ((1.5, 1), (2.5, 2), (None, 3)))
     assert brought.record.urls == (f"sqlite:{database.name}",), "and not where it lies"
     assert DataTable.from_bytes(brought.body).columns == ("t", "price", "note")
+
+
+async def test_many_keys_do_not_wear_a_database_down(tmp_path: Path, database: Path) -> None:
+    ingest = ingest_at(tmp_path, MadeUpNetwork())
+    ingest.owned.add("prices", SOURCE.format(path=database))
+    askers = [PeerId(SigningKey(it.to_bytes(32, "big")).peer) for it in range(20)]
+
+    async def ask_each() -> None:
+        for asker in askers:
+            await ingest.named("prices", asker, max_age_s=0)
+
+    with pytest.raises(Refused, match=rf"sqlite:{re.escape(database.name)} was asked often"):
+        await ask_each()
+    # The owner's own workflows go on.
+    await ingest.named("prices", None, max_age_s=0)
 
 
 async def test_it_is_asked_in_the_process_that_parses(database: Path) -> None:

@@ -1,10 +1,14 @@
 """Stake is taken at the end of an epoch, once for each act, on evidence that anybody can judge."""
 
 import io
+from unittest.mock import Mock
 
 import pytest
 
+from node.evidence.offences import OffenceFinding, judged
+from node.ledger import slashing
 from node.ledger.chain_file import read_parts, replay
+from node.ledger.member_answers import ACCUSATIONS_MAX, FALSE_COUNTS, MemberAnswers
 from node.ledger.slashing import BOND_MIN
 from tests.evidence.crimes import Leg, forked
 from tests.ledger.made import ONE, THREE, TWO, Made
@@ -13,7 +17,10 @@ from tests.ledger.test_chain_file import end_epoch, file_of
 from tests.ledger.test_stakes import part
 from wire.errors import Malformed, Refused
 from wire.evidence import Evidence
+from wire.kinds import RefusalCode
 from wire.ledger import Accusation
+from wire.ledger_message import SubmitOrder
+from wire.message import Message, Refuse
 from wire.signing import SigningKey
 from wire.stake import STAKE_MIN, UNBONDING_EPOCHS
 
@@ -180,3 +187,33 @@ def test_members_that_have_heard_accusations_in_any_order_end_the_epoch_alike() 
             replica.confirm(raw)
     ends = {it.outcome(it.applied).header.to_bytes() for it in made.replicas}
     assert len(ends) == 1
+
+
+async def test_evidence_that_does_not_hold_is_looked_at_seldom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, looks, told = network(), list[bytes](), list[Message]()
+    answers = MemberAnswers(made.replicas[0], Mock(), Mock())
+
+    def look(raw: bytes) -> OffenceFinding:
+        looks.append(raw)
+        return judged(raw)
+
+    monkeypatch.setattr(slashing, "judged", look)
+
+    async def send(message: Message) -> None:
+        told.append(message)
+
+    call = Mock(send=send)
+    for number in range(ACCUSATIONS_MAX):
+        honest = Leg(worker=ONE, nonce=number).against_worker()
+        order = made.order(TWO, accuse=accused(honest))
+        await answers.on_submit(call, SubmitOrder(order=order.raw))
+    codes = [it.code for it in told if isinstance(it, Refuse)]
+    assert len(looks) == ACCUSATIONS_MAX // FALSE_COUNTS
+    assert codes[: len(looks)] == [RefusalCode.MALFORMED] * len(looks)
+    assert set(codes[len(looks) :]) == {RefusalCode.BUSY}
+    assert len(codes) == ACCUSATIONS_MAX
+    # Another account is heard.
+    await answers.on_submit(call, SubmitOrder(order=made.order(THREE, accuse=accused(honest)).raw))
+    assert len(looks) == ACCUSATIONS_MAX // FALSE_COUNTS + 1

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from node.peer import Node
-from node.serving import verify_role
+from node.serving import held_verdicts, verify_role
 from node.serving.served_order import IDLE_S, ORDERS_PER_ASKER, PLACES_PER_ORDER
 from p2p.score import Offence
 from p2p.typed_call import TypedCall
@@ -25,6 +25,7 @@ from wire.checks import CheckOutcome, Checks, OpenChecks, OrderedCheck, Verdicts
 from wire.commitment import (
     Commitments,
     OrderedTelling,
+    TellVerdict,
     TellVerdicts,
     VerdictCommitted,
     commitment_to,
@@ -417,4 +418,36 @@ async def test_one_asker_holds_only_so_many_verdicts_back(
                 nursery.start_soon(ask, scene.check(commit=True))
                 await trio.sleep(0.5)
         assert sum(isinstance(it, VerdictCommitted) for it in heard) == 3
+        assert not scene.verifier.verify_role._holding
+
+
+async def test_verdicts_that_nobody_asks_for_make_room_for_others(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_verdicts, "HELD_MAX", 3)
+    async with opened(tmp_path) as scene:
+        verifier, let_go = scene.verifier.peers.me, 0
+
+        async def never_ask(check: Check) -> None:
+            nonlocal let_go
+            async with scene.asker.peers.call(verifier, deadline_s=200) as call:
+                await call.send(check)
+                await call.expect(VerdictCommitted)
+                with pytest.raises(Refused, match="nobody asked for this verdict"):
+                    await call.expect(VerdictReply)
+                let_go += 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(never_ask, scene.check(commit=True))
+                await trio.sleep(0.5)
+            assert let_go == 0
+            async with scene.asker.peers.call(verifier, deadline_s=20) as call:
+                await call.send(scene.check(commit=True))
+                await call.expect(VerdictCommitted)
+                await trio.sleep(1)
+                assert let_go == 1
+                await call.send(TellVerdict(shown=bytes(32), count=1))
+                await call.expect(VerdictReply)
+        assert let_go == 3
         assert not scene.verifier.verify_role._holding

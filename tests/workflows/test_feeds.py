@@ -15,8 +15,10 @@ from node.commands.verify_entry import is_feed_fork, verify_entry, verify_feed_f
 from node.local.control import Command, unheard
 from node.local.peer_workflows import open_peer_workflows
 from node.peer import Node
+from node.workflows import following
 from node.workflows.entry_file import EntryFile
-from node.workflows.feed_reading import FeedName, doubled_slots, read_page
+from node.workflows.feed_reading import EntriesForgotten, FeedName, doubled_slots, read_page
+from store import Table
 from tests.node.network import I, Network, S, open_network
 from tests.workflows.test_with_peers import EMBED, POSTER
 from wire.content import ContentId
@@ -102,6 +104,17 @@ def test_what_is_wrong_with_a_page_is_the_keepers_fault() -> None:
         with pytest.raises((Malformed, BadSignature, WireError)):
             read_page(RECORD.id, bad, last, RECORD)
     assert two
+
+
+def test_a_page_that_begins_later_is_told_from_one_that_is_wrong() -> None:
+    one, two, three = chain(3)
+    with pytest.raises(EntriesForgotten):
+        read_page(RECORD.id, page(three), one, RECORD)
+    # Within a page nothing is left out, and none goes back.
+    for bad, last in ((page(one, three), None), (page(one), two)):
+        with pytest.raises(Malformed) as raised:
+            read_page(RECORD.id, bad, last, RECORD)
+        assert not isinstance(raised.value, EntriesForgotten)
 
 
 def test_two_histories_convict_whoever_signed_both() -> None:
@@ -229,6 +242,113 @@ async def test_a_keeper_with_two_histories_is_found_and_the_proof_is_kept(
     assert is_feed_fork(proof)
     verify_feed_fork(proof, as_json=True)
     assert json.loads(capsys.readouterr().out)["peer"] == str(keeper.key.peer)
+
+
+@asynccontextmanager
+async def made_up(
+    network: Network, shown: list[Signed[FeedEntry]], **fields: Any
+) -> AsyncIterator[tuple[Node, dict[str, Command], Any]]:
+    """A follower, its commands, and a keeper that shows whatever is in `shown`."""
+    follower = await network.start(S)
+    async with network.outsider(S) as keeper:
+        record = replace(RECORD, keepers=(keeper.key.peer,))
+
+        async def answer(call: Any, message: Any) -> None:
+            if not shown:
+                shown.append(entry(1, feed=record.id, key=keeper.key, **fields))
+            found = [it for it in shown if it.record.number >= message.number][:32]
+            await call.send(page(*found, record=record))
+
+        keeper.answer(AskFeed, answer)
+        async with workflows(follower) as ours:
+            await asked(ours, "follow", feed=str(FeedName(record.id, keeper.key.peer)))
+            yield follower, ours, keeper
+
+
+def more(shown: list[Signed[FeedEntry]], key: SigningKey, number: int, **fields: Any) -> None:
+    """The entry with this number, which goes on from the last only if it is the next."""
+    before = shown[-1].record
+    previous = before.digest if before.number + 1 == number else bytes([7]) * 32
+    shown.append(entry(number, previous, feed=before.feed, key=key, **fields))
+
+
+async def test_a_keeper_that_forgot_entries_is_blamed_for_nothing(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    fields = {"result": None, "end": "failed"}
+    shown: list[Signed[FeedEntry]] = []
+    async with (
+        open_network(tmp_path) as network,
+        made_up(network, shown, **fields) as (follower, ours, keeper),
+    ):
+        await trio.sleep(6)
+        # The follower heard of the first only; meanwhile the keeper has the last two alone.
+        more(shown, keeper.key, 50, **fields)
+        more(shown, keeper.key, 51, **fields)
+        del shown[0]
+        await trio.sleep(11)
+        (row,) = (await asked(ours, "list"))["followed"]
+        assert (row["problem"], row["entries"]) == ("", 51)
+        assert follower.peers.standing(keeper.key.peer).name == "GOOD"
+
+
+async def test_a_keeper_that_skips_numbers_fills_no_disk(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "ENTRIES_KEPT", 5)
+    fields = {"result": None, "end": "failed"}
+    shown: list[Signed[FeedEntry]] = []
+    async with (
+        open_network(tmp_path) as network,
+        made_up(network, shown, **fields) as (follower, ours, keeper),
+    ):
+        for at in range(12):
+            more(shown, keeper.key, (at + 2) * 7, **fields)
+            del shown[0]
+            await trio.sleep(6)
+        (row,) = (await asked(ours, "list"))["followed"]
+        assert row["entries"] == 91
+        rows = follower.dependencies.store.scan(Table.WORKFLOWS, prefix=b"followed\0", limit=99)
+        assert len(rows) <= 5
+
+
+async def test_large_results_of_a_feed_are_kept_up_to_a_bound(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "RESULTS_BYTES_MAX", 250)
+    shown: list[Signed[FeedEntry]] = []
+    results = [bytes([it]) * 100 for it in range(8)]
+    async with (
+        open_network(tmp_path) as network,
+        made_up(network, shown, result=ContentId.of(results[0])) as (follower, ours, keeper),
+    ):
+        store = follower.dependencies.store
+        for number, data in enumerate(results, 1):
+            await store.put(data)
+            if number > 1:
+                more(shown, keeper.key, number, result=ContentId.of(data))
+        await trio.sleep(11)
+        (row,) = (await asked(ours, "list"))["followed"]
+        assert row["entries"] == 8
+        assert len([it for it in store.pins() if "followed" in it.why]) == 2
+
+
+async def test_a_keeper_that_makes_up_entries_without_end_is_asked_slowly(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "PAGES_AT_ONCE", 2)
+    fields = {"result": None, "end": "failed"}
+    shown: list[Signed[FeedEntry]] = []
+    async with (
+        open_network(tmp_path) as network,
+        made_up(network, shown, **fields) as (_, ours, keeper),
+    ):
+        for number in range(2, 32 * 12):
+            more(shown, keeper.key, number, **fields)
+        begun_at_s = trio.current_time()
+        while (await asked(ours, "list"))["followed"][0]["entries"] < len(shown):
+            await trio.sleep(1)
+        assert trio.current_time() - begun_at_s > 9
 
 
 def test_an_entry_that_was_altered_does_not_hold(

@@ -1,0 +1,45 @@
+"""What an owner revokes stays revoked, however many members and removals there are."""
+
+import pytest
+from trio.testing import MockClock
+
+from p2p import member_rows
+from tests.p2p.private import OWNER, open_club
+from tests.p2p.transports import key_of
+from wire import limits
+from wire.errors import InputError
+from wire.membership import Revoked
+from wire.signed import open_signed
+
+
+async def test_a_member_is_removed_however_many_there_are(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(member_rows, "ROWS_MAX", 2)
+    async with open_club() as club:
+        admission = club.members(OWNER).admission
+        gone = [key_of(f"gone {it}").peer for it in range(7)]
+        for number, peer in enumerate(gone, 1):
+            raw = await admission.remove(peer)
+            # A key is at any place among the others: none of them is left out.
+            assert set(open_signed(raw, Revoked).record.peers) == set(gone[:number])
+        assert {it.peer for it in admission.rows.members()} == set(gone)
+
+
+async def test_a_removal_that_there_is_no_room_for_stops_no_other(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REVOKED_PEERS_MAX", 3)
+    async with open_club() as club:
+        admission = club.members(OWNER).admission
+        invite, _ = await club.invite()
+        for number in range(3):
+            await admission.remove(key_of(f"gone {number}").peer)
+        late = key_of("one too many").peer
+        with pytest.raises(InputError, match="can be revoked"):
+            await admission.remove(late)
+        assert admission.rows.member(late).removed_until_wall_s == 0
+        # Removing one of them again, and revoking an invite, go on as before.
+        await admission.remove(key_of("gone 0").peer)
+        raw = await admission.revoke_invite(invite.record.id)
+        assert open_signed(raw, Revoked).record.invites == (invite.record.id,)

@@ -1,0 +1,178 @@
+"""An upgrade that is cut anywhere, any number of times, ends with one peer on a folder of its own.
+
+The world is small enough to be gone through whole: what is installed, who runs, which version the
+folder has, what the journal says. Before each action, and after each, the process may be killed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+
+from node.upgrading.steps import Action, Running, SeenPeer, UpgradeStep, next_action
+
+
+@dataclass(frozen=True)
+class World:
+    """What outlives the process that upgrades; `old_folder` is the state folder's version."""
+
+    step: UpgradeStep | None = UpgradeStep.INSTALLING
+    installed: bool = False
+    running: Running = Running.OLD
+    # The folder is the old version's, is being brought forward, or is the new one's.
+    folder: str = "old"
+    # What was kept of the old folder.
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Releases:
+    """How the new version behaves."""
+
+    starts: bool
+    healthy: bool
+    migrates: bool
+
+
+@dataclass(frozen=True)
+class Process:
+    """What the process that upgrades knows of this step; lost when it is killed."""
+
+    started: bool = False
+    ended: bool = False
+    overdue: bool = False
+
+
+def seen(world: World, process: Process, releases: Releases) -> SeenPeer:
+    healthy = world.running is Running.OLD or (world.running is Running.NEW and releases.healthy)
+    return SeenPeer(
+        installed=world.installed,
+        running=world.running,
+        healthy=healthy,
+        started=process.started,
+        ended=process.ended,
+        overdue=process.overdue,
+        folder_ahead=world.folder != "old",
+    )
+
+
+def started(world: World, which: Running, releases: Releases) -> Iterator[tuple[World, Process]]:
+    """What comes of a start: each state in which it may be when the process is killed."""
+    if which is Running.OLD:
+        if world.folder == "old":
+            yield replace(world, running=Running.OLD), Process(started=True)
+        else:
+            # It refuses the folder.
+            yield world, Process(started=True, ended=True)
+        return
+    if releases.migrates and world.folder != "new":
+        copied = replace(world, kept=True)
+        yield copied, Process(started=True)
+        world = replace(copied, folder="between")
+        yield world, Process(started=True, ended=True)
+        world = replace(world, folder="new")
+    if releases.starts:
+        yield replace(world, running=Running.NEW), Process(started=True)
+    else:
+        yield world, Process(started=True, ended=True)
+
+
+def done(
+    action: Action, world: World, process: Process, releases: Releases
+) -> Iterator[tuple[World, Process]]:
+    """All that may be after an action, the process being alive."""
+    steps = {
+        Action.TO_STOPPING: UpgradeStep.STOPPING,
+        Action.TO_STARTING: UpgradeStep.STARTING,
+        Action.TO_RETURNING: UpgradeStep.RETURNING,
+    }
+    match action:
+        case Action.INSTALL:
+            yield replace(world, installed=True), process
+        case Action.STOP:
+            yield replace(world, running=Running.NONE), process
+        case Action.START_NEW:
+            yield from started(world, Running.NEW, releases)
+        case Action.START_OLD:
+            yield from started(world, Running.OLD, releases)
+        case Action.RESTORE:
+            assert world.kept, "nothing was kept that could be put back"
+            yield replace(world, folder="old", kept=False), process
+        case Action.WAIT:
+            yield world, replace(process, overdue=True)
+        case Action.FINISH | Action.RETURNED:
+            yield replace(world, step=None), process
+        case _:
+            yield replace(world, step=steps[action]), Process()
+
+
+def others(world: World, releases: Releases) -> Iterator[World]:
+    """What a person, or a service manager, may do while no upgrade runs: start either version."""
+    if world.running is Running.NONE and world.folder == "old":
+        yield replace(world, running=Running.OLD)
+    if world.running is Running.NONE and world.installed and releases.starts:
+        folder = "new" if releases.migrates else world.folder
+        yield replace(
+            world, running=Running.NEW, folder=folder, kept=world.kept or releases.migrates
+        )
+
+
+RELEASES = [
+    Releases(starts=starts, healthy=healthy, migrates=migrates)
+    for starts in (True, False)
+    for healthy in (True, False)
+    for migrates in (True, False)
+]
+
+
+@pytest.mark.parametrize("releases", RELEASES)
+def test_from_every_cut_an_upgrade_ends_with_one_healthy_peer(releases: Releases) -> None:
+    begin = (World(), Process())
+    found, todo, ends = {begin}, [begin], set()
+    after: dict[tuple[World, Process], set[tuple[World, Process]]] = {}
+    while todo:
+        world, process = here = todo.pop()
+        if world.step is None:
+            ends.add(world)
+            continue
+        action = next_action(world.step, seen(world, process, releases))
+        assert action is not Action.GIVE_UP, here
+        uncut = set(done(action, world, process, releases))
+        after[here] = uncut
+        cut = {(it, Process()) for it, _ in uncut} | {(world, Process())}
+        cut |= {(it, Process()) for it in others(world, releases)}
+        for each in (uncut | cut) - found:
+            found.add(each)
+            todo.append(each)
+    assert len(found) > 10
+    # Whatever was cut before: without another cut, each state comes to an end.
+    reached = {it for it in found if it[0].step is None}
+    while more := {it for it, nexts in after.items() if it not in reached and nexts & reached}:
+        reached |= more
+    assert reached == found
+    well = releases.starts and releases.healthy
+    for world in ends:
+        assert world.running in (Running.OLD, Running.NEW)
+        assert (world.running is Running.NEW) <= well
+        if world.running is Running.OLD:
+            assert world.folder == "old"
+    if well:
+        assert any(it.running is Running.NEW for it in ends)
+
+
+def test_a_peer_that_is_not_known_is_waited_for_and_never_ended() -> None:
+    for step in (UpgradeStep.STOPPING, UpgradeStep.STARTING, UpgradeStep.RETURNING):
+        strange = SeenPeer(installed=True, running=Running.UNKNOWN)
+        assert next_action(step, strange) is Action.WAIT
+        late = replace(strange, overdue=True)
+        assert next_action(step, late) in (Action.GIVE_UP, Action.TO_RETURNING)
+
+
+def test_the_old_peer_runs_while_the_new_version_is_installed() -> None:
+    action = next_action(UpgradeStep.INSTALLING, SeenPeer(installed=False, running=Running.OLD))
+    assert action is Action.INSTALL
+
+
+def test_where_even_the_old_version_does_not_come_up_a_person_is_told() -> None:
+    ended = SeenPeer(installed=True, running=Running.NONE, started=True, ended=True)
+    assert next_action(UpgradeStep.RETURNING, ended) is Action.GIVE_UP
