@@ -237,11 +237,15 @@ def recount(file):
 
 
 def main():
-    with Path(sys.argv[1]).open("rb") as file:
-        try:
+    if len(sys.argv) != 2:
+        sys.exit("usage: python examples/recount.py LEDGER (python -m node ledger export LEDGER)")
+    try:
+        with Path(sys.argv[1]).open("rb") as file:
             motions = recount(file)
-        except (Wrong, StopIteration) as error:
-            sys.exit(f"this ledger does not hold: {error}")
+    except OSError as error:
+        sys.exit(f"{sys.argv[1]} cannot be read: {error.strerror}")
+    except (Wrong, StopIteration) as error:
+        sys.exit(f"this ledger does not hold: {error}")
     shown = {name.hex(): it | {"state": STATES[it["state"]]} for name, it in motions.items()}
     print(json.dumps(shown, indent=1))
 

@@ -55,7 +55,13 @@ def read_prices(typed: Iterable[str], check: str | None) -> TypedPrices:
 
 def read_price(text: str) -> TypedPrice:
     """`IN:OUT` as 0.3/1k:0.6/1k, with a base after a +, for any model; InputError otherwise."""
-    return read_prices([f"any={text}"], None).models["any"]
+    try:
+        return read_prices([f"any={text}"], None).models["any"]
+    except InputError as error:
+        raise InputError(
+            f"{text[:80]!r} is no price",
+            todo="give IN:OUT in credits for 1k or 1m units, as in 0.3/1k:0.6/1k+0.001",
+        ) from error
 
 
 def _for_units(text: str, per: str) -> int:

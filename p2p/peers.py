@@ -33,12 +33,15 @@ from wire.reach import DialBack, Reserve
 from wire.signed import Signed
 from wire.signing import SigningKey
 
+# The open network of who names no other.
+NETWORK_DEFAULT = "baton"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersConfig:
     """How a peer takes its place in a network."""
 
-    network: str = "baton"
+    network: str = NETWORK_DEFAULT
     bootstraps: tuple[str, ...] = ()
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
     advert_ttl_s: int = 90

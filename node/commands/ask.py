@@ -117,7 +117,8 @@ def show_answer(result: Mapping[str, Any], saved: Path) -> None:
     elif result["operation"] != "generate":
         console.print(f"\n{safe(found['text'])}")
     if result["kept_before"]:
-        console.print("\n[dim]this answer was kept from an earlier task, and checked then[/dim]")
+        then = "checked then" if result.get("verdicts") else "nobody checked it"
+        console.print(f"\n[dim]this answer was kept from an earlier task, and {then}[/dim]")
     show_route(result)
     console.print(f"receipt {result['receipt']}\n  check it: python -m node verify {saved}")
 

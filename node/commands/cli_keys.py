@@ -102,7 +102,7 @@ def list_command(*, state: Path, as_json: bool) -> None:
         told = f"{safe(key.name)}: {key.per_minute} requests a minute"
         if key.credits is not None:
             spent = spending.get(key.name, {}).get("spent")
-            said = "unknown while its gateway is not up" if spent is None else show_credits(spent)
+            said = "nothing that a running gateway told" if spent is None else show_credits(spent)
             told += f", {show_credits(key.credits)} credits, spent: {said}"
         console.print(told)
     if not found:

@@ -9,7 +9,7 @@ import trio
 
 from node.commands.ask import SOCKET
 from node.commands.motion_file import read_motion
-from node.commands.output import console, safe, show_aside, show_json, show_table
+from node.commands.output import console, safe, show_json, show_table
 from node.ledger.books import Draft
 from node.ledger.chain_file import Replayed, read_parts, replay
 from node.ledger.epoch_outcome import EpochOutcome
@@ -142,20 +142,27 @@ async def tally(state: Path, typed: str, offline: Path | None, *, as_json: bool)
 
 async def propose(state: Path, file: Path, *, grant: bool, as_json: bool) -> None:
     """Make the motion in a file; with `grant` it has to be one."""
-    motion = read_motion(file)
+    found = await read_decided(state, None)
+    motion = read_motion(file, _bond_now(found))
     if grant and motion.grant is None:
         raise InputError(
             f"{file} asks the fund for nothing", todo="write a [grant], or: govern propose FILE"
         )
-    if not as_json:
-        show_aside(f"a bond of {show_credits(motion.bond)} credits is put up until it is decided")
     arguments = {"motion": motion.to_bytes()}
-    found = await call(state / SOCKET, "propose", arguments, unheard, deadline_s=ORDER_DEADLINE_S)
+    made = await call(state / SOCKET, "propose", arguments, unheard, deadline_s=ORDER_DEADLINE_S)
     if as_json:
-        show_json(found)
+        show_json(made)
         return
-    console.print(f"the motion is\n{found['motion']}")
+    console.print(f"the motion is\n{made['motion']}")
+    console.print(f"a bond of {show_credits(motion.bond)} credits is held until it is decided")
     console.print("it can be voted on once this epoch has ended")
+
+
+def _bond_now(found: Decided) -> int:
+    """What one more motion is made with: the more are open the dearer it is."""
+    is_open = [it.state is MotionState.OPEN for it in found.motions.values()]
+    bond = parameter(found.replayed.books.motions.rows, Parameter.MOTION_BOND)
+    return bond * (1 + sum(is_open))
 
 
 async def vote(state: Path, typed: str, *, yes: bool, as_json: bool) -> None:
@@ -167,6 +174,7 @@ async def vote(state: Path, typed: str, *, yes: bool, as_json: bool) -> None:
         show_json(found)
     else:
         console.print(f"[green]settled[/green]: {'yes' if yes else 'no'} to {found['motion']}")
+        console.print("it is counted from the end of this epoch on")
 
 
 async def show_fund(state: Path, offline: Path | None, *, as_json: bool) -> None:
@@ -202,7 +210,12 @@ async def show_fund(state: Path, offline: Path | None, *, as_json: bool) -> None
     console.print(f"  - {show_credits(int(str(document['granted'])))} granted")
     for name, value in rules.items():
         low, high = bounds[name]
-        console.print(f"  {name} {value}, {low} to {high}")
+        shown = show_credits if name == "motion_bond" else _percent
+        console.print(f"  {name} {shown(value)}, from {shown(low)} to {shown(high)}")
+
+
+def _percent(millionths: int) -> str:
+    return f"{millionths / 10_000:g} %"
 
 
 def motion_map(name: bytes, row: MotionRow) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`join`: runs a peer until it is told to leave."""
 
 import os
+import shlex
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -45,6 +46,7 @@ from p2p import timeouts
 from p2p.adverts import Environment
 from p2p.ip_address import for_neighbours
 from p2p.lan import LanService
+from p2p.peers import NETWORK_DEFAULT
 from p2p.routes import outgoing_hosts
 from p2p.traffic import Traffic
 from p2p.transport import Transport
@@ -309,6 +311,8 @@ def announce(
     join_line = f"python -m node join {for_neighbours(addresses, outgoing_hosts())}"
     if (members := node.peers.members) is not None:
         join_line = "python -m node join --invite-file FILE"
+    elif node.ledger is None and node.config.peers.network != NETWORK_DEFAULT:
+        join_line += f" --network {shlex.quote(node.config.peers.network)}"
     if node.ledger is not None:
         join_line += " --genesis FILE"
     if as_json:

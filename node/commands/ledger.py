@@ -238,6 +238,7 @@ def check(file: Path, genesis: Path | None, account: str | None, *, as_json: boo
         "deposits": found.books.deposits,
         "fund": found.books.fund,
         "stakes": found.books.stakes.total,
+        "bonds": found.books.motions.bonds,
         "stakers": len(found.books.stakes.rows),
         "supply": found.books.supply,
         "tip": None if found.tip is None else str(found.tip.id),
@@ -257,8 +258,8 @@ def check(file: Path, genesis: Path | None, account: str | None, *, as_json: boo
     books = found.books
     console.print(
         f"  {document['accounts']} accounts have {show_credits(books.balances)} credits,"
-        f" channels {show_credits(books.deposits)}, stakes {show_credits(books.stakes.total)}, the"
-        f" fund {show_credits(books.fund)}:"
+        f" channels {show_credits(books.deposits)}, stakes {show_credits(books.stakes.total)},"
+        f" bonds {show_credits(books.motions.bonds)}, the fund {show_credits(books.fund)}:"
         f" {show_credits(books.supply)}, as at the beginning"
     )
     if key is not None:

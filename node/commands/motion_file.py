@@ -8,7 +8,7 @@ from typing import Any
 from node.local.arguments import read_key
 from wire.amount import read_credits
 from wire.errors import InputError, WireError
-from wire.motion import FIRST, FundGrant, Motion, Parameter, ParameterChange
+from wire.motion import FundGrant, Motion, Parameter, ParameterChange
 
 FILE_BYTES_MAX = 16 << 10
 EPOCHS_DEFAULT = 168
@@ -17,11 +17,14 @@ _GRANT = frozenset({"to", "step", "steps", "use"})
 _PARAMETER = frozenset({"name", "value"})
 # In the file a share is a number of millionths, and an amount a number of credits.
 _AMOUNTS = frozenset({Parameter.MOTION_BOND})
-EXAMPLE = 'title = "…", why = "…", and [grant] to = "KEY", step = "100", steps = 4, use = "50"'
+EXAMPLE = (
+    'title = "…", why = "…", and [grant] to = "KEY", step = "100", steps = 4, use = "50",'
+    ' or [parameter] name = "growth", value = 60000 (millionths)'
+)
 
 
-def read_motion(path: Path) -> Motion:
-    """The motion in a file; InputError says what is wrong with it."""
+def read_motion(path: Path, bond: int) -> Motion:
+    """The motion in a file, which may name another bond; InputError says what is wrong."""
     try:
         with path.open("rb") as source:
             data = source.read(FILE_BYTES_MAX + 1)
@@ -36,13 +39,13 @@ def read_motion(path: Path) -> Motion:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no TOML: {error}", todo=f"write {EXAMPLE}") from error
     try:
-        return _motion(document)
+        return _motion(document, bond)
     except (WireError, TypeError, KeyError) as error:
         why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{path} is no motion: {why}", todo=f"write {EXAMPLE}") from error
 
 
-def _motion(document: Mapping[str, Any]) -> Motion:
+def _motion(document: Mapping[str, Any], least: int) -> Motion:
     _known(document, _TOP)
     grant, change = document.get("grant"), document.get("parameter")
     bond = document.get("bond")
@@ -50,7 +53,7 @@ def _motion(document: Mapping[str, Any]) -> Motion:
         title=_text(document, "title"),
         why=_text(document, "why"),
         epochs=_number(document, "epochs", EPOCHS_DEFAULT),
-        bond=FIRST[Parameter.MOTION_BOND] if bond is None else read_credits(str(bond)),
+        bond=least if bond is None else read_credits(str(bond)),
         change=None if change is None else _change(change),
         grant=None if grant is None else _grant(grant),
     )

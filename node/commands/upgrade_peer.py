@@ -15,7 +15,7 @@ from node.commands.service import UNIT, Service, with_python
 from node.local.control import call, unheard
 from node.upgrading.started import Started
 from store.folder import locked_by
-from wire.errors import BatonError, InputError, TooSlow
+from wire.errors import BatonError, Disconnected, InputError, TooSlow
 
 # The old peer has as long to finish what it holds; a service's own limit is a minute.
 FINISH_S = 900.0
@@ -74,7 +74,7 @@ class AsProcess:
         process = locked_by(self.state)
         try:
             await call(self.state / SOCKET, "leave", {}, unheard, deadline_s=CALL_S)
-        except TooSlow:
+        except (TooSlow, Disconnected):
             # It may have heard it: a signal besides would end it before it has finished.
             pass
         except BatonError:

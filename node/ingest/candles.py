@@ -29,7 +29,8 @@ _YEAR_MAX_S = 253_402_300_800
 class CandleTerms:
     """What is asked for. `gaps` is repeat (the close before, no volume), empty, or refuse.
 
-    `time`, `price` and `volume` name columns; a table that has open, high, low and close is read
+    `time`, `price` and `volume` name columns, where `volume` may be empty: the column of this name
+    is taken if there is one. A table that has open, high, low and close is read
     by these instead of `price`. `zone` is that of times that are written without one.
     """
 
@@ -133,7 +134,8 @@ def _rows_of(table: DataTable, terms: CandleTerms) -> list[_Row]:
     places = {name: number for number, name in enumerate(table.columns)}
     full = ("open", "high", "low", "close")
     names = full if all(it in places for it in full) else (terms.price,)
-    for name in (terms.time, *names, *([terms.volume] if terms.volume else [])):
+    own_volume = terms.volume or ("volume" if "volume" in places else "")
+    for name in (terms.time, *names, *([own_volume] if own_volume else [])):
         if name not in places:
             raise Malformed(f"there is no column {name!r}; there are: {', '.join(places)[:200]}")
     zone = zone_of(terms.zone)
@@ -143,8 +145,8 @@ def _rows_of(table: DataTable, terms: CandleTerms) -> list[_Row]:
         time_s = _time_of(row[places[terms.time]], zone, number)
         prices = [number_of(row[places[it]], number, it) for it in names]
         volume = 0.0
-        if terms.volume:
-            volume = number_of(row[places[terms.volume]], number, terms.volume)
+        if own_volume:
+            volume = number_of(row[places[own_volume]], number, own_volume)
         rows.append(
             _Row(time_s, tuple(prices * (4 if len(prices) == 1 else 1)), volume, time_s < latest_s)
         )

@@ -32,6 +32,11 @@ _KEYS = {
 _PAGING = ("next", "parameter", "start", "step", "pages")
 _PAGING_EXAMPLE = 'for example: [paging] next = "links.next", or parameter = "page"; pages = 10'
 _EXAMPLE = 'for example: kind = "http", url = "https://…", format = "json"'
+_EXAMPLES = {
+    "files": 'for example: kind = "files", path = "~/texts", glob = "*.md"',
+    "sql": 'for example: kind = "sql", database = "/srv/shop.db", query = "select a, b from rows"',
+    "dataset": 'for example: kind = "dataset", content = "ID", path = "prices.csv", format = "csv"',
+}
 
 
 def read_source(text: str) -> SourceRecord:
@@ -211,7 +216,8 @@ def _check_headers(headers: tuple[HeaderField, ...]) -> None:
 def _text(keys: Mapping[str, Any], name: str, default: str | None = None) -> str:
     found = keys.get(name, default)
     if found is None:
-        raise InputError(f"the source has no {name!r}", todo=_EXAMPLE)
+        example = _EXAMPLES.get(str(keys.get("kind")), _EXAMPLE)
+        raise InputError(f"the source has no {name!r}", todo=example)
     if not isinstance(found, str):
         raise InputError(f"{name} is a text, not {found!r}")
     return found

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from node.upgrading.started import Started, started_of
+from node.upgrading.started import VERSION, Started, started_of
 from node.upgrading.steps import UpgradeStep
 from store.files import appearing, sync_folder
 from store.private_file import OTHERS_MAY_WRITE, check_folder, open_own, read_private
@@ -83,6 +83,8 @@ def read_journal(versions: Path) -> UpgradeJournal | None:
         texts = ("version", "wheel", "source", "unit", "peer", "why")
         if not all(isinstance(found[it], str) for it in texts):
             raise TypeError
+        if not VERSION.fullmatch(found["version"]):
+            raise ValueError
         return UpgradeJournal(
             **found
             | {

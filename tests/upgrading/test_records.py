@@ -1,0 +1,132 @@
+"""What an upgrade keeps in files, and what it makes of files that are not its own."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from node.commands.service import Service, with_python
+from node.upgrading.installing import installed, wheel_in
+from node.upgrading.journal import (
+    FILE,
+    UpgradeJournal,
+    cut_words,
+    end_journal,
+    keep_journal,
+    read_journal,
+    upgrading_alone,
+    versions_folder,
+)
+from node.upgrading.started import FILE as STARTED
+from node.upgrading.started import Started, keep_started, read_started, without_invites
+from node.upgrading.steps import UpgradeStep
+from wire.errors import BatonError, InputError, StoreUnusable
+
+OLD = Started(
+    version="0.1.0",
+    prefix="/opt/baton",
+    packages="/opt/baton/lib",
+    arguments=("join", "--role", "store"),
+    folder="/",
+    process=7,
+)
+JOURNAL = UpgradeJournal(
+    step=UpgradeStep.STARTING, old=OLD, version="0.2.0", wheel="w", models=("minilm",)
+)
+BAD = [b"", b"{", b"[]", b"null", b'{"version": 1}', b"[" * 100_000, b"\xff", b'{"old": 1}']
+
+
+def test_what_was_kept_is_read_again(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    versions = versions_folder(state)
+    assert read_started(state) is None
+    assert read_journal(versions) is None
+    assert cut_words(state) == ""
+    with upgrading_alone(versions):
+        keep_started(state, OLD)
+        keep_journal(versions, JOURNAL)
+        assert read_started(state) == OLD
+        assert read_journal(versions) == JOURNAL
+        # It is under way, and was not cut.
+        assert cut_words(state) == ""
+        with pytest.raises(InputError, match="another upgrade"), upgrading_alone(versions):
+            pass
+    assert "to 0.2.0 was cut while starting" in cut_words(state)
+    end_journal(versions)
+    assert cut_words(state) == ""
+
+
+@pytest.mark.parametrize("data", BAD)
+def test_what_is_no_record_is_refused_in_words(tmp_path: Path, data: bytes) -> None:
+    state = tmp_path / "state"
+    versions = versions_folder(state)
+    for folder, name in ((state, STARTED), (versions, FILE)):
+        folder.mkdir(mode=0o755)
+        (folder / name).write_bytes(data)
+        (folder / name).chmod(0o600)
+    with pytest.raises(StoreUnusable, match="does not say"):
+        read_started(state)
+    with pytest.raises(StoreUnusable, match="no journal"):
+        read_journal(versions)
+    assert "no journal" in cut_words(state)
+
+
+def test_what_others_may_write_is_not_run(tmp_path: Path) -> None:
+    keep_started(tmp_path, OLD)
+    (tmp_path / STARTED).chmod(0o666)
+    with pytest.raises(StoreUnusable, match="others may use it"):
+        read_started(tmp_path)
+
+
+@pytest.mark.parametrize("version", ["../x", "1/2", "", "x1", "1" * 99])
+def test_a_version_that_would_be_another_folder_is_no_version(tmp_path: Path, version: str) -> None:
+    keep_started(tmp_path, OLD)
+    told = json.loads((tmp_path / STARTED).read_text()) | {"version": version}
+    (tmp_path / STARTED).write_text(json.dumps(told))
+    with pytest.raises(BatonError):
+        read_started(tmp_path)
+    wheel = tmp_path / f"baton-{version.replace('/', '-')}-py3-none-any.zip"
+    wheel.touch()
+    with pytest.raises(InputError):
+        wheel_in(wheel)
+
+
+def test_an_invite_is_not_kept() -> None:
+    assert without_invites(("join", "baton1abc", "--debug", "--port", "1")) == (
+        "join",
+        "--port",
+        "1",
+    )
+
+
+def test_a_wheel_is_named_or_the_only_one_of_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no"):
+        wheel_in(tmp_path / "gone")
+    with pytest.raises(InputError, match="0 wheels"):
+        wheel_in(tmp_path)
+    wheel = tmp_path / "baton-0.2.0-py3-none-any.whl"
+    wheel.touch()
+    assert wheel_in(tmp_path) == wheel_in(wheel) == (wheel, "0.2.0")
+    (tmp_path / "baton-0.3.0-py3-none-any.whl").touch()
+    with pytest.raises(InputError, match="2 wheels"):
+        wheel_in(tmp_path)
+
+
+@pytest.mark.parametrize("data", [None, *BAD])
+def test_an_environment_that_was_cut_is_not_installed(tmp_path: Path, data: bytes | None) -> None:
+    if data is not None:
+        (tmp_path / "baton-version.json").write_bytes(data)
+    assert installed(tmp_path) is None
+
+
+def test_a_unit_is_changed_in_its_python_alone_and_back() -> None:
+    old, new = Path("/opt/a b"), Path("/var/lib/baton-versions/0.2.0")
+    unit = Service(for_user=False).unit(("--files", "/opt/a b/bin/python"), old)
+    changed = with_python(unit, old, new)
+    assert changed is not None
+    assert changed == Service(for_user=False).unit(("--files", "/opt/a b/bin/python"), new)
+    # Also one that was changed before this was cut.
+    assert with_python(changed, old, new) == changed
+    assert with_python(changed, new, old) == unit
+    assert with_python("[Service]\nExecStart=/bin/true\n", old, new) is None
