@@ -111,6 +111,8 @@ class GatewayConfig:
     price: TypedPrice | None = None
     # How clients without a key may pay; None: they may not.
     pay: HttpPay | None = None
+    # Whether keys of other peers' apps are taken, also where a key is needed.
+    apps: bool = False
     # All requests that are worked on, and all connections, with those that are idle.
     requests_max: int = 192
     connections_max: int = 512

@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from node.apps.owner_role import AppOwner
 from node.asking.answers import Answers
 from node.asking.background_checks import BackgroundChecks
 from node.asking.canaries import Canaries
@@ -125,6 +126,7 @@ class Node:
     loader: ModelLoader
     started_at_s: float
     log: deque[str]
+    app_owner: AppOwner = field(init=False)
     # None in a network without a genesis.
     ledger: PeerLedger | None = None
     paying: PeerPaying | None = None
@@ -134,6 +136,9 @@ class Node:
     leave_asked: trio.Event = field(default_factory=trio.Event)
     # Why it takes no work, by who says so.
     _pauses: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.app_owner = AppOwner(self.peers, self.dependencies.store, self.config.state)
 
     @property
     def model_problems(self) -> dict[str, str]:
@@ -202,7 +207,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
         peers.handlers[StageOpen] = node.stage_server.on_open
-        peers.handlers |= node.log_watch.role.handlers()
+        peers.handlers |= node.log_watch.role.handlers() | node.app_owner.handlers()
         dependencies.chains.attach(peers, nursery)
         for peer, addresses in remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)

@@ -6,6 +6,7 @@ not know which side it is on: the shell says who spoke.
 
 from enum import Enum, auto
 
+from wire.app import AppKeyTold, AskAppKey, AskRevokedKeys, RevokedKeysTold
 from wire.checks import Checks, OpenChecks, Verdicts
 from wire.commitment import Commitments, TellVerdict, TellVerdicts, VerdictCommitted
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
@@ -123,6 +124,8 @@ class CallState(Enum):
     CLAIM_ASKED = auto()
     ADMITTING = auto()
     REVOKED_TOLD = auto()
+    APP_KEY_ASKED = auto()
+    REVOKED_KEYS_ASKED = auto()
     DONE = auto()
 
 
@@ -283,6 +286,13 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, RevokedNews): CallState.REVOKED_TOLD,
     (CallState.REVOKED_TOLD, Speaker.ANSWERER, RevokedNews): CallState.DONE,
     (CallState.REVOKED_TOLD, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, AskAppKey): CallState.APP_KEY_ASKED,
+    (CallState.APP_KEY_ASKED, Speaker.ANSWERER, AppKeyTold): CallState.DONE,
+    (CallState.APP_KEY_ASKED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    (CallState.IDLE, Speaker.ASKER, AskRevokedKeys): CallState.REVOKED_KEYS_ASKED,
+    (CallState.REVOKED_KEYS_ASKED, Speaker.ANSWERER, RevokedKeysTold): CallState.DONE,
+    (CallState.REVOKED_KEYS_ASKED, Speaker.ANSWERER, Refuse): CallState.DONE,
 }
 
 

@@ -145,6 +145,14 @@ class Kind(IntEnum):
     FEED_FORK = 36
     ASK_FEED = 37
     FEED_PAGE = 38
+    # Apps: their records, and what a gateway asks the owner of one.
+    APP_POLICY = 8
+    APP_KEY = 9
+    REVOKED_KEYS = 18
+    ASK_APP_KEY = 95
+    APP_KEY_TOLD = 98
+    ASK_REVOKED_KEYS = 99
+    REVOKED_KEYS_TOLD = 119
 
 
 class Role(IntEnum):

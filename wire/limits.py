@@ -187,6 +187,10 @@ LEAVING_PARTS_MAX = 128
 STAKE_ROW_BYTES_MAX = 12 << 10
 STAKE_ROWS_BYTES_MAX = 512 << 10
 
+# Records about apps and their keys; the hashes of an owner's revoked keys are 16,384 at most.
+APP_RECORD_BYTES_MAX = 1024
+REVOKED_KEYS_MAX = 16_384
+REVOKED_KEYS_BYTES_MAX = 32 * REVOKED_KEYS_MAX
 # Clocks may differ by this much before a peer's times are refused.
 CLOCK_SKEW_S_MAX = 300
 
@@ -256,6 +260,8 @@ assert EVIDENCE_BYTES_MAX + 1024 < ACCOUNT_ORDER_BYTES_MAX
 # So do the rows of a table of stakes; the length of each takes two bytes.
 assert STAKE_ROWS_BYTES_MAX + 1024 < FRAME_BYTES_MAX
 assert STAKE_ROW_BYTES_MAX < 1 << 16
+# All revoked keys, and the signed record about them, fit one frame.
+assert REVOKED_KEYS_BYTES_MAX + APP_RECORD_BYTES_MAX + 1024 < FRAME_BYTES_MAX
 # What members tell each other fits a frame: proposals, lists of orders, and certificates.
 assert EPOCH_NEWS_MAX * PROPOSAL_BYTES_MAX < FRAME_BYTES_MAX
 assert BUCKET_ORDERS_MAX * 32 + 64 < FRAME_BYTES_MAX

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from wire import limits
+from wire.app import MESSAGES as APP_MESSAGES
 from wire.check_message import Check as Check
 from wire.check_message import Envelopes
 from wire.check_message import VerdictReply as VerdictReply
@@ -342,6 +343,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(AskPlace, LogPlace, AskHeads, LogNews),
         *(AskFeed, FeedPage),
         *MEMBERSHIP_MESSAGES,
+        *APP_MESSAGES,
     )
 }
 

@@ -6,6 +6,7 @@ a command runs, so that `--help`, `--version` and a misspelt word are answered a
 
 import click
 
+from node.commands.cli_app import app_group
 from node.commands.cli_chat import run_command
 from node.commands.cli_console import (
     leave_command,
@@ -74,6 +75,7 @@ COMMANDS: tuple[click.Command, ...] = (
     workflows,
     bench_command,
     keys,
+    app_group,
     network_group,
     invite_group,
     members_group,

@@ -201,12 +201,12 @@ def join_command(
 
     bootstrap, invited = _invited(assembly, bootstrap, more)
     chosen = roles_of(roles) or ROLES_DEFAULT
-    price, pay, gateway = more["http_price"], http_pay_of(more), None
+    price, apps, pay, gateway = more["http_price"], more.pop("http_apps"), http_pay_of(more), None
     if http is not None or Role.GATEWAY in chosen:
         chosen |= {Role.GATEWAY}
-        gateway = gateway_of(http, http_names, http_origins, http_verdicts, pay, price)
-    elif pay is not None:
-        raise InputError("--http-pay is for a gateway", todo="add --role gateway, or --http")
+        gateway = gateway_of(http, http_names, http_origins, http_verdicts, pay, price, apps=apps)
+    elif pay is not None or apps:
+        _refuse_without_gateway(apps=apps)
     config = NodeConfig(
         state=state.expanduser(),
         peers=PeersConfig(
@@ -229,6 +229,12 @@ def join_command(
         **invited,
     )
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
+
+
+def _refuse_without_gateway(*, apps: bool) -> None:
+    """InputError: what was typed is for a gateway."""
+    option = "--http-apps" if apps else "--http-pay"
+    raise InputError(f"{option} is for a gateway", todo="add --role gateway, or --http")
 
 
 def _invited(

@@ -10,6 +10,11 @@ from node.gateway_config import EVM_NETWORK_DEFAULT, HttpPay, pay_of
 F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = (
     click.option(
+        "--http-apps",
+        is_flag=True,
+        help="Take keys of other peers' apps: they come in, and ask for what costs nothing.",
+    ),
+    click.option(
         "--http-pay",
         metavar="MEANS",
         help="Let clients without an API key pay for each request, as x402 has it: with credits of"

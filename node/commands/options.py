@@ -181,6 +181,8 @@ def gateway_of(
     verdicts: str,
     pay: HttpPay | None = None,
     price: str | None = None,
+    *,
+    apps: bool = False,
 ) -> GatewayConfig:
     """What `--http` and the options that begin so say; InputError if they make no sense."""
     host, port = place_of(http or HTTP_DEFAULT)
@@ -194,6 +196,7 @@ def gateway_of(
         verifiers=verifiers,
         price=None if price is None else read_price(price),
         pay=pay,
+        apps=apps,
     )
 
 

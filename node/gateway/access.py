@@ -17,6 +17,8 @@ from functools import partial
 import trio
 from starlette.types import ASGIApp
 
+from node.apps.app_keys import is_app_key
+from node.gateway.app_door import AppDoor
 from node.gateway.asgi import run_asgi
 from node.gateway.browser_policy import ALWAYS, page_access
 from node.gateway.errors import ErrorDetail, HttpError, body_of, fault_of
@@ -91,6 +93,8 @@ class AccessMiddleware:
     keyring: Keyring
     # Where requests without a key may be paid for; None where they may not.
     paywall: Paywall | None = None
+    # Lets keys of apps in; None where none are taken.
+    apps: AppDoor | None = None
     allowance: Allowance = field(default_factory=Allowance)
     # Of the requests at work, and of the memory for bodies.
     places: Shares = field(init=False)
@@ -107,7 +111,8 @@ class AccessMiddleware:
 
     def is_for_one(self) -> bool:
         """Whether all who may come in are one caller."""
-        return self.paywall is None and self.keyring.is_for_one()
+        others = self.paywall is not None or (self.apps is not None and self.apps.used)
+        return not others and self.keyring.is_for_one()
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request, by an endpoint or by saying why not."""
@@ -147,6 +152,10 @@ class AccessMiddleware:
             await exchange.respond(204, [])
         elif head.target.partition(b"?")[0] in OPEN_PATHS:
             await self._run(exchange, NOBODY, b"")
+        elif self.apps is not None and is_app_key(secret := _secret_of(headers)):
+            is_open = self._loopback and not self.keyring.keys(trio.current_time())
+            door = self.apps.admit(secret, exchange, self.allowance, is_open=is_open)
+            await self._with_place(exchange, headers, await door)
         elif self.paywall is not None and not self._has_key(headers):
             await self._without_key(exchange, headers, self.paywall)
         else:

@@ -10,8 +10,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from node.apps.app_keys import AppKeys
 from node.gateway.access import OPEN_PATHS, AccessMiddleware
 from node.gateway.anthropic_api import messages_router
+from node.gateway.app_door import AppDoor
 from node.gateway.batch_runner import BatchRunner
 from node.gateway.batch_store import BatchStore
 from node.gateway.batches_api import batches_router, files_router
@@ -68,11 +70,15 @@ def gateway_app(
     purses = Purses() if paywall is None else paywall.purses
     prices = HttpPrices(node, config.price or FREE)
     budgets = KeyBudgets(keyring, node.dependencies.store, prices)
-    purses.of_key = budgets.of
+    door = AppDoor(
+        node, AppKeys(node.peers), prices, node.dependencies.store, open_to_all=config.apps
+    )
+    purses.of_key = lambda owner: budgets.of(owner) or door.purse_of(owner)
     node.status_sources["keys"] = budgets.status
+    node.status_sources["app_keys"] = door.status
 
     def is_for_one() -> bool:
-        return paywall is None and keyring.is_for_one()
+        return paywall is None and not door.used and keyring.is_for_one()
 
     service = TaskService(node, config, is_for_one, GenerationMetrics(registry), purses)
     # Its own pages would load scripts from elsewhere; the document alone is served.
@@ -114,7 +120,7 @@ def gateway_app(
     _handle(app, RequestValidationError, _of_validation)
     _handle(app, Exception, lambda _: BUG)
     _document(app, config)
-    return AccessMiddleware(hot, Front(app), environment, config, keyring, paywall), runner
+    return AccessMiddleware(hot, Front(app), environment, config, keyring, paywall, door), runner
 
 
 def _hot_posts(service: TaskService) -> HotPosts:

@@ -14,7 +14,7 @@ from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.gateway.errors import ErrorDetail, HttpError, fault_of
 from node.gateway.keys import ApiKey, Keyring
-from node.gateway.prices import HttpPrices
+from node.gateway.prices import HttpPrices, TaskPrice
 from node.gateway.spending import PaidTask
 from store import Store, Table
 from wire.amount import show_credits
@@ -48,7 +48,9 @@ class KeyPurse:
 
     async def begin(self, request: TaskRequest) -> PaidTask:
         """See `Purse`."""
-        price = await self.prices.most(request)
+        price = await self.price(request)
+        if price.most > self.left:
+            await self.refill(price.most)
         if price.most > self.left:
             raise HttpError(self._too_little(price.most))
         task, is_kept = PaidTask(request, price), not price.most
@@ -63,11 +65,22 @@ class KeyPurse:
                 self.held -= price.most
         return task
 
+    async def price(self, request: TaskRequest) -> TaskPrice:
+        """The most that a task may take from the budget."""
+        return await self.prices.most(request)
+
+    async def refill(self, most: int) -> None:
+        """Try to have `most` millionths left, where more may be had than there is."""
+
+    def taken_by(self, task: PaidTask, answered: Answered | None) -> int:
+        """What a task took from the budget."""
+        return task.comes_to(self.prices, answered)
+
     def end(self, task: PaidTask, answered: Answered | None) -> None:
         """See `Purse`."""
         if task.price.most:
             self.held -= task.price.most
-            self.spent += task.comes_to(self.prices, answered)
+            self.spent += self.taken_by(task, answered)
             if not self._keeping.locked():
                 # One that is being written holds as much, or more.
                 self._kept = self.spent + self.held
@@ -106,7 +119,9 @@ class KeyBudgets:
             return None
         found = self._purses.get(owner)
         if found is None:
-            found = KeyPurse(owner, key.credits, self._spent(owner), self.store, self.prices)
+            found = KeyPurse(
+                owner, key.credits, spent_of(self.store, owner), self.store, self.prices
+            )
             self._purses[owner] = found
         found.budget = key.credits
         return found
@@ -120,6 +135,8 @@ class KeyBudgets:
         assert purse is not None
         return {"credits": purse.budget, "spent": purse.spent, "held": purse.held}
 
-    def _spent(self, owner: bytes) -> int:
-        row = self.store.read(Table.HTTP_PAYMENTS, PREFIX + owner)
-        return 0 if row is None else int(unpack(row)[0])
+
+def spent_of(store: Store, owner: bytes) -> int:
+    """What a key has spent, in millionths, with what was held when this was written."""
+    row = store.read(Table.HTTP_PAYMENTS, PREFIX + owner)
+    return 0 if row is None else int(unpack(row)[0])

@@ -34,7 +34,7 @@ async def open_gateway(
 
     `network` is how a facilitator is reached.
     """
-    is_open = config.pay is None and not read_keys(keys_file(node.config.state))
+    is_open = config.pay is None and not config.apps and not read_keys(keys_file(node.config.state))
     if not config.loopback and is_open:
         raise InputError(
             f"{config.host} is reached from other machines, and there is no API key",
@@ -69,6 +69,8 @@ async def open_gateway(
 
             nursery.start_soon(accept)
             nursery.start_soon(batches.run)
+            if app.apps is not None:
+                nursery.start_soon(app.apps.keys.run)
             if paywall is not None:
                 nursery.start_soon(paywall.run)
             if node.ledger is not None:
@@ -81,7 +83,8 @@ async def open_gateway(
                 with trio.CancelScope(shield=True):
                     await server.close(node.config.leave_s)
                 nursery.cancel_scope.cancel()
-                del node.status_sources["http"], node.status_sources["keys"]
+                for name in ("http", "keys", "app_keys"):
+                    del node.status_sources[name]
 
 
 def open_paywall(node: Node, pay: HttpPay, network: Network, tls: ssl.SSLContext) -> Paywall:

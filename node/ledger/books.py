@@ -103,6 +103,10 @@ class Books:
             books.put_account(grant.account, Account(grant.amount))
         return books
 
+    def balance(self, key: bytes) -> int:
+        """What an account has, in millionths."""
+        return self.accounts[key[0]].get(key, Account()).balance
+
     def put_account(self, key: bytes, account: Account) -> None:
         """Set an account, in place of what was there."""
         shelf = self.accounts[key[0]]

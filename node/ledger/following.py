@@ -5,6 +5,7 @@ that lead to it.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -84,6 +85,8 @@ class LedgerFollower:
     problem: str = "the ledger is being read"
     # When members last said that nothing is missing here.
     current_at_s: float = float("-inf")
+    # What the accounts that the last epoch changed had before it.
+    _before: Mapping[bytes, int] = field(default_factory=dict)
     _busy: trio.Lock = field(default_factory=trio.Lock)
 
     def __post_init__(self) -> None:
@@ -112,9 +115,25 @@ class LedgerFollower:
             orders = [replica.orders[it] for it in found.orders]
             transfers = list(transfers_of(orders))
             received = received_by(self.peers.me, orders)
+            before = {
+                account: replica.books.balance(account)
+                for account in outcome.draft.changes().accounts
+            }
             replica.turn(found.checkpoint, found.orders)
+            self._before = before
             self.history.add(epoch, outcome.lines, transfers)
             self.received.extend(received)
+
+    def held(self, account: PeerId) -> int | None:
+        """The least that an account had at the last two checkpoints, in millionths.
+
+        None while there are no two.
+        """
+        tip = self.replica.tip
+        if tip is None or tip.epoch < 1:
+            return None
+        now = self.replica.books.balance(account)
+        return min(now, self._before.get(account, now))
 
     async def run(self) -> None:
         """Follow for ever."""

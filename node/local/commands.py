@@ -15,6 +15,7 @@ from node.asking.following import Follower
 from node.asking.run import TaskRequest
 from node.gateway.reading import Reader
 from node.local import questions
+from node.local.app_commands import AppCommands
 from node.local.arguments import read_content_id, read_number, read_request, read_text
 from node.local.content_commands import ContentCommands
 from node.local.control import Command, Emit, unheard
@@ -88,6 +89,7 @@ class LocalCommands:
             **LedgerCommands(self.node).commands(),
             **GovernCommands(self.node).commands(),
             **StakeCommands(self.node).commands(),
+            **AppCommands(self.node).commands(),
             **FetchCommands(self.node).commands(),
             **RowCommands(self.node).commands(),
             **MemberCommands(self.node).commands(),

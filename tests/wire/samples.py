@@ -10,6 +10,16 @@ from typing import Any
 
 import wire
 from wire.advert import Advert, ModelOffer
+from wire.app import (
+    AppKey,
+    AppKeyTold,
+    AppMode,
+    AppPolicy,
+    AskAppKey,
+    AskRevokedKeys,
+    RevokedKeys,
+    RevokedKeysTold,
+)
 from wire.calibration import Calibration, HeldOut
 from wire.checkpoint import (
     AgreementPhase,
@@ -799,6 +809,23 @@ SAMPLES: tuple[Record, ...] = (
         why="",
     ),
     FeedFork(first=b"entry", second=b"other entry"),
+    AppPolicy(network="baton", app="reader", mode=AppMode.CALL, price=1000, hold=0),
+    AppKey(
+        network="baton",
+        app="reader",
+        key=bytes(range(32)),
+        gateway=KEY.peer,
+        until_wall_s=1_800_000_000,
+        per_minute=600,
+        budget=5_000_000,
+        share=700_000,
+        account=KEY.peer,
+    ),
+    RevokedKeys(network="baton", sequence=7, told_at_ms=1_700_000_000_000, digest=bytes(range(32))),
+    AskAppKey(key=bytes(range(32)), share=700_000, spent=1000, calls=3),
+    AppKeyTold(policy=b"policy", key=b"key"),
+    AskRevokedKeys(sequence=7),
+    RevokedKeysTold(head=b"head", hashes=bytes(32)),
     AskFeed(feed=BLOCK, number=5),
     FeedPage(record=b"record", last=7, entries=(b"entry",)),
     LogHead(

@@ -41,6 +41,7 @@ WITHOUT_BOUND = {"Vectors.data", "Tensor.data"}
 # Legal by itself at its bound, but a rule between fields then refuses the sample.
 TIED_TO_OTHERS = {
     *("LogHead.number", "FeedEntry.number", "FeedEntry.end"),
+    *("AppKey.budget", "AppKey.share"),
     *("SlotSpan.first_ms", "SlotSpan.last_ms", "SlotSpan.slots"),
     *("Advert.models", "Tariff.models", "Manifest.files", "Answer.candidates", "Task.stages"),
     *("CheckPolicy.verifiers", "CheckPolicy.needed", "Verdict.sampled", "Verdict.worst_ppb"),

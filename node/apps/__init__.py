@@ -1,0 +1,1 @@
+"""Apps: who may ask at any gateway on an owner's word."""

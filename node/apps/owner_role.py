@@ -1,0 +1,184 @@
+"""What the peer of an app's owner answers gateways: what a key may do, and which are revoked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node.apps.own_apps import OwnApp, OwnApps, OwnKey, apps_file, read_apps
+from node.apps.shares_book import SharesBook
+from p2p.peer_rpc import Handler
+from p2p.peers import Peers
+from p2p.token_bucket import TokenBuckets
+from p2p.typed_call import TypedCall, refusal_of
+from store import Store
+from wire.app import (
+    AppKey,
+    AppKeyTold,
+    AppPolicy,
+    AskAppKey,
+    AskRevokedKeys,
+    RevokedKeys,
+    RevokedKeysTold,
+    joined,
+    list_digest,
+)
+from wire.content import PeerId
+from wire.errors import BatonError, Refused
+from wire.kinds import RefusalCode
+from wire.message import Message
+from wire.signed import SignedRecord, sign, sign_many
+
+# How often it is looked whether the file has changed.
+LOOK_S = 1.0
+# What one peer may ask: so many questions at once, and so many a second.
+ASKS_AT_ONCE = 64
+ASKS_PER_S = 16.0
+# A list of revoked keys may have half a megabyte.
+LISTS_AT_ONCE = 4
+LISTS_PER_S = 0.2
+ASKERS_KEPT = 1024
+
+
+@dataclass(slots=True)
+class AppOwner:
+    """Answers for the apps in this peer's state folder."""
+
+    peers: Peers
+    store: Store
+    state: Path
+    given: SharesBook = field(init=False)
+    problem: str = ""
+    _apps: OwnApps = field(default_factory=OwnApps)
+    _stamp: tuple[int, int] | None = None
+    _looked_at_s: float = float("-inf")
+    _looking: trio.Lock = field(default_factory=trio.Lock)
+    _asks: TokenBuckets = field(
+        default_factory=lambda: TokenBuckets(ASKS_AT_ONCE, ASKS_PER_S, ASKERS_KEPT)
+    )
+    _lists: TokenBuckets = field(
+        default_factory=lambda: TokenBuckets(LISTS_AT_ONCE, LISTS_PER_S, ASKERS_KEPT)
+    )
+
+    def __post_init__(self) -> None:
+        self.given = SharesBook(self.store)
+
+    def handlers(self) -> dict[type[Message], Handler]:
+        """What answers each message."""
+        return {AskAppKey: self.on_ask_key, AskRevokedKeys: self.on_ask_revoked}
+
+    async def apps(self) -> OwnApps:
+        """The apps as the file has them now; StoreUnusable if it is damaged."""
+        async with self._looking:
+            now_at_s = trio.current_time()
+            if now_at_s - self._looked_at_s >= LOOK_S:
+                self._looked_at_s = now_at_s
+                file = apps_file(self.state)
+                try:
+                    found = file.stat()
+                    stamp = (found.st_mtime_ns, found.st_ino)
+                except FileNotFoundError:
+                    stamp = None
+                if stamp != self._stamp:
+                    # With 100,000 keys that takes a while: the loop goes on meanwhile.
+                    read = await trio.to_thread.run_sync(partial(read_apps, file))
+                    # A copy of an old file brings no revoked key back while this peer runs.
+                    if read.sequence < self._apps.sequence:
+                        self.problem = "apps.json is older than the one before: it is not taken"
+                    else:
+                        self._apps, self._stamp, self.problem = read, stamp, ""
+            return self._apps
+
+    async def on_ask_key(self, call: TypedCall, message: Message) -> None:
+        """Tell a gateway what a key may do there."""
+        assert isinstance(message, AskAppKey)
+        try:
+            _spare(call.peer, self._asks)
+            apps = await self.apps()
+            key = apps.by_digest.get(message.key)
+            if key is None:
+                raise Refused("no app of this peer has this key", code=RefusalCode.NOT_FOUND)
+            self._check(key)
+            use = await self.given.give(
+                message.key, key.budget, call.peer, message.share, message.spent, message.calls
+            )
+            told = self._told(apps.app(key.app), key, call.peer, min(use.share, key.budget))
+        except BatonError as error:
+            await call.send(refusal_of(error))
+            return
+        await call.send(told)
+
+    def _check(self, key: OwnKey) -> None:
+        if key.revoked:
+            raise Refused(f"the key {key.label!r} is revoked", code=RefusalCode.NOT_FOUND)
+        if key.until_wall_s <= self.peers.environment.wall_s():
+            raise Refused(f"the key {key.label!r} has ended", code=RefusalCode.NOT_FOUND)
+
+    def _told(self, app: OwnApp, key: OwnKey, gateway: PeerId, share: int) -> AppKeyTold:
+        network = self.peers.config.network
+        records: list[SignedRecord] = [
+            AppPolicy(network=network, app=app.name, mode=app.kind, price=app.price, hold=app.hold),
+            AppKey(
+                network=network,
+                app=app.name,
+                key=key.digest,
+                gateway=gateway,
+                until_wall_s=key.until_wall_s,
+                per_minute=key.per_minute,
+                budget=key.budget,
+                share=share,
+                account=None if key.account is None else PeerId.parse(key.account),
+            ),
+        ]
+        policy, signed = sign_many(records, self.peers.key)
+        return AppKeyTold(policy=policy.raw, key=signed.raw)
+
+    async def on_ask_revoked(self, call: TypedCall, message: Message) -> None:
+        """Tell a gateway which keys are revoked."""
+        assert isinstance(message, AskRevokedKeys)
+        try:
+            _spare(call.peer, self._asks)
+            apps = await self.apps()
+            if message.sequence != apps.sequence:
+                _spare(call.peer, self._lists)
+            wall_s = self.peers.environment.wall_s()
+            hashes = joined(apps.revoked(wall_s))
+            head = RevokedKeys(
+                network=self.peers.config.network,
+                sequence=apps.sequence,
+                told_at_ms=int(wall_s * 1000),
+                digest=list_digest(hashes),
+            )
+        except BatonError as error:
+            await call.send(refusal_of(error))
+            return
+        has_it = message.sequence == apps.sequence
+        signed = sign(head, self.peers.key)
+        await call.send(RevokedKeysTold(head=signed.raw, hashes=None if has_it else hashes))
+
+    async def usage(self) -> Mapping[str, Any]:
+        """For `app usage`: each key with what gateways have of it, by labels."""
+        apps = await self.apps()
+        rows = []
+        for key in apps.keys:
+            uses = self.given.of(key.digest)
+            if uses:
+                gateways = {
+                    str(PeerId(peer)): {"share": it.share, "spent": it.spent, "calls": it.calls}
+                    for peer, it in uses.items()
+                }
+                rows.append({"app": key.app, "label": key.label, "gateways": gateways})
+        return {"keys": rows, "problem": self.problem}
+
+
+def _spare(peer: PeerId, buckets: TokenBuckets) -> None:
+    """Refused if this peer asks too often."""
+    now_at_s, name = trio.current_time(), str(peer)
+    if not buckets.take(name, now_at_s):
+        raise Refused(
+            "you ask too often about apps of this peer",
+            retry_after_s=buckets.wait_s(name, now_at_s),
+        )
