@@ -7,7 +7,7 @@ from typing import Any
 import trio
 
 from node.apps.app_keys import AppKeys, KnownKey, digest_of, owner_of
-from node.apps.holding import held_by
+from node.apps.held_credits import held_by
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.gateway.errors import ErrorDetail, HttpError

@@ -16,6 +16,7 @@ from node.commands.cli import VERSION, cli
 from node.commands.command import CALLED, Assembly, Command, Group
 from tests.tidy.tree import ROOT
 from wire.errors import InputError
+from wire.signing import SigningKey
 
 PATHS = ("report.txt", "model.gguf", "embedder/", "home/notes/", "photos/")
 
@@ -97,6 +98,18 @@ def test_every_example_is_understood(example: str, no_work: None) -> None:
         if words[1] == "rm":
             added = ["sources", "add", words[2], "prices.toml"]
             cli.main(added, standalone_mode=False, obj=assembly)
+        cli.main(words, standalone_mode=False, obj=assembly)
+    elif words[0] == "app" and words[1] != "usage":
+        if words[1] == "key":
+            name = words[words.index("--app") + 1] if "--app" in words else "reader"
+            modes = {"writer": ["call", "--price", "1"], "club": ["hold", "--hold", "1"]}
+            mode = modes.get(name, ["open"])
+            cli.main(["app", "new", name, "--mode", *mode], standalone_mode=False, obj=assembly)
+        if words[:3] == ["app", "key", "revoke"]:
+            added = ["app", "key", "add", words[3], "--app", name]
+            cli.main(added, standalone_mode=False, obj=assembly)
+        if "12D3KooW…" in words:
+            words[words.index("12D3KooW…")] = str(SigningKey(bytes(32)).peer)
         cli.main(words, standalone_mode=False, obj=assembly)
     elif words[:2] == ["ledger", "check"]:
         with pytest.raises(InputError, match="cannot be read"):
