@@ -142,12 +142,13 @@ async def tally(state: Path, typed: str, offline: Path | None, *, as_json: bool)
 
 async def propose(state: Path, file: Path, *, grant: bool, as_json: bool) -> None:
     """Make the motion in a file; with `grant` it has to be one."""
-    found = await read_decided(state, None)
-    motion = read_motion(file, _bond_now(found))
+    # What is wrong with the file is said before anybody is asked.
+    motion = read_motion(file, BOUNDS[Parameter.MOTION_BOND][0])
     if grant and motion.grant is None:
         raise InputError(
             f"{file} asks the fund for nothing", todo="write a [grant], or: govern propose FILE"
         )
+    motion = read_motion(file, _bond_now(await read_decided(state, None)))
     arguments = {"motion": motion.to_bytes()}
     made = await call(state / SOCKET, "propose", arguments, unheard, deadline_s=ORDER_DEADLINE_S)
     if as_json:

@@ -109,6 +109,7 @@ async def direct_node(state: Path) -> Node:
         dependencies=dependencies,
         config=SimpleNamespace(state=state, leave_s=1.0),
         status_sources={},
+        ledger=None,
         log=noted,
         note=noted.append,
     )

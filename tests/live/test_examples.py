@@ -27,7 +27,9 @@ def test_a_gateway_answers_the_example(state: Path) -> None:
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    run = [Path(__file__), ROOT / "tests" / "gateway" / "test_examples.py"]
+    live = Path(__file__).parent
+    run = [live / "test_examples.py", live / "test_govern.py"]
+    run.append(ROOT / "tests" / "gateway" / "test_examples.py")
     here = "".join(path.read_text(encoding="utf-8") for path in run)
     left = [path.name for path in EXAMPLES.glob("*.py") if path.name not in here]
     assert not left, f"{left} would rot; run them in {[path.name for path in run]}"
