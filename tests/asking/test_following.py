@@ -174,6 +174,7 @@ async def test_what_is_not_accepted_is_an_error_and_nobody_is_told_an_id(
         assert left_nothing(asker)
 
 
+@pytest.mark.soak
 async def test_tasks_that_ended_leave_nothing_to_the_garbage_collector(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

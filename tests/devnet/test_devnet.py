@@ -43,6 +43,7 @@ async def test_peers_are_killed_frozen_and_lie_and_nothing_is_lost(
     assert "http" not in page
 
 
+@pytest.mark.soak
 async def test_whoever_sends_nonsense_or_nothing_is_worked_around(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
@@ -54,6 +55,7 @@ async def test_whoever_sends_nonsense_or_nothing_is_worked_around(
     assert report.passed, report.lines()
 
 
+@pytest.mark.soak
 async def test_a_peer_that_restarts_or_leaves_and_an_asker_that_dies(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.live.command_line import Done, Peer, at_once, baton
 
 SMALL = ("devnet", "--peers", "8", "--seconds", "3", "--load", "2/s", "--json")
@@ -30,6 +32,7 @@ def test_what_makes_no_run_is_refused_in_one_line() -> None:
         assert all(word in done.error for word in words), (name, done)
 
 
+@pytest.mark.soak
 def test_a_report_replays_its_run_and_one_of_another_version_is_refused(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     first = baton(*SMALL, "--faults", "kill=0.2", "--html", page)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.live.command_line import ROOT, baton, joined
 
 DEADLINE_S = 150.0
@@ -31,6 +33,7 @@ def until(look: Callable[[], Any]) -> Any:
     return found
 
 
+@pytest.mark.soak
 def test_use_is_seen_and_a_grant_is_proposed_voted_on_and_paid(tmp_path: Path) -> None:
     genesis, ledger, file = tmp_path / "home.genesis", tmp_path / "all.ledger", tmp_path / "m.toml"
     states = [tmp_path / it for it in ("keeper", "worker", "builder")]

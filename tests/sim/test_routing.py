@@ -25,6 +25,7 @@ def test_a_thousand_askers_do_not_all_land_on_the_one_that_is_idle() -> None:
     assert herd(Policy.RANDOM) == pytest.approx(1 / 50, abs=0.01)
 
 
+@pytest.mark.soak
 def test_five_times_what_can_be_done_is_refused_and_as_much_is_done_as_ever() -> None:
     peak = figures_of(traffic(Policy.OURS, 1.2))["throughput"]
     over = figures_of(traffic(Policy.OURS, 5.0))
