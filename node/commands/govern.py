@@ -1,6 +1,5 @@
 """What `govern` and `fund` do: motions out of a ledger that is checked, and orders about them."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,11 @@ from typing import Any
 import trio
 
 from node.commands.ask import SOCKET
+from node.commands.ledger_file import EXPORT_AGAIN, given_or_exported, replay_file
 from node.commands.motion_file import read_motion
 from node.commands.output import console, safe, show_json, show_table
 from node.ledger.books import Draft
-from node.ledger.chain_file import Replayed, read_parts, replay
+from node.ledger.chain_file import Replayed
 from node.ledger.epoch_outcome import EpochOutcome
 from node.ledger.governing import houses_of
 from node.ledger.motion_shelf import ballots_on, motions_in, parameter
@@ -19,10 +19,9 @@ from node.ledger.replica import Replica
 from node.local.control import call, unheard
 from wire.amount import show_credits
 from wire.content import PeerId
-from wire.errors import InputError, WireError
+from wire.errors import InputError
 from wire.motion import BOUNDS, HouseCount, MotionRow, MotionState, Parameter
 
-EXPORT_DEADLINE_S = 24 * 3600.0
 ORDER_DEADLINE_S = 90.0
 ID_CHARS = 64
 
@@ -40,14 +39,7 @@ class Decided:
 
 async def read_decided(state: Path, offline: Path | None) -> Decided:
     """From a file, or of the running peer's network; InputError if the ledger does not hold."""
-    with tempfile.TemporaryDirectory(prefix="baton-govern-") as folder:
-        file = offline
-        if file is None:
-            file = Path(folder) / "all.ledger"
-            arguments = {"path": str(file)}
-            await call(
-                state / SOCKET, "ledger_export", arguments, unheard, deadline_s=EXPORT_DEADLINE_S
-            )
+    async with given_or_exported(state, offline) as file:
         return await trio.to_thread.run_sync(decided_in, file)
 
 
@@ -63,18 +55,7 @@ def decided_in(file: Path) -> Decided:
             for ballot in order.record.ballot:
                 ballots.setdefault(ballot.motion, {})[order.signer] = ballot.yes
 
-    try:
-        with file.open("rb") as source:
-            found = replay(read_parts(source), watch)
-    except OSError as error:
-        raise InputError(
-            f"{file} cannot be read: {error.strerror}", todo="check the name"
-        ) from error
-    except WireError as error:
-        raise InputError(
-            f"this ledger does not hold: {error.message}",
-            todo="export it again: python -m node ledger export FILE",
-        ) from error
+    found = replay_file(file, watch, todo=EXPORT_AGAIN)
     rows = found.books.motions.rows
     motions = motions_in(rows)
     if any(it.state is MotionState.OPEN for it in motions.values()):

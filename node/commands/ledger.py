@@ -8,22 +8,21 @@ from typing import Any
 
 from node.commands.ask import SOCKET
 from node.commands.genesis import GenesisRequest, make_genesis, read_genesis
+from node.commands.ledger_file import export_to, replay_file
 from node.commands.output import console, safe, short, show_aside, show_json, show_table
 from node.commands.stake import stake_lines
-from node.ledger.chain_file import read_parts, replay
 from node.ledger.committee import Committee
 from node.local.arguments import read_key
 from node.local.control import call, unheard
 from store import key_seed
 from wire.amount import read_credits, show_credits
-from wire.errors import InputError, WireError
+from wire.errors import InputError
 from wire.signing import SigningKey
 
 LOOK_DEADLINE_S = 30.0
 PAY_DEADLINE_S = 90.0
 # Several sponsors may be asked, one after the other.
 FAUCET_DEADLINE_S = 300.0
-EXPORT_DEADLINE_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +210,7 @@ async def show_earnings(state: Path, *, redeem: bool, as_json: bool) -> None:
 
 async def export(state: Path, file: Path, *, as_json: bool) -> None:
     """Have the running peer write the ledger to a file."""
-    arguments = {"path": str(file.absolute())}
-    found = await call(
-        state / SOCKET, "ledger_export", arguments, unheard, deadline_s=EXPORT_DEADLINE_S
-    )
+    found = await export_to(state, file.absolute())
     if as_json:
         show_json(found)
     else:
@@ -227,15 +223,7 @@ def check(file: Path, genesis: Path | None, account: str | None, *, as_json: boo
     """Go through a whole ledger; InputError says what does not hold."""
     key = None if account is None else read_key(account)
     expected = None if genesis is None else read_genesis(genesis)
-    try:
-        with file.open("rb") as source:
-            found = replay(read_parts(source))
-    except OSError as error:
-        raise InputError(
-            f"{file} cannot be read: {error.strerror}", todo="check the name"
-        ) from error
-    except WireError as error:
-        raise InputError(f"this ledger does not hold: {error.message}") from error
+    found = replay_file(file)
     if expected is not None and expected != found.genesis:
         raise InputError(
             f"this is the ledger of {found.genesis.id}, not of {expected.id}",

@@ -1,6 +1,5 @@
 """What `usage` does: a ledger from the network or a file, checked, summed up and shown."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,24 +7,21 @@ from typing import Any, Self
 
 import trio
 
-from node.commands.ask import SOCKET
 from node.commands.genesis import read_epoch_s, read_genesis
+from node.commands.ledger_file import EXPORT_AGAIN, given_or_exported, replay_file
 from node.commands.output import console, counted_words, safe, short, show_json, show_table
-from node.ledger.chain_file import Replayed, read_parts, replay
 from node.ledger.epoch_outcome import EpochOutcome
 from node.ledger.replica import Replica
 from node.ledger.use_lines import transfers_of
 from node.local.arguments import read_key
-from node.local.control import call, unheard
 from node.usage.history import UseHistory, epochs_in_week
 from node.usage.page import LATER_SHOWN, page_of
 from node.usage.report import payer_rows, report_of
 from wire.amount import show_credits
 from wire.content import PeerId
-from wire.errors import InputError, WireError
+from wire.errors import InputError
 from wire.ledger import Genesis
 
-EXPORT_DEADLINE_S = 24 * 3600.0
 WEEKS_SHOWN = 16
 
 
@@ -67,14 +63,7 @@ class Looking:
 
 async def show_usage(wanted: Looking, state: Path, *, as_json: bool) -> None:
     """Have the ledger, check it, and show what it says of use."""
-    with tempfile.TemporaryDirectory(prefix="baton-usage-") as folder:
-        file = wanted.offline
-        if file is None:
-            file = Path(folder) / "all.ledger"
-            arguments = {"path": str(file)}
-            await call(
-                state / SOCKET, "ledger_export", arguments, unheard, deadline_s=EXPORT_DEADLINE_S
-            )
+    async with given_or_exported(state, wanted.offline) as file:
         genesis, history = await trio.to_thread.run_sync(read_history, file, wanted.week_s)
     if wanted.genesis is not None and wanted.genesis != genesis:
         raise InputError(
@@ -106,18 +95,7 @@ def read_history(file: Path, week_s: int) -> tuple[Genesis, UseHistory]:
         orders = (replica.orders[it] for it in outcome.orders)
         found[0].add(outcome.draft.epoch, outcome.lines, transfers_of(orders))
 
-    try:
-        with file.open("rb") as source:
-            replayed: Replayed = replay(read_parts(source), watch)
-    except OSError as error:
-        raise InputError(
-            f"{file} cannot be read: {error.strerror}", todo="check the name"
-        ) from error
-    except WireError as error:
-        raise InputError(
-            f"this ledger does not hold: {error.message}",
-            todo="export it again: python -m node ledger export FILE",
-        ) from error
+    replayed = replay_file(file, watch, todo=EXPORT_AGAIN)
     genesis = replayed.genesis
     return genesis, found[0] if found else UseHistory(epochs_in_week(week_s, genesis.epoch_s))
 

@@ -67,11 +67,11 @@ class Replayed:
 Watcher = Callable[[Replica, EpochOutcome], None]
 
 
-def _unwatched(_: Replica, __: EpochOutcome) -> None:
+def unwatched(_: Replica, __: EpochOutcome) -> None:
     """Nobody wants to know."""
 
 
-def replay(parts: Iterator[bytes], watch: Watcher = _unwatched) -> Replayed:
+def replay(parts: Iterator[bytes], watch: Watcher = unwatched) -> Replayed:
     """Check all parts, from genesis on; WireError says which epoch does not hold, and why."""
     genesis = Genesis.from_bytes(next(parts, b""))
     replica = follower(genesis)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from wire.checkpoint import AgreementPhase, AgreementVote, Checkpoint, CheckpointHeader
 from wire.content import PeerId
 from wire.errors import BadSignature, Malformed
 from wire.ledger import Member, Signatures
@@ -59,6 +60,17 @@ class Committee:
         domain, body = domain_of(record), record.to_bytes()
         for at, proof in zip(signers, signatures.proofs, strict=True):
             check_proof(self.members[at].key, domain, body, proof)
+
+    def check_checkpoint(self, checkpoint: Checkpoint, header: CheckpointHeader) -> None:
+        """As `check`: unless a quorum decided that the epoch has ended with this header."""
+        vote = AgreementVote(
+            network=header.network,
+            epoch=header.epoch,
+            round=checkpoint.round,
+            phase=AgreementPhase.PRECOMMIT,
+            header=header.id,
+        )
+        self.check(vote, checkpoint.signatures)
 
 
 def places_in(bits: int) -> list[int]:

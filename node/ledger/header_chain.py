@@ -7,7 +7,7 @@ it names, so that nothing but genesis is trusted.
 from dataclasses import dataclass, field
 
 from node.ledger.committee import Committee
-from wire.checkpoint import AgreementPhase, AgreementVote, Checkpoint, CheckpointHeader
+from wire.checkpoint import Checkpoint, CheckpointHeader
 from wire.errors import Malformed
 from wire.ledger import Genesis
 
@@ -41,14 +41,7 @@ class HeaderChain:
             raise Malformed(f"a checkpoint of another chain, or not of epoch {self.epoch}")
         if header.supply != self.genesis.supply:
             raise Malformed("the checkpoint does not sum up to the supply of the network")
-        vote = AgreementVote(
-            network=header.network,
-            epoch=header.epoch,
-            round=checkpoint.round,
-            phase=AgreementPhase.PRECOMMIT,
-            header=header.id,
-        )
-        self.committee.check(vote, checkpoint.signatures)
+        self.committee.check_checkpoint(checkpoint, header)
         self.tip = header
         self._begin_epoch()
         return header

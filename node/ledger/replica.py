@@ -28,8 +28,6 @@ from node.ledger.rows import (
 from wire import limits
 from wire.checkpoint import (
     ORDER_BUCKETS,
-    AgreementPhase,
-    AgreementVote,
     Checkpoint,
     CheckpointHeader,
     Seal,
@@ -340,14 +338,7 @@ class Replica:
         header = CheckpointHeader.from_bytes(checkpoint.header)
         if (header.network, header.epoch) != (self.network, self.epoch):
             raise Malformed(f"a checkpoint of another network, or not of epoch {self.epoch}")
-        vote = AgreementVote(
-            network=self.network,
-            epoch=self.epoch,
-            round=checkpoint.round,
-            phase=AgreementPhase.PRECOMMIT,
-            header=header.id,
-        )
-        self.committee.check(vote, checkpoint.signatures)
+        self.committee.check_checkpoint(checkpoint, header)
         return header
 
     def turn(self, checkpoint: Checkpoint, orders: Iterable[bytes]) -> list[RowChange]:
