@@ -13,7 +13,7 @@ from node.console.sessions import LINK_LIFE_S, Sessions
 from node.console.site import ConsoleSite
 from node.console_config import ConsoleConfig
 from node.gateway.http_connection import HttpLimits
-from node.gateway.http_server import HttpServer
+from node.gateway.http_server import HttpServer, listening_on
 from node.gateway.keys import Keyring, keys_file, read_keys
 from node.local.control import Command, Emit
 from node.peer import Node
@@ -71,17 +71,10 @@ async def open_console(
 
 
 def _listening(config: ConsoleConfig) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    place = socket.socket(family, socket.SOCK_STREAM)
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    place.setblocking(False)
     try:
-        place.bind((config.host, config.port))
-        place.listen(BACKLOG)
+        return listening_on(config.host, config.port, BACKLOG)
     except OSError as error:
-        place.close()
         raise InputError(
             f"the console cannot listen on {config.host} port {config.port}: {error.strerror}",
             todo="give it another place: --console-at 127.0.0.1:0",
         ) from error
-    return place

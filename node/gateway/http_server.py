@@ -25,6 +25,21 @@ _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _KINDS_MAX = 32
 
 
+def listening_on(host: str, port: int, backlog: int) -> socket.socket:
+    """A socket that listens at an address in digits, so that nothing is looked up; OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    place = socket.socket(family, socket.SOCK_STREAM)
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.setblocking(False)
+    try:
+        place.bind((host, port))
+        place.listen(backlog)
+    except OSError:
+        place.close()
+        raise
+    return place
+
+
 @dataclass(slots=True)
 class HttpServer:
     """The connections of one listener, and what became of them."""

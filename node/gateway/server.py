@@ -12,7 +12,7 @@ from node.gateway.credit_means import CreditMeans
 from node.gateway.evm_means import EvmMeans
 from node.gateway.facilitator import Facilitator, facilitator_at
 from node.gateway.http_connection import HttpLimits
-from node.gateway.http_server import HttpServer
+from node.gateway.http_server import HttpServer, listening_on
 from node.gateway.keys import keys_file, read_keys
 from node.gateway.payment_journal import PaymentJournal
 from node.gateway.paywall import PaymentMeans, Paywall
@@ -108,18 +108,10 @@ def open_paywall(node: Node, pay: HttpPay, network: Network, tls: ssl.SSLContext
 
 
 def _listening(config: GatewayConfig) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    place = socket.socket(family, socket.SOCK_STREAM)
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    place.setblocking(False)
     try:
-        # An address in digits: nothing is looked up.
-        place.bind((config.host, config.port))
-        place.listen(BACKLOG)
+        return listening_on(config.host, config.port, BACKLOG)
     except OSError as error:
-        place.close()
         raise InputError(
             f"{config.host} port {config.port} cannot be listened on: {error.strerror}",
             todo="give another with --http ADDRESS:PORT",
         ) from error
-    return place
