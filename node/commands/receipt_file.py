@@ -28,6 +28,15 @@ BESIDE = (".input", ".output", ".fetch", ".body", ".extracted")
 _WHERE = "receipt files lie in receipts/ of the state folder; see python -m node receipts"
 
 
+def begins_with(path: Path, head: bytes) -> bool:
+    """Whether a file begins so; False for what cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(head)) == head
+    except OSError:
+        return False
+
+
 def _nothing(_: ContentId) -> bytes | None:
     return None
 

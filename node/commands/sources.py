@@ -10,6 +10,7 @@ import trio
 from node.commands.agreed import AGREEMENT_SUFFIX
 from node.commands.ask import SOCKET, save_receipt, show_event, show_route
 from node.commands.output import console, plain_text, safe, short, show_json, show_table
+from node.commands.typed_file import read_text
 from node.ingest.bring import Brought
 from node.ingest.dataset import GetContent
 from node.ingest.opening import open_ingest
@@ -34,7 +35,7 @@ _BESIDE = {".fetch": "record", ".body": "body", ".extracted": "extracted"}
 
 def add(state: Path, name: str, file: Path, *, allow_host: bool, as_json: bool) -> None:
     """Keep a source under a name; InputError if it is not sound."""
-    owned, text = OwnedSources(state), _text_of(file)
+    owned, text = OwnedSources(state), read_text(file, FILE_BYTES_MAX)
     record = owned.add(name, text)
     allowed = owned.allow(record) if allow_host else None
     if as_json:
@@ -279,21 +280,8 @@ def _given(what: str) -> SourceRecord | None:
     """The source in a TOML file, if `what` is one."""
     path = Path(what).expanduser()
     if path.suffix == ".toml" or "/" in what.partition(":")[0]:
-        return read_source(_text_of(path))
+        return read_source(read_text(path, FILE_BYTES_MAX))
     return None
-
-
-def _text_of(path: Path) -> str:
-    try:
-        with path.expanduser().open("rb") as opened:
-            data = opened.read(FILE_BYTES_MAX + 1)
-        if len(data) > FILE_BYTES_MAX:
-            raise InputError(f"{path} has more than {FILE_BYTES_MAX} bytes")
-        return data.decode()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text") from error
 
 
 def _short(cell: object) -> str:

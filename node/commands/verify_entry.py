@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from node.commands.output import console, safe, show_json
-from node.commands.receipt_file import read_file
+from node.commands.receipt_file import begins_with, read_file
 from node.workflows.delivery import told_time
 from node.workflows.entry_file import (
     ENTRY_SUFFIX,
@@ -30,11 +30,7 @@ def is_entry(path: Path) -> bool:
 
 def is_feed_fork(path: Path) -> bool:
     """Whether a file begins as two entries that contradict do; False for what cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_HEAD)) == _HEAD
-    except OSError:
-        return False
+    return begins_with(path, _HEAD)
 
 
 def verify_entry(path: Path, *, as_json: bool) -> None:

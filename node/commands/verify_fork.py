@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from node.commands.output import console, counted_words, safe, show_json
-from node.commands.receipt_file import read_file
+from node.commands.receipt_file import begins_with, read_file
 from wire import limits
 from wire.errors import InputError, WireError
 from wire.kinds import Kind
@@ -16,11 +16,7 @@ _HEAD = bytes((0x94, Kind.LOG_FORK))
 
 def is_fork(path: Path) -> bool:
     """Whether a file begins as the record of a fork does; False for what cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_HEAD)) == _HEAD
-    except OSError:
-        return False
+    return begins_with(path, _HEAD)
 
 
 def verify_fork(path: Path, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from node.commands.ask import SOCKET
 from node.commands.output import console, safe, short, show_json, show_table
+from node.commands.typed_file import read_text
 from node.local.control import call, unheard
 from node.workflows.definition import FILE_BYTES_MAX
 from node.workflows.entry_file import ENTRY_SUFFIX
@@ -19,7 +20,7 @@ RESULT_CHARS = 60
 
 async def add(state: Path, file: Path, *, as_json: bool) -> None:
     """Keep a workflow; InputError names the line of what is wrong with it."""
-    text = _text_of(file)
+    text = read_text(file, FILE_BYTES_MAX)
     name = "".join(it if it.isalnum() and it.isascii() else "-" for it in file.stem.lower())
     arguments = {"text": text, "name": name.strip("-")[:32] or "workflow"}
     found = await _call(state, "add", arguments)
@@ -200,16 +201,3 @@ async def _call(
 ) -> dict[str, Any]:
     command = f"workflows-{what}"
     return await call(state / SOCKET, command, arguments, unheard, deadline_s=deadline_s)
-
-
-def _text_of(path: Path) -> str:
-    try:
-        with path.expanduser().open("rb") as opened:
-            data = opened.read(FILE_BYTES_MAX + 1)
-        if len(data) > FILE_BYTES_MAX:
-            raise InputError(f"{path} has more than {FILE_BYTES_MAX} bytes")
-        return data.decode()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text") from error
