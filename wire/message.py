@@ -42,6 +42,7 @@ from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Tas
 from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reserve, Reserved
 from wire.schema import Between, Inline, Int, Name, Omitted, Reason, Record, items_max
+from wire.segment import OptionalSegment, SegmentBytes
 from wire.stage import (
     StageClose,
     StageOpen,
@@ -199,10 +200,17 @@ class Quoted(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress(Record):
-    """What another peer streamed of this leg before it failed: `units` of output, joined."""
+    """What other peers streamed of this leg before they failed: `units` of output, joined.
+
+    `segments` are what they signed of it (`wire.segment`): whoever goes on names those in its
+    receipt that its own output begins with. None are sent to peers before SEGMENTS_VERSION.
+    """
 
     units: Annotated[int, Between(1, 2**31)]
     data: Inline
+    segments: Annotated[
+        tuple[SegmentBytes, ...], Between(0, limits.SEGMENTS_BEFORE_MAX), Omitted(())
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +220,7 @@ class Offer(Message):
     `input` is inline when small, else fetched by the id that the task or the last receipt names.
     `avoid` are peers that were tried; the remaining time is relative, for clocks differ. `units`
     is the holder's guess of the work. `resume` is what a peer that failed had streamed of the last
-    leg. Nobody signed for it: a peer that continues from it checks it first and signs for it.
+    leg. A peer that continues from it checks it first, and signs for what nobody has signed for.
     """
 
     KIND: ClassVar[Kind] = Kind.OFFER
@@ -258,13 +266,15 @@ class Piece(Message):
     """A part of the output, in order. It is provisional until the receipt is signed.
 
     It is the `units` of output after the first `position`, so that a stream which goes on from
-    another peer gives each of them once.
+    another peer gives each of them once. `segment`, now and then, is what its signer has made so
+    far (`wire.segment`), to the end of this piece; holders before SEGMENTS_VERSION get none.
     """
 
     KIND: ClassVar[Kind] = Kind.PIECE
     position: Int
     units: Annotated[int, Between(1, 2**31)]
     data: Inline
+    segment: OptionalSegment = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

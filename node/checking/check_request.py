@@ -49,7 +49,13 @@ class CheckRequest:
     @property
     def needs_version(self) -> bool:
         """Whether how a verifier is asked depends on the version that it speaks."""
-        return self.replayed or by_rows(self.receipt.record.operation) or self.of_many
+        by_version = self.replayed or self.of_many or self.has_segments
+        return by_version or by_rows(self.receipt.record.operation)
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether several peers made the stream of a leg, and each signed for its part."""
+        return any(it.record.segments for it in self.receipts)
 
     def message(
         self, version: int, share: Share, left_s: float, *, commit: bool = False
@@ -61,6 +67,11 @@ class CheckRequest:
         if version < limits.BUNDLES_VERSION and self.of_many:
             raise Refused(
                 f"it speaks version {version}, which cannot read what was signed with others",
+                code=RefusalCode.UNSUPPORTED,
+            )
+        if version < limits.SEGMENTS_VERSION and self.has_segments:
+            raise Refused(
+                f"it speaks version {version}, which cannot read a receipt of several peers",
                 code=RefusalCode.UNSUPPORTED,
             )
         share = _share_known_to(version, share, self.receipt.record.operation)

@@ -28,6 +28,7 @@ from p2p.peers import Peers
 from p2p.score import Offence, Standing
 from p2p.timeouts import stretched
 from wire import limits
+from wire.chain import doers_of
 from wire.commitment import TellVerdict, VerdictCommitted
 from wire.content import ContentId, PeerId
 from wire.counting import count_down, count_up, counted
@@ -70,7 +71,8 @@ class Checking:
 
     def candidates(self, claimed: CheckRequest) -> list[PeerId]:
         """The known verifiers that run the leg's model, without the peers that did the task."""
-        doers = {it.signer for it in claimed.receipts} | {claimed.task.signer, self.peers.me}
+        doers = {it for leg in claimed.receipts for it in doers_of(leg)}
+        doers |= {claimed.task.signer, self.peers.me}
         doers |= claimed.void
         known = self.verifiers(claimed.receipt.record.model) - doers
         if self.payer is not None:

@@ -9,11 +9,20 @@ import trio
 
 from node.engines.compare import worst_differences
 from node.engines.interface import REPLAY, Engine, Job
-from node.engines.margins import judged, table_for
-from node.engines.replay import frames_max, request
+from node.engines.margins import SegmentJudge, judged_each, table_for
+from node.engines.replay import frames_max, request, tokens_before
 from node.paying.till import Till
 from node.serving.asked_check import Asked, read_check
 from node.serving.fair_semaphore import FairSemaphore
+from node.serving.findings import (
+    PPB,
+    Found,
+    by_segment,
+    right,
+    segment_of_byte,
+    wrong,
+    wrong_segments,
+)
 from node.serving.held_verdicts import HELD_PER_ASKER_MAX, NOT_ASKED_FOR, HeldPlaces, HeldVerdict
 from node.serving.infer_role import InferRole
 from node.serving.role import Done, LegInput, nowhere
@@ -23,7 +32,7 @@ from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
 from wire.calibration import Calibration
-from wire.chain import source_of
+from wire.chain import doers_of, segments_of, source_of
 from wire.commitment import TellVerdict, VerdictCommitted
 from wire.content import ContentId, PeerId
 from wire.counting import counted
@@ -41,14 +50,12 @@ from wire.lottery import Share
 from wire.message import Check, Message, VerdictReply
 from wire.operations import EMBED, EMBED_PASSAGES, NEAREST, OPERATIONS, RERANK, Comparison
 from wire.payload import Hits, Passages, Texts, Vectors
-from wire.receipt import Receipt, ReplayStatistics, Verdict
+from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, sign
 from wire.signing import SigningKey
 from wire.task import Stage
 from wire.tree import name_of
 
-# Differences are reported in parts per billion; larger ones are reported as PPB.
-PPB = 1_000_000_000
 CHECKS_AT_ONCE = 4
 # The most checks that fetch content or wait for a place; one asker cannot have all of them.
 WAITING_MAX = 16
@@ -59,17 +66,6 @@ BRING_S_MAX = 15.0
 # If there was less time than this to fetch content, its absence proves nothing against others.
 BRING_S_MIN = 2.0
 OUTPUT_BYTES_MAX = Vectors.SIZE_BYTES_MAX
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What recomputing gave: for each sampled row, how far off the claim is."""
-
-    rows: int
-    sampled: tuple[int, ...] = ()
-    worst_ppb: tuple[int, ...] = ()
-    reason: str = ""
-    replay: tuple[ReplayStatistics, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +155,7 @@ class VerifyRole:
             raise Refused("this peer does not verify", code=RefusalCode.NOT_WILLING)
         if self.paused:
             raise Refused(f"this peer is paused: {self.paused}", code=RefusalCode.PAUSED)
-        if asked.receipt.signer == self.key.peer:
+        if self.key.peer in doers_of(asked.receipt):
             raise Refused("nobody checks its own work", code=RefusalCode.NOT_WILLING)
         if self.till is not None:
             self.till.check_verdict(asked.task)
@@ -199,6 +195,7 @@ class VerifyRole:
             raise Refused("the model was unloaded meanwhile", code=RefusalCode.NO_SUCH_MODEL)
         if self.till is not None:
             self.till.charge_verdict(asked.task)
+        found = by_segment(asked.receipt, found)
         tolerance_ppb = int(loaded.manifest.tolerance * PPB)
         reason = found.reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")
         return Verdict(
@@ -308,13 +305,20 @@ class VerifyRole:
         assert stage.model is not None
         assert data is not None
         loaded = self.infer_role.check_able(stage)
-        doer = claim.receipt.record.profile
-        is_exact = loaded.exact and loaded.profile == doer
-        table = table_for(self.calibrations.get(stage.model), doer, loaded.profile)
-        slack = 0.0 if is_exact else table.slack_millionths / 1e6
+        before, receipt = segments_of(claim.receipt), claim.receipt.record
+        profiles = [*(it.record.profile for it in before), receipt.profile]
+        known = self.calibrations.get(stage.model)
+        tables = [table_for(known, it, loaded.profile) for it in profiles]
+        judges = [
+            SegmentJudge(table, is_exact=loaded.exact and loaded.profile == doer)
+            for table, doer in zip(tables, profiles, strict=True)
+        ]
+        slack = max(0.0 if it.is_exact else it.table.slack_millionths / 1e6 for it in judges)
         most = frames_max(loaded.manifest.parameters.get("context"))
         # Many pieces take seconds to read, and others are served meanwhile.
         asked = await trio.to_thread.run_sync(request, data, claim.output, slack, most)
+        sizes = [it.record.size_bytes for it in before]
+        ends = await trio.to_thread.run_sync(tokens_before, claim.output, sizes)
         left_s = trio.current_effective_deadline() - trio.current_time()
         job = Job(
             model=stage.model,
@@ -324,14 +328,20 @@ class VerifyRole:
             deadline_s=max(0.0, left_s),
         )
         told, units = (await self.engine.infer(job)).data, max(1, len(asked.claimed) // 4)
-        found, reason = await trio.to_thread.run_sync(
-            judged, claim.output, told, units, table, is_exact
-        )
-        if not reason and claim.receipt.record.units != units:
-            reason = f"the work was {units} units"
-        if reason:
-            return replace(wrong(1, reason), replay=(found,))
-        return Found(rows=1, sampled=(0,), worst_ppb=(0,), replay=(found,))
+        found = await trio.to_thread.run_sync(judged_each, claim.output, told, ends, judges)
+        if not found[-1].reason and receipt.units != units:
+            found[-1] = replace(found[-1], reason=f"the work was {units} units")
+        for row, (segment, end) in enumerate(zip(before, ends, strict=False)):
+            if segment.record.end != end:
+                found[row] = replace(found[row], reason=f"it ends with token {end}")
+        replay = tuple(it.statistics for it in found)
+        bad = {row: it.reason for row, it in enumerate(found) if it.reason}
+        if len(found) > 1:
+            reason = "; ".join(f"segment {row + 1}: {why}" for row, why in bad.items())
+            return wrong_segments(
+                claim.receipt, frozenset(bad), reason, replace(right(), replay=replay)
+            )
+        return replace(wrong(1, bad[0]) if bad else right(), replay=replay)
 
     def _rows_again(self, claim: ClaimedLeg, check: Check) -> Again | Found:
         data = claim.source.data
@@ -383,15 +393,15 @@ class VerifyRole:
 
 def _same(claim: ClaimedLeg, done: Done) -> Found:
     if done.data != claim.output:
-        return wrong(1, "the output differs")
+        pairs = enumerate(zip(done.data, claim.output, strict=False))
+        at = next((at for at, (a, b) in pairs if a != b), min(len(done.data), len(claim.output)))
+        # What comes after is not looked at: with other tokens before it, it would be another.
+        row = segment_of_byte(claim.receipt, at)
+        found = wrong(1, "the output differs")
+        return wrong_segments(claim.receipt, frozenset((row,)), found.reason, found)
     if done.units != claim.receipt.record.units:
         return _wrong_units(1, done.units)
-    return Found(rows=1, sampled=(0,), worst_ppb=(0,))
-
-
-def wrong(rows: int, reason: str) -> Found:
-    """What is found where the claim is false whatever the tolerance."""
-    return Found(rows=rows, sampled=(0,), worst_ppb=(PPB,), reason=reason)
+    return right()
 
 
 def _wrong_units(rows: int, units: int) -> Found:

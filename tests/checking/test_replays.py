@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from trio.testing import MockClock
 
-from node.asking.rechecking import _wrong
+from node.asking.rechecking import _guilty
 from node.checking.audit import audit
 from node.checking.tally import Tally
 from node.engines import replay
@@ -239,9 +239,11 @@ def test_margins_count_against_an_answer_from_any_device_and_bytes_only_from_its
             agreed=False, verdicts=tuple(open_signed(it, Verdict) for it in raws), candidates=()
         )
 
-    assert _wrong(receipt.record, tally(replay=(statistics_of([0.0, 20.0], BUILT_IN),)))
-    assert not _wrong(receipt.record, tally())
-    assert _wrong(replace(receipt.record, profile="hash-1 exact"), tally())
+    assert _guilty(receipt, tally(replay=(statistics_of([0.0, 20.0], BUILT_IN),)))
+    assert not _guilty(receipt, tally())
+    assert _guilty(
+        replace(receipt, record=replace(receipt.record, profile="hash-1 exact")), tally()
+    )
 
 
 async def test_a_calibration_of_both_profiles_is_what_an_answer_is_judged_by(
