@@ -41,8 +41,9 @@ from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
 from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reserve, Reserved
-from wire.schema import Between, Inline, Int, Name, Omitted, Reason, Record, items_max
-from wire.segment import OptionalSegment, SegmentBytes
+from wire.schema import Between, Inline, Int, Name, Omitted, Reason, items_max
+from wire.segment import OptionalSegment
+from wire.segment import Progress as Progress
 from wire.stage import (
     StageClose,
     StageOpen,
@@ -196,21 +197,6 @@ class Quoted(Message):
 
     KIND: ClassVar[Kind] = Kind.QUOTED
     expected_ms: Int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress(Record):
-    """What other peers streamed of this leg before they failed: `units` of output, joined.
-
-    `segments` are what they signed of it (`wire.segment`): whoever goes on names those in its
-    receipt that its own output begins with. None are sent to peers before SEGMENTS_VERSION.
-    """
-
-    units: Annotated[int, Between(1, 2**31)]
-    data: Inline
-    segments: Annotated[
-        tuple[SegmentBytes, ...], Between(0, limits.SEGMENTS_BEFORE_MAX), Omitted(())
-    ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

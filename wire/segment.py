@@ -15,7 +15,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import Malformed, Oversize
 from wire.kinds import Kind
-from wire.schema import Between, Digest, Int, Omitted
+from wire.schema import Between, Digest, Inline, Int, Omitted, Record
 from wire.signed import Signed, SignedRecord, open_signed
 
 # A segment is signed for again after so many units.
@@ -54,6 +54,21 @@ class Segment(SignedRecord):
     def end(self) -> int:
         """The position after its last unit."""
         return self.first + self.units
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Record):
+    """What other peers streamed of this leg before they failed: `units` of output, joined.
+
+    `segments` are what they signed of it (`wire.segment`): whoever goes on names those in its
+    receipt that its own output begins with. None are sent to peers before SEGMENTS_VERSION.
+    """
+
+    units: Annotated[int, Between(1, UNITS_MAX)]
+    data: Inline
+    segments: Annotated[
+        tuple[SegmentBytes, ...], Between(0, limits.SEGMENTS_BEFORE_MAX), Omitted(())
+    ] = ()
 
 
 def open_segments(task: ContentId, stage: int, envelopes: Sequence[bytes]) -> list[Signed[Segment]]:

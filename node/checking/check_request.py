@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from wire import limits
+from wire.chain import doers_of
 from wire.content import PeerId
 from wire.errors import Refused
 from wire.kinds import RefusalCode
@@ -29,6 +30,11 @@ class CheckRequest:
     @property
     def receipt(self) -> Signed[Receipt]:
         return self.receipts[-1]
+
+    @property
+    def doers(self) -> set[PeerId]:
+        """Who did its legs so far, and who asked: none of them looks at their work."""
+        return {it for leg in self.receipts for it in doers_of(leg)} | {self.task.signer}
 
     @property
     def is_at_hand(self) -> bool:

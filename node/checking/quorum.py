@@ -28,7 +28,6 @@ from p2p.peers import Peers
 from p2p.score import Offence, Standing
 from p2p.timeouts import stretched
 from wire import limits
-from wire.chain import doers_of
 from wire.commitment import TellVerdict, VerdictCommitted
 from wire.content import ContentId, PeerId
 from wire.counting import count_down, count_up, counted
@@ -71,9 +70,7 @@ class Checking:
 
     def candidates(self, claimed: CheckRequest) -> list[PeerId]:
         """The known verifiers that run the leg's model, without the peers that did the task."""
-        doers = {it for leg in claimed.receipts for it in doers_of(leg)}
-        doers |= {claimed.task.signer, self.peers.me}
-        doers |= claimed.void
+        doers = claimed.doers | claimed.void | {self.peers.me}
         known = self.verifiers(claimed.receipt.record.model) - doers
         if self.payer is not None:
             known = self.payer.payable(known, claimed.task.record)

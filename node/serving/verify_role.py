@@ -2,15 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import trio
 
 from node.engines.compare import worst_differences
-from node.engines.interface import REPLAY, Engine, Job
-from node.engines.margins import SegmentJudge, judged_each, table_for
-from node.engines.replay import frames_max, request, tokens_before
+from node.engines.interface import Engine
 from node.paying.till import Till
 from node.serving.asked_check import Asked, read_check
 from node.serving.fair_semaphore import FairSemaphore
@@ -25,6 +23,7 @@ from node.serving.findings import (
 )
 from node.serving.held_verdicts import HELD_PER_ASKER_MAX, NOT_ASKED_FOR, HeldPlaces, HeldVerdict
 from node.serving.infer_role import InferRole
+from node.serving.replayed_leg import ReplayedLeg
 from node.serving.role import Done, LegInput, nowhere
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
@@ -32,7 +31,7 @@ from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
 from wire.calibration import Calibration
-from wire.chain import doers_of, segments_of, source_of
+from wire.chain import doers_of, source_of
 from wire.commitment import TellVerdict, VerdictCommitted
 from wire.content import ContentId, PeerId
 from wire.counting import counted
@@ -304,44 +303,9 @@ class VerifyRole:
         stage, data = claim.stage, claim.source.data
         assert stage.model is not None
         assert data is not None
-        loaded = self.infer_role.check_able(stage)
-        before, receipt = segments_of(claim.receipt), claim.receipt.record
-        profiles = [*(it.record.profile for it in before), receipt.profile]
-        known = self.calibrations.get(stage.model)
-        tables = [table_for(known, it, loaded.profile) for it in profiles]
-        judges = [
-            SegmentJudge(table, is_exact=loaded.exact and loaded.profile == doer)
-            for table, doer in zip(tables, profiles, strict=True)
-        ]
-        slack = max(0.0 if it.is_exact else it.table.slack_millionths / 1e6 for it in judges)
-        most = frames_max(loaded.manifest.parameters.get("context"))
-        # Many pieces take seconds to read, and others are served meanwhile.
-        asked = await trio.to_thread.run_sync(request, data, claim.output, slack, most)
-        sizes = [it.record.size_bytes for it in before]
-        ends = await trio.to_thread.run_sync(tokens_before, claim.output, sizes)
-        left_s = trio.current_effective_deadline() - trio.current_time()
-        job = Job(
-            model=stage.model,
-            operation=REPLAY,
-            input=asked.to_bytes(),
-            parameters=stage.parameters,
-            deadline_s=max(0.0, left_s),
-        )
-        told, units = (await self.engine.infer(job)).data, max(1, len(asked.claimed) // 4)
-        found = await trio.to_thread.run_sync(judged_each, claim.output, told, ends, judges)
-        if not found[-1].reason and receipt.units != units:
-            found[-1] = replace(found[-1], reason=f"the work was {units} units")
-        for row, (segment, end) in enumerate(zip(before, ends, strict=False)):
-            if segment.record.end != end:
-                found[row] = replace(found[row], reason=f"it ends with token {end}")
-        replay = tuple(it.statistics for it in found)
-        bad = {row: it.reason for row, it in enumerate(found) if it.reason}
-        if len(found) > 1:
-            reason = "; ".join(f"segment {row + 1}: {why}" for row, why in bad.items())
-            return wrong_segments(
-                claim.receipt, frozenset(bad), reason, replace(right(), replay=replay)
-            )
-        return replace(wrong(1, bad[0]) if bad else right(), replay=replay)
+        loaded, known = self.infer_role.check_able(stage), self.calibrations.get(stage.model)
+        replayed = ReplayedLeg(stage, claim.receipt, data, claim.output)
+        return await replayed.found(self.engine, loaded, known)
 
     def _rows_again(self, claim: ClaimedLeg, check: Check) -> Again | Found:
         data = claim.source.data
