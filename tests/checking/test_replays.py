@@ -18,7 +18,7 @@ from node.engines.hash_engine import HashEngine, hash_token
 from node.engines.interface import REPLAY, Emit, Job, Loaded, Output
 from node.engines.margins import statistics_of
 from node.engines.replay import JudgedAnswer, ReplayRequest
-from node.serving import verify_role
+from node.serving import replayed_leg
 from p2p.score import Standing
 from tests.checking.test_verifiers import checked_by, verdict_of
 from tests.node.asking import MODEL, SECRET, asked, receipt_of, request, signers, task_of
@@ -162,7 +162,7 @@ async def test_an_answer_of_more_pieces_than_any_model_gives_is_wrong_and_read_b
         assert threading.current_thread() is not threading.main_thread()
         return replay.request(*claim)
 
-    monkeypatch.setattr(verify_role, "request", reading)
+    monkeypatch.setattr(replayed_leg, "request", reading)
     monkeypatch.setattr(replay, "FRAMES_MAX", len(list(read_frames(HONEST))))
     assert [replay.frames_max(it) for it in (7, 0, True, None)] == [8, 41, 41, 41]
     async with open_network(tmp_path) as network:

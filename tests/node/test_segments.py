@@ -1,6 +1,7 @@
 """A stream that several peers made is signed part by part, and each answers for its own part."""
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from trio.testing import MockClock
 from node.asking.answers import Answered
 from node.checking.audit import audit
 from node.checking.report import AuditReport, Status
+from node.engines.formats.smollm2 import SMOLLM2, SMOLLM2_ID
 from node.engines.hash_engine import hash_token
+from node.engines.host.engine import open_tinygrad_engine
+from node.engines.host.launch import EngineConfig
 from node.engines.interface import Emit, Job, Output, Part
 from node.peer import Node
 from node.task.events import Event
@@ -29,8 +33,11 @@ from wire.kinds import Level, Role
 from wire.receipt import Receipt
 from wire.signed import Signed, open_signed
 from wire.task import Stage
+from wire.tree import name_of
 
 TOKENS = 20
+# Longer than the time after which what was made is signed for: so is each token.
+TOKEN_S = 1.25
 ASKED = Generation(prompt="Once upon", messages="", tools="", schema="", stop=()).to_bytes()
 GENERATE = Stage(role=Role.INFER, operation="generate", model=MODEL, parameters={"tokens": TOKENS})
 HONEST = [hash_token(MODEL, ASKED, at, TOKENS) for at in range(TOKENS)]
@@ -55,7 +62,7 @@ class Teller(Counted):
     """
 
     def __init__(self, wrong: Sequence[int] = (), fails_at: int = TOKENS) -> None:
-        super().__init__(unit_s=1.0)
+        super().__init__(unit_s=TOKEN_S)
         self.wrong, self.fails_at = wrong, fails_at
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
@@ -67,7 +74,7 @@ class Teller(Counted):
         for at in range(begun, TOKENS):
             if at == self.fails_at:
                 raise EngineFailed("it ran out of tokens")
-            await trio.sleep(1.0)
+            await trio.sleep(TOKEN_S)
             piece = other(HONEST[at]) if at in self.wrong else HONEST[at]
             await emit(Part(at, 1, piece))
             data += piece
@@ -87,7 +94,7 @@ async def answer_of(asker: Node, wanted: Any) -> tuple[Answered, list[Event], Wa
 
 
 def at_hand(content: ContentId) -> bytes | None:
-    return {ContentId.of(ASKED): ASKED, ContentId.of(OUTPUT): OUTPUT}.get(content)
+    return {name_of(ASKED): ASKED, name_of(OUTPUT): OUTPUT}.get(content)
 
 
 def audited(answered: Answered) -> AuditReport:
@@ -104,7 +111,7 @@ async def test_each_peer_signs_for_the_tokens_that_it_made(
 ) -> None:
     async with open_network(tmp_path) as network:
         asker = await network.start(S)
-        workers = [await network.start(I, S, engine=Counted(unit_s=1.0)) for _ in range(3)]
+        workers = [await network.start(I, S, engine=Counted(unit_s=TOKEN_S)) for _ in range(3)]
         for _ in range(3):
             await network.start(V, S)
         await network.settled()
@@ -129,7 +136,7 @@ async def test_each_peer_signs_for_the_tokens_that_it_made(
         report = audited(answered)
         assert report.holds
         ends = [it.record.end for it in segments_of(receipt)]
-        assert all(6 * (at + 1) - 1 <= end <= 6 * (at + 1) for at, end in enumerate(ends))
+        assert ends == [6 * (at + 1) for at in range(kills)]
         assert shares(report) == [
             (first, end, peer, Status.HOLDS)
             for first, end, peer in zip([0, *ends], [*ends, TOKENS], doers_of(receipt), strict=True)
@@ -164,7 +171,7 @@ async def test_who_signed_for_a_wrong_token_is_banned_and_nobody_else(
             await watching.until(4)
             peers.append(await network.start(I, S, engine=second))
             await watching.until(14)
-            await network.start(I, S, engine=Counted(unit_s=1.0))
+            await network.start(I, S, engine=Counted(unit_s=TOKEN_S))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(bring_another)
@@ -174,3 +181,73 @@ async def test_who_signed_for_a_wrong_token_is_banned_and_nobody_else(
         assert banned == [liar in (None, 0), liar in (None, 1)]
         blamed = {it.peer for it in failures(watching.events, "answer rejected")}
         assert blamed == {it.peers.me for it, is_liar in zip(peers, banned, strict=True) if is_liar}
+
+
+SMOLLM2_TOKENS = 128
+SMOLLM2_STAGE = Stage(
+    role=Role.INFER,
+    operation="generate",
+    model=SMOLLM2_ID,
+    parameters={"tokens": SMOLLM2_TOKENS, "temperature": 1.0, "seed": 7, "ignore_eos": 1},
+)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+async def test_smollm2_over_three_peers_of_which_two_die_is_signed_part_by_part(
+    tmp_path: Path,
+) -> None:
+    """The peers and verifiers are whole ones; they share one worker, as if on equal machines."""
+    async with AsyncExitStack() as stack:
+        config = EngineConfig()
+        engine = await stack.enter_async_context(
+            open_tinygrad_engine(tmp_path / "cache", config=config)
+        )
+        await engine.load(SMOLLM2.manifest(), SMOLLM2.files())
+        job = Job(
+            model=SMOLLM2_ID,
+            operation="generate",
+            input=ASKED,
+            parameters=SMOLLM2_STAGE.parameters,
+            deadline_s=600,
+        )
+        alone = await engine.infer(job)
+        network = await stack.enter_async_context(open_network(tmp_path))
+        asker = await network.start(S)
+        workers = [await network.start(I, S, engine=engine, models=()) for _ in range(3)]
+        for _ in range(2):
+            await network.start(V, S, engine=engine, models=())
+        assert network.nursery is not None
+        for node in network.nodes[1:]:
+            network.nursery.start_soon(node.probing.run)
+        view, wall_s = asker.peers.view, asker.dependencies.environment.wall_s
+        with trio.fail_after(300):
+            while (
+                len(view.candidates(Role.INFER, SMOLLM2_ID, wall_s())) < 3
+                or len(view.candidates(Role.VERIFY, SMOLLM2_ID, wall_s())) < 2
+            ):
+                await trio.sleep(0.1)
+        watching, killed = Watching(), list[PeerId]()
+        wanted = request(SMOLLM2_STAGE, data=ASKED, verifiers=2, needed=2, deadline_s=1200)
+        task = await asker.tasks.submit(wanted)
+
+        async def kill_two() -> None:
+            for tokens in (40, 80):
+                await watching.until(tokens)
+                worker = busy(workers)
+                killed.append(worker.peers.me)
+                workers.remove(worker)
+                network.kill(worker)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kill_two)
+            answered = await asker.tasks.watch(task, watching.on_event)
+        assert answered.output == alone.data == watching.screen.data
+        receipt = last_receipt(answered)
+        assert doers_of(receipt) == (*killed, workers[0].peers.me)
+        one, two = (it.record for it in segments_of(receipt))
+        assert 0 < one.end < two.end < SMOLLM2_TOKENS
+        contents = {name_of(ASKED): ASKED, name_of(answered.output): answered.output}
+        report = audit(answered.answer.raw, contents.get)
+        assert report.holds
+        assert [it.status for it in report.segments] == [Status.HOLDS] * 3
