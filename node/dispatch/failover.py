@@ -312,16 +312,16 @@ class Failover:
                 # They did not fail: should that stream break, they are asked again.
                 self._patience.refused(peer, PAUSE_S, trio.current_time())
                 self._running[peer].cancel()
-            events = self.shown.apply(part)
-            task, bill = self.handoff.task.id, self.handoff.bill
-            is_signed = self.shown.take_segment(part, one.peer, task, self.handoff.stage)
-            if is_signed and bill is not None:
-                bill.sign(one.peer, self.shown.units)
-            for event in events:
+            for event in self.shown.apply(part):
                 self.on_event(event)
                 if isinstance(event, Streamed):
                     # Only its asker knows who is to sign what it shows.
                     await self.relay(replace(part, segment=b""))
+            # It was shown, whatever is signed of it.
+            task, bill = self.handoff.task.id, self.handoff.bill
+            is_signed = self.shown.take_segment(part, one.peer, task, self.handoff.stage)
+            if is_signed and bill is not None:
+                bill.sign(one.peer, self.shown.units)
 
         try:
             with scope:

@@ -1,6 +1,7 @@
 """A stream that several peers made is signed part by part, and each answers for its own part."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from node.asking.answers import Answered
+from node.asking.as_maps import answer_map
 from node.checking.audit import audit
 from node.checking.report import AuditReport, Status
 from node.engines.formats.smollm2 import SMOLLM2, SMOLLM2_ID
@@ -21,18 +23,24 @@ from node.engines.interface import Emit, Job, Output, Part
 from node.peer import Node
 from node.task.events import Event
 from p2p.score import Standing
-from tests.node.asking import MODEL, failures, request
+from p2p.typed_call import TypedCall
+from tests.node.asking import MODEL, failures, receipt_of, request, task_of
 from tests.node.engines import PROBE, Counted
-from tests.node.network import I, S, V, open_network
+from tests.node.network import I, Outsider, S, V, open_network
 from tests.node.test_streams import Watching, busy
+from tests.p2p.transports import key_of
+from wire import limits
 from wire.chain import doers_of, segments_of
 from wire.content import ContentId, PeerId
-from wire.errors import EngineFailed
+from wire.errors import BatonError, EngineFailed
 from wire.generation import Generation, Token, read_frames, to_frame
 from wire.kinds import Level, Role
+from wire.message import Accept, Message, Offer, Piece, Progress, Refuse, Result
 from wire.receipt import Receipt
-from wire.signed import Signed, open_signed
-from wire.task import Stage
+from wire.segment import Segment
+from wire.signed import Signed, open_signed, sign
+from wire.signing import SigningKey
+from wire.task import Stage, Task
 from wire.tree import name_of
 
 TOKENS = 20
@@ -251,3 +259,205 @@ async def test_smollm2_over_three_peers_of_which_two_die_is_signed_part_by_part(
         report = audit(answered.answer.raw, contents.get)
         assert report.holds
         assert [it.status for it in report.segments] == [Status.HOLDS] * 3
+
+
+Made = Callable[[Signed[Task], SigningKey], Sequence[Piece]]
+
+
+def signed_piece(task: Signed[Task], key: SigningKey, at: int, /, **changes: Any) -> Piece:
+    """A piece of the honest answer, with what its maker signs of all up to its end."""
+    shown = b"".join(HONEST[: at + 1])
+    fields: dict[str, Any] = {
+        "task": task.id,
+        "stage": 0,
+        "first": 0,
+        "units": at + 1,
+        "size_bytes": len(shown),
+        "shown": hashlib.sha256(shown).digest(),
+        "built_on": None,
+        "profile": "hash-1 exact",
+        "signed_at_ms": 1,
+    }
+    segment = sign(Segment(**(fields | changes)), key)
+    return Piece(position=at, units=1, data=HONEST[at], segment=segment.raw)
+
+
+async def streamed_by(
+    rogue: Outsider, made: Made, answer: Callable[[Offer], Message] | None = None
+) -> None:
+    """Have an outsider stream pieces to who offers it a leg, and then answer, or refuse."""
+
+    async def stream(call: TypedCall, message: Message) -> None:
+        assert isinstance(message, Offer)
+        await call.send(Accept(expected_ms=0))
+        for piece in made(open_signed(message.task, Task), rogue.key):
+            await call.send(piece)
+        refused = Refuse(reason="no more", retry_after_ms=None)
+        await call.send(refused if answer is None else answer(message))
+
+    rogue.answer(Offer, stream)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "offends"),
+    [
+        ({"task": ContentId.of(b"another")}, None, True),
+        ({"first": 1, "units": 1}, None, True),
+        ({"built_on": ContentId.of(b"none")}, None, True),
+        ({}, "somebody else", True),
+        # About something else than was shown: that is not kept, and costs only who says so.
+        ({"shown": bytes(32)}, None, False),
+        ({"units": 9}, None, False),
+    ],
+    ids=["another task", "a gap", "built on nothing", "not its own", "other bytes", "too far"],
+)
+async def test_who_signs_for_something_else_than_it_streams_gains_nothing(
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    key: str | None,
+    offends: bool,
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        honest = await network.start(I, S, engine=Counted(unit_s=TOKEN_S))
+        await network.settled()
+        async with network.outsider(I) as rogue:
+
+            def made(task: Signed[Task], own: SigningKey) -> list[Piece]:
+                signer = own if key is None else key_of(key)
+                first = Piece(position=0, units=1, data=HONEST[0])
+                return [first, signed_piece(task, signer, 1, **changes)]
+
+            await streamed_by(rogue, made)
+            answered, events, watching = await answer_of(asker, asking(Level.SIGNED))
+            assert watching.screen.data == answered.output == OUTPUT
+            assert doers_of(last_receipt(answered)) == (honest.peers.me,)
+            assert {it.peer for it in failures(events)} == {rogue.key.peer}
+            cost = asker.peers.scores.cost(rogue.key.peer, trio.current_time())
+            assert (cost > 0) is offends
+
+
+async def test_what_nobody_signed_for_is_signed_for_by_who_goes_on(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        honest = await network.start(I, S, engine=Counted(unit_s=TOKEN_S))
+        await network.settled()
+        async with network.outsider(I) as first:
+
+            def made(task: Signed[Task], own: SigningKey) -> list[Piece]:
+                loose = [Piece(position=at, units=1, data=HONEST[at]) for at in (2, 3)]
+                begin = Piece(position=0, units=1, data=HONEST[0])
+                return [begin, signed_piece(task, own, 1), *loose]
+
+            await streamed_by(first, made)
+            answered, _, _ = await answer_of(asker, asking(Level.SIGNED))
+            report = audited(answered)
+            assert report.holds
+            assert shares(report) == [
+                (0, 2, first.key.peer, Status.UNKNOWN),
+                (2, TOKENS, honest.peers.me, Status.UNKNOWN),
+            ]
+            told = answer_map(answered)["route"][0]["segments"]
+            assert [(it["first"], it["end"]) for it in told] == [(0, 2), (2, TOKENS)]
+
+
+@pytest.mark.parametrize("claims", ["all", "a segment of its own"])
+async def test_who_claims_the_work_of_who_was_before_it_is_refused(
+    autojump_clock: MockClock, tmp_path: Path, claims: str
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        one = await network.start(I, S, engine=Teller(fails_at=5))
+        await network.settled()
+        watching = Watching()
+        task = await asker.tasks.submit(asking(Level.SIGNED))
+        async with network.outsider(I) as thief, trio.open_nursery() as nursery:
+
+            async def bring_another() -> None:
+                def answer(offer: Offer) -> Message:
+                    signed = open_signed(offer.task, Task)
+                    assert offer.resume is not None
+                    assert len(offer.resume.segments) == 1
+                    segments: tuple[bytes, ...] = ()
+                    if claims != "all":
+                        segments = (signed_piece(signed, thief.key, 2).segment,)
+                    receipt = receipt_of(signed, thief.key, OUTPUT, units=TOKENS, segments=segments)
+                    return Result(receipts=(receipt.raw,), output=OUTPUT, source=None)
+
+                await streamed_by(thief, lambda _task, _key: [], answer)
+                await watching.until(5)
+                while thief.key.peer not in {it.peer for it in failures(watching.events)}:
+                    await trio.sleep(0.1)
+                honest.append(await network.start(I, S, engine=Counted(unit_s=TOKEN_S)))
+
+            honest = list[Node]()
+            nursery.start_soon(bring_another)
+            answered = await asker.tasks.watch(task, watching.on_event)
+            assert doers_of(last_receipt(answered)) == (one.peers.me, honest[0].peers.me)
+            assert asker.peers.scores.cost(thief.key.peer, trio.current_time()) > 0
+
+
+@pytest.mark.parametrize("older", ["the asker", "who goes on", "who begins"])
+async def test_peers_of_the_version_before_go_on_as_ever(
+    autojump_clock: MockClock, tmp_path: Path, older: str
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        first = await network.start(I, S, engine=Teller(fails_at=6))
+        second = await network.start(I, S, engine=Counted(unit_s=2 * TOKEN_S))
+        asking_peer = {"the asker": asker, "who goes on": second, "who begins": first}[older]
+        asking_peer.peers.neighbours.speaks = limits.SEGMENTS_VERSION - 1
+        for node in network.nodes:
+            node.peers.neighbours._versions.pop(asking_peer.peers.me, None)
+        await network.settled()
+        answered, _, watching = await answer_of(asker, asking(Level.SIGNED))
+        assert watching.screen.data == answered.output == OUTPUT
+        receipt = last_receipt(answered)
+        if older == "who begins":
+            # It is of this code and signs all the same; who reads it knows what that is.
+            assert receipt.signer == second.peers.me
+        else:
+            assert doers_of(receipt) == (second.peers.me,)
+        assert audited(answered).holds
+
+
+@pytest.mark.parametrize("wrong", ["gap", "order", "other bytes", "beyond", "two legs"])
+async def test_a_stream_is_gone_on_with_only_after_what_fits_it(
+    autojump_clock: MockClock, tmp_path: Path, wrong: str
+) -> None:
+    async with open_network(tmp_path) as network:
+        worker = await network.start(I, S, engine=Counted(unit_s=0.01))
+        await network.settled()
+        async with network.outsider() as there:
+            stages = (GENERATE, GENERATE) if wrong == "two legs" else (GENERATE,)
+            wall_s = there.peers.environment.wall_s()
+            task = task_of(there.key, wall_s, *stages, source=name_of(ASKED))
+            one, two = key_of("one"), key_of("two")
+            first = signed_piece(task, one, 1).segment
+            before = ContentId.of(first)
+            changes: dict[str, Any] = {"first": 2, "units": 2, "built_on": before}
+            changes |= {"gap": {"first": 3, "units": 1}, "other bytes": {"shown": bytes(32)}}.get(
+                wrong, {}
+            )
+            segments = [first, signed_piece(task, two, 3, **changes).segment]
+            if wrong == "order":
+                segments.reverse()
+            shown = HONEST[:3] if wrong == "beyond" else HONEST[:4]
+            offer = Offer(
+                task=task.raw,
+                stage=0,
+                receipts=(),
+                input=ASKED,
+                deadline_ms=60_000,
+                units=1,
+                resume=Progress(units=len(shown), data=b"".join(shown), segments=tuple(segments)),
+                avoid=(),
+            )
+            async with there.peers.call(worker.peers.me, deadline_s=60) as call:
+                await call.send(offer)
+                with pytest.raises(BatonError):
+                    await call.expect(Accept)
+            assert worker.peers.scores.cost(there.key.peer, trio.current_time()) > 0
