@@ -12,7 +12,7 @@ from node.checking.audit_log import CheckLog, no_log
 from node.checking.audit_verdicts import check_selection_and_verdicts
 from node.checking.layer_legs import check_layers
 from node.checking.report import AuditReport, ReceiptPart, Status
-from node.task.levels import EXACT_FORMAT
+from node.task.levels import EXACT_FORMATS
 from wire import limits
 from wire.chain import check_chain, source_of
 from wire.content import ContentId
@@ -225,7 +225,7 @@ def _check_models(report: AuditReport, have: Have) -> None:
         report.note(ReceiptPart.MODEL, right, what, detail)
         if report.level is Level.EXACT:
             what = f"the model of leg {number} computes in whole numbers, as the level exact has it"
-            report.note(ReceiptPart.MODEL, manifest.format == EXACT_FORMAT, what, manifest.format)
+            report.note(ReceiptPart.MODEL, manifest.format in EXACT_FORMATS, what, manifest.format)
     report.note_limit(ReceiptPart.MODEL, "on which device it ran, and who else saw the input")
 
 

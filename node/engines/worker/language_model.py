@@ -1,10 +1,10 @@
 """A language model as the worker keeps it: its tables, its slots, its graphs, and its steps."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tinygrad import Device
@@ -15,6 +15,7 @@ from node.engines.formats.gguf_model import BESIDES_BYTES, SLOT_TOKENS, SLOTS, G
 from node.engines.sampler import Sampling
 from node.engines.sketch import Sketching
 from node.engines.worker.attention import PAGE
+from node.engines.worker.buffers import Array
 from node.engines.worker.chat import ChatTemplate
 from node.engines.worker.claimed_sequence import ClaimedSequence
 from node.engines.worker.device import WorkerDevice
@@ -29,7 +30,7 @@ from node.engines.worker.rest import OtherPeers
 from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
 from node.engines.worker.slots import Slots
 from node.engines.worker.thread_team import ThreadTeam
-from node.engines.worker.transformer import ANSWERING, LanguageModel
+from node.engines.worker.transformer import ANSWERING, LanguageModel, Rest
 from wire.codec import Value
 from wire.errors import ModelRefused
 from wire.generation import Generation
@@ -42,6 +43,39 @@ READ = 0.3
 ENDED = 0.9
 
 
+class Language(Protocol):
+    """The weights of a model, what is kept of tokens, and how rows of both go through a pass.
+
+    Where it is `exact`, a token's numbers are the same to the bit in every pass.
+    """
+
+    model: GgufModel
+    team: ThreadTeam
+    pages: int
+    context: int
+
+    @property
+    def exact(self) -> bool: ...
+
+    @property
+    def reading(self) -> tuple[int, ...]: ...
+
+    def run(
+        self, rows: Sequence[SlotRow], rest: Rest | None = None, *, sketched: bool = False
+    ) -> Array | None:
+        """See `LanguageModel.run`."""
+
+    def lines(
+        self,
+        rows: Sequence[SlotRow],
+        first: int,
+        rest: Rest | None = None,
+        *,
+        sketched: bool = False,
+    ) -> Iterator[Array]:
+        """See `LanguageModel.lines`."""
+
+
 class LoadedLanguageModel:
     """One model, ready to run; `answer` does one step."""
 
@@ -49,7 +83,7 @@ class LoadedLanguageModel:
         self,
         manifest: Manifest,
         table: TokenTable,
-        language: LanguageModel,
+        language: Language,
         sizes: Sequence[int],
         place: WorkerDevice,
     ) -> None:
