@@ -72,8 +72,9 @@ def audit(
         _check_models(report, have)
         check_layers(report, report.receipts)
         _check_content(report, task, have)
-        _say_sampler(report, task)
     (replay or not_replayed("no model was given"))(report)
+    if report.is_chain:
+        _say_sampler(report, task)
     check_log(report)
     return report
 
@@ -299,14 +300,18 @@ def _say_sampler(report: AuditReport, task: Signed[Task]) -> None:
     drawing = [it for it in task.record.stages if streams(it.operation)]
     if not drawing:
         report.note(ReceiptPart.SAMPLER, True, "no leg draws words by chance")
+    # A replay notes it once for each leg that it repeated.
+    drawn = sum(it.part is ReceiptPart.SAMPLER for it in report.points)
+    replayed = drawn == len(drawing)
     for stage in drawing:
         temperature, seed = (stage.parameters.get(it, 0) for it in ("temperature", "seed"))
-        report.note(
-            ReceiptPart.SAMPLER,
-            None,
-            f"whether {stage.operation} drew its words as was asked",
-            f"temperature {temperature!r}, seed {seed!r}; only a replay shows it",
-        )
+        if not replayed:
+            report.note(
+                ReceiptPart.SAMPLER,
+                None,
+                f"whether {stage.operation} drew its words as was asked",
+                f"temperature {temperature!r}, seed {seed!r}; only a replay shows it",
+            )
         if temperature:
             report.note_limit(
                 ReceiptPart.SAMPLER,

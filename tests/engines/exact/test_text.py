@@ -71,7 +71,7 @@ def test_a_norm_is_that_of_floats() -> None:
 
 
 def test_what_is_made_is_near_to_the_float_model(tmp_path: Path) -> None:
-    source = write_gguf(tmp_path / "it.gguf", sizes=(64, 2, 96, 2, 1, 512), tied=True)
+    source = write_gguf(tmp_path / "it.gguf", sizes=(64, 2, 64, 2, 1, 512), tied=True)
     model, cost = make_exact_text(source, tmp_path / "it.exact")
     assert model.layers == 2
     assert cost.tokens >= 256
@@ -106,7 +106,7 @@ def test_what_cannot_be_made_is_refused_in_words(tmp_path: Path) -> None:
     other = write_gguf(tmp_path / "other.gguf", architecture="qwen2")
     with pytest.raises(ModelRefused, match="of the family qwen2"):
         make_exact_text(other, tmp_path / "out.exact")
-    source = write_gguf(tmp_path / "tiny.gguf", sizes=(64, 2, 96, 2, 1, 512))
+    source = write_gguf(tmp_path / "tiny.gguf", sizes=(64, 2, 64, 2, 1, 512))
     short = tmp_path / "short.txt"
     short.write_text("too short")
     with pytest.raises(InputError, match="fewer than"):

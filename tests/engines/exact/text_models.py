@@ -11,7 +11,7 @@ from wire.content import ContentId
 from wire.model import Manifest, ModelFile
 
 # hidden, layers, inner, heads, heads of keys, words
-TINY = (64, 2, 96, 2, 1, 512)
+TINY = (64, 2, 64, 2, 1, 512)
 
 
 def made_at(folder: Path, *, seed: int = 0, tied: bool = True, kind: str = "f32") -> Path:
