@@ -102,11 +102,11 @@ class FolderSource:
 
     async def look(self) -> None:
         async with self._looking:
-            began_s = trio.current_time()
-            if began_s >= self._look_at_s:
+            began_at_s = trio.current_time()
+            if began_at_s >= self._look_at_s:
                 await trio.to_thread.run_sync(self.scan)
-                took_s = trio.current_time() - began_s
-                self._look_at_s = began_s + max(LOOK_S, LOOK_REST * took_s)
+                took_s = trio.current_time() - began_at_s
+                self._look_at_s = began_at_s + max(LOOK_S, LOOK_REST * took_s)
 
     async def fetch(self, name: str) -> str:
         if name not in self._files:
