@@ -132,6 +132,16 @@ def judged_each(
     return found
 
 
+def judged(
+    claimed: bytes, told: bytes, tokens: int, table: Calibration, is_exact: bool
+) -> tuple[ReplayStatistics, str]:
+    """What was measured of an output that one peer made, and why no honest engine did; "" if one
+    may have. `told` is the `JudgedAnswer` as bytes, of so many tokens. WireError if it is none.
+    """
+    (found,) = judged_each(claimed, told, [tokens], [SegmentJudge(table, is_exact)])
+    return found.statistics, found.reason
+
+
 def table_for(known: Calibration | None, *profiles: str) -> Calibration:
     """What to judge an answer by: what was measured, if it was of engines of these profiles."""
     if known is None or not set(profiles) <= set(known.profiles):

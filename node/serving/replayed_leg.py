@@ -33,7 +33,7 @@ class ReplayedLeg:
         judges = [
             SegmentJudge(
                 table_for(known, doer, loaded.profile),
-                is_exact=loaded.exact and loaded.profile == doer,
+                is_exact=loaded.same_bits_as(doer),
             )
             for doer in (*(it.record.profile for it in before), receipt.profile)
         ]
