@@ -22,6 +22,7 @@ from node.asking.rechecking import Rechecking
 from node.asking.record_files import RecordFiles
 from node.asking.tasks import TaskRunner
 from node.checking.check_order import CheckOrders
+from node.checking.contributions import Contributions
 from node.checking.quorum import Checking
 from node.checking.settling import Settling
 from node.config import NodeConfig
@@ -42,6 +43,7 @@ from node.private_network import belonging
 from node.remembering import remember_forever, remembered
 from node.serving.check_server import CheckServer
 from node.serving.contest_role import ContestRole
+from node.serving.contribute_role import ContributeRole
 from node.serving.data_role import data_role
 from node.serving.infer_role import InferRole
 from node.serving.keep_role import KeepRole
@@ -208,6 +210,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Keep] = node.keep_role.on_keep
         peers.handlers[StageOpen] = node.stage_server.on_open
         peers.handlers |= node.log_watch.role.handlers() | node.app_owner.handlers()
+        peers.handlers |= ContributeRole(peers, node.verify_role.willing).handlers()
         dependencies.chains.attach(peers, nursery)
         for peer, addresses in remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
@@ -270,7 +273,8 @@ def _assembled(
         watch,
         peers.handshake_log.whose_clock,
     )
-    checking, answers = Checking(peers, CheckOrders(peers, nursery)), Answers(dependencies.store)
+    checking = Checking(peers, CheckOrders(peers, nursery))
+    checking.contributions, answers = Contributions(peers, nursery), Answers(dependencies.store)
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     exact_files, files = ExactFiles(models), _record_files(config)
     disputing = Disputing(Settling(peers), dependencies.store, blobs, exact_files.get, files)
@@ -344,8 +348,7 @@ def _verify_role(
 def _contest_role(
     config: NodeConfig, dependencies: Dependencies, blobs: Blobs, files: ExactFiles
 ) -> ContestRole:
-    verifies = Role.VERIFY in config.roles
-    return ContestRole(dependencies.key, blobs, files.here, verifies=verifies)
+    return ContestRole(dependencies.key, blobs, files.here, verifies=Role.VERIFY in config.roles)
 
 
 def _log_watch(
@@ -365,8 +368,7 @@ def _background_checks(
 ) -> BackgroundChecks:
     share = config.background_checks
     secret = dependencies.environment.entropy(32) if share else b""
-    checking = rechecking.checking
-    canaries = Canaries(checking)
+    checking, canaries = rechecking.checking, Canaries(rechecking.checking)
     return BackgroundChecks(checking, rechecking.answers, rechecking, share, secret, canaries)
 
 

@@ -13,6 +13,7 @@ from wire.codec import NotPlain, pack, pack_plain, unpack, unpack_plain
 from wire.commitment import Commitments, TellVerdict, TellVerdicts, VerdictCommitted
 from wire.compiled import compiled
 from wire.content import ContentId, PeerId
+from wire.contribution import AskContribution, Contributed
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import Malformed, WireError
 from wire.feed import AskFeed, FeedPage
@@ -328,7 +329,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Hello, Welcome, Ping, Pong, Swap, Newer, Seek, Goodbye, Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, VerdictReply, OpenChecks, Checks, Verdicts),
-        *(VerdictCommitted, TellVerdict, Commitments, TellVerdicts),
+        *(VerdictCommitted, TellVerdict, Commitments, TellVerdicts, AskContribution, Contributed),
         *(Want, BlockReply, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
         *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),

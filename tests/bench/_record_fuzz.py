@@ -65,6 +65,7 @@ SCALARS: tuple[Any, ...] = (
 _MESSAGES = (
     *("LogNews", "LogPlace", "Check", "Checks", "Verdicts"),
     *("VerdictCommitted", "TellVerdict", "Commitments", "TellVerdicts"),
+    *("AskContribution", "Contributed"),
 )
 
 

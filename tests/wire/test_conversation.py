@@ -35,6 +35,8 @@ DIALOGUES = [
     "Check VerdictCommitted Refuse",
     "Check VerdictCommitted asker:TellVerdict Refuse",
     "Check VerdictCommitted asker:TellVerdict VerdictReply",
+    "AskContribution Contributed",
+    "AskContribution Refuse",
     "Want BlockReply",
     "Want Refuse",
     "Keep Keeping",
