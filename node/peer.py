@@ -204,8 +204,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Open] = node.order_server.on_open
         peers.handlers[Quote] = node.offer_server.on_quote
         peers.handlers[Want] = node.blobs.on_want
-        peers.handlers[Check] = node.verify_role.on_check
-        peers.handlers[OpenChecks] = node.check_server.on_open
+        peers.handlers |= {Check: node.verify_role.on_check, OpenChecks: node.check_server.on_open}
         peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
         peers.handlers[StageOpen] = node.stage_server.on_open
@@ -253,7 +252,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
 def _assembled(
     config: NodeConfig, dependencies: Dependencies, peers: Peers, nursery: trio.Nursery
 ) -> Node:
-    blobs = Blobs(dependencies.store, peers)
+    blobs, answers = Blobs(dependencies.store, peers), Answers(dependencies.store)
     dispatcher = Dispatcher(PeerDirectory(peers, nursery, orders=Orders(peers, nursery)))
     infer = InferRole(dependencies.engine, blobs, IndexCache(blobs))
     roles = _roles(config, dependencies, infer, blobs)
@@ -273,8 +272,7 @@ def _assembled(
         watch,
         peers.handshake_log.whose_clock,
     )
-    checking = Checking(peers, CheckOrders(peers, nursery))
-    checking.contributions, answers = Contributions(peers, nursery), Answers(dependencies.store)
+    checking = Checking(peers, CheckOrders(peers, nursery), Contributions(peers, nursery))
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     exact_files, files = ExactFiles(models), _record_files(config)
     disputing = Disputing(Settling(peers), dependencies.store, blobs, exact_files.get, files)

@@ -94,6 +94,7 @@ def mixed_draws(
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:
+    """The root of these leaves, of which there is at least one."""
     return merkle.levels_of(leaves)[-1][0]
 
 

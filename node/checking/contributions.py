@@ -76,7 +76,7 @@ class Contributions:
     nursery: trio.Nursery
     # Receipts that wait, by who may be drawn for them.
     _waiting: dict[tuple[tuple[PeerId, int], ...], list[_Waiting]] = field(default_factory=dict)
-    _absent_until_s: Latest[PeerId, float] = field(default_factory=lambda: Latest(ABSENT_KEPT))
+    _absent_until_at_s: Latest[PeerId, float] = field(default_factory=lambda: Latest(ABSENT_KEPT))
 
     async def drawn(
         self, claimed: CheckRequest, weights: Mapping[PeerId, int], left_s: float
@@ -128,12 +128,12 @@ class Contributions:
     async def _ask(self, peer: PeerId, asked: _Asked, nursery: trio.Nursery) -> None:
         """Ask one, and in its place the next if it gives nothing."""
         now_at_s = trio.current_time()
-        if self._absent_until_s.get(peer, now_at_s) <= now_at_s:
+        if self._absent_until_at_s.get(peer, now_at_s) <= now_at_s:
             try:
                 asked.proofs[peer], asked.outputs[peer] = await self._given(peer, asked)
                 return
             except (Refused, TransportError, WireError, RemoteProtocolError):
-                self._absent_until_s[peer] = trio.current_time() + ABSENT_FOR_S
+                self._absent_until_at_s[peer] = trio.current_time() + ABSENT_FOR_S
         asked.absent.add(peer)
         if asked.is_lost:
             nursery.cancel_scope.cancel()

@@ -62,14 +62,14 @@ class Checking:
     peers: Peers
     # None where every check goes by a conversation of its own.
     orders: CheckOrders | None = None
+    # None where the asker alone draws.
+    contributions: Contributions | None = None
     # None in a network without credits, where nobody asks for any.
     payer: Payer | None = None
     # Checks that each verifier does for us now.
     under_way: dict[PeerId, int] = field(default_factory=dict)
     # How much a verifier counts in a draw: nobody counts more where there are no stakes.
     weight: Callable[[PeerId], int] = lambda _: 0
-    # None where the asker alone draws.
-    contributions: Contributions | None = None
 
     def candidates(self, claimed: CheckRequest) -> list[PeerId]:
         """The known verifiers that run the leg's model, without the peers that did the task."""

@@ -37,7 +37,7 @@ class ContributeRole:
     _askers: TokenBuckets = field(
         default_factory=lambda: TokenBuckets(RECEIPTS_AT_ONCE, RECEIPTS_PER_S)
     )
-    _answers: TokenBucket = field(
+    _proofs: TokenBucket = field(
         default_factory=lambda: TokenBucket(ANSWERS_AT_ONCE, ANSWERS_PER_S)
     )
 
@@ -66,9 +66,9 @@ class ContributeRole:
         if prefix:
             shares[prefix] = receipts / ASKERS_PER_PREFIX
         wait_s = max(self._askers.wait_s(it, now_at_s) for it in shares)
-        wait_s = max(wait_s, self._answers.wait_s(now_at_s))
+        wait_s = max(wait_s, self._proofs.wait_s(now_at_s))
         if wait_s > 0:
             raise Refused("too many draws at once", code=RefusalCode.BUSY, retry_after_s=wait_s)
-        self._answers.spend(1.0, now_at_s)
+        self._proofs.spend(1.0, now_at_s)
         for key, tokens in shares.items():
             self._askers.spend(key, tokens, now_at_s)

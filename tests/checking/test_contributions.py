@@ -496,7 +496,7 @@ async def test_who_gives_no_proof_of_its_own_is_absent_and_costs_the_asker_littl
             numbers, cost = iter(range(250)), 0.0
             for giving, is_blamed in GIVING:
                 gives[0] = giving
-                contributions_of(asker)._absent_until_s.clear()
+                contributions_of(asker)._absent_until_at_s.clear()
                 rogue.asked.clear()
                 while not rogue.asked:
                     began_at_s = trio.current_time()
