@@ -1,6 +1,7 @@
 """What peers say to each other on a stream: one message a frame, numbered by `wire.kinds`."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, ClassVar
 
 from wire import limits
@@ -290,6 +291,38 @@ class Want(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WantBlocks(Message):
+    """Many blocks by one request, answered with BlocksComing, blocks, and BlocksSent."""
+
+    KIND: ClassVar[Kind] = Kind.WANT_BLOCKS
+    blocks: Annotated[tuple[ContentId, ...], Between(1, limits.WANTED_BLOCKS_MAX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlocksComing(Message):
+    """Which of the wanted blocks follow, in the order in which they were wanted.
+
+    `places` has their places in that order, rising, a byte for each.
+    """
+
+    KIND: ClassVar[Kind] = Kind.BLOCKS_COMING
+    places: Annotated[bytes, Between(0, limits.WANTED_BLOCKS_MAX)]
+
+    def check(self) -> None:
+        """Malformed unless the places rise."""
+        if any(one >= after for one, after in pairwise(self.places)):
+            raise Malformed("the places of blocks that follow rise")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlocksSent(Message):
+    """All blocks that were announced have been sent: so many."""
+
+    KIND: ClassVar[Kind] = Kind.BLOCKS_SENT
+    count: Annotated[int, Between(0, limits.WANTED_BLOCKS_MAX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BlockReply(Message):
     """The block; the peer that wanted it compares its hash with the id."""
 
@@ -329,7 +362,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, VerdictReply, OpenChecks, Checks, Verdicts),
         *(VerdictCommitted, TellVerdict, Commitments, TellVerdicts),
-        *(Want, BlockReply, Keep, Keeping),
+        *(Want, WantBlocks, BlocksComing, BlockReply, BlocksSent, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
         *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),
         *(StageSign, StageSigned),
