@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import trio
 
 from p2p.fetching import ROOT, Due, FetchPlan
-from p2p.peers import Peers
+from p2p.peers import Handler, Peers
 from p2p.pulling import BLOCK_DEADLINE_S, Download, Progress, Puller, want
 from p2p.score import Offence
 from p2p.timeouts import stretched
@@ -50,6 +50,10 @@ class Blobs:
     _fetching: dict[ContentId, trio.Event] = field(default_factory=dict)
     # Blocks that a peer is asked to show, because it says that it has them.
     _shown: Counter[tuple[PeerId, ContentId]] = field(default_factory=Counter)
+
+    def handlers(self) -> dict[type[Message], Handler]:
+        """What it answers."""
+        return {Want: self.on_want, WantBlocks: self.on_want_blocks}
 
     async def on_want(self, call: TypedCall, message: Message) -> None:
         """Answer with the block, or with a message that it is not here."""

@@ -20,7 +20,7 @@ import trio
 from node.commands.ask import SOCKET
 from node.local.control import call
 from tests.bench._plain_copy import files_of
-from tests.bench._process_figures import cpu_s, most_bytes
+from tests.bench._process_figures import peak_bytes, used_cpu_s
 from tests.live.command_line import ROOT, Peer, environment, joined
 from wire.content import ContentId
 
@@ -60,7 +60,7 @@ def folders(place: Path, arguments: list[str]) -> dict[str, Any]:
         wanted["id"] = again["id"]
         four = timed([last, maker, *others], "get-folder", {**wanted, "path": str(place / "four")})
         same = same and _same(folder, place / "four")
-        peaks = {"maker": most_bytes(maker.process.pid), "taker": most_bytes(last.process.pid)}
+        peaks = {"maker": peak_bytes(maker.process.pid), "taker": peak_bytes(last.process.pid)}
     ratio = plain_s / one["seconds"]
     return {
         "files": options.files,
@@ -163,4 +163,4 @@ def _shown(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cpu_of(peers: list[Peer]) -> float:
-    return sum(cpu_s(it.process.pid) for it in peers)
+    return sum(used_cpu_s(it.process.pid) for it in peers)

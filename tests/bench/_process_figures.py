@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 
-def cpu_s(process: int) -> float:
+def used_cpu_s(process: int) -> float:
     """Processor seconds of a process; 0 once it has ended."""
     try:
         words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -13,7 +13,7 @@ def cpu_s(process: int) -> float:
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def most_bytes(process: int) -> int:
+def peak_bytes(process: int) -> int:
     """The most that a process had in its own pages (`VmHWM`); 0 once it has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
