@@ -10,6 +10,7 @@ from node.asking.record_files import RecordFiles
 from node.checking.check_request import CheckRequest
 from node.checking.settling import Contested, Settling
 from node.checking.tally import Tally
+from node.engines.worker.exact_claims import ExactClaims
 from node.evidence.disputes import Judgement
 from node.evidence.offences import judged
 from node.task.events import EventSink, Failed
@@ -57,15 +58,6 @@ class DisputedModel(Protocol):
     def data(self) -> bytes: ...
 
 
-class Claims(Protocol):
-    """Judges answers of one model that generates, by computing them again."""
-
-    before_pass: Callable[[], None]
-
-    def difference(self, question: bytes, parameters: Mapping[str, Any], output: bytes) -> str:
-        """What of an answer is not what the model gives; empty if all is right."""
-
-
 class ExactModels(Protocol):
     """Knows which models are in whole numbers, and reads them."""
 
@@ -75,7 +67,7 @@ class ExactModels(Protocol):
     async def get(self, model: ContentId) -> DisputedModel | None:
         """The model of this id; None if disputes about it are not settled here."""
 
-    async def claims(self, model: ContentId) -> Claims | None:
+    async def claims(self, model: ContentId) -> ExactClaims | None:
         """What judges answers of an exact transformer; None unless it is one, and is here."""
 
 
@@ -259,12 +251,15 @@ def _misstated(leg: Receipt, output: bytes) -> str:
         tokens = sum(isinstance(it, Token) for it in read_frames(output))
     except WireError as error:
         return f"what it signed is no answer: {error.message}"
-    return (
-        "" if leg.units == tokens else f"it signed for {leg.units} tokens, and there are {tokens}"
-    )
+    # An answer without a token counts as one.
+    if leg.units == max(1, tokens):
+        return ""
+    return f"it signed for {leg.units} tokens, and there are {tokens}"
 
 
-def _difference(claims: Claims, source: bytes, parameters: Mapping[str, Any], output: bytes) -> str:
+def _difference(
+    claims: ExactClaims, source: bytes, parameters: Mapping[str, Any], output: bytes
+) -> str:
     try:
         return claims.difference(source, parameters, output)
     except (WireError, ModelRefused) as error:

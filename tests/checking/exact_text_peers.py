@@ -22,8 +22,12 @@ from wire.operations import GENERATE
 Alter = Callable[[ExactClaims], None]
 
 
-def one_weight_off(claims: ExactClaims) -> None:
-    """One weight of the last layer is another one, as far as it takes to be seen in words."""
+def honest(_claims: ExactClaims) -> None:
+    """Runs what it says."""
+
+
+def some_weights_off(claims: ExactClaims) -> None:
+    """Some weights of the last layer are others, as many as it takes to be seen in words."""
     matrix = claims.text.matrix("blk.1.ffn_down.weight")
     altered = matrix.blocks.copy()
     altered["numbers"][:4, 0, :] = 127
@@ -34,7 +38,7 @@ def one_weight_off(claims: ExactClaims) -> None:
 class TextEngine(HashEngine):
     """Generates and judges by the reference itself, in this process."""
 
-    alter: Alter = lambda claims: None
+    alter: Alter = honest
     claims: dict[ContentId, ExactClaims] = field(default_factory=dict)
 
     async def load(self, manifest: Manifest, files: Mapping[str, Path]) -> Loaded:

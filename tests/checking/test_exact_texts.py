@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from node.models.inspect import describe
 from node.peer import Node
 from p2p.score import Standing
-from tests.checking.exact_text_peers import Alter, TextEngine, one_weight_off
+from tests.checking.exact_text_peers import Alter, TextEngine, some_weights_off
 from tests.engines.exact.text_models import made_at
 from tests.node.asking import asked, failures, request, signers
 from tests.node.network import I, Network, S, V, open_network
@@ -75,9 +75,9 @@ async def test_a_liar_loses_though_a_verifier_agrees_with_it(
     autojump_clock: MockClock, tmp_path: Path, path: Path
 ) -> None:
     async with asking(tmp_path, path) as (asker, network):
-        liar = await add(network, path, I, one_weight_off)
+        liar = await add(network, path, I, some_weights_off)
         honest = await add(network, path, I)
-        await add(network, path, V, one_weight_off)
+        await add(network, path, V, some_weights_off)
         for _ in range(2):
             await add(network, path, V)
         await network.settled()
@@ -95,7 +95,7 @@ async def test_a_lying_verifier_loses_and_the_answer_holds(
 ) -> None:
     async with asking(tmp_path, path) as (asker, network):
         honest = await add(network, path, I)
-        liars = [await add(network, path, V, one_weight_off) for _ in range(2)]
+        liars = [await add(network, path, V, some_weights_off) for _ in range(2)]
         for _ in range(3):
             await add(network, path, V)
         await network.settled()
