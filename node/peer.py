@@ -276,7 +276,7 @@ def _assembled(
     checking, answers = Checking(peers, CheckOrders(peers, nursery)), Answers(dependencies.store)
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     exact_files, files = ExactFiles(models), _record_files(config)
-    disputing = Disputing(Settling(peers), blobs, exact_files.get, files, models.learn)
+    disputing = Disputing(Settling(peers), blobs, exact_files, files, models.learn)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,

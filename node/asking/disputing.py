@@ -49,6 +49,16 @@ class DisputedModel(Protocol):
     def data(self) -> bytes: ...
 
 
+class ExactModels(Protocol):
+    """Knows which models are in whole numbers, and reads them."""
+
+    async def is_exact(self, model: ContentId) -> bool:
+        """Whether a model is one, as far as can be known here."""
+
+    async def get(self, model: ContentId) -> DisputedModel | None:
+        """The model of this id; None if disputes about it are not settled here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ruling:
     """What disputes about one answer came to: is its signer wrong, and whose verdicts are void."""
@@ -71,7 +81,7 @@ class Disputing:
 
     settling: Settling
     blobs: Blobs
-    read: Callable[[ContentId], Awaitable[DisputedModel | None]]
+    models: ExactModels
     files: RecordFiles
     # What a model is, as far as it is known or told in time.
     learn: Callable[[ContentId], Awaitable[Manifest | None]]
@@ -87,7 +97,7 @@ class Disputing:
         if level is not Level.EXACT:
             return
         for stage in stages:
-            if stage.model is not None and await self.read(stage.model) is None:
+            if stage.model is not None and not await self.models.is_exact(stage.model):
                 raise not_exact(f"the model {stage.model}")
 
     async def counted(
@@ -116,7 +126,7 @@ class Disputing:
             return Ruling()
         void: set[PeerId] = set()
         try:
-            model = await self.read(leg.model)
+            model = await self.models.get(leg.model)
             if model is None:
                 return Ruling()
             source = await self._input(claimed)

@@ -32,12 +32,14 @@ def text_of(row: TableRow, column: str) -> str:
     if value is None:
         raise InputError(f"the column {column[:40]!r} has no value")
     if not isinstance(value, str):
-        raise InputError(f"the column {column[:40]!r} has {_kind(value)}, not text")
+        raise InputError(f"the column {column[:40]!r} has {kind_of_cell(value)}, not text")
     if not value:
         raise InputError(f"the column {column[:40]!r} is empty")
-    if _SURROGATE.search(value):
+    is_plain = value.isascii()
+    if not is_plain and _SURROGATE.search(value):
         raise InputError(f"the column {column[:40]!r} has half a character, which is not text")
-    if (size_bytes := len(value.encode())) > limits.TEXT_BYTES_MAX:
+    size_bytes = len(value) if is_plain else len(value.encode())
+    if size_bytes > limits.TEXT_BYTES_MAX:
         raise InputError(
             f"the column {column[:40]!r} has {size_bytes} bytes, at most"
             f" {limits.TEXT_BYTES_MAX} are taken"
@@ -45,8 +47,11 @@ def text_of(row: TableRow, column: str) -> str:
     return value
 
 
-def _kind(value: object) -> str:
+def kind_of_cell(value: object) -> str:
+    """What a cell has, in words."""
     match value:
+        case None:
+            return "no value"
         case bool():
             return "true or false"
         case float() if not math.isfinite(value):

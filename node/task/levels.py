@@ -22,7 +22,8 @@ from wire.task import Stage
 NEEDED_DEFAULT, VERIFIERS_DEFAULT = 2, 3
 CHECKED = (Level.SPOT_CHECKED, Level.REPLAYED)
 POSSIBLE = (Level.SIGNED, *CHECKED, Level.EXACT, Level.ZERO_KNOWLEDGE)
-EXACT_FORMAT, PROVABLE_FORMAT = "exact", "onnx"
+EXACT_FORMATS = frozenset({"exact", "exact-text"})
+PROVABLE_FORMAT = "onnx"
 # The parameter of a call that asks for a proof with the output.
 PROVE = "prove"
 WORDS = ", ".join(it.word for it in POSSIBLE)
@@ -117,7 +118,7 @@ def levels_of(operations: Iterable[str], model_format: str) -> list[str]:
     """The words of the levels at which answers of such a model can be computed again."""
     known = [OPERATIONS[it] for it in operations if it in OPERATIONS]
     can_check = any(it.comparison is not None for it in known)
-    is_exact = can_check and model_format == EXACT_FORMAT
+    is_exact = can_check and model_format in EXACT_FORMATS
     possible = {Level.SIGNED} | (set(CHECKED) if can_check else set())
     possible |= {Level.EXACT} if is_exact else set()
     return [it.word for it in POSSIBLE if it in possible]
