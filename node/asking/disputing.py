@@ -14,11 +14,10 @@ from node.engines.worker.exact_claims import ExactClaims
 from node.evidence.disputes import Judgement
 from node.evidence.offences import judged
 from node.task.events import EventSink, Failed
-from node.task.levels import not_exact
+from node.task.levels import is_provable, not_exact, not_provable, proves
 from p2p.blobs import Blobs
 from p2p.score import Offence
 from p2p.timeouts import stretched
-from store import Store
 from wire import limits
 from wire.chain import source_of
 from wire.content import ContentId, PeerId
@@ -92,14 +91,20 @@ class Disputing:
     """Settles disputes about answers to this peer's own tasks, and keeps their records."""
 
     settling: Settling
-    store: Store
     blobs: Blobs
     models: ExactModels
     files: RecordFiles
+    # What a model is, as far as it is known or told in time.
+    learn: Callable[[ContentId], Awaitable[Manifest | None]]
     kept: Latest[ContentId, None] = field(default_factory=lambda: Latest(DISPUTES_KEPT))
 
     async def check_level(self, level: Level, stages: Sequence[Stage]) -> None:
-        """InputError if the level exact is asked for of a model that is not in whole numbers."""
+        """InputError if a level is asked for of a model that cannot be checked so."""
+        if level is Level.ZERO_KNOWLEDGE:
+            for stage in stages:
+                known = None if stage.model is None else await self.learn(stage.model)
+                if not proves(stage) or (known is not None and not is_provable(known)):
+                    raise not_provable(f"the model {stage.model}")
         if level is not Level.EXACT:
             return
         for stage in stages:
@@ -196,7 +201,7 @@ class Disputing:
 
     async def _settle(self, contested: Contested, on_event: EventSink) -> Judgement:
         signed, found = await self.settling.run_dispute(contested)
-        await self.store.put(signed.raw, pin=PIN)
+        await self.blobs.store.put(signed.raw, pin=PIN)
         self.kept[signed.id] = None
         await self.files.write(f"{signed.id}{DISPUTE_SUFFIX}", signed.raw)
         if found.proven:
