@@ -18,6 +18,7 @@ from node.checking.quorum import Checking
 from node.checking.segments import guilty_of
 from node.checking.tally import Tally
 from node.task.events import ignore_event
+from node.task.levels import proves
 from p2p.score import Offence
 from p2p.timeouts import stretched
 from store import Store
@@ -119,7 +120,7 @@ class Rechecking:
             if ruling.prover_lost and not ruling.proven:
                 # It was silent, which is no proof of a lie, and cost it already.
                 return None
-            guilty = _guilty(claimed.receipt, votes)
+            guilty = _guilty(claimed, votes)
             if ruling.proven:
                 guilty = frozenset((claimed.receipt.signer,))
             if guilty:
@@ -165,20 +166,22 @@ class Rechecking:
         return data if len(data) <= limits.INLINE_BYTES_MAX else None
 
 
-def _guilty(receipt: Signed[Receipt], votes: Tally) -> frozenset[PeerId]:
+def _guilty(claimed: CheckRequest, votes: Tally) -> frozenset[PeerId]:
     """Who is wrong by so many verdicts that the others cannot outweigh them.
 
     Where outputs were compared byte for byte, another kind of device may honestly give others:
-    there only verdicts of the receipt's own profile count.
+    there only verdicts of the receipt's own profile count. A proof holds everywhere, or nowhere.
     """
-    operation = OPERATIONS.get(receipt.record.operation)
+    receipt = claimed.receipt.record
+    operation = OPERATIONS.get(receipt.operation)
     streams = operation is None or operation.comparison in (Comparison.BYTES, Comparison.REPLAY)
+    streams = streams and not proves(claimed.task.record.stages[receipt.stage])
     counted = [
         it.record
         for it in votes.verdicts
         # Who measured no margins compared bytes.
-        if not streams or it.record.replay or it.record.profile == receipt.record.profile
+        if not streams or it.record.replay or it.record.profile == receipt.profile
     ]
     if votes.agreed is not False:
         return frozenset()
-    return guilty_of(receipt, counted, VERIFIERS - NEEDED_LATER)
+    return guilty_of(claimed.receipt, counted, VERIFIERS - NEEDED_LATER)

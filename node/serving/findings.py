@@ -1,29 +1,11 @@
-"""What a verifier finds of a leg, row by row; of a stream of several peers, segment by segment."""
+"""What a verifier finds of a stream that several peers made, segment by segment."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from node.serving.claimed_leg import PPB, Found
 from wire.chain import doers_of, segments_of
-from wire.receipt import Receipt, ReplayStatistics
+from wire.receipt import Receipt
 from wire.signed import Signed
-
-# Differences are reported in parts per billion; larger ones are reported as PPB.
-PPB = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What recomputing gave: for each sampled row, how far off the claim is."""
-
-    rows: int
-    sampled: tuple[int, ...] = ()
-    worst_ppb: tuple[int, ...] = ()
-    reason: str = ""
-    replay: tuple[ReplayStatistics, ...] = ()
-
-
-def wrong(rows: int, reason: str) -> Found:
-    """What is found where the claim is false whatever the tolerance."""
-    return Found(rows=rows, sampled=(0,), worst_ppb=(PPB,), reason=reason)
 
 
 def right() -> Found:

@@ -7,7 +7,8 @@ import trio
 from node.engines.interface import REPLAY, Engine, Job, Loaded
 from node.engines.margins import JudgedSegment, SegmentJudge, judged_each, table_for
 from node.engines.replay import frames_max, request, tokens_before
-from node.serving.findings import Found, right, wrong, wrong_segments
+from node.serving.claimed_leg import Found, wrong
+from node.serving.findings import right, wrong_segments
 from wire.calibration import Calibration
 from wire.chain import segments_of
 from wire.receipt import Receipt

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from node.asking.rechecking import _guilty
 from node.checking.audit import audit
+from node.checking.check_request import CheckRequest
 from node.checking.tally import Tally
 from node.engines import replay
 from node.engines.hash_engine import HashEngine, hash_token
@@ -27,11 +28,11 @@ from tests.node.network import I, Network, Outsider, S, V, open_network
 from tests.p2p.transports import key_of
 from wire import limits
 from wire.calibration import BUILT_IN
-from wire.content import ContentId
+from wire.content import ContentId, PeerId
 from wire.generation import Generation, read_frames, to_frame
 from wire.kinds import Role
 from wire.message import VerdictReply
-from wire.receipt import Verdict
+from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed
 from wire.task import Stage
 from wire.tree import name_of
@@ -239,11 +240,16 @@ def test_margins_count_against_an_answer_from_any_device_and_bytes_only_from_its
             agreed=False, verdicts=tuple(open_signed(it, Verdict) for it in raws), candidates=()
         )
 
-    assert _guilty(receipt, tally(replay=(statistics_of([0.0, 20.0], BUILT_IN),)))
-    assert not _guilty(receipt, tally())
-    assert _guilty(
-        replace(receipt, record=replace(receipt.record, profile="hash-1 exact")), tally()
-    )
+    def guilty(claimed: Signed[Receipt], votes: Tally) -> frozenset[PeerId]:
+        request = CheckRequest(
+            task=task, receipts=(claimed,), secret=SECRET, input=None, output=None
+        )
+        return _guilty(request, votes)
+
+    assert guilty(receipt, tally(replay=(statistics_of([0.0, 20.0], BUILT_IN),)))
+    assert not guilty(receipt, tally())
+    alike = replace(receipt, record=replace(receipt.record, profile="hash-1 exact"))
+    assert guilty(alike, tally()) == {receipt.signer}
 
 
 async def test_a_calibration_of_both_profiles_is_what_an_answer_is_judged_by(
