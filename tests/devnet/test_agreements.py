@@ -35,7 +35,7 @@ async def test_sources_that_are_down_or_slow_are_gone_round(
     found = report.document
     assert report.passed, report.lines()
     assert found["agreements_reached"] >= 15
-    assert (found["wrong_agreements"], found["honest_sources_named"]) == (0, 0)
+    assert found["wrong_agreements"] == 0
 
 
 @pytest.mark.soak
