@@ -135,6 +135,9 @@ EXACT_LAYERS_MAX = 256
 STATE_BYTES_MAX = 512 << 10
 # Rows of one call.
 CALL_ROWS_MAX = 1 << 21
+# A proof that a circuit gave an output, and the file of a model of which a circuit is made.
+PROOF_BYTES_MAX = 64 << 10
+PROOF_MODEL_BYTES_MAX = 1 << 20
 
 # The log of a peer's receipts: how many there may be, and what travels of it.
 LOG_RECEIPTS_MAX = 1 << 40
