@@ -32,6 +32,11 @@ from wire.errors import InputError
     metavar="FILE|FOLDER|NAME",
     help="The model: its files are compared with those that the receipt names.",
 )
+@click.option(
+    "--srs",
+    type=click.Path(path_type=Path),
+    help="With --model of an answer at the level zk: the SRS that its proof was made with.",
+)
 @click.option("--task", metavar="ID", help="The task that it has to be a receipt of.")
 @click.option("--asked-by", metavar="PEER", help="The peer that has to have asked.")
 @click.option("--answered-by", metavar="PEER", help="The peer that has to have done a leg.")
