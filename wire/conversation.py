@@ -9,6 +9,7 @@ from enum import Enum, auto
 from wire.app import AppKeyTold, AskAppKey, AskRevokedKeys, RevokedKeysTold
 from wire.checks import Checks, OpenChecks, Verdicts
 from wire.commitment import Commitments, TellVerdict, TellVerdicts, VerdictCommitted
+from wire.contribution import AskContribution, Contributed
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import LocalProtocolError, RemoteProtocolError
 from wire.feed import AskFeed, FeedPage
@@ -34,6 +35,8 @@ from wire.membership import Admitted, ClaimInvite, ClaimNonce, ClaimSigned, Rene
 from wire.message import (
     Accept,
     BlockReply,
+    BlocksComing,
+    BlocksSent,
     Check,
     Goodbye,
     Hello,
@@ -53,6 +56,7 @@ from wire.message import (
     Swap,
     VerdictReply,
     Want,
+    WantBlocks,
     Welcome,
 )
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
@@ -92,7 +96,10 @@ class CallState(Enum):
     CHECKING = auto()
     HOLDING = auto()
     TELLING = auto()
+    CONTRIBUTING = auto()
     WANTED = auto()
+    MANY_WANTED = auto()
+    BLOCKS_COMING = auto()
     KEEPING = auto()
     OPENING = auto()
     STANDING = auto()
@@ -170,9 +177,21 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.TELLING, Speaker.ANSWERER, VerdictReply): CallState.DONE,
     (CallState.TELLING, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
+    (CallState.IDLE, Speaker.ASKER, AskContribution): CallState.CONTRIBUTING,
+    (CallState.CONTRIBUTING, Speaker.ANSWERER, Contributed): CallState.DONE,
+    (CallState.CONTRIBUTING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
     (CallState.IDLE, Speaker.ASKER, Want): CallState.WANTED,
     (CallState.WANTED, Speaker.ANSWERER, BlockReply): CallState.DONE,
     (CallState.WANTED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, WantBlocks): CallState.MANY_WANTED,
+    (CallState.MANY_WANTED, Speaker.ANSWERER, BlocksComing): CallState.BLOCKS_COMING,
+    (CallState.MANY_WANTED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    # As many as were announced; a Refuse in place of one says that the others are gone meanwhile.
+    (CallState.BLOCKS_COMING, Speaker.ANSWERER, BlockReply): CallState.BLOCKS_COMING,
+    (CallState.BLOCKS_COMING, Speaker.ANSWERER, BlocksSent): CallState.DONE,
+    (CallState.BLOCKS_COMING, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
     # Before it answers, the peer fetches what it is to keep, in conversations that it begins.
     (CallState.IDLE, Speaker.ASKER, Keep): CallState.KEEPING,

@@ -41,6 +41,10 @@ class Kind(IntEnum):
     # Content that one peer asks another to keep for it.
     KEEP = 32
     KEEPING = 33
+    # Many blocks by one request.
+    WANT_BLOCKS = 34
+    BLOCKS_COMING = 39
+    BLOCKS_SENT = 29
     # A private network: a newcomer is admitted, a membership is renewed, ids are revoked.
     CLAIM = 48
     CLAIM_NONCE = 49
@@ -85,6 +89,9 @@ class Kind(IntEnum):
     TELL_VERDICTS = 74
     VERDICT_COMMITTED = 75
     TELL_VERDICT = 76
+    # A verifier contributes to the draw of others' verifiers.
+    ASK_CONTRIBUTION = 77
+    CONTRIBUTED = 109
     # Conversations about the ledger.
     SUBMIT_ORDER = 80
     VOTED = 81
