@@ -81,7 +81,15 @@ def test_an_answer_is_asked_proved_checked_and_verified_offline(tmp_path: Path) 
             "x-baton-deadline": str(DEADLINE_S),
         }
         offered_at(asker.url)
-        answer = httpx.post(f"{asker.url}/v1/infer", json=body, headers=terms, timeout=DEADLINE_S)
+        until_s = time.monotonic() + DEADLINE_S
+        while True:
+            answer = httpx.post(
+                f"{asker.url}/v1/infer", json=body, headers=terms, timeout=DEADLINE_S
+            )
+            # The verifier may not be known yet.
+            if answer.status_code != 503 or time.monotonic() > until_s:
+                break
+            time.sleep(1.0)
         assert answer.status_code == 200, answer.text
         label, chances = answer.json()["outputs"]
         assert label["data"] == [0]
