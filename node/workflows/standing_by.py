@@ -18,12 +18,14 @@ from node.workflows.runner import WorkflowRunner
 from p2p.connect import TROUBLES
 from p2p.score import Offence
 from wire.content import PeerId
-from wire.errors import Refused, StoreError, WireError
+from wire.errors import Refused, StoreError, Unreachable, WireError
 from wire.feed import ENTRIES_PER_PAGE, FeedPage
 
 # How often the other keepers are asked: this, or four times in the time of a takeover.
 POLL_S = 5.0
 POLLS_PER_TAKEOVER = 4
+# A keeper has so long to answer, or a quarter of the time of a takeover.
+CALL_S_MIN = 3.0
 # Pages that are taken of one keeper before the others have their turn.
 PAGES_AT_ONCE = 16
 
@@ -81,7 +83,10 @@ class KeeperWatch:
         history, lease = self.runner.history, self.lease
 
         async def ask(number: int) -> FeedPage:
-            return await self.calls.page(keeper, lease.feed, number)
+            # A machine that stands still answers nothing, and refuses nothing either.
+            with trio.move_on_after(max(CALL_S_MIN, lease.takeover_s / POLLS_PER_TAKEOVER)):
+                return await self.calls.page(keeper, lease.feed, number)
+            raise Unreachable(f"{keeper.short} does not answer")
 
         before = history.last_entry()
         catching_up = CatchingUp(lease.feed, lease.record, history, ask, self.runner.wall_ms())

@@ -12,6 +12,7 @@ from random import Random
 
 import trio
 
+from node.workflows.feed_calls import CALL_S
 from node.workflows.feed_reading import FeedName
 from node.workflows.feed_role import FeedRole
 from node.workflows.following import FeedFollower
@@ -56,6 +57,8 @@ class Site:
     ahead_s: float = 0.0
     keeper: WorkflowKeeper | None = None
     group: int = 0
+    # It answers nobody, and refuses nobody either.
+    is_frozen: bool = False
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
     pairs: list[tuple[Signed[FeedEntry], Signed[FeedEntry]]] = field(default_factory=list)
@@ -68,6 +71,9 @@ class Site:
         if other.keeper is None or other.group != self.group:
             await trio.sleep(SILENCE_S)
             raise Unreachable(f"{keeper.short} does not answer")
+        if other.is_frozen:
+            await trio.sleep(CALL_S)
+            raise Unreachable(f"{keeper.short} does not answer in {CALL_S} s")
         call = _Call(self.key.peer)
         await FeedRole(other.keeper).on_ask_feed(call, AskFeed(feed=feed, number=number))  # type: ignore[arg-type]
         (said,) = call.said

@@ -165,6 +165,21 @@ async def shown(world: World, site: Site, what: str) -> dict[str, Any]:
     return dict(await commands[f"workflows-{what}"]({"name": "w", "count": 100}, unheard))
 
 
+async def test_a_keeper_that_answers_nothing_is_silent(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_world(tmp_path) as world:
+        first, second, _ = world.keepers
+        await trio.sleep(22)
+        first.is_frozen = True
+        await trio.sleep(2 * TAKEOVER_S)
+        assert second.epoch == 1
+        first.is_frozen = False
+        await trio.sleep(30)
+        check_all(world)
+        assert first.epoch is None
+
+
 async def test_a_standby_that_hears_nobody_takes_nothing_over(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
