@@ -60,6 +60,7 @@ from p2p.adverts import Capacity, Environment
 from p2p.blobs import Blobs
 from p2p.lan import LanService
 from p2p.peers import Peers, open_peers
+from p2p.port_mapping import Router
 from p2p.transport import Transport
 from store import Store
 from wire.calibration import Calibration
@@ -96,8 +97,9 @@ class Dependencies:
     ingest: Ingest | None = None
     # What honest engines differ by, where the owner had it measured.
     calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
-    # By what peers of the local network find each other; None where they are not to.
+    # By what peers of the local network find each other, and calls from outside come in.
     lan: LanService | None = None
+    router: Router | None = None
 
 
 @dataclass(slots=True)
@@ -188,13 +190,13 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             capacity.now,
             private,
             dependencies.lan,
+            dependencies.router,
         ) as peers,
         trio.open_nursery() as nursery,
     ):
         node = _assembled(config, dependencies, peers, nursery)
         for name in config.models:
-            # An unknown model name is refused before this peer connects to others. A file that
-            # cannot be run is reported, and the other models are served.
+            # An unknown name is refused before others are met; a file that fails is reported.
             with suppress(ModelRefused):
                 await node.models.check_meant(name, config.layers)
         capacity.node = node

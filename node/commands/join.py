@@ -47,6 +47,7 @@ from p2p.adverts import Environment
 from p2p.ip_address import for_neighbours
 from p2p.lan import LanService
 from p2p.peers import NETWORK_DEFAULT
+from p2p.port_mapping import Router
 from p2p.routes import outgoing_hosts
 from p2p.traffic import Traffic
 from p2p.transport import Transport
@@ -74,6 +75,7 @@ class Runtime:
     machine: Machine
     service_manager: ServiceManager
     lan: LanService
+    router: Router
     started: Started
 
 
@@ -164,6 +166,7 @@ async def _open_peer(
             else None,
             calibrations=calibrations,
             lan=runtime.lan if config.lan else None,
+            router=runtime.router if config.map_port else None,
         )
         config = await _with_ledger(config, key, store)
         node = await stack.enter_async_context(open_node(config, dependencies))
