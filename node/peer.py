@@ -30,6 +30,7 @@ from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.layer_chain import LayerChains
 from node.dispatch.orders import Orders
 from node.engines.interface import Engine
+from node.engines.proving.interface import Proofs
 from node.ingest.bring import Ingest
 from node.ledger.peer_ledger import PeerLedger, open_ledger
 from node.models.collection import Models, offer_of
@@ -70,7 +71,7 @@ from wire.content import ContentId
 from wire.dispute import Contest
 from wire.errors import ModelRefused
 from wire.kinds import Role
-from wire.message import Keep, Offer, Quote, Want
+from wire.message import Keep, Offer, Quote
 from wire.order import Open
 from wire.signing import SigningKey
 from wire.stage import StageOpen
@@ -97,6 +98,8 @@ class Dependencies:
     ingest: Ingest | None = None
     # What honest engines differ by, where the owner had it measured.
     calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
+    # Proofs of small models; None where this peer makes and checks none.
+    proofs: Proofs | None = None
     # By what peers of the local network find each other, and calls from outside come in.
     lan: LanService | None = None
     router: Router | None = None
@@ -203,7 +206,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Offer] = node.offer_server.on_offer
         peers.handlers[Open] = node.order_server.on_open
         peers.handlers[Quote] = node.offer_server.on_quote
-        peers.handlers[Want] = node.blobs.on_want
+        peers.handlers |= node.blobs.handlers()
         peers.handlers[Check] = node.verify_role.on_check
         peers.handlers[OpenChecks] = node.check_server.on_open
         peers.handlers[Contest] = node.contest_role.on_contest
@@ -254,7 +257,7 @@ def _assembled(
 ) -> Node:
     blobs = Blobs(dependencies.store, peers)
     dispatcher = Dispatcher(PeerDirectory(peers, nursery, orders=Orders(peers, nursery)))
-    infer = InferRole(dependencies.engine, blobs, IndexCache(blobs))
+    infer = InferRole(dependencies.engine, blobs, IndexCache(blobs), dependencies.proofs)
     roles = _roles(config, dependencies, infer, blobs)
     lines: deque[str] = deque(maxlen=LINES_KEPT)
 
@@ -275,7 +278,7 @@ def _assembled(
     checking, answers = Checking(peers, CheckOrders(peers, nursery)), Answers(dependencies.store)
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     exact_files, files = ExactFiles(models), _record_files(config)
-    disputing = Disputing(Settling(peers), dependencies.store, blobs, exact_files, files)
+    disputing = Disputing(Settling(peers), blobs, exact_files, files, models.learn)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,
@@ -315,7 +318,7 @@ def _assembled(
         rechecking=rechecking,
         background_checks=_background_checks(config, dependencies, rechecking),
         log_watch=_log_watch(config, peers, leg_server, answers, nursery),
-        loader=ModelLoader(models, probing, nursery),
+        loader=ModelLoader(models, probing, nursery, infer.prepare_proofs),
         started_at_s=trio.current_time(),
         log=lines,
     )
@@ -354,8 +357,7 @@ def _log_watch(
     config: NodeConfig, peers: Peers, server: LegServer, answers: Answers, nursery: trio.Nursery
 ) -> LogWatch:
     role = LogRole(server.finishing.log, LogBook(lambda it: peers.view.advert_of(it) is not None))
-    files, random = _record_files(config), peers.environment.random
-    return LogWatch(peers, role, answers, files, nursery, random)
+    return LogWatch(peers, role, answers, _record_files(config), nursery, peers.environment.random)
 
 
 def _record_files(config: NodeConfig) -> RecordFiles:

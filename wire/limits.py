@@ -35,8 +35,10 @@ COMMITMENTS_VERSION = 14
 FEEDS_VERSION = 15
 # From this version on a peer can be a member of a private network.
 MEMBERS_VERSION = 16
+# From this version on a peer gives many blocks for one request.
+MANY_BLOCKS_VERSION = 17
 # The version that a Welcome says.
-SPOKEN_VERSION = 16
+SPOKEN_VERSION = 17
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -48,6 +50,8 @@ ITEMS_MAX = 16_384
 
 # Blocks: content above one block becomes a tree of blocks.
 BLOCK_BYTES_MAX = 256 << 10
+# Blocks of one request.
+WANTED_BLOCKS_MAX = 64
 TREE_CHILDREN_MAX = 4096
 TREE_DEPTH_MAX = 3
 BLOB_BYTES_MAX = 1 << 40
@@ -131,6 +135,9 @@ EXACT_LAYERS_MAX = 256
 STATE_BYTES_MAX = 512 << 10
 # Rows of one call.
 CALL_ROWS_MAX = 1 << 21
+# A proof that a circuit gave an output, and the file of a model of which a circuit is made.
+PROOF_BYTES_MAX = 64 << 10
+PROOF_MODEL_BYTES_MAX = 1 << 20
 
 # The log of a peer's receipts: how many there may be, and what travels of it.
 LOG_RECEIPTS_MAX = 1 << 40

@@ -129,6 +129,8 @@ from wire.membership import (
 from wire.message import (
     Accept,
     BlockReply,
+    BlocksComing,
+    BlocksSent,
     Check,
     Goodbye,
     Hello,
@@ -149,6 +151,7 @@ from wire.message import (
     Swap,
     VerdictReply,
     Want,
+    WantBlocks,
     Welcome,
 )
 from wire.model import Manifest, ModelFile
@@ -205,7 +208,7 @@ from wire.stage import (
 from wire.stake import AskStakes, LeavingPart, StakePart, StakeRow, StakeRows
 from wire.tariff import Charge, ChargeKind, ModelPrice, Tariff
 from wire.task import CheckPolicy, Stage, Task
-from wire.tensors import Tensor, Tensors
+from wire.tensors import CircuitProof, Tensor, Tensors
 from wire.usage import UseLine
 
 KEY = SigningKey(bytes(range(32)))
@@ -233,6 +236,7 @@ REPLAY = ReplayStatistics(
 HELD_OUT = HeldOut(tokens=128, answers=40, alarms=1)
 BIAS = TokenBias(token=5, millionths=-100_000_000)
 ALTERNATIVE = Alternative(text=b" a", logprob_millionths=-1_500_000)
+CIRCUIT_PROOF = CircuitProof(system="ezkl 23.0.5", srs=bytes(range(32)), key=SECRET, proof=b"proof")
 TENSOR = Tensor(name="x", kind="float32", shape=(1, 2), data=bytes(range(8)))
 FETCH = Stage(
     role=Role.DATA,
@@ -510,7 +514,8 @@ SAMPLES: tuple[Record, ...] = (
     ),
     REPLAY,
     TENSOR,
-    Tensors(tensors=(TENSOR,)),
+    Tensors(tensors=(TENSOR,), proofs=(CIRCUIT_PROOF,)),
+    CIRCUIT_PROOF,
     Hello(
         version=1,
         network="main",
@@ -563,6 +568,9 @@ SAMPLES: tuple[Record, ...] = (
     ORDERED_TELLING,
     TellVerdicts(items=(ORDERED_TELLING,)),
     Want(block=BLOCK),
+    WantBlocks(blocks=(BLOCK, BLOCK)),
+    BlocksComing(places=b"\x00\x01"),
+    BlocksSent(count=2),
     BlockReply(data=b"block"),
     Keep(content=TREE, size_bytes=300_000, keep_s=604_800, deadline_ms=60_000),
     Keeping(keep_s=86_400),
