@@ -61,7 +61,7 @@ from p2p.adverts import Capacity, Environment
 from p2p.blobs import Blobs
 from p2p.lan import LanService
 from p2p.peers import Peers, open_peers
-from p2p.port_mapping import Router
+from p2p.port_mapping import PortRouter
 from p2p.transport import Transport
 from store import Store
 from wire.calibration import Calibration
@@ -102,7 +102,7 @@ class Dependencies:
     proofs: Proofs | None = None
     # By what peers of the local network find each other, and calls from outside come in.
     lan: LanService | None = None
-    router: Router | None = None
+    router: PortRouter | None = None
 
 
 @dataclass(slots=True)

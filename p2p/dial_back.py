@@ -15,7 +15,7 @@ from p2p.connect import TROUBLES
 from p2p.handshake import Handshake
 from p2p.ip_address import host_of, is_public, prefix_of
 from p2p.peer_rpc import PeerRpc
-from p2p.port_mapping import PortMapping, Router
+from p2p.port_mapping import PortMapping, PortRouter
 from p2p.reachability import CallBack, Reach, Reachability, Stranger
 from p2p.score import Standing
 from p2p.timeouts import stretched
@@ -97,7 +97,7 @@ class DialingBack:
 
     # Asking
 
-    async def map_forever(self, router: Router) -> None:
+    async def map_forever(self, router: PortRouter) -> None:
         """Have the router pass a port on for as long as it is needed, until cancelled."""
         self.mapping = PortMapping(
             router,

@@ -48,7 +48,7 @@ class HomeRouter:
     _threads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
 
     async def open_port(self, port: int, wanted: int, lifetime_s: int) -> MappedPort:
-        """See `p2p.port_mapping.Router`."""
+        """See `p2p.port_mapping.PortRouter`."""
         router = self._router()
         said: list[str] = []
         for way in (self._by_pcp, self._by_pmp, self._by_upnp):
@@ -64,7 +64,7 @@ class HomeRouter:
         raise Unreachable(f"the router at {router} answers neither PCP, NAT-PMP nor UPnP")
 
     async def close_port(self, mapped: MappedPort) -> None:
-        """See `p2p.port_mapping.Router`."""
+        """See `p2p.port_mapping.PortRouter`."""
         router = self._router()
         if mapped.by == "UPnP":
             await self._in_thread(lambda: _upnp_close(mapped.external_port))

@@ -18,7 +18,7 @@ from p2p.lan import LanDiscovery, LanService
 from p2p.members import Members, PrivateNetwork, open_members
 from p2p.neighbours import Neighbours
 from p2p.peer_rpc import Handler, PeerRpc
-from p2p.port_mapping import Router
+from p2p.port_mapping import PortRouter
 from p2p.reachability import Reachability
 from p2p.relaying import Relaying
 from p2p.routes import outgoing_hosts
@@ -156,7 +156,7 @@ async def open_peers(
     capacity: Callable[[], Capacity],
     private: PrivateNetwork | None = None,
     lan: LanService | None = None,
-    router: Router | None = None,
+    router: PortRouter | None = None,
 ) -> AsyncIterator[Peers]:
     """Take part in a network for as long as the block runs; `await peers.join()` to meet it.
 

@@ -55,7 +55,7 @@ class PortTakenError(Refused):
     """The router has given the port to another machine."""
 
 
-class Router(Protocol):
+class PortRouter(Protocol):
     """A home router, as it is asked for ports."""
 
     async def open_port(self, port: int, wanted: int, lifetime_s: int) -> MappedPort:
@@ -75,7 +75,7 @@ class Router(Protocol):
 class PortMapping:
     """Keeps one port of the router's for this peer's."""
 
-    router: Router
+    router: PortRouter
     reachability: Reachability
     listening: Callable[[], tuple[str, ...]]
     # Whether there are strangers to be reached by.

@@ -48,7 +48,7 @@ from p2p.adverts import Environment
 from p2p.ip_address import for_neighbours
 from p2p.lan import LanService
 from p2p.peers import NETWORK_DEFAULT
-from p2p.port_mapping import Router
+from p2p.port_mapping import PortRouter
 from p2p.routes import outgoing_hosts
 from p2p.traffic import Traffic
 from p2p.transport import Transport
@@ -76,7 +76,7 @@ class Runtime:
     machine: Machine
     service_manager: ServiceManager
     lan: LanService
-    router: Router
+    router: PortRouter
     started: Started
 
 

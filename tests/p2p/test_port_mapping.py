@@ -18,7 +18,7 @@ from p2p.port_mapping import (
     MappingState,
     PortMapping,
     PortTakenError,
-    Router,
+    PortRouter,
 )
 from p2p.reachability import CallBack, Reachability, Stranger
 from p2p.router_messages import (
@@ -288,7 +288,7 @@ async def test_a_router_that_knows_no_pcp_is_asked_by_nat_pmp() -> None:
         assert (found.by, found.external_port, found.host) == ("NAT-PMP", 4750, OUTSIDE)
 
 
-async def check_router(router: Router) -> None:
+async def check_router(router: PortRouter) -> None:
     """What every router does, the test's and the real one."""
     first = await router.open_port(4747, 4747, LIFETIME_S)
     assert (first.port, bool(first.by)) == (4747, True)
