@@ -22,6 +22,7 @@ from node.asking.rechecking import Rechecking
 from node.asking.record_files import RecordFiles
 from node.asking.tasks import TaskRunner
 from node.checking.check_order import CheckOrders
+from node.checking.contributions import Contributions
 from node.checking.quorum import Checking
 from node.checking.settling import Settling
 from node.config import NodeConfig
@@ -43,6 +44,7 @@ from node.private_network import belonging
 from node.remembering import remember_forever, remembered
 from node.serving.check_server import CheckServer
 from node.serving.contest_role import ContestRole
+from node.serving.contribute_role import ContributeRole
 from node.serving.data_role import data_role
 from node.serving.infer_role import InferRole
 from node.serving.keep_role import KeepRole
@@ -207,12 +209,12 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Open] = node.order_server.on_open
         peers.handlers[Quote] = node.offer_server.on_quote
         peers.handlers |= node.blobs.handlers()
-        peers.handlers[Check] = node.verify_role.on_check
-        peers.handlers[OpenChecks] = node.check_server.on_open
+        peers.handlers |= {Check: node.verify_role.on_check, OpenChecks: node.check_server.on_open}
         peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
         peers.handlers[StageOpen] = node.stage_server.on_open
         peers.handlers |= node.log_watch.role.handlers() | node.app_owner.handlers()
+        peers.handlers |= ContributeRole(peers, node.verify_role.willing).handlers()
         dependencies.chains.attach(peers, nursery)
         for peer, addresses in remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
@@ -255,7 +257,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
 def _assembled(
     config: NodeConfig, dependencies: Dependencies, peers: Peers, nursery: trio.Nursery
 ) -> Node:
-    blobs = Blobs(dependencies.store, peers)
+    blobs, answers = Blobs(dependencies.store, peers), Answers(dependencies.store)
     dispatcher = Dispatcher(PeerDirectory(peers, nursery, orders=Orders(peers, nursery)))
     infer = InferRole(dependencies.engine, blobs, IndexCache(blobs), dependencies.proofs)
     roles = _roles(config, dependencies, infer, blobs)
@@ -275,7 +277,7 @@ def _assembled(
         watch,
         peers.handshake_log.whose_clock,
     )
-    checking, answers = Checking(peers, CheckOrders(peers, nursery)), Answers(dependencies.store)
+    checking = Checking(peers, CheckOrders(peers, nursery), Contributions(peers, nursery))
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     exact_files, files = ExactFiles(models), _record_files(config)
     disputing = Disputing(Settling(peers), blobs, exact_files, files, models.learn)
@@ -349,8 +351,7 @@ def _verify_role(
 def _contest_role(
     config: NodeConfig, dependencies: Dependencies, blobs: Blobs, files: ExactFiles
 ) -> ContestRole:
-    verifies = Role.VERIFY in config.roles
-    return ContestRole(dependencies.key, blobs, files.here, verifies=verifies)
+    return ContestRole(dependencies.key, blobs, files.here, verifies=Role.VERIFY in config.roles)
 
 
 def _log_watch(
@@ -369,8 +370,7 @@ def _background_checks(
 ) -> BackgroundChecks:
     share = config.background_checks
     secret = dependencies.environment.entropy(32) if share else b""
-    checking = rechecking.checking
-    canaries = Canaries(checking)
+    checking, canaries = rechecking.checking, Canaries(rechecking.checking)
     return BackgroundChecks(checking, rechecking.answers, rechecking, share, secret, canaries)
 
 
