@@ -383,16 +383,14 @@ class _Capacity:
     node: Node | None = None
 
     def now(self) -> Capacity:
-        node = self.node
-        if node is None:
+        if (node := self.node) is None:
             return Capacity(roles=self.config.role_bits, models=(), free_slots=0, queue_s=0.0)
         taking = node.leg_server.taking and not node.leg_server.paused
         fair_queue = node.verify_role.infer_role.fair_queue
         own = None if node.paying is None else node.paying.own
-        models = tuple(map(offer_of, node.probing.offered() if taking else ()))
         return Capacity(
             roles=self.config.role_bits if taking else 0,
-            models=models,
+            models=tuple(map(offer_of, node.probing.offered() if taking else ())),
             # The queue counts waiting jobs too.
             free_slots=max(0, min(fair_queue.free_slots, 65_535)) if taking else 0,
             queue_s=min(fair_queue.queue_s, 1e6),

@@ -139,13 +139,9 @@ async def _open_peer(
     if cut := await trio.to_thread.run_sync(cut_words, config.state):
         show_aside(safe(cut))
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(
-            open_store(
-                config.state,
-                quota_bytes=config.quota_bytes,
-                move_on_after=timeouts.move_on_after,
-            )
-        )
+        quota_bytes, patience = config.quota_bytes, timeouts.move_on_after
+        opened = open_store(config.state, quota_bytes=quota_bytes, move_on_after=patience)
+        store = await stack.enter_async_context(opened)
         await trio.to_thread.run_sync(keep_started, config.state, runtime.started)
         key = SigningKey(key_seed(config.state, lambda: runtime.environment.entropy(32)))
         chains = LayerChains()

@@ -17,8 +17,8 @@ from p2p.port_mapping import (
     MappedPort,
     MappingState,
     PortMapping,
-    PortTakenError,
     PortRouter,
+    PortTakenError,
 )
 from p2p.reachability import CallBack, Reachability, Stranger
 from p2p.router_messages import (
