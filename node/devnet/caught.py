@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.devnet.faults import Fault, FaultScope
+from node.devnet.faults import MISBEHAVING, Fault
 from node.devnet.peer import DevPeer
 from wire.content import PeerId
 from wire.kinds import Role
@@ -46,5 +46,5 @@ class Caught:
 
     def honest(self, faults: Sequence[Fault], peers: Sequence[DevPeer]) -> int:
         """How many peers were banned that no fault made misbehave."""
-        bad = {number for it in faults if it.scope is FaultScope.ADVERSARY for number in it.peers}
+        bad = {number for it in faults if it.scope in MISBEHAVING for number in it.peers}
         return sum(it.key.peer in self.banned for it in peers if it.number not in bad)

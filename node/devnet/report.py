@@ -38,6 +38,10 @@ class DevnetReport:
         if found["wrong_answers_accepted"] > most:
             wrong = found["wrong_answers_accepted"]
             missed.append(f"wrong_answers_accepted is {wrong}, chance explains at most {most}")
+        if wrong := found.get("wrong_agreements", 0):
+            most = most_by_chance(found["agreements_asked"], found["wrong_agreements_chance"])
+            if wrong > most:
+                missed.append(f"wrong_agreements is {wrong}, chance explains at most {most}")
         return missed
 
     def closed(self, net: Devnet) -> "DevnetReport":
@@ -106,6 +110,7 @@ def report_of(net: Devnet) -> DevnetReport:
             **{f"{name}_caught": ratio for name, ratio in last.caught.items()},
             "honest_banned": sampler.caught.honest(net.faults, net.peers),
             **_canaries(net),
+            **net.agreements.figures(net.faults, net.peers),
             "tokens": counts.tokens,
             "tokens_lost": counts.tokens_lost,
             "tokens_doubled": counts.tokens_doubled,
