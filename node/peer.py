@@ -18,6 +18,7 @@ from node.asking.canaries import Canaries
 from node.asking.copies import Copying
 from node.asking.disputing import Disputing
 from node.asking.log_watch import LogWatch
+from node.asking.own_judge import OwnJudge
 from node.asking.rechecking import Rechecking
 from node.asking.record_files import RecordFiles
 from node.asking.tasks import TaskRunner
@@ -273,7 +274,9 @@ def _assembled(
     checking, answers = Checking(peers, CheckOrders(peers, nursery)), Answers(dependencies.store)
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     exact_files, files = ExactFiles(models), _record_files(config)
-    disputing = Disputing(Settling(peers), dependencies.store, blobs, exact_files.get, files)
+    verify_role = _verify_role(config, dependencies, infer, blobs)
+    judge, settling = OwnJudge(verify_role), Settling(peers)
+    disputing = Disputing(settling, dependencies.store, blobs, exact_files.get, files, judge)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,
@@ -290,7 +293,6 @@ def _assembled(
         lines.append(line)
         peers.advertiser.changed()
 
-    verify_role = _verify_role(config, dependencies, infer, blobs)
     rechecking = Rechecking(dependencies.store, checking, answers, tasks)
     probing = Probing(peers.me, dependencies.engine, infer, changed, dependencies.chains)
     return Node(

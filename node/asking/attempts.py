@@ -1,7 +1,8 @@
 """A task's own path: attempts to have it done, each checked, until one answer is accepted.
 
-An answer that the verdicts reject is never returned; the task goes to another peer, and the
-standing of the peer that signed the answer falls.
+An answer that the verdicts reject is never returned; the task goes to another peer. Who signed it
+is in doubt, and banned only for what this peer computed itself or a dispute has proved: verifiers
+are strangers too.
 """
 
 from collections.abc import Mapping
@@ -240,9 +241,8 @@ class Attempts:
         run.on_event(Failed("answer rejected", signer, why))
         wrong = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
         if wrong > run.task.record.checking.verifiers - run.task.record.checking.needed:
-            self.checking.peers.offended(signer, Offence.WRONG_ANSWER)
-            # Its earlier answers that were not checked are no longer trusted.
-            self.answers.accuse(signer, int(self.environment.wall_s() * 1000))
+            # That is the word of strangers: it is asked less for a while, and no more than that.
+            self.checking.peers.doubted(signer)
             return frozenset((signer,))
         # Something was withheld from the verifiers, and it is not known by whom, or a dispute could
         # not be decided: this chain of peers is not used again, but none of them is blamed.

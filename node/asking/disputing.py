@@ -1,4 +1,6 @@
-"""Where verdicts on an integer model disagree, who is wrong is found out, not voted on."""
+"""Where verdicts disagree, who is wrong is found out, not voted on: of an integer model by a dispute,
+of any other by this peer's own engine, where that has the model.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,8 +8,10 @@ from typing import Protocol
 
 from node.asking.record_files import RecordFiles
 from node.checking.check_request import CheckRequest
+from node.checking.own_finding import OwnFinding
 from node.checking.settling import Contested, Settling
 from node.checking.tally import Tally
+from node.checking.votes import disputed_by
 from node.evidence.disputes import Judgement
 from node.evidence.offences import judged
 from node.task.events import EventSink, Failed
@@ -25,6 +29,8 @@ from wire.kinds import Level, Role
 from wire.latest import Latest
 from wire.model import Manifest
 from wire.operations import CALL
+from wire.receipt import Verdict
+from wire.signed import Signed
 from wire.task import Stage
 
 # Of the verdicts against one answer so many are looked into: one that holds is enough.
@@ -38,6 +44,14 @@ DISPUTE_SUFFIX = ".dispute"
 ROUNDS_MAX = 3
 
 Check = Callable[[CheckRequest], Awaitable[Tally]]
+
+
+class Judge(Protocol):
+    """Looks at an answer here; None where this peer cannot."""
+
+    async def look(
+        self, claimed: CheckRequest, output: bytes, rows: frozenset[int] = frozenset()
+    ) -> OwnFinding | None: ...
 
 
 class DisputedModel(Protocol):
@@ -75,6 +89,8 @@ class Disputing:
     blobs: Blobs
     read: Callable[[ContentId], Awaitable[DisputedModel | None]]
     files: RecordFiles
+    # None where this peer never looks for itself.
+    judge: Judge | None = None
     kept: Latest[ContentId, None] = field(default_factory=lambda: Latest(DISPUTES_KEPT))
 
     async def check_level(self, level: Level, stages: Sequence[Stage]) -> None:
@@ -104,16 +120,65 @@ class Disputing:
     async def rule(
         self, claimed: CheckRequest, votes: Tally, output: bytes, on_event: EventSink
     ) -> Ruling:
-        """Look into the verdicts against an answer of an integer model; else nothing is ruled."""
+        """Look into the verdicts against an answer; nothing is ruled where nobody can know."""
         leg = claimed.receipt.record
         against = [it for it in votes.verdicts if not it.record.agrees and it.record.could_check]
-        if not against or leg.operation != CALL or leg.role is not Role.INFER or leg.model is None:
+        if not against or leg.role is not Role.INFER or leg.model is None:
             return Ruling()
+        ruling = None
+        if leg.operation == CALL:
+            ruling = await self._by_dispute(claimed, leg.model, against, votes, output, on_event)
+        if ruling is None:
+            rows = frozenset[int]().union(*(disputed_by(it.record) for it in against))
+            ruling, _ = await self.look(claimed, output, votes.verdicts, on_event, rows)
+        return ruling or Ruling()
+
+    async def look(
+        self,
+        claimed: CheckRequest,
+        output: bytes,
+        verdicts: Sequence[Signed[Verdict]],
+        on_event: EventSink,
+        rows: frozenset[int] = frozenset(),
+    ) -> tuple[Ruling | None, OwnFinding | None]:
+        """Look at an answer here, and hold its signer and who gave these verdicts to it.
+
+        None if this peer cannot, or what it finds decides nothing.
+        """
+        found = None if self.judge is None else await self.judge.look(claimed, output, rows)
+        if found is None or not found.decides(claimed.receipt.record):
+            return None, None
+        signer, peers = claimed.receipt.signer, self.settling.peers
+        is_wrong = not found.verdict.agrees
+        if is_wrong:
+            peers.offended(signer, Offence.WRONG_ANSWER)
+            on_event(Failed("dispute", signer, "this peer computed another answer itself"))
+        else:
+            peers.doubts.forget(signer)
+        untrue = found.untrue(verdicts)
+        for verifier in sorted(untrue):
+            offence = Offence.WRONG_ANSWER if untrue[verifier] else Offence.UNTRUE_VERDICT
+            peers.offended(verifier, offence)
+            why = "its verdict is not what this peer computed itself"
+            peers.note_problem(f"verdict of {verifier}", why)
+            on_event(Failed("dispute", verifier, why))
+        return Ruling(prover_lost=is_wrong, proven=is_wrong, void=frozenset(untrue)), found
+
+    async def _by_dispute(
+        self,
+        claimed: CheckRequest,
+        model_id: ContentId,
+        against: Sequence[Signed[Verdict]],
+        votes: Tally,
+        output: bytes,
+        on_event: EventSink,
+    ) -> Ruling | None:
+        """Have both sides of each verdict heard; None if there can be no dispute."""
         void: set[PeerId] = set()
         try:
-            model = await self.read(leg.model)
+            model = await self.read(model_id)
             if model is None:
-                return Ruling()
+                return None
             source = await self._input(claimed)
             for verdict in against[:DISPUTES_PER_ANSWER_MAX]:
                 contested = Contested(
@@ -131,8 +196,9 @@ class Disputing:
                     return Ruling(prover_lost=True, proven=found.proven)
                 void |= found.lost
         except BatonError as error:
-            # Then the votes alone decide, as for any other model.
+            # Then it is as with any other model.
             on_event(Failed("dispute", claimed.receipt.signer, error.message))
+            return Ruling(void=frozenset(void)) if void else None
         return Ruling(void=frozenset(void))
 
     async def _settle(self, contested: Contested, on_event: EventSink) -> Judgement:
