@@ -1,6 +1,7 @@
 """Runs work for several items at once; one plain error is raised instead of a group."""
 
 from collections.abc import Awaitable, Callable, Iterable
+from operator import length_hint
 from typing import TypeVar
 
 import trio
@@ -29,7 +30,8 @@ async def gather(
                 scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        for _ in range(at_once):
+        # No more than there are items, where that is known.
+        for _ in range(min(at_once, length_hint(items, at_once))):
             nursery.start_soon(one_after_another, nursery.cancel_scope)
     if failures:
         raise failures[0]

@@ -81,6 +81,22 @@ def digests_of(numbers: Sequence[int], hashes: bytes) -> list[RowDigest]:
     ]
 
 
+def hashed_rows(
+    numbers: Sequence[int], sources: Sequence[bytes], outputs: Sequence[bytes]
+) -> tuple[bytes, bytes]:
+    """The hashes of rows, as `digests_of` reads them, and the root over them.
+
+    What `RowDigest.of` and `root_of_rows` give, in half the time: each row of a table passes here.
+    """
+    sha256, hashes, leaves = hashlib.sha256, list[bytes](), list[bytes]()
+    for number, source, output in zip(numbers, sources, outputs, strict=True):
+        pair = sha256(source).digest(), sha256(output).digest()
+        hashes += pair
+        leaves.append(merkle.leaf(pack_plain([number, *pair])))
+    (root,) = merkle.levels_of(leaves)[-1]
+    return b"".join(hashes), root
+
+
 def root_of_rows(digests: Sequence[RowDigest]) -> bytes:
     """The root over rows in their order; there is one at least."""
     (root,) = merkle.levels_of([it.leaf for it in digests])[-1]

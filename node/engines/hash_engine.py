@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from node.engines.hash_model import hash_manifest as hash_manifest
-from node.engines.hash_vector import hash_vector
+from node.engines.hash_vector import hash_vector, hash_vectors
 from node.engines.interface import (
     REPLAY,
     TOKEN_COUNTS,
@@ -224,7 +224,7 @@ class HashEngine:
 
     def _is_free(self, job: Job, units: int) -> bool:
         """Whether a job takes no time, so that it needs no turn and no deadline."""
-        free = not self.unit_s and units < FREE_UNITS_AT_ONCE
+        free = not self.unit_s and (units < FREE_UNITS_AT_ONCE or job.operation == EMBED)
         return free and job.resume is None and job.deadline_s > 0 and not self._turn.locked()
 
     async def _at_once(self, ready: Loaded, asked: _Asked, job: Job, units: int) -> Output:
@@ -233,8 +233,12 @@ class HashEngine:
             await trio.lowlevel.checkpoint()
         finally:
             self._counts.jobs -= 1
-        pieces = [_answer(ready, asked, job, at, units) for at in range(units)]
         self._counts.units_done += units
+        if job.operation == EMBED and isinstance(asked, tuple):
+            # All at once: of many texts this takes half the time.
+            vectors = hash_vectors(ready.model, asked, _dimensions(ready))
+            return Output(data=_vectors(job, vectors, units), units=units)
+        pieces = [_answer(ready, asked, job, at, units) for at in range(units)]
         return Output(data=_written(job, pieces), units=units)
 
     async def infer_many(self, jobs: Sequence[Job]) -> list[Found]:
@@ -287,9 +291,13 @@ def _answer(ready: Loaded, asked: _Asked, job: Job, position: int, count: int) -
         return hash_piece(ready.model, job.input, position)
     if job.operation == RERANK:
         return hash_score(asked[position])
+    return hash_vector(ready.model, asked[position], _dimensions(ready))
+
+
+def _dimensions(ready: Loaded) -> int:
     dimensions = ready.manifest.parameters["dimensions"]
     assert isinstance(dimensions, int), "load() checked it"
-    return hash_vector(ready.model, asked[position], dimensions)
+    return dimensions
 
 
 def _agreed(ready: Loaded, job: Job, units: int) -> list[bytes]:
@@ -311,10 +319,12 @@ def _agreed(ready: Loaded, job: Job, units: int) -> list[bytes]:
 def _written(job: Job, pieces: list[bytes]) -> bytes:
     if streams(job.operation):
         return b"".join(pieces)
-    dimensions = len(pieces[0]) // 4
+    return _vectors(job, b"".join(pieces), len(pieces))
+
+
+def _vectors(job: Job, data: bytes, rows: int) -> bytes:
     counts: tuple[int, ...] = ()
     if job.parameters.get(TOKEN_COUNTS):
         counts = tuple(len(it.split()) for it in Texts.from_bytes(job.input).texts)
-    return Vectors(
-        dimensions=dimensions, rows=len(pieces), data=b"".join(pieces), tokens=counts
-    ).to_bytes()
+    dimensions = len(data) // (4 * rows)
+    return Vectors(dimensions=dimensions, rows=rows, data=data, tokens=counts).to_bytes()

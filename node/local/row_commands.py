@@ -34,7 +34,7 @@ from wire.content import ContentId
 from wire.errors import InputError, Refused, TaskFailed
 from wire.kinds import Role
 from wire.receipt import Receipt
-from wire.rows import RowBundle, RowDigest, root_of_rows
+from wire.rows import RowBundle, hashed_rows
 from wire.signed import open_signed, sign
 from wire.task import Stage
 from wire.tree import name_of
@@ -87,17 +87,14 @@ class RowCommands:
         answered = await self._answered(request, inputs, fresh=fresh)
         outputs = [it.output for it in answered]
         each = outputs_of(stage.operation, outputs, len(numbers))
-        digests = [
-            RowDigest.of(number, source, output)
-            for number, source, output in zip(numbers, sources, each, strict=True)
-        ]
+        _, root = hashed_rows(numbers, sources, each)
         assert stage.model is not None
         bundle = RowBundle(
             model=stage.model,
             first=numbers[0],
             last=numbers[-1],
             rows=len(numbers),
-            root=root_of_rows(digests),
+            root=root,
             answers=tuple(it.answer.id for it in answered),
         )
         for place, one in enumerate(answered):

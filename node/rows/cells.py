@@ -35,9 +35,11 @@ def text_of(row: TableRow, column: str) -> str:
         raise InputError(f"the column {column[:40]!r} has {_kind(value)}, not text")
     if not value:
         raise InputError(f"the column {column[:40]!r} is empty")
-    if _SURROGATE.search(value):
+    is_plain = value.isascii()
+    if not is_plain and _SURROGATE.search(value):
         raise InputError(f"the column {column[:40]!r} has half a character, which is not text")
-    if (size_bytes := len(value.encode())) > limits.TEXT_BYTES_MAX:
+    size_bytes = len(value) if is_plain else len(value.encode())
+    if size_bytes > limits.TEXT_BYTES_MAX:
         raise InputError(
             f"the column {column[:40]!r} has {size_bytes} bytes, at most"
             f" {limits.TEXT_BYTES_MAX} are taken"

@@ -14,14 +14,14 @@ from typing import Any
 import trio
 
 from node.rows.in_order import in_order
-from node.rows.journal import RowJournal, read_frames, write_frames
+from node.rows.journal import RowJournal, add_frame, read_frames, write_frames
 from node.rows.plan import RowBatch, RowPlan, outputs_of, sources_of, value_of
 from node.rows.reading import RowSource, format_of
-from node.rows.writing import open_writer
+from node.rows.writing import RowWriter, open_writer
 from store.files import appearing
 from wire.content import ContentId
 from wire.errors import BatonError, InputError, Malformed, StoreFull
-from wire.rows import RowBundle, RowDigest, root_of_rows
+from wire.rows import RowBundle, hashed_rows
 from wire.signed import open_signed
 
 # Bundles that are asked for at once; what one of them holds is bounded.
@@ -163,7 +163,7 @@ class RowJob:
         batch = read.batch
         inputs = self.plan.inputs(batch)
         if not inputs:
-            return _frame_of(batch, [], [], None)
+            return _frame_of(batch, b"", None)
         try:
             answer = await self.ask(batch, inputs)
             frame: dict[str, Any] = await _in_thread(partial(self._frame, batch, inputs, answer))
@@ -175,16 +175,12 @@ class RowJob:
     def _frame(self, batch: RowBatch, inputs: list[bytes], answer: BundleAnswer) -> dict[str, Any]:
         operation, rows = self.plan.operation, len(batch.numbers)
         outputs = outputs_of(operation, answer.outputs, rows)
-        sources = sources_of(operation, inputs)
-        digests = [
-            RowDigest.of(number, source, output)
-            for number, source, output in zip(batch.numbers, sources, outputs, strict=True)
-        ]
+        hashes, root = hashed_rows(batch.numbers, sources_of(operation, inputs), outputs)
         bundle = open_signed(answer.signed, RowBundle).record
         receipts = tuple(map(ContentId.of, answer.answers))
-        if (bundle.root, bundle.answers) != (root_of_rows(digests), receipts):
+        if (bundle.root, bundle.answers) != (root, receipts):
             raise Malformed("what the peer signed are not these rows and receipts")
-        return _frame_of(batch, outputs, digests, answer)
+        return _frame_of(batch, hashes, answer)
 
     async def _keep(self, read: "_Read", frame: dict[str, Any]) -> None:
         try:
@@ -206,28 +202,32 @@ class RowJob:
     def _write_out(self) -> None:
         """Make the output and the file of receipts of the journal, which then goes."""
         plan, files = self.plan, self.files
-        with appearing(files.receipts) as file:
-            write_frames(file, map(_without_outputs, read_frames(files.journal)))
-        with appearing(files.out) as file:
+        frames = read_frames(files.journal)
+        # Of the two files that of receipts is there first.
+        with appearing(files.out) as out, appearing(files.receipts) as receipts:
             writer = open_writer(
                 files.out,
-                file,
+                out,
                 plan.answer,
                 marks=plan.marks_bad,
                 for_spreadsheets=plan.for_spreadsheets,
             )
-            frames = read_frames(files.journal)
-            next(frames)
+            write_frames(receipts, [next(frames)])
             for frame in frames:
-                bad = dict(map(tuple, frame["bad"]))
-                outputs = iter(frame["outputs"])
-                for number in range(frame["first"], frame["last"] + 1):
-                    if number in bad:
-                        writer.write(number, None, bad[number])
-                    else:
-                        writer.write(number, value_of(plan.operation, next(outputs)), "")
+                add_frame(receipts, _without_outputs(frame))
+                self._write_rows(writer, frame)
             writer.close()
         files.journal.unlink()
+
+    def _write_rows(self, writer: RowWriter, frame: dict[str, Any]) -> None:
+        operation, first, last = self.plan.operation, frame["first"], frame["last"]
+        bad = dict(map(tuple, frame["bad"]))
+        outputs = iter(_outputs_in(frame, operation, last - first + 1 - len(bad)))
+        for number in range(first, last + 1):
+            if number in bad:
+                writer.write(number, None, bad[number])
+            else:
+                writer.write(number, value_of(operation, next(outputs)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,27 +238,30 @@ class _Read:
     share: float
 
 
-def _frame_of(
-    batch: RowBatch,
-    outputs: list[bytes],
-    digests: list[RowDigest],
-    answer: BundleAnswer | None,
-) -> dict[str, Any]:
-    """What the journal keeps of a bundle."""
+def _frame_of(batch: RowBatch, hashes: bytes, answer: BundleAnswer | None) -> dict[str, Any]:
+    """What the journal keeps of a bundle. The outputs are those of its tasks, as they came."""
     return {
         "first": batch.first,
         "last": batch.last,
         "read": batch.digest,
         "bad": [list(it) for it in batch.bad],
-        "rows": b"".join(it.hashes for it in digests),
-        "outputs": outputs,
+        "rows": hashes,
+        "answered": [] if answer is None else list(answer.outputs),
         "signed": b"" if answer is None else answer.signed,
         "answers": [] if answer is None else list(answer.answers),
     }
 
 
+def _outputs_in(frame: dict[str, Any], operation: str, rows: int) -> list[bytes]:
+    """The answer of each row; journals that were begun before this version have them so."""
+    if "outputs" in frame:
+        found: list[bytes] = frame["outputs"]
+        return found
+    return outputs_of(operation, frame["answered"], rows) if frame["answered"] else []
+
+
 def _without_outputs(frame: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in frame.items() if name != "outputs"}
+    return {name: it for name, it in frame.items() if name not in ("answered", "outputs")}
 
 
 async def _in_thread(work: Callable[[], Any]) -> Any:

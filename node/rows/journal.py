@@ -167,7 +167,12 @@ def write_frames(file: IO[bytes], values: Iterable[Mapping[str, Any]]) -> None:
     """Write frames as a journal has them."""
     file.write(_MAGIC)
     for value in values:
-        file.write(_framed(pack(value)))
+        add_frame(file, value)
+
+
+def add_frame(file: IO[bytes], value: Mapping[str, Any]) -> None:
+    """Write a further frame."""
+    file.write(_framed(pack(value)))
 
 
 def _framed(data: bytes) -> bytes:

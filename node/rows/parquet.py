@@ -81,7 +81,9 @@ class ParquetWriter:
         if marks:
             fields.append(pa.field("error", pa.string()))
         self._schema, self._answer, self._marks = pa.schema(fields), answer, marks
-        self._writer = parquet.ParquetWriter(file, self._schema)
+        # The numbers of vectors rarely repeat: a dictionary of them takes time, and room.
+        repeating = [it.name for it in fields if pa.types.is_string(it.type)]
+        self._writer = parquet.ParquetWriter(file, self._schema, use_dictionary=repeating)
         self._rows: list[tuple[int, Any, str]] = []
         self._size_bytes = 0
 

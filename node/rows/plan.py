@@ -217,7 +217,8 @@ def outputs_of(operation: str, outputs: Sequence[bytes], rows: int) -> list[byte
 def can_be_read(operation: str, asked: bytes, output: bytes) -> bool:
     """Whether a peer's output is an answer to one task's input."""
     try:
-        outputs_of(operation, [output], len(sources_of(operation, [asked])))
+        rows = len(Texts.from_bytes(asked).texts) if operation == EMBED else 1
+        outputs_of(operation, [output], rows)
     except WireError:
         return False
     return True

@@ -24,6 +24,7 @@ from node.evidence.disputes import judge as judge_dispute
 from node.evidence.offences import judge as judge_evidence
 from node.local.bundles import open_bundle
 from store.car_file import write_car
+from tests.bench._economy_fuzz import parsers
 from tests.checking.answers import (
     ASKER,
     CONTENT,
@@ -46,7 +47,7 @@ from wire.evidence import Evidence
 from wire.kinds import Kind
 from wire.log import FIRST, LogFork, LogHead, LogPlace, LogPlaces, judge, leaf_of
 from wire.merkle import levels_of, path_of
-from wire.message import decode, encode
+from wire.message import encode
 from wire.proof import prove
 from wire.receipt import Receipt, Verdict
 from wire.rows import RowBundle
@@ -59,12 +60,6 @@ KEYS = {it.peer: it for it in (ASKER, WORKER, PROVER, CHALLENGER, REFEREE, *VERI
 SCALARS: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2**62, 2**63, 2**64 - 1, 0.0, 1e300, b"", "", [], {}),
     *(bytes(32), bytes(36), b"\x94" * 5, "x" * 500, [0] * 300, {"a": 1}),
-)
-
-
-_MESSAGES = (
-    *("LogNews", "LogPlace", "Check", "Checks", "Verdicts"),
-    *("VerdictCommitted", "TellVerdict", "Commitments", "TellVerdicts"),
 )
 
 
@@ -252,11 +247,10 @@ def targets_in(folder: Path) -> Mapping[str, Target]:
         "stakes": Target(
             (BY_NAME["StakeRow"].to_bytes(),), _reads("StakeRow"), any_value_holds=True
         ),
-        "message": Target(
-            tuple(encode(BY_NAME[it]) for it in _MESSAGES),  # type: ignore[arg-type]
-            lambda raw: bool(decode(raw)),
-            any_value_holds=True,
-        ),
+        **{
+            name: Target((raw,), holds, any_value_holds=not name.startswith("signed "))
+            for name, (raw, holds) in parsers(folder).items()
+        },
     }
 
 

@@ -3,8 +3,10 @@
     python -m tests.bench data rows [COUNT]    a Parquet table, on a model that hashes its texts
 
 One peer, which runs the model, and the command beside it, as a person would have them. Memory is
-the most that each of the two processes had in its own pages (`VmHWM`). Processor seconds are told
-beside, since on a machine that does other work too they say more than the clock.
+the most that each of the two processes had in its own pages (`VmHWM`). The clock says how fast it
+was here; what a row takes of a processor (`us_per_row`) depends little on what else the machine
+does, and the slower of the two processes says what two free cores would give
+(`rows_per_s_by_cpu`). The command's start is no matter of its rows: it is left out of these.
 """
 
 import json
@@ -54,13 +56,22 @@ def rows(folder: Path, count: int) -> dict[str, Any]:
         took_s = time.monotonic() - began_s
         peer_bytes = _most_of(peer.process.pid)
         peer_cpu_s = _cpu_s(peer.process.pid) - before_s
+    verify_s = _cpu_of(["verify", f"{out}.receipts", "--json"])
+    idle_s = _cpu_of(["--version"])
     found = parquet.ParquetFile(out)
     right = found.metadata.num_rows == done["rows"] == count
+    us_per_row = {
+        "command": round((command_cpu_s - idle_s) / count * 1e6, 1),
+        "peer": round(peer_cpu_s / count * 1e6, 1),
+        "verify": round((verify_s - idle_s) / count * 1e6, 1),
+    }
     per_s, most_mb = count / took_s, max(command_bytes, peer_bytes) / 1e6
     return {
         "rows": count,
         "seconds": round(took_s, 1),
         "rows_per_s": round(per_s),
+        "us_per_row": us_per_row,
+        "rows_per_s_by_cpu": round(1e6 / max(us_per_row["command"], us_per_row["peer"])),
         "command_cpu_s": round(command_cpu_s, 1),
         "peer_cpu_s": round(peer_cpu_s, 1),
         "command_peak_mb": round(command_bytes / 1e6),
@@ -98,6 +109,14 @@ def _command(words: list[Any]) -> Iterator[Popen[bytes]]:
     ) as process:
         yield process
     assert process.returncode == 0
+
+
+def _cpu_of(words: list[str]) -> float:
+    """The processor seconds of a command, which succeeds."""
+    before_s = sum(os.times()[2:4])
+    with _command(words) as command:
+        command.communicate()
+    return sum(os.times()[2:4]) - before_s
 
 
 def _watched(process: Popen[bytes]) -> tuple[int, float]:

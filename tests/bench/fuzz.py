@@ -4,7 +4,8 @@
 server and all its endpoints, in one process. A million conversations is the whole run.
 
 `python -m tests.bench fuzz records [--minutes N] [--seed N]`: every parser of receipts, bundles,
-verdicts, disputes, calibrations and logs. An hour is the whole run.
+verdicts, disputes, calibrations and logs, every record and message, and of what pays: ledgers,
+motions, invites, payments over HTTP. An hour is the whole run.
 """
 
 import argparse

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from node.engines.hash_engine import HashEngine, hash_manifest, hash_piece
-from node.engines.hash_vector import hash_vector
+from node.engines.hash_vector import hash_vector, hash_vectors
 from node.engines.interface import Job, Part
 from tests.engines.tiny import texts
 from wire.errors import ModelRefused
@@ -136,6 +136,10 @@ def test_every_model_and_text_has_its_own_vector_and_always_the_same() -> None:
     assert len(found) == 6
     assert hash_vector(one, "a", 3)[:12].hex() == GOLDEN
     assert np.linalg.norm(np.frombuffer(hash_vector(one, "a", 64), "<f4")) == pytest.approx(1)
+    texts = [f"text {it}" for it in range(100)]
+    for dimensions in (1, 3, 64, 130):
+        each = [hash_vector(one, it, dimensions) for it in texts]
+        assert hash_vectors(one, texts, dimensions) == b"".join(each)
 
 
 async def test_embedding_does_not_emit() -> None:

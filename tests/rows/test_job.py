@@ -191,6 +191,29 @@ async def test_a_job_that_met_a_bad_row_goes_on_with_such_rows_marked(
     assert out.read_text().splitlines()[301] == "300,,the column 'text' has no value"
 
 
+async def test_a_job_that_an_earlier_version_began_goes_on(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    path, out = table(tmp_path, 600), tmp_path / "out.jsonl"
+    with pytest.raises(TaskFailed):
+        await run_job(path, out, Asked(fail_at=512))
+    journal_path = tmp_path / "out.jsonl.job"
+    head, *frames = read_frames(journal_path)
+    assert len(frames) == 2
+    for frame in frames:
+        # It kept each row's answer by itself.
+        (output,) = frame.pop("answered")
+        frame["outputs"] = outputs_of("embed", [output], 256)
+    with journal_path.open("wb") as file:
+        write_frames(file, [head, *frames])
+    end = await run_job(path, out, Asked(), resume=True)
+    assert (end.rows, end.rows_before) == (600, 512)
+    lines = [json.loads(it) for it in out.read_text().splitlines()]
+    assert [it["vector"][0] for it in lines] == [len(f"row {it}") for it in range(600)]
+    kept = list(read_frames(tmp_path / "out.jsonl.receipts"))
+    assert all(not {"answered", "outputs"} & it.keys() for it in kept)
+
+
 async def test_a_table_or_a_question_that_changed_is_no_job_to_go_on_with(
     autojump_clock: object, tmp_path: Path
 ) -> None:

@@ -7,7 +7,15 @@ import pytest
 from tests.wire.samples import BLOCK
 from wire import limits
 from wire.errors import BadSignature, Malformed, WireError
-from wire.rows import RowBundle, RowDigest, check_row, digests_of, path_of_row, root_of_rows
+from wire.rows import (
+    RowBundle,
+    RowDigest,
+    check_row,
+    digests_of,
+    hashed_rows,
+    path_of_row,
+    root_of_rows,
+)
 
 
 def rows(count: int) -> list[RowDigest]:
@@ -54,6 +62,18 @@ def test_hashes_that_are_kept_give_the_rows_again() -> None:
     for bad in (kept[:-1], kept + b"\0", b""):
         with pytest.raises(Malformed):
             digests_of([it.number for it in digests], bad)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 256])
+def test_the_fast_way_gives_the_same_hashes_and_root(count: int) -> None:
+    digests = rows(count)
+    questions = [b"question %d" % it for it in range(count)]
+    answers = [b"answer %d" % it for it in range(count)]
+    hashes, root = hashed_rows([it.number for it in digests], questions, answers)
+    assert hashes == b"".join(it.hashes for it in digests)
+    assert root == root_of_rows(digests)
+    with pytest.raises(ValueError, match="shorter"):
+        hashed_rows([it.number for it in digests], questions, answers[1:])
 
 
 def test_a_bundle_is_bounded_and_has_one_receipt_or_one_for_each_row() -> None:

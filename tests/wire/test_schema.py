@@ -7,12 +7,13 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
 
+from tests.each import named
 from tests.wire.samples import (
     BLOCK,
     BY_NAME,
@@ -147,6 +148,16 @@ def _fields() -> Iterator[Field]:
 FIELDS = list(_fields())
 BOUNDED = [field for field in FIELDS if field.bound]
 OUTER = [field for field in FIELDS if not field.inside]
+
+
+def of_each_record(fields: Iterable[Field]) -> pytest.MarkDecorator:
+    """One test for all fields of a record: one for each would spend more on itself."""
+    by_record: dict[str, list[Field]] = {}
+    for field in fields:
+        by_record.setdefault(field.record, []).append(field)
+    return pytest.mark.parametrize("fields", by_record.values(), ids=by_record)
+
+
 every_record = pytest.mark.parametrize("record", SAMPLES, ids=name_of)
 
 
@@ -160,8 +171,14 @@ def test_every_field_that_can_grow_has_a_bound() -> None:
     assert len(BOUNDED) > 80
 
 
-@pytest.mark.parametrize("field", BOUNDED, ids=str)
-def test_one_beyond_a_bound_is_never_born_and_never_read(field: Field) -> None:
+@of_each_record(BOUNDED)
+def test_one_beyond_a_bound_is_never_born_and_never_read(fields: list[Field]) -> None:
+    for field in fields:
+        with named(field):
+            is_refused_beside_its_bound(field)
+
+
+def is_refused_beside_its_bound(field: Field) -> None:
     fields = BY_NAME[field.record].to_fields()
     for value in field.beside():
         with pytest.raises(Oversize):
@@ -170,8 +187,14 @@ def test_one_beyond_a_bound_is_never_born_and_never_read(field: Field) -> None:
             type(BY_NAME[field.record]).from_fields({**fields, field.name: raw(value)})
 
 
-@pytest.mark.parametrize("field", BOUNDED, ids=str)
-def test_a_bound_itself_is_legal(field: Field) -> None:
+@of_each_record(BOUNDED)
+def test_a_bound_itself_is_legal(fields: list[Field]) -> None:
+    for field in fields:
+        with named(field):
+            is_legal_at_its_bound(field)
+
+
+def is_legal_at_its_bound(field: Field) -> None:
     assert field.bound
     for size in (field.bound.low, field.bound.high):
         try:
@@ -185,8 +208,14 @@ def test_a_bound_itself_is_legal(field: Field) -> None:
 WRONG = (None, True, 7, 1.5, "text", b"bytes", (1,), [1], {"a": 1}, {1}, object(), BY_NAME["Ping"])
 
 
-@pytest.mark.parametrize("field", OUTER, ids=str)
-def test_a_value_of_another_type_is_never_born_and_never_read(field: Field) -> None:
+@of_each_record(OUTER)
+def test_a_value_of_another_type_is_never_born_and_never_read(fields: list[Field]) -> None:
+    for field in fields:
+        with named(field):
+            is_refused_with_another_type(field)
+
+
+def is_refused_with_another_type(field: Field) -> None:
     record = BY_NAME[field.record]
     right = dict if field.kind == Parameters else field.kind
     tried = 0
@@ -205,8 +234,14 @@ def test_a_value_of_another_type_is_never_born_and_never_read(field: Field) -> N
     assert tried >= len(WRONG) - 3
 
 
-@pytest.mark.parametrize("field", [field for field in OUTER if field.optional], ids=str)
-def test_an_optional_field_may_be_absent_but_not_left_out(field: Field) -> None:
+@of_each_record(field for field in OUTER if field.optional)
+def test_an_optional_field_may_be_absent_but_not_left_out(fields: list[Field]) -> None:
+    for field in fields:
+        with named(field):
+            may_be_absent_but_not_left_out(field)
+
+
+def may_be_absent_but_not_left_out(field: Field) -> None:
     if field.name == "model" and field.record == "Stage":
         record = altered("Stage", model=None, role=Role.DATA)
     elif field.name == "receipt" and field.record == "TaskOutcome":
