@@ -6,8 +6,7 @@ are strangers too.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -19,6 +18,7 @@ from node.asking.run import TaskState
 from node.checking.check_request import CheckRequest
 from node.checking.quorum import Checking
 from node.checking.tally import Tally
+from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, LegResult
 from node.serving.role import nowhere
@@ -50,6 +50,35 @@ class AcceptedAnswer:
 
 
 @dataclass(slots=True)
+class _Avoided:
+    """Whom a task does not go to again. Who was only doubted has another chance, with other
+    verifiers, once nobody else is left: else a few that lie could use up all workers of a model.
+    """
+
+    at_fault: frozenset[PeerId] = frozenset()
+    doubted: frozenset[PeerId] = frozenset()
+
+    def of(self, task: Signed[Task], directory: PeerDirectory) -> frozenset[PeerId]:
+        """The peers to avoid in the next attempt."""
+        every = self.at_fault | self.doubted
+        if self.doubted and not all(directory.able(it, every) for it in task.record.stages):
+            self.doubted, every = frozenset(), self.at_fault
+        return every
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What checking an answer came to: who may be at fault, if anybody, and whether that is sure.
+
+    `counted` has the verdicts on each leg.
+    """
+
+    guilty: frozenset[PeerId] = frozenset()
+    counted: Mapping[int, Tally] = field(default_factory=dict)
+    is_sure: bool = False
+
+
+@dataclass(slots=True)
 class Attempts:
     """Has tasks of one peer's own clients done, each on a path of its own."""
 
@@ -68,9 +97,10 @@ class Attempts:
         """Hand a task on, and again, until its answer is accepted; TaskFailed if none is."""
         task = run.task
         inline, units = await self._input(run)
-        avoid: frozenset[PeerId] = frozenset()
+        avoided = _Avoided()
         while run.attempt <= limits.ATTEMPTS_MAX:
             lane = self.dispatcher.directory.lanes.of(run.owner)
+            avoid = avoided.of(task, self.dispatcher.directory)
             handoff = Handoff(
                 task=task,
                 input=inline,
@@ -95,15 +125,20 @@ class Attempts:
                 )
             output = await self._output(run, delivered, deadline_at_s)
             if output is None:
-                guilty = frozenset((delivered.receipts[-1].signer,))
+                found = _Checked(frozenset((delivered.receipts[-1].signer,)), is_sure=True)
             else:
-                guilty, counted = await self._check(run, delivered, inline, output, deadline_at_s)
-                if not guilty:
+                found = await self._check(run, delivered, inline, output, deadline_at_s)
+                if not found.guilty:
+                    counted = found.counted
                     charge(self.dispatcher.directory.payer, run, delivered, output, counted)
                     return AcceptedAnswer(delivered, counted, output)
             reject(run, delivered)
             self.retried += 1
-            avoid |= self._avoidable(task, guilty, avoid)
+            guilty = self._avoidable(task, found.guilty, avoid)
+            if found.is_sure:
+                avoided.at_fault |= guilty
+            else:
+                avoided.doubted |= guilty
             run.attempt += 1
             # The attempt is durable before its secret is revealed: no secret is used twice.
             await run.until_journaled()
@@ -164,15 +199,14 @@ class Attempts:
         inline: bytes | None,
         output: bytes,
         deadline_at_s: float,
-    ) -> tuple[frozenset[PeerId], Mapping[int, Tally]]:
-        """Have every leg that ran a model checked; returns the peers that may be at fault."""
+    ) -> _Checked:
+        """Have every leg that ran a model checked."""
         counted: dict[int, Tally] = {}
-        nobody: frozenset[PeerId] = frozenset()
         level, secret = run.task.record.checking.level, secret_of(run.seed, run.attempt)
         if level is Level.SIGNED:
-            return nobody, counted
+            return _Checked()
         if level is Level.SPOT_CHECKED and not is_drawn(secret, delivered.receipts[-1].id):
-            return nobody, counted
+            return _Checked()
         last = len(delivered.receipts) - 1
         for stage in legs_to_check(delivered.receipts):
             small = stage == last and len(output) <= limits.INLINE_BYTES_MAX
@@ -186,12 +220,12 @@ class Attempts:
             votes, is_lie = await self._counted(run, claimed, output, deadline_at_s)
             counted[stage] = votes
             if is_lie:
-                return self._convicted(run, claimed), counted
+                return _Checked(self._convicted(run, claimed), counted, is_sure=True)
             if votes.agreed is None:
-                raise self._unchecked(votes.agreeing, run.task.record.checking.needed)
+                raise self._unchecked(votes.agreeing, votes.needed)
             if not votes.agreed:
-                return self._rejected(run, claimed, votes), counted
-        return nobody, counted
+                return _Checked(self._rejected(run, claimed, votes), counted)
+        return _Checked(counted=counted)
 
     def _unchecked(self, agreeing: int, needed: int) -> TaskFailed:
         """Why an answer that is there is not given out: too few verifiers have spoken."""
@@ -210,12 +244,19 @@ class Attempts:
         self, run: TaskState, claimed: CheckRequest, output: bytes, deadline_at_s: float
     ) -> tuple[Tally, bool]:
         """The verdicts on a leg, and whether a dispute showed that its signer is wrong."""
-        check = partial(
-            self.checking.check,
-            on_event=run.on_event,
-            deadline_at_s=deadline_at_s,
-            rejected=run.attempt - 1,
-        )
+        terms = run.task.record.checking
+
+        async def check(claimed: CheckRequest) -> Tally:
+            more = run.attempt - 1
+            while True:
+                votes = await self.checking.check(
+                    claimed, run.on_event, deadline_at_s=deadline_at_s, rejected=more
+                )
+                more = min(more, votes.needed - terms.needed) - 1
+                # More verdicts are needed after each attempt, where there are so many verifiers.
+                if votes.agreed is not None or not votes.ran_out or more < 0:
+                    return votes
+
         votes, ruling = await self.disputing.counted(check, claimed, output, run.on_event)
         if ruling.proven:
             self.answers.accuse(claimed.receipt.signer, int(self.environment.wall_s() * 1000))
