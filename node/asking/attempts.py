@@ -55,27 +55,27 @@ class _Avoided:
     verifiers, once nobody else is left: else a few that lie could use up all workers of a model.
     """
 
-    at_fault: frozenset[PeerId] = frozenset()
+    given_up: frozenset[PeerId] = frozenset()
     doubted: frozenset[PeerId] = frozenset()
 
     def of(self, task: Signed[Task], directory: PeerDirectory) -> frozenset[PeerId]:
         """The peers to avoid in the next attempt."""
-        every = self.at_fault | self.doubted
+        every = self.given_up | self.doubted
         if self.doubted and not all(directory.able(it, every) for it in task.record.stages):
-            self.doubted, every = frozenset(), self.at_fault
+            self.doubted, every = frozenset(), self.given_up
         return every
 
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """What checking an answer came to: who may be at fault, if anybody, and whether that is sure.
+    """What checking an answer came to: who may be at fault, if anybody, and the verdicts on each leg.
 
-    `counted` has the verdicts on each leg.
+    `is_final`: the task does not go there again, whoever else is left.
     """
 
     guilty: frozenset[PeerId] = frozenset()
     counted: Mapping[int, Tally] = field(default_factory=dict)
-    is_sure: bool = False
+    is_final: bool = False
 
 
 @dataclass(slots=True)
@@ -125,7 +125,7 @@ class Attempts:
                 )
             output = await self._output(run, delivered, deadline_at_s)
             if output is None:
-                found = _Checked(frozenset((delivered.receipts[-1].signer,)), is_sure=True)
+                found = _Checked(frozenset((delivered.receipts[-1].signer,)), is_final=True)
             else:
                 found = await self._check(run, delivered, inline, output, deadline_at_s)
                 if not found.guilty:
@@ -135,8 +135,8 @@ class Attempts:
             reject(run, delivered)
             self.retried += 1
             guilty = self._avoidable(task, found.guilty, avoid)
-            if found.is_sure:
-                avoided.at_fault |= guilty
+            if found.is_final:
+                avoided.given_up |= guilty
             else:
                 avoided.doubted |= guilty
             run.attempt += 1
@@ -220,11 +220,13 @@ class Attempts:
             votes, is_lie = await self._counted(run, claimed, output, deadline_at_s)
             counted[stage] = votes
             if is_lie:
-                return _Checked(self._convicted(run, claimed), counted, is_sure=True)
+                return _Checked(self._convicted(run, claimed), counted, is_final=True)
             if votes.agreed is None:
                 raise self._unchecked(votes.agreeing, votes.needed)
             if not votes.agreed:
-                return _Checked(self._rejected(run, claimed, votes), counted)
+                # A row in dispute that nobody could look at is not to be missed by another draw.
+                guilty = self._rejected(run, claimed, votes)
+                return _Checked(guilty, counted, is_final=votes.disputed)
         return _Checked(counted=counted)
 
     def _unchecked(self, agreeing: int, needed: int) -> TaskFailed:

@@ -35,7 +35,8 @@ class OwnJudge:
         """What this peer finds, `rows` among it; None if it cannot look, or has not the model."""
         role, leg = self.verify_role, claimed.receipt.record
         loaded = None if leg.model is None else role.engine.ready(leg.model)
-        if loaded is None or role.paused:
+        if loaded is None or loaded.layers is not None or role.paused:
+            # With layers at other peers it would be their word again.
             return None
         share = _share_of(leg.operation, leg.units, rows)
         check = Check(
