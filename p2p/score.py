@@ -93,5 +93,9 @@ class Scores:
         """Who is banned at `now_at_s`."""
         return {it for it in self._scores if self.standing(it, now_at_s) is Standing.BANNED}
 
+    def unwelcome(self, now_at_s: float) -> set[PeerId]:
+        """Who is not a good peer at `now_at_s`."""
+        return {it for it in self._scores if self.standing(it, now_at_s) is not Standing.GOOD}
+
     def cost(self, peer: PeerId, now_at_s: float) -> float:
         return self._scores.get(peer, Score()).cost_at(now_at_s)

@@ -18,6 +18,7 @@ from node.asking.run import TaskState
 from node.checking.check_request import CheckRequest
 from node.checking.quorum import Checking
 from node.checking.tally import Tally
+from node.dispatch.begun import Begun
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, LegResult
@@ -31,7 +32,7 @@ from store import Store
 from wire import limits
 from wire.chain import legs_to_check
 from wire.content import PeerId
-from wire.errors import Missing, TaskFailed, TooSlow, WireError
+from wire.errors import Missing, NotAgreed, TaskFailed, TooSlow, WireError
 from wire.kinds import Level, Role
 from wire.lottery import is_drawn, secret_of
 from wire.signed import Signed
@@ -68,7 +69,7 @@ class _Avoided:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """What checking an answer came to: who may be at fault, if anybody, and the verdicts on each leg.
+    """What checking an answer came to: who may be at fault, if anybody; the verdicts on each leg.
 
     `is_final`: the task does not go there again, whoever else is left.
     """
@@ -114,15 +115,7 @@ class Attempts:
             if begun is not None and begun.delivered is not None:
                 delivered = begun.delivered
             else:
-                delivered = await self.dispatcher.hand_on(
-                    handoff,
-                    run.on_event,
-                    nowhere,
-                    deadline_at_s=deadline_at_s,
-                    shown=run.shown,
-                    failed=run.failed,
-                    begun=begun,
-                )
+                delivered = await self._hand_on(run, handoff, begun, deadline_at_s)
             output = await self._output(run, delivered, deadline_at_s)
             if output is None:
                 found = _Checked(frozenset((delivered.receipts[-1].signer,)), is_final=True)
@@ -143,10 +136,29 @@ class Attempts:
             # The attempt is durable before its secret is revealed: no secret is used twice.
             await run.until_journaled()
             await self.journal.renew(run)
-        raise TaskFailed(
+        raise NotAgreed(
             f"{limits.ATTEMPTS_MAX} attempts gave no answer that was accepted",
             todo="see who: python -m node peers",
         )
+
+    async def _hand_on(
+        self, run: TaskState, handoff: Handoff, begun: Begun | None, deadline_at_s: float
+    ) -> LegResult:
+        try:
+            return await self.dispatcher.hand_on(
+                handoff,
+                run.on_event,
+                nowhere,
+                deadline_at_s=deadline_at_s,
+                shown=run.shown,
+                failed=run.failed,
+                begun=begun,
+            )
+        except TaskFailed as error:
+            if not handoff.avoid:
+                raise
+            words = f"no answer was accepted, and nobody else is left: {error.message}"
+            raise NotAgreed(words, todo=error.todo, code=error.code) from error
 
     def _avoidable(
         self, task: Signed[Task], guilty: frozenset[PeerId], avoid: frozenset[PeerId]
@@ -229,7 +241,7 @@ class Attempts:
                 return _Checked(guilty, counted, is_final=votes.disputed)
         return _Checked(counted=counted)
 
-    def _unchecked(self, agreeing: int, needed: int) -> TaskFailed:
+    def _unchecked(self, agreeing: int, needed: int) -> NotAgreed:
         """Why an answer that is there is not given out: too few verifiers have spoken."""
         todo = (
             "give it more time (--deadline), ask for fewer (--verdicts 1/1), or wait until more"
@@ -237,7 +249,7 @@ class Attempts:
         )
         if self.dispatcher.directory.payer is not None:
             todo += "; verifiers that ask for credits need --pay-max, and credits in the wallet"
-        return TaskFailed(
+        return NotAgreed(
             f"the answer came, but {agreeing} of the verdicts agree and {needed} have to",
             todo=todo,
         )

@@ -1,5 +1,6 @@
-"""Where verdicts disagree, who is wrong is found out, not voted on: of an integer model by a dispute,
-of any other by this peer's own engine, where that has the model.
+"""Where verdicts disagree, who is wrong is found out, not voted on.
+
+Of an integer model by a dispute, of any other by this peer's own engine, where that has the model.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

@@ -58,9 +58,7 @@ class OwnJudge:
             with trio.move_on_after(LOOK_S):
                 verdict = await role.verdict_on(asked, role.key.peer)
                 tolerance_ppb = int(loaded.manifest.tolerance * PPB)
-                return OwnFinding(
-                    verdict=verdict, exact=loaded.exact, tolerance_ppb=tolerance_ppb
-                )
+                return OwnFinding(verdict=verdict, exact=loaded.exact, tolerance_ppb=tolerance_ppb)
         except (Refused, EngineError, StoreError):
             # It is this peer's own trouble, and says nothing of others.
             return None

@@ -200,9 +200,7 @@ KEPT = [kept_of(number) for number in range(400)]
 async def drawn_of(share: float, secret: bytes, known: tuple[PeerId, ...] = ()) -> list[int]:
     """Which of the answers are drawn, where nothing is ever checked."""
     async with open_memory_store(quota_bytes=1 << 24) as store:
-        good: Any = SimpleNamespace(
-            peers=SimpleNamespace(standing_at_work=lambda _: Standing.GOOD)
-        )
+        good: Any = SimpleNamespace(peers=SimpleNamespace(standing_at_work=lambda _: Standing.GOOD))
         checks = BackgroundChecks(good, Answers(store), Any, share, secret)  # type: ignore[arg-type]
         for peer in known:
             checks._held[peer] = KNOWN_AFTER
