@@ -41,9 +41,7 @@ async def test_peers_are_killed_frozen_and_lie_and_nothing_is_lost(
     assert 0 < found["gossip_bytes_per_peer_s"] < 100_000
     assert len(net.faults) == 4
     page = page_of(found)
-    # The last shows who was found out over time.
-    assert page.count("<svg") == 7
-    assert "Found out so far" in page
+    assert page.count("<svg") == 6
     assert "http" not in page
 
 
@@ -192,6 +190,7 @@ async def test_of_whom_three_of_five_misbehave_no_honest_peer_is_banned(
     _, report = await ran(tmp_path, config(THIRDS, peers=14, seconds=6, rate=2, deadline_s=60))
     assert report.passed, report.lines()
     no_honest_peer_lost_its_standing(report.document)
+    assert "Found out so far" in page_of(report.document)
     # A few askers with a few tasks each find out some of them all the same.
     assert sum(report.document["series"][-1]["caught"].values()) > 0
 
