@@ -70,7 +70,7 @@ from wire.content import ContentId
 from wire.dispute import Contest
 from wire.errors import ModelRefused
 from wire.kinds import Role
-from wire.message import Keep, Offer, Quote, Want
+from wire.message import Keep, Offer, Quote
 from wire.order import Open
 from wire.signing import SigningKey
 from wire.stage import StageOpen
@@ -202,7 +202,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Offer] = node.offer_server.on_offer
         peers.handlers[Open] = node.order_server.on_open
         peers.handlers[Quote] = node.offer_server.on_quote
-        peers.handlers[Want] = node.blobs.on_want
+        peers.handlers |= node.blobs.handlers()
         peers.handlers[Check] = node.verify_role.on_check
         peers.handlers[OpenChecks] = node.check_server.on_open
         peers.handlers[Contest] = node.contest_role.on_contest
@@ -276,7 +276,7 @@ def _assembled(
     exact_files, files = ExactFiles(models), _record_files(config)
     verify_role = _verify_role(config, dependencies, infer, blobs)
     judge, settling = OwnJudge(verify_role), Settling(peers)
-    disputing = Disputing(settling, dependencies.store, blobs, exact_files.get, files, judge)
+    disputing = Disputing(settling, dependencies.store, blobs, exact_files, files, judge)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,

@@ -6,14 +6,15 @@ with wrong sizes or depth ends the fetch: its maker lied, and no source is blame
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import trio
 
-from p2p.fetching import ROOT, Due, FetchPlan, below
-from p2p.peers import Peers
+from p2p.fetching import ROOT, Due, FetchPlan
+from p2p.peers import Handler, Peers
+from p2p.pulling import BLOCK_DEADLINE_S, Download, Progress, Puller, want
 from p2p.score import Offence
 from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refusal_of
@@ -22,48 +23,21 @@ from wire import limits
 from wire.content import ContentId, PeerId
 from wire.counting import counted
 from wire.errors import (
-    BatonError,
     Corrupt,
     Missing,
     Oversize,
     Refused,
     RemoteProtocolError,
-    StoreError,
     TooSlow,
     TransportError,
     WireError,
 )
 from wire.kinds import RefusalCode, Role
-from wire.message import BlockReply, Message, Want
-from wire.tree import Block as StoredBlock
-from wire.tree import TreeNode
+from wire.message import BlockReply, BlocksComing, BlocksSent, Message, Want, WantBlocks
 
-# Blocks asked of one source at a time: enough to fill a link of 100 ms and 80 Mbit/s.
-WANTS_PER_SOURCE = 4
 SOURCES_MAX = 8
-# The deadline for a block of 256 KiB: a slower source is not worth waiting for.
-BLOCK_DEADLINE_S = 30.0
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(slots=True)
-class _Download:
-    """One blob that is being fetched."""
-
-    plan: FetchPlan
-    # None where several blocks are brought, each by itself.
-    root: ContentId | None
-    size_bytes_max: int
-    progress: Progress | None
-    failure: BatonError | None = None
-    size_bytes: int = 0
-    got_bytes: int = 0
-    changed: trio.Event = field(default_factory=trio.Event)
-
-    def wake(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
+# Blocks that are in memory for one request of another peer.
+_READ_AT_ONCE = 2
 
 
 @dataclass(slots=True)
@@ -77,6 +51,10 @@ class Blobs:
     # Blocks that a peer is asked to show, because it says that it has them.
     _shown: Counter[tuple[PeerId, ContentId]] = field(default_factory=Counter)
 
+    def handlers(self) -> dict[type[Message], Handler]:
+        """What it answers."""
+        return {Want: self.on_want, WantBlocks: self.on_want_blocks}
+
     async def on_want(self, call: TypedCall, message: Message) -> None:
         """Answer with the block, or with a message that it is not here."""
         assert isinstance(message, Want)
@@ -89,6 +67,36 @@ class Blobs:
             return
         self.served += 1
         await call.send(BlockReply(data=data))
+
+    async def on_want_blocks(self, call: TypedCall, message: Message) -> None:
+        """Say which of the blocks are here, and send those, some read at a time."""
+        assert isinstance(message, WantBlocks)
+        wanted = [(it, block) for it, block in enumerate(message.blocks)]
+        here = [
+            (place, block)
+            for place, block in wanted
+            if self.store.has(block) and (call.peer, block) not in self._shown
+        ]
+        await call.send(BlocksComing(places=bytes(place for place, _ in here)))
+        for at in range(0, len(here), _READ_AT_ONCE):
+            some = [block for _, block in here[at : at + _READ_AT_ONCE]]
+            try:
+                found = await self.store.get_blocks(some)
+            except (Missing, Corrupt):
+                gone = Refused("not here any more", code=RefusalCode.NOT_FOUND)
+                await call.send(refusal_of(gone))
+                return
+            for data in found:
+                await self._send_soon(call, BlockReply(data=data))
+                self.served += 1
+        await call.send(BlocksSent(count=len(here)))
+
+    async def _send_soon(self, call: TypedCall, message: Message) -> None:
+        # Whoever does not read what it wanted holds our memory no longer than this.
+        with trio.move_on_after(stretched(BLOCK_DEADLINE_S)):
+            await call.send(message)
+            return
+        raise TooSlow(f"{call.peer.short} reads none of the blocks that it wanted")
 
     def likely_sources(self, first: Sequence[PeerId] = ()) -> tuple[PeerId, ...]:
         """Whom to ask: `first`, then connected peers that keep content for others."""
@@ -148,7 +156,7 @@ class Blobs:
         The caller has a deadline. Returns the bytes that came from other peers. Raises Missing if
         nobody has one of them, Malformed if one has another size.
         """
-        download = _Download(FetchPlan(), None, limits.BLOB_BYTES_MAX, progress)
+        download = Download(FetchPlan(), None, limits.BLOB_BYTES_MAX, progress)
         absent = [block for block in blocks if not self.store.has(block)]
         for block in absent:
             download.plan.need(block, Due(blocks[block], 0))
@@ -156,7 +164,7 @@ class Blobs:
         for at in range(0, len(sources), SOURCES_MAX):
             if download.plan.done:
                 break
-            await self._ask(download, sources[at : at + SOURCES_MAX])
+            await Puller(self.store, self.peers, download).ask(sources[at : at + SOURCES_MAX])
         if not download.plan.done:
             lacking = next((it for it in absent if not self.store.has(it)), absent[0])
             raise nobody_has(lacking, len(sources))
@@ -168,7 +176,7 @@ class Blobs:
         """Whether `source` gives each of these blocks now; one that sends other bytes is blamed."""
         for block in blocks:
             try:
-                data = await self._want(source, block, deadline_s)
+                data = await want(self.peers, source, block, deadline_s)
             except (Refused, TransportError, RemoteProtocolError, WireError):
                 return False
             if not block.matches(data):
@@ -219,7 +227,7 @@ class Blobs:
         with trio.move_on_after(max(0.0, deadline_s)):
             for source in sources:
                 try:
-                    data = await self._want(source, block)
+                    data = await want(self.peers, source, block)
                 except (Refused, TransportError, RemoteProtocolError, WireError):
                     # This source lacks it, is gone, or broke the rules of the call: ask the next.
                     continue
@@ -239,11 +247,11 @@ class Blobs:
         size_bytes_max: int,
         progress: Progress | None,
     ) -> None:
-        download = _Download(FetchPlan(), root, size_bytes_max, progress)
+        download = Download(FetchPlan(), root, size_bytes_max, progress)
         at = 0
         while missing := await self.store.missing(root):
             if not download.size_bytes and self.store.has(root):
-                self._learn_size(download, root, await self.store.get_block(root))
+                download.learn_size(root, await self.store.get_block(root))
                 download.got_bytes = download.size_bytes - sum(size for _, size in missing)
             for block, size_bytes in missing:
                 # The store checks the depth again, once this wave of blocks has arrived.
@@ -251,84 +259,10 @@ class Blobs:
             wave = sources[at : at + SOURCES_MAX]
             if not wave:
                 raise nobody_has(root, len(sources))
-            await self._ask(download, wave)
+            await Puller(self.store, self.peers, download).ask(wave)
             if not download.plan.done:
                 # These sources lack a part; another source may be the only one that has it.
                 at += SOURCES_MAX
-
-    async def _ask(self, download: _Download, wave: Sequence[PeerId]) -> None:
-        async with trio.open_nursery() as nursery:
-            for source in wave:
-                for _ in range(WANTS_PER_SOURCE):
-                    nursery.start_soon(self._pull, download, source, nursery.cancel_scope)
-        if download.failure is not None:
-            raise download.failure
-
-    async def _pull(self, download: _Download, source: PeerId, everybody: trio.CancelScope) -> None:
-        """Ask one source for block after block until there is nothing left to ask it for."""
-        plan = download.plan
-        while not plan.done:
-            changed = download.changed
-            block = plan.next_for(source)
-            if block is None:
-                if plan.idle_for_good(source):
-                    return
-                await changed.wait()
-                continue
-            try:
-                data = await self._want(source, block)
-            except Refused:
-                plan.lacks(source, block)
-            except (TransportError, WireError, RemoteProtocolError):
-                plan.failed(source, block)
-            else:
-                try:
-                    await self._take(download, block, data)
-                except Corrupt:
-                    plan.failed(source, block)
-                    self.peers.offended(source, Offence.MALFORMED)
-                except (StoreError, WireError) as error:
-                    # The error is ours, or the content is too large or its tree is wrong: no other
-                    # source can help, and this one sent what we asked for.
-                    download.failure = error
-                    everybody.cancel()
-                else:
-                    plan.arrived(block)
-            download.wake()
-
-    def _learn_size(self, download: _Download, root: ContentId, data: bytes) -> None:
-        size_bytes = TreeNode.from_bytes(data).size_bytes if root.is_tree else len(data)
-        download.size_bytes = size_bytes
-        if download.size_bytes > download.size_bytes_max:
-            raise Oversize(
-                f"content of {download.size_bytes} bytes,"
-                f" at most {download.size_bytes_max} are allowed"
-            )
-
-    async def _want(
-        self, source: PeerId, block: ContentId, deadline_s: float = BLOCK_DEADLINE_S
-    ) -> bytes:
-        async with self.peers.call(source, deadline_s=stretched(deadline_s)) as call:
-            await call.send(Want(block=block))
-            return (await call.expect(BlockReply)).data
-
-    async def _take(self, download: _Download, block: ContentId, data: bytes) -> None:
-        if not block.matches(data):
-            raise Corrupt(f"{block.short}: the bytes do not match this content id")
-        children = below(block, data, download.plan.due(block))
-        if block == download.root:
-            self._learn_size(download, block, data)
-        await self.store.put_block(StoredBlock(block, data))
-        if not block.is_tree:
-            download.got_bytes += len(data)
-        for child, due in children:
-            if not self.store.has(child):
-                download.plan.need(child, due)
-            elif not child.is_tree:
-                download.got_bytes += due.size_bytes or 0
-        if download.progress is not None:
-            size_bytes = max(download.size_bytes, download.got_bytes)
-            download.progress(download.got_bytes, size_bytes)
 
 
 def _late(content: ContentId, deadline_s: float) -> TooSlow:

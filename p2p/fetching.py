@@ -100,5 +100,10 @@ class FetchPlan:
         return source in self._left_out or not self._under_way
 
     @property
+    def waiting(self) -> int:
+        """Blocks that nobody is asked for now."""
+        return len(self._waiting)
+
+    @property
     def done(self) -> bool:
         return not self._waiting and not self._under_way

@@ -136,6 +136,12 @@ class Catalog:
         check_block(block)
         self.put_one(block.id, block.data)
 
+    def put_all_received(self, blocks: Sequence[Block]) -> None:
+        """As `put_received` for all of these: all, or none."""
+        for block in blocks:
+            check_block(block)
+        self.put(blocks)
+
     def _add(self, content_id: ContentId, data: bytes) -> None:
         if not self.rows.insert(BLOCKS, content_id, data):
             self._recency.touch(content_id)
@@ -370,31 +376,3 @@ def check_block(block: Block) -> None:
         raise Corrupt(f"{block.id.short}: these are not the bytes this id names")
     if block.id.is_tree:
         TreeNode.from_bytes(block.data)
-
-
-def every_size(rows: Rows, table: str) -> Iterator[tuple[bytes, int]]:
-    """Every key with the size of its value. The table may not change meanwhile."""
-    at = b""
-    while page := rows.sizes(table, at, _PAGE_ROWS):
-        yield from page
-        at = page[-1][0] + b"\0"
-
-
-def every_row(rows: Rows, table: str) -> Iterator[tuple[bytes, bytes]]:
-    """Every row. The table may not change meanwhile."""
-    at = b""
-    while page := rows.scan(table, at, _PAGE_ROWS):
-        yield from page
-        at = page[-1][0] + b"\0"
-
-
-def read_pin(key: bytes) -> Pin:
-    """The pin that a row of the pins table stands for."""
-    # Ids differ in length by the prefix, and no prefix is the beginning of another.
-    length = len(ContentId.of_tree(b"")) if key[1] & 0x80 else len(ContentId.of(b""))
-    return Pin(ContentId(key[:length]), key[length:].decode())
-
-
-def every_pin(rows: Rows) -> Iterator[Pin]:
-    for key, _ in every_size(rows, PINS):
-        yield read_pin(key)

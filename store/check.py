@@ -7,8 +7,8 @@ from functools import partial
 
 from store import repair, walk
 from store.backend import Backend
-from store.catalog import every_pin
 from store.rows import BLOCKS
+from store.scanning import every_pin
 from store.seam import CheckReport, Table
 from wire.content import ContentId
 from wire.errors import Malformed, Missing

@@ -13,10 +13,11 @@ import trio
 
 from store import check, files, repair, walk
 from store.backend import Backend
-from store.catalog import Catalog, Counters, read_pin
+from store.catalog import Catalog, Counters
 from store.kept_files import KeptFiles
 from store.recency import Recency
 from store.rows import BLOCKS, PINS
+from store.scanning import read_pin
 from store.seam import (
     GET_BYTES_MAX,
     MISSING_MAX,
@@ -102,6 +103,10 @@ class ContentStore:
     async def put_block(self, block: Block) -> None:
         await self._backend.commit(lambda catalog: catalog.put_received(block), len(block.data))
 
+    async def put_blocks(self, blocks: Sequence[Block]) -> None:
+        size_bytes = sum(len(it.data) for it in blocks)
+        await self._backend.commit(lambda catalog: catalog.put_all_received(blocks), size_bytes)
+
     async def _put_pieces(
         self, read: Callable[[], bytes], progress: Progress | None, pin: str | None
     ) -> ContentId:
@@ -148,6 +153,9 @@ class ContentStore:
 
     async def get_block(self, content_id: ContentId) -> bytes:
         return await self._get_one(content_id, limits.BLOB_BYTES_MAX)
+
+    async def get_blocks(self, content_ids: Sequence[ContentId]) -> list[bytes]:
+        return await self._healing(lambda: [self._read(it) for it in content_ids])
 
     async def _get_one(self, content_id: ContentId, size_bytes_max: int) -> bytes:
         with self._backend.reading() as rows:

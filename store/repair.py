@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from store.catalog import Catalog, every_pin, every_row, every_size
+from store.catalog import Catalog
 from store.rows import BLOCKS, HOLDS, QUEUE
+from store.scanning import every_pin, every_row, every_size
 from wire.content import ContentId
 
 

@@ -179,12 +179,20 @@ class Store(Protocol):
         """Keep one block from outside; Corrupt, Malformed or Oversize if it is not what it says."""
         ...
 
+    async def put_blocks(self, blocks: Sequence[Block]) -> None:
+        """As `put_block` for all of these, in one step: all are kept, or none."""
+        ...
+
     async def get(self, content_id: ContentId, *, size_bytes_max: int = GET_BYTES_MAX) -> bytes:
         """The whole blob: Missing, Corrupt, Oversize; Malformed if the tree's sizes are wrong."""
         ...
 
     async def get_block(self, content_id: ContentId) -> bytes:
         """One block or tree node as it is kept: Missing, Corrupt."""
+        ...
+
+    async def get_blocks(self, content_ids: Sequence[ContentId]) -> list[bytes]:
+        """As `get_block` for each of these, in order, in one step."""
         ...
 
     def has(self, content_id: ContentId) -> bool:

@@ -34,6 +34,8 @@ from wire.membership import Admitted, ClaimInvite, ClaimNonce, ClaimSigned, Rene
 from wire.message import (
     Accept,
     BlockReply,
+    BlocksComing,
+    BlocksSent,
     Check,
     Goodbye,
     Hello,
@@ -53,6 +55,7 @@ from wire.message import (
     Swap,
     VerdictReply,
     Want,
+    WantBlocks,
     Welcome,
 )
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, Withdraw
@@ -93,6 +96,8 @@ class CallState(Enum):
     HOLDING = auto()
     TELLING = auto()
     WANTED = auto()
+    MANY_WANTED = auto()
+    BLOCKS_COMING = auto()
     KEEPING = auto()
     OPENING = auto()
     STANDING = auto()
@@ -173,6 +178,14 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.IDLE, Speaker.ASKER, Want): CallState.WANTED,
     (CallState.WANTED, Speaker.ANSWERER, BlockReply): CallState.DONE,
     (CallState.WANTED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, WantBlocks): CallState.MANY_WANTED,
+    (CallState.MANY_WANTED, Speaker.ANSWERER, BlocksComing): CallState.BLOCKS_COMING,
+    (CallState.MANY_WANTED, Speaker.ANSWERER, Refuse): CallState.DONE,
+    # As many as were announced; a Refuse in place of one says that the others are gone meanwhile.
+    (CallState.BLOCKS_COMING, Speaker.ANSWERER, BlockReply): CallState.BLOCKS_COMING,
+    (CallState.BLOCKS_COMING, Speaker.ANSWERER, BlocksSent): CallState.DONE,
+    (CallState.BLOCKS_COMING, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
     # Before it answers, the peer fetches what it is to keep, in conversations that it begins.
     (CallState.IDLE, Speaker.ASKER, Keep): CallState.KEEPING,

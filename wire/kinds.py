@@ -41,6 +41,10 @@ class Kind(IntEnum):
     # Content that one peer asks another to keep for it.
     KEEP = 32
     KEEPING = 33
+    # Many blocks by one request.
+    WANT_BLOCKS = 34
+    BLOCKS_COMING = 39
+    BLOCKS_SENT = 29
     # A private network: a newcomer is admitted, a membership is renewed, ids are revoked.
     CLAIM = 48
     CLAIM_NONCE = 49

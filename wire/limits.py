@@ -35,8 +35,10 @@ COMMITMENTS_VERSION = 14
 FEEDS_VERSION = 15
 # From this version on a peer can be a member of a private network.
 MEMBERS_VERSION = 16
+# From this version on a peer gives many blocks for one request.
+MANY_BLOCKS_VERSION = 17
 # The version that a Welcome says.
-SPOKEN_VERSION = 16
+SPOKEN_VERSION = 17
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -48,6 +50,8 @@ ITEMS_MAX = 16_384
 
 # Blocks: content above one block becomes a tree of blocks.
 BLOCK_BYTES_MAX = 256 << 10
+# Blocks of one request.
+WANTED_BLOCKS_MAX = 64
 TREE_CHILDREN_MAX = 4096
 TREE_DEPTH_MAX = 3
 BLOB_BYTES_MAX = 1 << 40

@@ -13,6 +13,13 @@ from wire.codec import NotPlain, pack, pack_plain, unpack, unpack_plain
 from wire.commitment import Commitments, TellVerdict, TellVerdicts, VerdictCommitted
 from wire.compiled import compiled
 from wire.content import ContentId, PeerId
+from wire.content_message import BlockReply as BlockReply
+from wire.content_message import BlocksComing as BlocksComing
+from wire.content_message import BlocksSent as BlocksSent
+from wire.content_message import Keep as Keep
+from wire.content_message import Keeping as Keeping
+from wire.content_message import Want as Want
+from wire.content_message import WantBlocks as WantBlocks
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import Malformed, WireError
 from wire.feed import AskFeed, FeedPage
@@ -281,47 +288,6 @@ class Result(Message):
     source: Inline | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Want(Message):
-    """One block, by content."""
-
-    KIND: ClassVar[Kind] = Kind.WANT
-    block: ContentId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockReply(Message):
-    """The block; the peer that wanted it compares its hash with the id."""
-
-    KIND: ClassVar[Kind] = Kind.BLOCK
-    data: Annotated[bytes, Between(0, limits.BLOCK_BYTES_MAX)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keep(Message):
-    """Please keep this content for me, for `keep_s` seconds; it is fetched from me.
-
-    `size_bytes` is all of it. After `deadline_ms` milliseconds the asker waits no longer.
-    """
-
-    KIND: ClassVar[Kind] = Kind.KEEP
-    content: ContentId
-    size_bytes: Annotated[int, Between(0, limits.BLOB_BYTES_MAX)]
-    keep_s: Annotated[int, Between(1, limits.KEEP_S_MAX)]
-    deadline_ms: Annotated[int, Between(1, limits.DEADLINE_S_MAX * 1000)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Keeping(Message):
-    """All of the content is here, and stays for `keep_s` seconds unless the owner needs the room.
-
-    This is the peer's word: who asked then wants some of the blocks.
-    """
-
-    KIND: ClassVar[Kind] = Kind.KEEPING
-    keep_s: Annotated[int, Between(1, limits.KEEP_S_MAX)]
-
-
 MESSAGES: dict[Kind, type[Message]] = {
     kind.KIND: kind
     for kind in (
@@ -329,7 +295,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, VerdictReply, OpenChecks, Checks, Verdicts),
         *(VerdictCommitted, TellVerdict, Commitments, TellVerdicts),
-        *(Want, BlockReply, Keep, Keeping),
+        *(Want, WantBlocks, BlocksComing, BlockReply, BlocksSent, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
         *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),
         *(StageSign, StageSigned),

@@ -10,6 +10,7 @@ from node.paying.payer import Payer, PriceQuote, check_affordable
 from node.paying.pricing import units_at_most
 from node.task.units import units_of
 from wire.advert import Advert
+from wire.errors import InputError
 from wire.kinds import Level, Role
 from wire.latest import Latest
 from wire.signed import Signed
@@ -30,7 +31,10 @@ class Affording:
     async def check(self, request: TaskRequest) -> None:
         """InputError if every peer that is known asks for more than the task may cost."""
         payer, stage = self.directory.payer, request.stages[0]
-        if payer is None or len(request.stages) > 1:
+        if payer is None:
+            return
+        if len(request.stages) > 1:
+            await self._check_later(payer, request)
             return
         units = max(1, units_of(stage, request.input))
         terms = (request.level, request.needed)
@@ -48,6 +52,21 @@ class Affording:
                 self._verifiers(payer, stage), request.price_max, request.needed
             )
         self._found[key] = now_at_s + KEPT_FOR_S
+
+    async def _check_later(self, payer: Payer, request: TaskRequest) -> None:
+        """InputError if only peers that ask for credits could do a later leg.
+
+        Such a leg is given on by whoever did the one before, who pays nothing.
+        """
+        for stage in request.stages[1:]:
+            playing = self.directory.playing(stage)
+            if playing and await payer.all_ask(playing, stage):
+                raise InputError(
+                    f"every peer that does the leg {stage.operation!r} asks for credits, and only"
+                    " the first leg of a task is paid",
+                    todo="ask for each leg in a task of its own, the output of one as the input of"
+                    " the next",
+                )
 
     def _verifiers(self, payer: Payer, stage: Stage) -> list[Signed[Advert]]:
         peers = payer.peers

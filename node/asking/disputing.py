@@ -65,6 +65,16 @@ class DisputedModel(Protocol):
     def data(self) -> bytes: ...
 
 
+class ExactModels(Protocol):
+    """Knows which models are in whole numbers, and reads them."""
+
+    async def is_exact(self, model: ContentId) -> bool:
+        """Whether a model is one, as far as can be known here."""
+
+    async def get(self, model: ContentId) -> DisputedModel | None:
+        """The model of this id; None if disputes about it are not settled here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ruling:
     """What disputes about one answer came to: is its signer wrong, and whose verdicts are void."""
@@ -88,7 +98,7 @@ class Disputing:
     settling: Settling
     store: Store
     blobs: Blobs
-    read: Callable[[ContentId], Awaitable[DisputedModel | None]]
+    models: ExactModels
     files: RecordFiles
     # None where this peer never looks for itself.
     judge: Judge | None = None
@@ -99,7 +109,7 @@ class Disputing:
         if level is not Level.EXACT:
             return
         for stage in stages:
-            if stage.model is not None and await self.read(stage.model) is None:
+            if stage.model is not None and not await self.models.is_exact(stage.model):
                 raise not_exact(f"the model {stage.model}")
 
     async def counted(
@@ -177,7 +187,7 @@ class Disputing:
         """Have both sides of each verdict heard; None if there can be no dispute."""
         void: set[PeerId] = set()
         try:
-            model = await self.read(model_id)
+            model = await self.models.get(model_id)
             if model is None:
                 return None
             source = await self._input(claimed)

@@ -12,7 +12,7 @@ from node.checking.audit_log import CheckLog, no_log
 from node.checking.audit_verdicts import check_selection_and_verdicts
 from node.checking.layer_legs import check_layers
 from node.checking.report import AuditReport, ReceiptPart, Status
-from node.task.levels import EXACT_FORMAT
+from node.task.levels import EXACT_FORMATS
 from wire import limits
 from wire.chain import check_chain, source_of
 from wire.content import ContentId
@@ -72,8 +72,9 @@ def audit(
         _check_models(report, have)
         check_layers(report, report.receipts)
         _check_content(report, task, have)
-        _say_sampler(report, task)
     (replay or not_replayed("no model was given"))(report)
+    if report.is_chain:
+        _say_sampler(report, task)
     check_log(report)
     return report
 
@@ -225,7 +226,7 @@ def _check_models(report: AuditReport, have: Have) -> None:
         report.note(ReceiptPart.MODEL, right, what, detail)
         if report.level is Level.EXACT:
             what = f"the model of leg {number} computes in whole numbers, as the level exact has it"
-            report.note(ReceiptPart.MODEL, manifest.format == EXACT_FORMAT, what, manifest.format)
+            report.note(ReceiptPart.MODEL, manifest.format in EXACT_FORMATS, what, manifest.format)
     report.note_limit(ReceiptPart.MODEL, "on which device it ran, and who else saw the input")
 
 
@@ -299,14 +300,18 @@ def _say_sampler(report: AuditReport, task: Signed[Task]) -> None:
     drawing = [it for it in task.record.stages if streams(it.operation)]
     if not drawing:
         report.note(ReceiptPart.SAMPLER, True, "no leg draws words by chance")
+    # A replay notes it once for each leg that it repeated.
+    drawn = sum(it.part is ReceiptPart.SAMPLER for it in report.points)
+    replayed = drawn == len(drawing)
     for stage in drawing:
         temperature, seed = (stage.parameters.get(it, 0) for it in ("temperature", "seed"))
-        report.note(
-            ReceiptPart.SAMPLER,
-            None,
-            f"whether {stage.operation} drew its words as was asked",
-            f"temperature {temperature!r}, seed {seed!r}; only a replay shows it",
-        )
+        if not replayed:
+            report.note(
+                ReceiptPart.SAMPLER,
+                None,
+                f"whether {stage.operation} drew its words as was asked",
+                f"temperature {temperature!r}, seed {seed!r}; only a replay shows it",
+            )
         if temperature:
             report.note_limit(
                 ReceiptPart.SAMPLER,

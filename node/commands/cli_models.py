@@ -85,6 +85,7 @@ def pull_command(*, what: str, state: Path, as_json: bool) -> None:
     examples=(
         "models quantize --exact ./digits.onnx ./digits.exact --calibration rows.npz",
         "models quantize --exact ./digits.onnx ./digits.exact",
+        "models quantize --exact smollm2 ./smollm2.exact",
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -93,7 +94,8 @@ def pull_command(*, what: str, state: Path, as_json: bool) -> None:
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    help="Rows to measure scales with: a .npz with an array for each input, and labels if known.",
+    help="Rows to measure scales with: a .npz with an array for each input, and labels if known."
+    " For a .gguf a text to measure with. Default: a part of Python's documentation.",
 )
 @json_option
 def quantize_command(
@@ -101,8 +103,9 @@ def quantize_command(
 ) -> None:
     """Make a model whose answers have equal bits on every machine.
 
-    MODEL is an .onnx of fully connected layers, convolutions and pools; OUT is the file to write,
-    which ends in .exact. Half of the rows measure scales, the other half what it costs.
+    MODEL is an .onnx of fully connected layers, convolutions and pools, half of whose rows measure
+    scales and the other half what it costs; or a language model of the family llama: a .gguf, or
+    smollm2. OUT is the file to write, which ends in .exact.
     """
     from node.commands.quantize import quantize
 

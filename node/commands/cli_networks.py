@@ -43,11 +43,20 @@ RATE_HELP = "How many tasks are sent, as 10/s or 90/min."
     help="Where the peers keep their state. What an earlier demo left there is deleted.",
 )
 @json_option
-def demo_command(*, question: str, files: tuple[Path, ...], folder: Path, as_json: bool) -> None:
+@click.pass_obj
+def demo_command(
+    assembly: Assembly,
+    /,
+    *,
+    question: str,
+    files: tuple[Path, ...],
+    folder: Path,
+    as_json: bool,
+) -> None:
     """Run a whole small network on this machine.
 
     Seven processes bring in real text, embed it with a real model, check each other, and answer a
-    question; one of them is killed on the way.
+    question; one of them is killed on the way. Who works is paid in credits of the demo's own.
     """
     from node.commands.demo import demo
 
@@ -56,7 +65,7 @@ def demo_command(*, question: str, files: tuple[Path, ...], folder: Path, as_jso
             raise InputError(f"{path} does not exist", todo="check what --files names")
     shared = tuple(path.absolute() for path in files)
     place = folder.expanduser().absolute()
-    run(lambda: demo(place, question, shared, as_json=as_json))
+    run(lambda: demo(place, question, shared, assembly.entropy, as_json=as_json))
 
 
 def _fault_lines() -> list[str]:

@@ -24,18 +24,33 @@ def workflows() -> None:
     """
 
 
-@workflows.command("add", cls=Command, examples=(f"workflows add ./{EXAMPLE}",))
+@workflows.command(
+    "add",
+    cls=Command,
+    examples=(
+        f"workflows add ./{EXAMPLE}",
+        f"workflows add ./{EXAMPLE} --standby-of FEED@KEY",
+    ),
+)
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--standby-of",
+    default="",
+    metavar="FEED@KEY",
+    help="Stand by for this keeper, whose file has to be the same.",
+)
 @state_option
 @json_option
-def add_command(*, file: Path, state: Path, as_json: bool) -> None:
+def add_command(*, file: Path, standby_of: str, state: Path, as_json: bool) -> None:
     """Keep the workflow that FILE describes, and run it.
 
-    It is called as its file says, or else as the file is called.
+    It is called as its file says, or else as the file is called. A file whose standbys = ["KEY"]
+    names other peers can be added at these too: one of them goes on when the keeper was silent for
+    the time takeover (2m). An edited file is not taken for a workflow that is kept: rm it first.
     """
     from node.commands.workflows import add
 
-    run(lambda: add(state.expanduser(), file, as_json=as_json))
+    run(lambda: add(state.expanduser(), file, standby_of, as_json=as_json))
 
 
 @workflows.command("list", cls=Command, examples=("workflows list",))

@@ -13,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from node.commands.demo_answer import PASSAGES
+from node.commands.demo_ledger import begin_ledger
 from node.commands.demo_peers import DemoPeer, planned, prepare_folder
 from node.commands.demo_story import Story, tell_story
 from node.commands.output import console, plain_text, safe, show_json, size
+from wire.amount import show_credits
 
 LOG_LINES = 9
 SENTENCE_LINES = 4
@@ -23,10 +25,18 @@ ANSWER_LINES = 6
 REFRESH_S = 0.25
 
 
-async def demo(folder: Path, question: str, files: tuple[Path, ...], *, as_json: bool) -> None:
+async def demo(
+    folder: Path,
+    question: str,
+    files: tuple[Path, ...],
+    entropy: Callable[[int], bytes],
+    *,
+    as_json: bool,
+) -> None:
     """Run the story and show it; BatonError says where it ended."""
     await trio.to_thread.run_sync(prepare_folder, folder)
     story = Story(folder, question, files, peers=planned(folder, files))
+    story.ledger = await trio.to_thread.run_sync(begin_ledger, folder, story.peers, entropy)
     if as_json:
         await tell_story(story, story.say)
         show_json(story.document())
@@ -158,6 +168,8 @@ def show_end(story: Story) -> None:
     colour = "green" if story.receipt_holds else "red"
     for line in textwrap.wrap(f"Checked offline: {plain_text(conclusion)}", width):
         console.print(f"[{colour}]{safe(line)}[/{colour}]")
+    for line in textwrap.wrap(_earned(story), width):
+        console.print(safe(line))
     console.print(
         f"[bold]{story.answered} of {story.accepted} tasks answered[/bold],"
         f" {story.verified} checked, {story.passages} passages, {story.wall_s:.0f} s\n"
@@ -178,6 +190,21 @@ def _who(story: Story) -> str:
     begun = f"Begun by {story.killed}, which was killed in mid-sentence; f" if story.words else "F"
     checked = f"; checked by {', '.join(checkers)}" if checkers else ""
     return f"{begun}inished by {', '.join(doers)}{checked}."
+
+
+def _earned(story: Story) -> str:
+    """Who earned what, and whether the ledger adds up, in one sentence."""
+    ledger = story.ledger
+    if ledger is None:
+        return ""
+    if not ledger.holds:
+        return f"The ledger does not hold: {plain_text(ledger.problem)}"
+    rows = sorted(story.peers, key=lambda it: -it.earned)
+    sums = ", ".join(f"{it.name} {show_credits(it.earned)}" for it in rows if it.earned)
+    return (
+        f"Earned, in credits: {sums or 'nothing'}. The ledger's {ledger.epochs} epochs hold: "
+        f"{show_credits(ledger.supply_after)} credits, as at the beginning."
+    )
 
 
 def _home(path: Path | None) -> str:

@@ -44,6 +44,7 @@ async def word_answer(story: Story, narrate: Narrate) -> None:
         "needed": len(story.writers("verify")),
         "verifiers": len(story.writers("verify")),
         "fresh": True,
+        "price_max": story.price_max,
     }
     result = await called(story, "ask", arguments, written.on_event, ANSWER_DEADLINE_S + 30.0)
     written.shown.finish(result["result"])

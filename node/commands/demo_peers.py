@@ -44,6 +44,8 @@ class DemoPeer:
     id: str = ""
     status: Mapping[str, Any] = field(default_factory=dict)
     killed: bool = False
+    # What its work was charged at, in millionths of a credit.
+    earned: int = 0
 
     @property
     def socket(self) -> Path:

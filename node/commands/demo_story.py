@@ -17,6 +17,7 @@ from typing import Any
 
 import trio
 
+from node.commands.demo_ledger import PRICE_MAX, DemoLedger, settle
 from node.commands.demo_peers import WRITER, DemoPeer, last_line, open_peers, pids_of
 from node.local.control import call, unheard
 from p2p import timeouts
@@ -64,6 +65,8 @@ class Story:
     # The answer in words: what is on the screen of it, and in the end all about it.
     sentence: str = ""
     words: dict[str, Any] = field(default_factory=dict)
+    # None: this network is free.
+    ledger: DemoLedger | None = None
     receipt: Path | None = None
     verify_text: str = ""
     receipt_holds: bool = False
@@ -89,6 +92,11 @@ class Story:
         return found or "…" + peer_id[-6:]
 
     @property
+    def price_max(self) -> int:
+        """What one task may cost, in millionths; 0 where nothing costs anything."""
+        return 0 if self.ledger is None else PRICE_MAX
+
+    @property
     def retried(self) -> int:
         """Legs and answers that went to a second peer."""
         rows = [it.status for it in self.peers if it.status]
@@ -103,9 +111,16 @@ class Story:
         """What `demo --json` prints; README.md documents the keys."""
         return {
             "peers": [
-                {"name": it.name, "peer": it.id, "roles": list(it.roles), "killed": it.killed}
+                {
+                    "name": it.name,
+                    "peer": it.id,
+                    "roles": list(it.roles),
+                    "killed": it.killed,
+                    "earned": it.earned,
+                }
                 for it in self.peers
             ],
+            "ledger": None if self.ledger is None else self.ledger.to_map(),
             "passages": self.passages,
             "tasks_accepted": self.accepted,
             "tasks_answered": self.answered,
@@ -184,6 +199,9 @@ async def tell_story(story: Story, narrate: Callable[[str], None]) -> None:
         if story.writers():
             await word_answer(story, narrate)
         await _verify(story, narrate)
+        if story.ledger is not None:
+            story.chapter = "what was promised is paid, and the whole ledger is checked offline"
+            await settle(story.ledger, story.peers, narrate)
         story.wall_s = trio.current_time() - started_at_s
         nursery.cancel_scope.cancel()
 
@@ -232,6 +250,7 @@ async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
             "deadline_s": task_deadline_s(WORK_DEADLINE_S),
             "needed": 2,
             "verifiers": 3,
+            "price_max": story.price_max,
         }
         done = await called(story, "embed", arguments, tell, WORK_DEADLINE_S + 60)
         nursery.cancel_scope.cancel()
@@ -288,6 +307,7 @@ async def _ask(story: Story, narrate: Callable[[str], None]) -> None:
         "count": 3,
         "deadline_s": task_deadline_s(QUESTION_DEADLINE_S),
         "fresh": True,
+        "price_max": story.price_max,
     }
 
     def tell(event: Mapping[str, Any]) -> None:

@@ -26,6 +26,8 @@ from node.models.pinned import PINNED
 from store import open_store
 from wire.errors import InputError
 
+# The formats of models that one talks with.
+TALKING = ("exact-text", "gguf")
 DEADLINE_S = 24 * 3600.0
 LOOK_DEADLINE_S = 30.0
 # A person who adds a model has decided that there is room; a peer's quota is for what others bring.
@@ -129,7 +131,7 @@ async def change_models(
     if not running:
         console.print(f"no peer is running on {safe(state)} now")
     # A language model is talked with; what others do is asked of them.
-    tries = f"run {found['name']}" if found["format"] == "gguf" else f"ask {found['name']} --help"
+    tries = f"run {found['name']}" if found["format"] in TALKING else f"ask {found['name']} --help"
     console.print(f"try it: python -m node {safe(tries)}")
 
 

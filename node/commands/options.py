@@ -94,6 +94,26 @@ def rows_options(function: F) -> F:
             ),
             click.option("--column", help="With --rows: the column with the text to ask."),
             click.option(
+                "--input",
+                "inputs",
+                multiple=True,
+                metavar="NAME=COLUMN,…",
+                help="With --rows, of a function: an input, and the columns with its numbers or"
+                " lists of them; NAME:TYPE[SHAPE]=… where it is not float32. May be given several"
+                " times.",
+            ),
+            click.option(
+                "--one-by-one",
+                is_flag=True,
+                help="With --input: call the function for each row by itself, and not for many at"
+                " once.",
+            ),
+            click.option(
+                "--keep",
+                metavar="COLUMN,…",
+                help="With --rows: columns to copy beside the answers.",
+            ),
+            click.option(
                 "--out",
                 type=path,
                 help="With --rows: the table of answers to write, in any of these formats. Its"
@@ -125,21 +145,34 @@ def rows_options(function: F) -> F:
     return function
 
 
+# The options that are about tables alone, and what those are called that have another name.
+_OF_TABLES = ("column", "inputs", "one_by_one", "keep", "out", "resume", "force", "spreadsheet")
+_OPTIONS = {"inputs": "input", "one_by_one": "one-by-one"}
+
+
 def check_table(table: Mapping[str, Any], others: int) -> None:
     """InputError unless the options about tables go together; `others` are things asked besides."""
     if table["rows"] is None:
-        for name in ("column", "out", "resume", "force", "spreadsheet"):
+        for name in _OF_TABLES:
             if table[name]:
+                option = _OPTIONS.get(name, name)
                 raise InputError(
-                    f"--{name} says nothing without --rows", todo="give a table: --rows"
+                    f"--{option} says nothing without --rows", todo="give a table: --rows"
                 )
         return
     if others:
         raise InputError(
             "one thing is asked at a time", todo="give --rows, or a text, not both of them"
         )
+    if table["inputs"] and table["column"]:
+        raise InputError(
+            "a model reads one column of texts or inputs of numbers, not both",
+            todo="give --column, or --input for a function",
+        )
+    if table["one_by_one"] and not table["inputs"]:
+        raise InputError("--one-by-one says nothing without --input", todo="leave it out")
     for name, example in (("column", "text"), ("out", "results.parquet")):
-        if not table[name]:
+        if not table[name] and not (name == "column" and table["inputs"]):
             raise InputError(f"--rows needs --{name}", todo=f"for example --{name} {example}")
     if table["resume"] and table["force"]:
         raise InputError("--resume goes on and --force begins again", todo="give one of the two")

@@ -14,10 +14,11 @@ from node.local import questions
 from node.local.control import call, unheard
 from node.rows.job import BundleAnswer, JobEnd, JobFiles, RowJob
 from node.rows.plan import RETRY_AFTER_S, ROOM_S, RowBatch, RowPlan
-from node.rows.reading import open_rows
+from node.rows.reading import TableColumns, open_rows
+from node.rows.tensor_rows import TensorColumns, read_tensor_columns
 from wire.content import ContentId
-from wire.errors import Malformed
-from wire.operations import GENERATE
+from wire.errors import InputError, Malformed
+from wire.operations import CALL, GENERATE
 
 MODEL_DEADLINE_S = 120.0
 TRIES = len(RETRY_AFTER_S) + 1
@@ -29,6 +30,9 @@ class RowsAsked:
 
     files: JobFiles
     column: str
+    tensors: tuple[TensorColumns, ...]
+    one_by_one: bool
+    keep: tuple[str, ...]
     marks_bad: bool
     for_spreadsheets: bool
     resume: bool
@@ -41,7 +45,10 @@ def rows_asked(table: Mapping[str, Any], arguments: Mapping[str, Any]) -> RowsAs
     """What the options about tables say, beside the others of `ask`."""
     return RowsAsked(
         files=JobFiles(table["rows"].expanduser(), table["out"].expanduser()),
-        column=table["column"],
+        column=table["column"] or "",
+        tensors=tuple(map(read_tensor_columns, table["inputs"])),
+        one_by_one=table["one_by_one"],
+        keep=_names(table["keep"]),
         marks_bad=table["bad_rows"] == "mark",
         for_spreadsheets=table["spreadsheet"],
         resume=table["resume"],
@@ -53,7 +60,8 @@ def rows_asked(table: Mapping[str, Any], arguments: Mapping[str, Any]) -> RowsAs
 async def ask_rows(state: Path, asked: RowsAsked, *, as_json: bool) -> None:
     """Ask for every row of a table, and write what comes; BatonError, and --resume goes on."""
     is_new = asked.files.check(resume=asked.resume, force=asked.force)
-    source = open_rows(asked.files.table, asked.column)
+    numbers = tuple(name for it in asked.tensors for name in it.columns)
+    source = open_rows(asked.files.table, TableColumns(asked.column, numbers, asked.keep))
     try:
         plan = await _plan(state, asked)
         with _bar() as progress:
@@ -71,6 +79,8 @@ async def ask_rows(state: Path, asked: RowsAsked, *, as_json: bool) -> None:
 async def _plan(state: Path, asked: RowsAsked) -> RowPlan:
     given = asked.arguments
     told = {name: given[name] for name in ("model", "operation", "system", "schema")}
+    if asked.tensors and not told["operation"]:
+        told["operation"] = CALL
     model = await call(state / SOCKET, "rows-model", told, unheard, deadline_s=MODEL_DEADLINE_S)
     operation = str(model["operation"])
     parameters = questions.generate_parameters(given) if operation == GENERATE else {}
@@ -84,7 +94,17 @@ async def _plan(state: Path, asked: RowsAsked) -> RowPlan:
         schema=given["schema"] or "",
         marks_bad=asked.marks_bad,
         for_spreadsheets=asked.for_spreadsheets,
+        tensors=asked.tensors,
+        one_by_one=asked.one_by_one,
+        keep=asked.keep,
     )
+
+
+def _names(typed: str | None) -> tuple[str, ...]:
+    names = tuple(it.strip() for it in (typed or "").split(",")) if typed else ()
+    if not all(names):
+        raise InputError("--keep names a column without a name", todo="for example --keep id,name")
+    return names
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from node.commands.output import console, safe, show_json
 from node.commands.receipt_file import begins_with, read_file
+from node.workflows.branches import DoubledSlot, is_double, rank
 from node.workflows.delivery import told_time
 from node.workflows.entry_file import (
     ENTRY_SUFFIX,
@@ -14,9 +15,9 @@ from node.workflows.entry_file import (
 )
 from wire import limits
 from wire.errors import InputError, WireError
-from wire.feed import FeedFork, judge_entries
+from wire.feed import FeedEntry, FeedFork, judge_entries
 from wire.kinds import Kind
-from wire.signed import open_signed
+from wire.signed import Signed, open_signed
 
 _HEAD = bytes((0x94, Kind.FEED_FORK))
 _STATUS = {True: "holds", False: "fails", None: "cannot be known"}
@@ -80,10 +81,16 @@ def _show(found: CheckedEntry, data: bytes) -> None:
 
 
 def verify_feed_fork(path: Path, *, as_json: bool) -> None:
-    """Say who signed two entries that contradict each other; InputError if they do not."""
+    """Say who signed two entries that contradict each other; InputError if they do not.
+
+    Of two keepers' results for one slot, say which counts.
+    """
     raw = read_file(path, FeedFork.SIZE_BYTES_MAX + limits.ENVELOPE_BYTES_MAX)
     try:
         signed = open_signed(raw, FeedFork)
+        if (double := _double(signed.record)) is not None:
+            _show_double(signed, double, as_json=as_json)
+            return
         first, second, why = judge_entries(signed.record)
     except WireError as error:
         raise InputError(
@@ -108,4 +115,40 @@ def verify_feed_fork(path: Path, *, as_json: bool) -> None:
     console.print(
         f"\n[bold red]this keeper showed two histories[/bold red]: {safe(why)}.\nBoth entries have"
         " its signature; nobody's word was needed."
+    )
+
+
+def _double(fork: FeedFork) -> DoubledSlot | None:
+    """Two results of two keepers for one slot; None for anything else. WireError if forged."""
+    first, second = open_signed(fork.first, FeedEntry), open_signed(fork.second, FeedEntry)
+    if not is_double(first, second):
+        return None
+    lower, higher = sorted((first, second), key=rank)
+    return DoubledSlot(higher, lower)
+
+
+def _show_double(signed: Signed[FeedFork], double: DoubledSlot, *, as_json: bool) -> None:
+    counts, other = double.counts, double.other
+    if as_json:
+        show_json(
+            {
+                "double": str(signed.id),
+                "feed": str(counts.record.feed),
+                "slot": told_time(double.slot_ms),
+                "found_by": str(signed.signer),
+                "keepers": [str(counts.signer), str(other.signer)],
+                "epochs": [counts.record.epoch, other.record.epoch],
+                "results": [str(counts.record.result), str(other.record.result)],
+                "counts": str(counts.id),
+            }
+        )
+        return
+    console.print(f"[bold]feed[/bold]      {counts.record.feed}")
+    console.print(f"[bold]slot[/bold]      {told_time(double.slot_ms)}")
+    for words, one in (("counts", counts), ("does not count", other)):
+        console.print(f"epoch {one.record.epoch}, {words}: {one.record.result} by {one.signer}")
+    console.print(
+        "\n[bold]two keepers ran one slot[/bold], which keepers that cannot reach each other may"
+        " do.\nThe later epoch counts, and nobody is convicted. Which of them had the feed, only"
+        " its record\nsays: python -m node workflows history"
     )

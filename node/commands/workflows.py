@@ -18,18 +18,30 @@ CALL_S = 30.0
 RESULT_CHARS = 60
 
 
-async def add(state: Path, file: Path, *, as_json: bool) -> None:
-    """Keep a workflow; InputError names the line of what is wrong with it."""
+async def add(state: Path, file: Path, standby_of: str, *, as_json: bool) -> None:
+    """Keep a workflow, or stand by for a feed's keeper; InputError names the line that is wrong."""
     text = read_text(file, FILE_BYTES_MAX)
     name = "".join(it if it.isalnum() and it.isascii() else "-" for it in file.stem.lower())
     arguments = {"text": text, "name": name.strip("-")[:32] or "workflow"}
+    arguments["standby_of"] = standby_of
     found = await _call(state, "add", arguments)
     if as_json:
         show_json(found)
         return
     name = safe(found["name"])
     console.print(f"kept the workflow [bold]{name}[/bold], whose feed is\n{found['feed']}")
+    standing = found["standing"]
+    if standby_of:
+        takes_s = standing["takeover_s"]
+        console.print(f"this peer stands by for {standing['holder']}")
+        console.print(f"it takes over when that one was silent for {takes_s} s or more")
+        return
     console.print(f"it runs next at {', '.join(found['slots'])}")
+    if standing is not None:
+        console.print(
+            "on each of its standbys, with the same file:\n"
+            f"python -m node workflows add {safe(file.name)} --standby-of {found['feed']}"
+        )
     console.print(f"run it now: python -m node workflows run {name}")
 
 
@@ -50,9 +62,28 @@ async def list_workflows(state: Path, *, as_json: bool) -> None:
         names = ("feed", "name", "schedule", "entries")
         feeds = [[safe(row[it]) for it in names] for row in found["followed"]]
         show_table("followed feeds", names, feeds)
+    for row in found["workflows"]:
+        if row["standing"] is not None:
+            console.print(f"{safe(row['name'])}: {safe(_standing(row['standing']))}")
+    for row in found["followed"]:
+        if row["doubles"]:
+            doubles = row["doubles"]
+            console.print(f"{safe(row['name'])}: {doubles} slots had results of two keepers")
     for row in (*found["workflows"], *found["broken"], *found["followed"]):
         if row["problem"]:
             console.print(f"[yellow]{safe(row['name'])}: {safe(row['problem'])}[/yellow]")
+
+
+def _standing(standing: Mapping[str, Any]) -> str:
+    """Which of several keepers runs a workflow, and how the others are, in one line."""
+    others = [
+        f"{short(it['peer'])} "
+        + (f"silent for {it['silent_s']} s" if it["silent_s"] else it["problem"] or "answers")
+        for it in standing["keepers"]
+    ]
+    where = "here" if standing["holds"] else f"at {standing['holder']}, and this peer stands by"
+    why = f"; not taken over: {standing['waits']}" if standing["waits"] else ""
+    return f"runs {where} (epoch {standing['epoch']}; {', '.join(others)}){why}"
 
 
 def _listed(row: Mapping[str, Any]) -> list[str]:
@@ -75,6 +106,8 @@ async def show(state: Path, name: str, *, as_json: bool) -> None:
         show_json(found)
         return
     console.print(safe(found["text"].rstrip()) + "\n")
+    if found["standing"] is not None:
+        console.print(f"keepers  {safe(_standing(found['standing']))}")
     told = "it is paused" if found["paused"] else f"it runs next at {', '.join(found['slots'])}"
     console.print(f"feed     {found['feed']}\n{told}")
     if found["begun"] is not None:
@@ -130,6 +163,10 @@ async def history(state: Path, name: str, count: int, *, as_json: bool) -> None:
     columns = ("number", "slot", "end", "late", "took", "result", "receipt")
     rows = [[safe(it) for it in _cells(entry)] for entry in found["entries"]]
     show_table(f"{len(rows)} entries", columns, rows)
+    if len({it["keeper"] for it in found["entries"]}) > 1:
+        for keeper in dict.fromkeys(it["keeper"] for it in found["entries"]):
+            numbers = [it["number"] for it in found["entries"] if it["keeper"] == keeper]
+            console.print(f"{min(numbers)} to {max(numbers)}: {len(numbers)} by {keeper}")
     if found["left_out"]:
         console.print(f"{found['left_out']} more do not fit here: --count, or get RESULT_ID FILE")
 
@@ -141,12 +178,18 @@ def _cells(entry: Mapping[str, Any]) -> list[str]:
     return [
         str(entry["number"]),
         entry["slot"],
-        entry["end"] + many + (" by hand" if entry["by_hand"] else ""),
+        entry["end"] + many + (" by hand" if entry["by_hand"] else "") + _doubles(entry),
         f"{entry['late_ms'] / 1000:.1f} s",
         f"{entry['took_ms'] / 1000:.1f} s",
         line if len(line) <= RESULT_CHARS else line[: RESULT_CHARS - 1] + "…",
         "" if entry["receipt"] is None else short(entry["receipt"]),
     ]
+
+
+def _doubles(entry: Mapping[str, Any]) -> str:
+    """Which other keepers ran a slot too, whose results do not count."""
+    others = ", ".join(f"{short(it['keeper'])} (epoch {it['epoch']})" for it in entry["doubles"])
+    return f"; also by {others}, which does not count" if others else ""
 
 
 def _as_text(result: Any) -> str:

@@ -43,12 +43,12 @@ _PUBSUB_TASKS = (
     *("_handle_new_peer", "_replay_recent", "handle_sending_messages[", "heartbeat["),
 )
 _SERVICE_TASK = "[daemon="
-_WORK_TASKS = ("p2p.blobs", "p2p.fetching", "p2p.gather", "node.")
+_WORK_TASKS = ("p2p.blobs", "p2p.fetching", "p2p.pulling", "p2p.gather", "node.")
 WORK_KINDS = frozenset(
     (
         *(Kind.OFFER, Kind.ACCEPT, Kind.REFUSE, Kind.PIECE, Kind.RESULT),
         *(Kind.CHECK, Kind.FINDING, Kind.QUOTE, Kind.QUOTED, Kind.WANT, Kind.BLOCK),
-        *(Kind.KEEP, Kind.KEEPING),
+        *(Kind.WANT_BLOCKS, Kind.BLOCKS_COMING, Kind.BLOCKS_SENT, Kind.KEEP, Kind.KEEPING),
         *(Kind.OPEN_CHECKS, Kind.CHECKS, Kind.VERDICTS),
         *(Kind.COMMITMENTS, Kind.TELL_VERDICTS, Kind.VERDICT_COMMITTED, Kind.TELL_VERDICT),
     )

@@ -69,6 +69,9 @@ class MadeUpSource:
     def names(self) -> tuple[str, ...]:
         return tuple(f"{SCHEME}:{number}" for number in range(8))
 
+    async def look(self) -> None:
+        """Do nothing: there are always the same."""
+
     async def fetch(self, name: str) -> str:
         await trio.lowlevel.checkpoint()
         if not name.startswith(f"{SCHEME}:"):

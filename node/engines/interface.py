@@ -27,6 +27,10 @@ OFFER_TEXTS_MAX = 64
 TOKEN_IDS, TOKEN_COUNTS = "token_ids", "token_counts"
 
 
+# The precision of models in whole numbers, which have the same on every device.
+EXACT_PROFILE = "exact"
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A piece of an output that is made bit by bit: the `units` after the first `position`."""
@@ -93,6 +97,11 @@ class Loaded:
     exact: bool = False
     # The layers that are here where others have the rest; None: all.
     layers: LayerRange | None = None
+
+    def same_bits_as(self, profile: str) -> bool:
+        """Whether an engine of this profile has the same numbers to the bit."""
+        whole = self.manifest.profile == EXACT_PROFILE
+        return whole or (self.exact and self.profile == profile)
 
     @property
     def middle(self) -> LayerRange | None:

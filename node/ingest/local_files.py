@@ -1,6 +1,8 @@
 """Files of the owner that a data peer brings in: below one folder, nothing beside it."""
 
 import os
+import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 FILE_BYTES_MAX = 4 << 20
@@ -15,6 +17,41 @@ def files_below(root: Path, prefix: str, pattern: str = "**/*") -> dict[str, Pat
         return {f"{prefix}{root.name}": root.resolve()}
     found = sorted(path for path in root.glob(pattern) if _is_readable(path, root, prefix))
     return {f"{prefix}{path.relative_to(root)}": path for path in found[:FILES_MAX]}
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What changes whenever a file is written, replaced or moved."""
+
+    inode: int
+    size_bytes: int
+    written_at_ns: int
+    changed_at_ns: int
+
+
+def state_of(path: Path) -> FileState | None:
+    """The state of a file now; None if it is gone, or no file any more."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return FileState(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def states_of(files: dict[str, Path]) -> dict[str, FileState]:
+    """The states of those that are there."""
+    found = ((name, state_of(path)) for name, path in files.items())
+    return {name: state for name, state in found if state is not None}
+
+
+def read_below(root: Path, path: Path) -> bytes:
+    """As `read_file`, of a file that still lies below a folder; OSError if it does no more."""
+    # A folder on the way to it may have been replaced by a link since it was listed.
+    if not path.parent.resolve().is_relative_to(root.resolve()) and path != root.resolve():
+        raise FileNotFoundError(2, "it lies elsewhere by now")
+    return read_file(path)
 
 
 def read_file(path: Path) -> bytes:

@@ -288,7 +288,7 @@ class LocalCommands:
             name = str(model) if manifest is None else manifest.name
             raise InputError(
                 f"the model {name} is a function of tensors, and no text can be given to it",
-                todo="run a gateway (join --http) and give it tensors: POST /v1/infer",
+                todo="give it a table: --rows, --input NAME=COLUMN; or POST /v1/infer at a gateway",
             )
         return questions.check_text(text, limits.TEXT_BYTES_MAX).encode(), dict(
             arguments.get("parameters") or {}

@@ -8,11 +8,11 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import trio
 
@@ -25,9 +25,15 @@ from wire.content import ContentId
 from wire.errors import BatonError, InputError, Malformed, Missing, StoreFull, TooSlow
 from wire.unixfs import UnixfsId
 
-# Pieces that are brought together: they have to fit the store beside what is pinned there.
-_WINDOW_BYTES = 128 * limits.BLOCK_BYTES_MAX
+T = TypeVar("T")
+
+# Pieces that are brought together, and how many windows of them may arrive while one is written:
+# they have to fit the store beside what is pinned there.
+_WINDOW_BYTES = 48 * limits.BLOCK_BYTES_MAX
 _WINDOW_PIECES = 1024
+_WINDOWS_AHEAD = 1
+# Pieces in memory at a time.
+_READ_PIECES = 16
 _NODES_AT_ONCE = 256
 _FILES_AT_ONCE = 256
 
@@ -182,15 +188,30 @@ class FolderGet:
 
 
 @dataclass(slots=True)
+class _Window:
+    """Pieces that are brought together, in the order in which they are written."""
+
+    pieces: list[tuple[FolderEntry, UnixfsId, int]] = field(default_factory=list)
+    size_bytes: int = 0
+    # Of its bytes, how many are here.
+    here_bytes: int = 0
+    arrived: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def full(self) -> bool:
+        return self.size_bytes >= _WINDOW_BYTES or len(self.pieces) >= _WINDOW_PIECES
+
+
+@dataclass(slots=True)
 class _Bringing:
-    """One folder on its way."""
+    """One folder on its way. Some windows arrive while an earlier one is written."""
 
     get: FolderGet
     root: UnixfsId
     folder: _Folder
     progress: Callable[[int, int], None]
-    _window: list[tuple[FolderEntry, UnixfsId, int]] = field(default_factory=list)
-    _window_bytes: int = 0
+    _window: _Window = field(default_factory=_Window)
+    _failure: BatonError | None = None
     _done_bytes: int = 0
     _size_bytes: int = 0
     _received_bytes: int = 0
@@ -199,63 +220,118 @@ class _Bringing:
         """From the root's node to the last file."""
         plan = FolderPlan(self.root)
         while nodes := plan.next_nodes(_NODES_AT_ONCE):
-            await self._receive({it.block: None for it in nodes})
-            for node in nodes:
-                plan.take(node, await self.get.store.get_block(node.block))
+            blocks = [it.block for it in nodes]
+            await self._receive(dict.fromkeys(blocks), lambda _: None)
+            found = await self.get.store.get_blocks(blocks)
+            for node, data in zip(nodes, found, strict=True):
+                plan.take(node, data)
         entries = await trio.to_thread.run_sync(lambda: list(plan.entries()))
         files = [it for it in entries if it.size_bytes is not None]
         self._size_bytes = sum(it.size_bytes or 0 for it in files)
         await trio.to_thread.run_sync(self.folder.begin, entries, self._size_bytes)
-        kept = 0
-        for at in range(0, len(files), _FILES_AT_ONCE):
-            some = files[at : at + _FILES_AT_ONCE]
-            there = await trio.to_thread.run_sync(self.folder.there, some)
-            for entry, is_there in zip(some, there, strict=True):
-                if is_there and await self._has(entry, plan.leaves(entry)):
-                    kept += 1
-                else:
-                    await self._write(entry, plan.leaves(entry))
-        await self._flush()
+        kept = await self._all_files(plan, files)
         await trio.to_thread.run_sync(self.folder.end)
         return BroughtFolder(len(files), kept, self._size_bytes, self._received_bytes)
 
-    async def _has(self, entry: FolderEntry, leaves: Iterator[tuple[UnixfsId, int]]) -> bool:
-        found = await trio.to_thread.run_sync(self.folder.has, entry, leaves)
+    async def _all_files(self, plan: FolderPlan, files: list[FolderEntry]) -> int:
+        """Bring and write all that are not there; returns how many are."""
+        kept = 0
+        to_write, windows = trio.open_memory_channel[_Window](_WINDOWS_AHEAD)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._guarded, nursery, self._write_all, windows)
+            for at in range(0, len(files), _FILES_AT_ONCE):
+                some = files[at : at + _FILES_AT_ONCE]
+                there = await trio.to_thread.run_sync(self.folder.there, some)
+                for entry, is_there in zip(some, there, strict=True):
+                    if is_there and await self._has(nursery, entry, plan.leaves(entry)):
+                        kept += 1
+                        continue
+                    for leaf, size_bytes in plan.leaves(entry):
+                        self._window.pieces.append((entry, leaf, size_bytes))
+                        self._window.size_bytes += size_bytes
+                        if self._window.full:
+                            await self._send(nursery, to_write)
+            await self._send(nursery, to_write)
+            to_write.close()
+        if self._failure is not None:
+            raise self._failure
+        return kept
+
+    async def _send(self, nursery: trio.Nursery, to_write: trio.MemorySendChannel[_Window]) -> None:
+        """Have the window brought, and written after those before it."""
+        window, self._window = self._window, _Window()
+        # There is room in the channel as soon as an earlier window is being written.
+        await to_write.send(window)
+        nursery.start_soon(self._guarded, nursery, self._bring, window)
+
+    async def _guarded(
+        self, nursery: trio.Nursery, work: Callable[[T], Awaitable[None]], about: T
+    ) -> None:
+        try:
+            await work(about)
+        except BatonError as error:
+            self._fail(nursery, error)
+
+    def _fail(self, nursery: trio.Nursery, error: BatonError) -> None:
+        if self._failure is None:
+            self._failure = error
+        nursery.cancel_scope.cancel()
+
+    async def _has(
+        self, nursery: trio.Nursery, entry: FolderEntry, leaves: Iterator[tuple[UnixfsId, int]]
+    ) -> bool:
+        try:
+            found = await trio.to_thread.run_sync(self.folder.has, entry, leaves)
+        except BatonError as error:
+            self._fail(nursery, error)
+            await trio.lowlevel.checkpoint()
+            raise
         if found:
-            self._done_bytes += entry.size_bytes or 0
-            self.progress(self._done_bytes, self._size_bytes)
+            self._tell(entry.size_bytes or 0)
         return found
 
-    async def _write(self, entry: FolderEntry, leaves: Iterator[tuple[UnixfsId, int]]) -> None:
-        for leaf, size_bytes in leaves:
-            self._window.append((entry, leaf, size_bytes))
-            self._window_bytes += size_bytes
-            if self._window_bytes >= _WINDOW_BYTES or len(self._window) >= _WINDOW_PIECES:
-                await self._flush()
+    async def _bring(self, window: _Window) -> None:
+        def arrived(got_bytes: int) -> None:
+            more_bytes = min(got_bytes, window.size_bytes) - window.here_bytes
+            window.here_bytes += more_bytes
+            self._tell(more_bytes)
 
-    async def _flush(self) -> None:
-        """Bring what is in the window, and write it."""
-        window, size_bytes = self._window, self._window_bytes
-        self._window, self._window_bytes = [], 0
-        await self._receive({leaf.block: size for _, leaf, size in window})
-        pieces = []
-        for entry, leaf, size in window:
-            data = await self.get.store.get_block(leaf.block)
-            if len(data) != size:
-                raise Malformed(
-                    f"{'/'.join(entry.names)}: {len(data)} bytes where {size} were named",
-                    todo="nobody can use this folder; ask its maker to publish it again",
-                )
-            pieces.append((entry, data))
-        await trio.to_thread.run_sync(self.folder.write, pieces)
-        self._done_bytes += size_bytes
+        await self._receive({leaf.block: size for _, leaf, size in window.pieces}, arrived)
+        arrived(window.size_bytes)
+        window.arrived.set()
+
+    async def _write_all(self, windows: trio.MemoryReceiveChannel[_Window]) -> None:
+        async for window in windows:
+            await window.arrived.wait()
+            for at in range(0, len(window.pieces), _READ_PIECES):
+                some = window.pieces[at : at + _READ_PIECES]
+                found = await self.get.store.get_blocks([leaf.block for _, leaf, _ in some])
+                pieces = []
+                for (entry, _, size_bytes), data in zip(some, found, strict=True):
+                    _check_size(entry, size_bytes, data)
+                    pieces.append((entry, data))
+                await trio.to_thread.run_sync(self.folder.write, pieces)
+
+    async def _receive(
+        self, blocks: dict[ContentId, int | None], arrived: Callable[[int], None]
+    ) -> None:
+        got_bytes = await self.get.blobs.bring_blocks(
+            blocks, lambda so_far_bytes, _: arrived(so_far_bytes)
+        )
+        # Another window may have been counted while this one was waited for.
+        self._received_bytes += got_bytes
+
+    def _tell(self, more_bytes: int) -> None:
+        self._done_bytes += more_bytes
         self.progress(self._done_bytes, self._size_bytes)
 
-    async def _receive(self, blocks: dict[ContentId, int | None]) -> None:
-        def arrived(got_bytes: int, _: int) -> None:
-            self.progress(self._done_bytes + got_bytes, self._size_bytes)
 
-        self._received_bytes += await self.get.blobs.bring_blocks(blocks, arrived)
+def _check_size(entry: FolderEntry, size_bytes: int, data: bytes) -> None:
+    if len(data) != size_bytes:
+        raise Malformed(
+            f"{'/'.join(entry.names)}: {len(data)} bytes where {size_bytes} were named",
+            todo="nobody can use this folder; ask its maker to publish it again",
+        )
 
 
 @contextmanager

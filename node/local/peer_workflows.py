@@ -12,6 +12,7 @@ from node.local.control import Command
 from node.local.workflow_commands import WorkflowCommands
 from node.local.workflow_steps import PeerSteps
 from node.peer import Node
+from node.workflows.feed_calls import PeerFeedCalls
 from node.workflows.feed_role import FeedRole
 from node.workflows.following import FeedFollower
 from node.workflows.keeper import KeeperSeams, open_workflows
@@ -23,21 +24,25 @@ async def open_peer_workflows(node: Node, poster: HttpPoster) -> AsyncIterator[d
     """Run a peer's workflows until the block ends; the commands about them, by name."""
     dependencies = node.dependencies
     async with trio.open_nursery() as nursery:
-        follower = FeedFollower(
+        calls = PeerFeedCalls(
             node.peers,
             node.blobs,
             dependencies.store,
             RecordFiles(node.config.state / "receipts"),
-            nursery,
             node.note,
+        )
+        wall_s = dependencies.environment.wall_s
+        follower = FeedFollower(
+            node.peers.me, calls, dependencies.store, wall_s, nursery, node.note
         )
         seams = KeeperSeams(
             key=dependencies.key,
             store=dependencies.store,
-            wall_s=dependencies.environment.wall_s,
+            wall_s=wall_s,
             steps=PeerSteps(node, follower),
             owned=OwnedSources(node.config.state),
             poster=poster,
+            calls=calls,
             note=node.note,
         )
         follower.resume()

@@ -16,6 +16,7 @@ from node.workflows.feed_reading import FeedName
 from node.workflows.following import ENTRIES_KEPT, FeedFollower
 from node.workflows.history import RESULT_BYTES_MAX
 from node.workflows.keeper import RunningWorkflow, WorkflowKeeper
+from node.workflows.lost_entries import LostEntries
 from wire.content import ContentId
 from wire.errors import InputError, StoreError, WireError
 from wire.feed import FeedEntry
@@ -51,9 +52,15 @@ class WorkflowCommands:
         }
 
     async def add(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """Keep the workflow that `text` describes, called `name` unless it says another name."""
-        name = read_text(arguments, "name")
-        found = await self.keeper.add(read_text(arguments, "text"), name)
+        """Keep the workflow that `text` describes, called `name` unless it says another name.
+
+        With `standby_of`, FEED@KEY, this peer stands by for that keeper.
+        """
+        name, text = read_text(arguments, "name"), read_text(arguments, "text")
+        standby_of = None
+        if arguments.get("standby_of"):
+            standby_of = _feed_name(read_text(arguments, "standby_of"))
+        found = await self.keeper.add(text, name, standby_of)
         return {**self._row(found), "slots": self._next_slots(found)}
 
     async def all(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
@@ -100,7 +107,8 @@ class WorkflowCommands:
         else:
             history = self.keeper.get(name).runner.history
             entries = history.entries(history.head.number - count + 1, count)
-        rows = [await self._entry_row(it) for it in reversed(entries)]
+        lost = self._lost(name)
+        rows = [await self._entry_row(it, lost) for it in reversed(entries)]
         kept = list(fitting(rows))
         return {"name": name, "entries": kept, "left_out": len(rows) - len(kept)}
 
@@ -125,11 +133,7 @@ class WorkflowCommands:
 
     async def follow(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Follow the feed `FEED@KEY` from now on, and look at it at once."""
-        text = read_text(arguments, "feed")
-        try:
-            name = FeedName.parse(text)
-        except WireError as error:
-            raise InputError(f"{text[:80]!r} is not the name of a feed", todo=_FORM) from error
+        name = _feed_name(read_text(arguments, "feed"))
         found = await self.follower.follow(name)
         await self.follower.look(found)
         row = next(it for it in self.follower.as_maps() if it["feed"] == str(name))
@@ -191,6 +195,7 @@ class WorkflowCommands:
             "entries": runner.history.head.number,
             "last": _entry_map(last[0]) if last else None,
             "waiting": waiting,
+            "standing": None if found.watch is None else found.watch.as_map(),
             "problem": next(filter(None, problems), ""),
         }
 
@@ -201,7 +206,21 @@ class WorkflowCommands:
             at_ms = found.runner.workflow.schedule.after(at_ms)
         return slots
 
-    async def _entry_row(self, entry: Signed[FeedEntry]) -> dict[str, Any]:
+    def _lost(self, name: str) -> LostEntries | None:
+        """What does not count of a workflow or a feed; None where there is one keeper."""
+        feed = self._followed(name)
+        record = (
+            self.keeper.get(name).kept_workflow.feed
+            if feed is None
+            else self.follower.feeds[feed].record
+        )
+        if record is None or len(record.keepers) == 1:
+            return None
+        return LostEntries(self.keeper.seams.store, record)
+
+    async def _entry_row(
+        self, entry: Signed[FeedEntry], lost: LostEntries | None = None
+    ) -> dict[str, Any]:
         data = await self._result(entry)
         result: Any = None
         if data is not None:
@@ -209,7 +228,20 @@ class WorkflowCommands:
             # What is long is shown as the beginning of its JSON.
             text = json.dumps(kept)
             result = kept if len(text) <= RESULT_CHARS else text[:RESULT_CHARS] + "…"
-        return {**_entry_map(entry), "result": result}
+        others = [] if lost is None else lost.of_slot(entry.record.slot_ms)
+        doubles = [
+            {"keeper": str(it.signer), "epoch": it.record.epoch, "result_id": str(it.record.result)}
+            for it in others
+            if it.record != entry.record
+        ]
+        return {**_entry_map(entry), "result": result, "doubles": doubles}
+
+
+def _feed_name(text: str) -> FeedName:
+    try:
+        return FeedName.parse(text)
+    except WireError as error:
+        raise InputError(f"{text[:80]!r} is not the name of a feed", todo=_FORM) from error
 
 
 def _shown(data: bytes) -> Any:
@@ -227,6 +259,8 @@ def _entry_map(entry: Signed[FeedEntry]) -> dict[str, Any]:
     it = entry.record
     return {
         "number": it.number,
+        "keeper": str(entry.signer),
+        "epoch": it.epoch,
         "slot": told_time(it.slot_ms),
         "slots": it.span.slots,
         "end": it.end,

@@ -7,6 +7,7 @@ import trio
 from node.engines.exact.file import read_bytes
 from node.engines.exact.model import FILE, FORMAT, MODEL_BYTES_MAX, ExactModel
 from node.models.collection import Models
+from node.task.levels import EXACT_FORMATS
 from p2p.timeouts import stretched
 from wire.content import ContentId
 from wire.errors import BatonError
@@ -43,6 +44,11 @@ class ExactFiles:
         if model not in self._latest and await self.models.blobs.store.missing(content, limit=1):
             return None
         return await self.get(model)
+
+    async def is_exact(self, model: ContentId) -> bool:
+        """Whether a model computes in whole numbers, as far as can be known here."""
+        manifest = await self.models.learn(model)
+        return manifest is not None and manifest.format in EXACT_FORMATS
 
     async def get(self, model: ContentId) -> ExactFile | None:
         """The model of this id; None if it is no integer model, or cannot be had in time."""

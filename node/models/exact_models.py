@@ -51,14 +51,10 @@ def make_exact(path: Path, out: Path, calibration: Path | None = None) -> ExactM
     """
     if path.suffix.lower() != ".onnx":
         raise InputError(
-            f"{path} is no .onnx file: integer models are made from those",
-            todo="export the model as ONNX first",
+            f"{path} is no .onnx or .gguf file: integer models are made from those",
+            todo="export the model as ONNX first; language models are .gguf",
         )
-    if out.suffix.lower() != ".exact":
-        raise InputError(
-            f"{out} is no name for an integer model: peers know these by the ending .exact",
-            todo=f"name it {out.with_suffix('.exact').name}",
-        )
+    check_name(out)
     model = describe(path)
     rows = _rows(model, calibration)
     one, other = rows.half(0), rows.half(1)
@@ -74,6 +70,15 @@ def make_exact(path: Path, out: Path, calibration: Path | None = None) -> ExactM
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error.strerror}") from error
     return made
+
+
+def check_name(out: Path) -> None:
+    """InputError for a name that does not end as files of integer models do."""
+    if out.suffix.lower() != ".exact":
+        raise InputError(
+            f"{out} is no name for an integer model: peers know these by the ending .exact",
+            todo=f"name it {out.with_suffix('.exact').name}",
+        )
 
 
 def _made(model: OnnxModel, inputs: Sequence[Array], block: int) -> ExactModel:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from node.engines.exact import model as exact
+from node.engines.exact import text_file
 from node.engines.exact.file import read_file
 from node.engines.exact.overflow import memory_elements
 from node.engines.formats import bert, gguf, onnx_file, onnx_shapes
@@ -14,6 +15,7 @@ from node.engines.formats.model_memory import ModelMemory
 from node.engines.formats.safetensors import read_table
 from node.engines.host import calls as onnx_calls
 from node.engines.host import embedding
+from node.engines.interface import EXACT_PROFILE
 from node.models.encoder_config import read_encoder
 from wire import limits
 from wire.content import ContentId
@@ -80,7 +82,7 @@ def describe(path: Path, name: str | None = None) -> InspectedModel:
             case ".onnx":
                 return _onnx(path, called)
             case ".exact":
-                return _exact(path, called)
+                return (_exact_text if text_file.is_text(path) else _exact)(path, called)
             case ".safetensors":
                 return _bert(path.parent, _name(name or path.absolute().parent.name))
     raise ModelRefused(
@@ -99,6 +101,8 @@ def check_runs(manifest: Manifest, files: Mapping[str, Path]) -> None:
                 onnx_file.describe(_file(files, onnx_calls.FILES[0]))
             case exact.FORMAT:
                 read_file(_file(files, exact.FILE))
+            case text_file.FORMAT:
+                text_file.read_text(_file(files, text_file.FILE))
             case bert.MEAN_FORMAT | bert.FIRST_FORMAT | bert.NOMIC_FORMAT | bert.RERANK_FORMAT:
                 shape = bert.BertShape.of(manifest)
                 bert.BertWeights.read(read_table(_file(files, WEIGHTS)), shape)
@@ -286,6 +290,26 @@ def _exact(path: Path, name: str) -> InspectedModel:
     )
 
 
+def _exact_text(path: Path, name: str) -> InspectedModel:
+    model = text_file.read_text(path)
+    return InspectedModel(
+        name=name,
+        format=text_file.FORMAT,
+        operations=(GENERATE,),
+        parameters={
+            "architecture": model.shape.architecture,
+            "exact": True,
+            "context": model.context,
+            "chat": bool(model.shape.chat_template),
+        },
+        tolerance=0.0,
+        files={text_file.FILE: path},
+        memory_bytes=model.shape.memory_bytes,
+        what=f"{model.shape.layers} layers in whole numbers, context of {model.context} tokens",
+        profile=EXACT_PROFILE,
+    )
+
+
 def _bert(folder: Path, name: str) -> InspectedModel:
     files = {it: folder / it for it in embedding.FILES}
     for path in (*files.values(), folder / "config.json"):
@@ -317,6 +341,10 @@ def _bert(folder: Path, name: str) -> InspectedModel:
 
 def _gguf_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
     return gguf.describe(_file(files, gguf.FILE)).memory(on_gpu=on_gpu)
+
+
+def _exact_text_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
+    return text_file.describe(_file(files, text_file.FILE)).memory(on_gpu=on_gpu)
 
 
 def _onnx_memory(files: Mapping[str, Path], on_gpu: bool) -> ModelMemory:
@@ -355,6 +383,7 @@ _MEASURES: Mapping[str, Callable[[Mapping[str, Path], bool], ModelMemory]] = {
     **dict.fromkeys(embedding.GGUF_FORMATS, _gguf_memory),
     onnx_calls.FORMAT: _onnx_memory,
     exact.FORMAT: _exact_memory,
+    text_file.FORMAT: _exact_text_memory,
     **dict.fromkeys(embedding.ENCODERS, _bert_memory),
 }
 NOTHING = ModelMemory(weights_bytes=0, besides_bytes=0)

@@ -23,7 +23,7 @@ from wire.errors import EngineMissing
 from wire.kinds import Role
 from wire.model import Manifest
 
-TINYGRAD_FORMATS = (*embedding.FORMATS, "exact", "gguf", "onnx")
+TINYGRAD_FORMATS = (*embedding.FORMATS, "exact", "exact-text", "gguf", "onnx")
 # What the drivers of these makers show where they run.
 NVIDIA, AMD = Path("/proc/driver/nvidia"), Path("/dev/kfd")
 # An owner who sets limits wants the machine to stay fast for other programs.

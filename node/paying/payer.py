@@ -63,6 +63,13 @@ class Payer:
         prices = [self._cost(it, stage, most) for it in adverts]
         return PriceQuote(tuple(it for it in prices if it is not None))
 
+    async def all_ask(self, adverts: Sequence[Signed[Advert]], stage: Stage) -> bool:
+        """Whether each of these peers has a price for the model of a leg."""
+        await self.tariffs.learn(adverts)
+        tariffs = [self.tariffs.of(it) for it in adverts if it.record.tariff is not None]
+        asking = [it for it in tariffs if it and it.record.price_of(stage.model) is not None]
+        return len(asking) == len(adverts)
+
     async def check_quote(self, adverts: Sequence[Signed[Advert]], needed: int) -> int:
         """What so many verdicts cost at most, by the cheapest of these verifiers."""
         await self.tariffs.learn(adverts)

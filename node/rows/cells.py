@@ -32,7 +32,7 @@ def text_of(row: TableRow, column: str) -> str:
     if value is None:
         raise InputError(f"the column {column[:40]!r} has no value")
     if not isinstance(value, str):
-        raise InputError(f"the column {column[:40]!r} has {_kind(value)}, not text")
+        raise InputError(f"the column {column[:40]!r} has {kind_of_cell(value)}, not text")
     if not value:
         raise InputError(f"the column {column[:40]!r} is empty")
     is_plain = value.isascii()
@@ -47,8 +47,11 @@ def text_of(row: TableRow, column: str) -> str:
     return value
 
 
-def _kind(value: object) -> str:
+def kind_of_cell(value: object) -> str:
+    """What a cell has, in words."""
     match value:
+        case None:
+            return "no value"
         case bool():
             return "true or false"
         case float() if not math.isfinite(value):

@@ -5,6 +5,7 @@ by the window however long the table is. The journal beside the output is all th
 goes on from there after any end.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,9 +16,10 @@ import trio
 
 from node.rows.in_order import in_order
 from node.rows.journal import RowJournal, add_frame, read_frames, write_frames
-from node.rows.plan import RowBatch, RowPlan, outputs_of, sources_of, value_of
+from node.rows.plan import RowBatch, RowPlan, outputs_of, sources_of
 from node.rows.reading import RowSource, format_of
-from node.rows.writing import RowWriter, open_writer
+from node.rows.results import RowResults
+from node.rows.writing import open_writer
 from store.files import appearing
 from wire.content import ContentId
 from wire.errors import BatonError, InputError, Malformed, StoreFull
@@ -205,29 +207,21 @@ class RowJob:
         frames = read_frames(files.journal)
         # Of the two files that of receipts is there first.
         with appearing(files.out) as out, appearing(files.receipts) as receipts:
+            results = RowResults(plan, partial(read_frames, files.journal))
             writer = open_writer(
                 files.out,
                 out,
-                plan.answer,
+                results.columns(),
                 marks=plan.marks_bad,
                 for_spreadsheets=plan.for_spreadsheets,
             )
             write_frames(receipts, [next(frames)])
             for frame in frames:
-                add_frame(receipts, _without_outputs(frame))
-                self._write_rows(writer, frame)
+                add_frame(receipts, results.without_outputs(frame))
+                for number, cells, problem in results.rows(frame):
+                    writer.write(number, cells, problem)
             writer.close()
         files.journal.unlink()
-
-    def _write_rows(self, writer: RowWriter, frame: dict[str, Any]) -> None:
-        operation, first, last = self.plan.operation, frame["first"], frame["last"]
-        bad = dict(map(tuple, frame["bad"]))
-        outputs = iter(_outputs_in(frame, operation, last - first + 1 - len(bad)))
-        for number in range(first, last + 1):
-            if number in bad:
-                writer.write(number, None, bad[number])
-            else:
-                writer.write(number, value_of(operation, next(outputs)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +234,7 @@ class _Read:
 
 def _frame_of(batch: RowBatch, hashes: bytes, answer: BundleAnswer | None) -> dict[str, Any]:
     """What the journal keeps of a bundle. The outputs are those of its tasks, as they came."""
+    kept = {"kept": json.dumps(batch.kept).encode()} if batch.kept else {}
     return {
         "first": batch.first,
         "last": batch.last,
@@ -249,19 +244,8 @@ def _frame_of(batch: RowBatch, hashes: bytes, answer: BundleAnswer | None) -> di
         "answered": [] if answer is None else list(answer.outputs),
         "signed": b"" if answer is None else answer.signed,
         "answers": [] if answer is None else list(answer.answers),
+        **kept,
     }
-
-
-def _outputs_in(frame: dict[str, Any], operation: str, rows: int) -> list[bytes]:
-    """The answer of each row; journals that were begun before this version have them so."""
-    if "outputs" in frame:
-        found: list[bytes] = frame["outputs"]
-        return found
-    return outputs_of(operation, frame["answered"], rows) if frame["answered"] else []
-
-
-def _without_outputs(frame: dict[str, Any]) -> dict[str, Any]:
-    return {name: it for name, it in frame.items() if name not in ("answered", "outputs")}
 
 
 async def _in_thread(work: Callable[[], Any]) -> Any:

@@ -1,13 +1,15 @@
 """Parquet, in and out: the only door to pyarrow, which is installed for who wants it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from node.rows.cells import TableRow
-from node.rows.reading import check_column
+from node.rows.kept_cells import as_text
+from node.rows.reading import TableColumns, check_columns
+from node.rows.writing import OutCell, OutColumn
 from wire.errors import InputError
 
 try:
@@ -28,26 +30,26 @@ _FAILED = (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError)
 
 
 class ParquetRows:
-    """A table in a Parquet file; of it only the column that is asked for is read."""
+    """A table in a Parquet file; of it only the columns that are asked for are read."""
 
-    def __init__(self, path: Path, column: str) -> None:
-        self._path, self._column, self._read = path, column, 0
+    def __init__(self, path: Path, columns: TableColumns) -> None:
+        self._path, self._columns, self._read = path, columns, 0
         try:
             # Nothing is read ahead: a row group may be larger than the memory.
             self._file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
             schema = self._file.schema_arrow
         except _FAILED as error:
             raise InputError(f"{path} cannot be read as Parquet: {_line(error)}") from error
-        check_column(path, column, list(schema.names))
-        kind = schema.field(column).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        try:
+            check_columns(path, columns, list(schema.names))
+            if columns.text:
+                _check_kind(path, columns.text, schema, _is_text, "text", "a column of texts")
+            for name in columns.numbers:
+                wanted = "a column of numbers, or of lists of them"
+                _check_kind(path, name, schema, _is_numbers, "numbers", wanted)
+        except InputError:
             self._file.close()
-            raise InputError(
-                f"{path}: the column {column[:40]!r} has {kind}, not text",
-                todo="name a column of texts, or convert it",
-            )
+            raise
         self.rows: int | None = self._file.metadata.num_rows
 
     @property
@@ -58,11 +60,11 @@ class ParquetRows:
         self._file.close()
 
     def __iter__(self) -> Iterator[TableRow]:
-        name = self._column
+        names = list(self._columns.names)
         try:
-            for batch in self._file.iter_batches(_BATCH_ROWS, columns=[name], use_threads=False):
-                for value in batch.column(0).to_pylist():
-                    yield TableRow(self._read, {name: value})
+            for batch in self._file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
+                for cells in zip(*(batch.column(it).to_pylist() for it in names), strict=True):
+                    yield TableRow(self._read, dict(zip(names, cells, strict=True)))
                     self._read += 1
         except _FAILED as error:
             first, last = self._read, self._read + _BATCH_ROWS - 1
@@ -72,25 +74,53 @@ class ParquetRows:
             ) from error
 
 
+def _check_kind(
+    path: Path,
+    column: str,
+    schema: Any,
+    fits: Callable[[Any], bool],
+    wanted: str,
+    todo: str,
+) -> None:
+    """InputError if a column is not of a kind that `fits`."""
+    kind = schema.field(column).type
+    if not fits(kind.value_type if pa.types.is_dictionary(kind) else kind):
+        raise InputError(
+            f"{path}: the column {column[:40]!r} has {kind}, not {wanted}",
+            todo=f"name {todo}, or convert it",
+        )
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_numbers(kind: Any) -> bool:
+    types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _is_numbers(kind.value_type)
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
+
+
 class ParquetWriter:
     """Results as a Parquet file, in row groups of a bounded size."""
 
-    def __init__(self, file: IO[bytes], answer: str, *, marks: bool) -> None:
-        kind = pa.list_(pa.float32()) if answer == "vector" else pa.string()
-        fields = [pa.field("row", pa.int64()), pa.field(answer, kind)]
+    def __init__(self, file: IO[bytes], columns: Sequence[OutColumn], *, marks: bool) -> None:
+        fields = [pa.field("row", pa.int64())]
+        fields += [pa.field(it.name, _type_of(it)) for it in columns]
         if marks:
             fields.append(pa.field("error", pa.string()))
-        self._schema, self._answer, self._marks = pa.schema(fields), answer, marks
+        self._schema, self._columns, self._marks = pa.schema(fields), tuple(columns), marks
         # The numbers of vectors rarely repeat: a dictionary of them takes time, and room.
         repeating = [it.name for it in fields if pa.types.is_string(it.type)]
         self._writer = parquet.ParquetWriter(file, self._schema, use_dictionary=repeating)
-        self._rows: list[tuple[int, Any, str]] = []
+        self._rows: list[tuple[int, Sequence[OutCell], str]] = []
         self._size_bytes = 0
 
-    def write(self, number: int, value: bytes | str | None, problem: str) -> None:
-        """Add one row; a vector is its 32-bit floats, little-endian."""
-        self._rows.append((number, value, problem))
-        self._size_bytes += 0 if value is None else len(value)
+    def write(self, number: int, cells: Sequence[OutCell], problem: str) -> None:
+        """Add one row."""
+        self._rows.append((number, cells, problem))
+        self._size_bytes += sum(map(_bytes_of, cells))
         if len(self._rows) >= _GROUP_ROWS or self._size_bytes >= _GROUP_BYTES:
             self._flush()
 
@@ -102,23 +132,57 @@ class ParquetWriter:
     def _flush(self) -> None:
         if not self._rows:
             return
-        numbers, values, problems = zip(*self._rows, strict=True)
-        columns = [pa.array(numbers, pa.int64()), self._answers(values)]
+        numbers, rows, problems = zip(*self._rows, strict=True)
+        arrays = [pa.array(numbers, pa.int64())]
+        for column, cells in zip(self._columns, zip(*rows, strict=True), strict=True):
+            arrays.append(_array_of(column, cells))
         if self._marks:
-            columns.append(pa.array([it or None for it in problems], pa.string()))
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+            arrays.append(pa.array([it or None for it in problems], pa.string()))
+        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
         self._rows, self._size_bytes = [], 0
 
-    def _answers(self, values: Sequence[Any]) -> Any:
-        if self._answer != "vector":
-            return pa.array(values, pa.string())
-        lengths = [0 if it is None else len(it) // 4 for it in values]
-        ends = np.cumsum([0, *lengths], dtype=np.int64)
-        flat = np.frombuffer(b"".join(it for it in values if it is not None), "<f4")
-        missing = pa.array([it is None for it in values], pa.bool_())
-        return pa.ListArray.from_arrays(
-            pa.array(ends, pa.int32()), pa.array(flat, pa.float32()), mask=missing
-        )
+
+def _type_of(column: OutColumn) -> Any:
+    match column.kind:
+        case "vector":
+            return pa.list_(pa.float32())
+        case "text":
+            return pa.string()
+        case "bool":
+            found = pa.bool_()
+        case "float16":
+            # Few readers know a half float.
+            found = pa.float32()
+        case _:
+            found = pa.type_for_alias(column.kind)
+    for _ in range(column.rank):
+        found = pa.list_(found)
+    return found
+
+
+def _array_of(column: OutColumn, cells: Sequence[Any]) -> Any:
+    if column.kind == "vector":
+        return _vectors(cells)
+    if column.kind == "text":
+        return pa.array([as_text(it) for it in cells], pa.string())
+    plain = [it.tolist() if isinstance(it, np.ndarray) else it for it in cells]
+    return pa.array(plain, _type_of(column))
+
+
+def _vectors(values: Sequence[bytes | None]) -> Any:
+    lengths = [0 if it is None else len(it) // 4 for it in values]
+    ends = np.cumsum([0, *lengths], dtype=np.int64)
+    flat = np.frombuffer(b"".join(it for it in values if it is not None), "<f4")
+    missing = pa.array([it is None for it in values], pa.bool_())
+    return pa.ListArray.from_arrays(
+        pa.array(ends, pa.int32()), pa.array(flat, pa.float32()), mask=missing
+    )
+
+
+def _bytes_of(cell: OutCell) -> int:
+    if isinstance(cell, np.ndarray):
+        return cell.nbytes
+    return len(cell) if isinstance(cell, bytes | str | list) else 8
 
 
 def _line(error: BaseException) -> str:

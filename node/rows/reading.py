@@ -6,6 +6,7 @@ A file is never held whole, and no row is longer than `ROW_BYTES_MAX`, whatever 
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -47,14 +48,31 @@ def format_of(path: Path) -> str:
     return found
 
 
-def open_rows(path: Path, column: str) -> RowSource:
-    """Open a table that has to have a column of texts; InputError if it cannot be."""
+@dataclass(frozen=True, slots=True)
+class TableColumns:
+    """The columns of a table that are read: one of texts, some of numbers, and some as they are."""
+
+    text: str = ""
+    numbers: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Each of them once."""
+        text = (self.text,) if self.text else ()
+        return tuple(dict.fromkeys((*text, *self.numbers, *self.kept)))
+
+
+def open_rows(path: Path, columns: str | TableColumns) -> RowSource:
+    """Open a table that has to have these columns, or one of texts; InputError if it cannot be."""
+    if isinstance(columns, str):
+        columns = TableColumns(columns)
     form = format_of(path)
     if form == PARQUET:
         # It needs a library that not everybody has.
         from node.rows.parquet import ParquetRows
 
-        return ParquetRows(path, column)
+        return ParquetRows(path, columns)
     try:
         # It is closed by whoever reads it.
         file = path.open("rb")
@@ -62,7 +80,7 @@ def open_rows(path: Path, column: str) -> RowSource:
         raise InputError(
             f"{path} cannot be read: {error.strerror}", todo="check what --rows names"
         ) from error
-    source = LineRows(path, file, form, column)
+    source = LineRows(path, file, form, columns)
     try:
         source.begin()
     except InputError:
@@ -110,9 +128,9 @@ class _Lines:
 class LineRows:
     """A table of lines: CSV with the names of columns first, or one JSON object in each."""
 
-    def __init__(self, path: Path, file: IO[bytes], form: str, column: str) -> None:
+    def __init__(self, path: Path, file: IO[bytes], form: str, columns: TableColumns) -> None:
         self.rows: int | None = None
-        self._path, self._form, self._column = path, form, column
+        self._path, self._form, self._columns = path, form, columns
         self._lines = _Lines(path, file)
         self._size_bytes = path.stat().st_size
         self._csv: Iterator[list[str]] = iter(())
@@ -132,7 +150,7 @@ class LineRows:
         delimiter = "\t" if self._form == TSV else ","
         self._csv = csv.reader(self._lines, delimiter=delimiter, strict=True)
         self._names = self._next_csv() or []
-        check_column(self._path, self._column, self._names)
+        check_columns(self._path, self._columns, self._names)
 
     def __iter__(self) -> Iterator[TableRow]:
         lines = self._lines
@@ -177,13 +195,15 @@ class LineRows:
         return TableRow(number, value)
 
 
-def check_column(path: Path, column: str, names: list[str]) -> None:
-    """InputError unless exactly one column has this name."""
-    if names.count(column) == 1:
-        return
-    known = ", ".join(it[:40] for it in names[:_SHOWN_COLUMNS]) or "none"
-    what = "no column" if column not in names else "more than one column"
-    raise InputError(f"{path} has {what} {column[:40]!r}", todo=f"name one of its columns: {known}")
+def check_columns(path: Path, columns: TableColumns, names: list[str]) -> None:
+    """InputError unless exactly one column has each of these names."""
+    for column in columns.names:
+        if names.count(column) != 1:
+            known = ", ".join(it[:40] for it in names[:_SHOWN_COLUMNS]) or "none"
+            what = "no column" if column not in names else "more than one column"
+            raise InputError(
+                f"{path} has {what} {column[:40]!r}", todo=f"name one of its columns: {known}"
+            )
 
 
 def _refuse(constant: str) -> Any:

@@ -93,6 +93,7 @@ class DataRole:
 
     async def _list(self, parameters: Parameters) -> Done:
         first, count = _window(parameters, limits.PASSAGES_MAX)
+        await self.sources.look()
         owned = () if self.ingest is None else await self.ingest.names()
         names = (*self.sources.names(), *owned)[first : first + count]
         if not names:

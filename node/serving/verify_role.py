@@ -309,7 +309,7 @@ class VerifyRole:
         assert data is not None
         loaded = self.infer_role.check_able(stage)
         doer = claim.receipt.record.profile
-        is_exact = loaded.exact and loaded.profile == doer
+        is_exact = loaded.same_bits_as(doer)
         table = table_for(self.calibrations.get(stage.model), doer, loaded.profile)
         slack = 0.0 if is_exact else table.slack_millionths / 1e6
         most = frames_max(loaded.manifest.parameters.get("context"))

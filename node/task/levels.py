@@ -18,7 +18,7 @@ from wire.task import Stage
 NEEDED_DEFAULT, VERIFIERS_DEFAULT = 2, 3
 CHECKED = (Level.SPOT_CHECKED, Level.REPLAYED)
 POSSIBLE = (Level.SIGNED, *CHECKED, Level.EXACT)
-EXACT_FORMAT = "exact"
+EXACT_FORMATS = frozenset({"exact", "exact-text"})
 WORDS = ", ".join(it.word for it in POSSIBLE)
 
 
@@ -93,7 +93,7 @@ def levels_of(operations: Iterable[str], model_format: str) -> list[str]:
     """The words of the levels that a model with these operations can be asked at."""
     known = [OPERATIONS[it] for it in operations if it in OPERATIONS]
     can_check = any(it.comparison is not None for it in known)
-    is_exact = can_check and model_format == EXACT_FORMAT
+    is_exact = can_check and model_format in EXACT_FORMATS
     possible = {Level.SIGNED} | (set(CHECKED) if can_check else set())
     possible |= {Level.EXACT} if is_exact else set()
     return [it.word for it in POSSIBLE if it in possible]

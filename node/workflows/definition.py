@@ -31,7 +31,9 @@ from node.workflows.feed_reading import FeedName
 from node.workflows.schedule import SlotSchedule, read_length_ms
 from node.workflows.slots import MISSED_RULES, OVERLAP_RULES, RunRules
 from wire import limits
+from wire.content import PeerId
 from wire.errors import BatonError, InputError, Malformed
+from wire.feed import KEEPERS_MAX
 from wire.fetch import QUORUM_MAX, SourceRecord
 from wire.operations import CALL, COMPLETE, EMBED, GENERATE
 from wire.schema import Scalar
@@ -43,12 +45,15 @@ DESTINATIONS_MAX = 8
 KEEP_DEFAULT, KEEP_MAX = 1000, 10_000
 TRIES_MAX = 10
 OPERATIONS = (GENERATE, COMPLETE, EMBED, CALL)
+STANDBYS_MAX = KEEPERS_MAX - 1
+# A keeper is asked four times in the time of a takeover, and each of the calls may fail.
+TAKEOVER_S_MIN, TAKEOVER_S_MAX = 10, 7 * 86_400
 TENSORS_MAX, RANK_MAX, COLUMNS_MAX = 16, 8, 64
 INPUT = "{input}"
 _EXAMPLE = 'for example: every = "5m", then [source] with name = "prices"'
 _KEYS = (
     *("name", "every", "cron", "zone", "missed", "missed_max", "overlap", "late", "deadline"),
-    *("tries", "keep", "source", "model", "to"),
+    *("tries", "keep", "standbys", "takeover", "source", "model", "to"),
 )
 _SOURCE_KEYS = {
     "name": ("name", "quorum", "agree"),
@@ -114,7 +119,10 @@ class Destination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workflow:
-    """One workflow, checked. `deadline_s` is for one try of a run."""
+    """One workflow, checked. `deadline_s` is for one try of a run.
+
+    `standbys` take it over, in this order, after its keeper was silent for `takeover_s`.
+    """
 
     name: str
     schedule: SlotSchedule
@@ -125,6 +133,8 @@ class Workflow:
     source: SourceStep
     model: ModelStep | None
     destinations: tuple[Destination, ...]
+    standbys: tuple[PeerId, ...]
+    takeover_s: int
     text: str
 
     @property
@@ -164,6 +174,8 @@ def read_workflow(text: str, default_name: str) -> Workflow:
         source=_source(top, model),
         model=model,
         destinations=tuple(_destination(text, *it) for it in top.tables("to", DESTINATIONS_MAX)),
+        standbys=_standbys(top),
+        takeover_s=_takeover_s(top),
         text=text,
     )
 
@@ -194,6 +206,27 @@ def _deadline_s(top: TableReader) -> int:
     if deadline_s > limits.DEADLINE_S_MAX:
         top.reject("deadline", f"a deadline is at most {limits.DEADLINE_S_MAX} s")
     return deadline_s
+
+
+def _standbys(top: TableReader) -> tuple[PeerId, ...]:
+    found = []
+    for text in top.strings("standbys", STANDBYS_MAX):
+        try:
+            found.append(PeerId.parse(text))
+        except Malformed as error:
+            top.reject("standbys", f"{text[:60]!r} is no peer: {error.message}", _KEY)
+    if len(set(found)) < len(found):
+        top.reject("standbys", "a peer is named twice")
+    if not found and top.has("takeover"):
+        top.reject("takeover", "takeover needs standbys: the peers that take over", _KEY)
+    return tuple(found)
+
+
+def _takeover_s(top: TableReader) -> int:
+    takeover_s = _length_ms(top, "takeover", "2m") // 1000
+    if not TAKEOVER_S_MIN <= takeover_s <= TAKEOVER_S_MAX:
+        top.reject("takeover", f"takeover is {TAKEOVER_S_MIN} s to {TAKEOVER_S_MAX // 86_400} days")
+    return takeover_s
 
 
 def _source(top: TableReader, model: ModelStep | None) -> SourceStep:
@@ -231,6 +264,7 @@ def _source(top: TableReader, model: ModelStep | None) -> SourceStep:
     return SourceStep(record=record, quorum=quorum, agree=agree)
 
 
+_KEY = 'python -m node status tells a peer its key: standbys = ["KEY"]'
 _SEE = "its keeper sees it with python -m node workflows list"
 _ADD = "python -m node sources add NAME FILE, and name it here: name = "
 

@@ -21,6 +21,9 @@ PAUSE_S, PAUSE_S_MAX = 1.0, 900.0
 # What has gone wrong in the store is looked at again so soon.
 STORE_PAUSE_S = 10.0
 
+# The end of the year 9999: what other peers sign may be of any time.
+_LAST_MS = 253_402_300_799_000
+
 # Takes the id of a message, its number and its bytes.
 Send = Callable[[str, int, bytes], Awaitable[None]]
 
@@ -77,8 +80,14 @@ class Delivery:
         if found and found[0].record.number == number:
             result = await self.history.result_of(found[0].record)
             body = delivered_bytes(self.name, found[0], result)
-            await self.send(f"{found[0].record.feed}.{number}", number, body)
+            await self.send(_message_id(found[0].record), number, body)
         await self.history.delivered(self.number, number)
+
+
+def _message_id(record: FeedEntry) -> str:
+    """What a server knows a message by: each keeper numbers those of its own epochs."""
+    epoch = f".{record.epoch}" if record.epoch else ""
+    return f"{record.feed}.{record.number}{epoch}"
 
 
 def delivered_bytes(name: str, entry: Signed[FeedEntry], result: bytes | None) -> bytes:
@@ -96,6 +105,8 @@ def delivered_bytes(name: str, entry: Signed[FeedEntry], result: bytes | None) -
     }
     if record.span.slots > 1:
         found |= {"first_slot": told_time(record.span.first_ms), "slots": record.span.slots}
+    if record.epoch:
+        found["epoch"] = record.epoch
     if record.why:
         found["why"] = record.why
     return json.dumps(found, separators=(",", ":")).encode()
@@ -112,6 +123,6 @@ def late_ms(record: FeedEntry) -> int:
 
 
 def told_time(at_ms: int) -> str:
-    """A moment as ISO 8601 has it, in UTC."""
-    moment = datetime.fromtimestamp(at_ms / 1000, UTC)
+    """A moment as ISO 8601 has it, in UTC; the last one that it has for what is later."""
+    moment = datetime.fromtimestamp(min(at_ms, _LAST_MS) / 1000, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,8 +7,9 @@ import json
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from node.workflows.branches import check_epoch
 from node.workflows.schedule import SlotSchedule
-from wire.errors import InputError, WireError
+from wire.errors import InputError, Malformed, WireError
 from wire.feed import ENTRY_BYTES_MAX, EntryEnvelope, FeedEntry, FeedRecord
 from wire.schema import Between, Record
 from wire.signed import Signed, open_signed
@@ -63,6 +64,7 @@ def _points(
     points: list[tuple[bool | None, str, str]] = [
         (one.feed == record.id, "the record is that of the entry's feed", str(record.id)),
         (entry.signer in record.keepers, "a keeper of the feed has signed it", str(entry.signer)),
+        *_epoch_points(record, entry),
         _slot_point(record, one),
     ]
     if one.result is not None:
@@ -74,6 +76,22 @@ def _points(
         points.append((None, "what its receipts show, until each of them is verified", names))
     points.append((None, "whether its keeper showed another entry to somebody else", ""))
     return points
+
+
+def _epoch_points(
+    record: FeedRecord, entry: Signed[FeedEntry]
+) -> list[tuple[bool | None, str, str]]:
+    """Of a feed with several keepers: whether it was this one's turn."""
+    if len(record.keepers) == 1:
+        return []
+    try:
+        check_epoch(record, None, entry)
+    except Malformed as error:
+        return [(False, "it was this keeper's turn", error.message)]
+    return [
+        (True, "it was this keeper's turn", f"epoch {entry.record.epoch}"),
+        (None, "whether a keeper of a later epoch has another result, which counts then", ""),
+    ]
 
 
 def _slot_point(record: FeedRecord, one: FeedEntry) -> tuple[bool | None, str, str]:

@@ -6,6 +6,7 @@ Pure.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from node.workflows.branches import check_epoch
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed
 from wire.feed import FeedEntry, FeedPage, FeedRecord, contradiction_of_entries
@@ -60,6 +61,7 @@ def read_page(
         entry = open_signed(raw, FeedEntry)
         if entry.record.feed != feed or entry.signer not in found.keepers:
             raise Malformed("an entry is of another feed, or signed by nobody who keeps this one")
+        check_epoch(found, None, entry)
         if last is not None and not follows(last.record, entry.record):
             if contradiction_of_entries(last, entry) is None:
                 if not fresh and entry.record.number > last.record.number + 1:

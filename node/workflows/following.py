@@ -1,30 +1,30 @@
 """Feeds of other peers that this one follows: asked for again and again, checked, and kept.
 
 Whoever shows one feed to some and another to others is found by two entries that contradict each
-other: they are kept as a file, which anybody can check, and the feed is followed no further.
+other: they are kept as a file, which anybody can check, and the feed is followed no further. Of a
+feed with several keepers all are asked, and if two wrote beside each other, one history holds.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
-from node.asking.record_files import RecordFiles
+from node.workflows.branches import doubled, with_results
+from node.workflows.catching_up import CatchingUp, CaughtUp
+from node.workflows.feed_calls import FeedCalls
 from node.workflows.feed_reading import EntriesForgotten, FeedName, ReadPage, read_page
 from node.workflows.history import RESULT_BYTES_MAX
-from p2p.blobs import Blobs
+from node.workflows.lost_entries import LostEntries
 from p2p.connect import TROUBLES
-from p2p.peers import Peers
 from p2p.score import Offence
-from p2p.timeouts import stretched
 from store import Pin, Row, Store, Table, Write
-from wire import limits
 from wire.codec import pack, unpack
-from wire.content import ContentId
-from wire.errors import InputError, Refused, StoreError, TransportError, WireError
-from wire.feed import ENTRIES_PER_PAGE, AskFeed, FeedEntry, FeedFork, FeedPage, FeedRecord
-from wire.signed import Envelope, Signed, sign
+from wire.content import ContentId, PeerId
+from wire.errors import InputError, StoreError, WireError
+from wire.feed import ENTRIES_PER_PAGE, FeedEntry, FeedPage, FeedRecord
+from wire.signed import Envelope, Signed
 
 FOLLOWED_MAX = 64
 # Of a feed so many entries are kept, with their results; fewer if these have more bytes than that.
@@ -34,8 +34,6 @@ POLL_S, POLL_S_MAX = 5.0, 300.0
 # Full pages that are asked for one right after the other, and the pause between further ones: a
 # keeper could make up entries without end.
 PAGES_AT_ONCE, FURTHER_PAGES_S = 64, 1.0
-CALL_S, RESULT_S = 10.0, 30.0
-FORK_SUFFIX = ".fork"
 _FOLLOW, _ENTRY = b"follow\0", b"followed\0"
 
 
@@ -50,6 +48,10 @@ class FollowedFeed:
     is_forked: bool = False
     # Of the results that are kept of it.
     results_bytes: int = 0
+    # Slots for which two keepers were seen to have a result, since the start.
+    doubles: int = 0
+    # Why a keeper's entries do not come, where there are several, and how often in a row.
+    troubles: dict[PeerId, str] = field(default_factory=dict)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     reading: trio.Lock = field(default_factory=trio.Lock)
 
@@ -58,10 +60,10 @@ class FollowedFeed:
 class FeedFollower:
     """The feeds that one peer follows. Runs in the nursery that it is given."""
 
-    peers: Peers
-    blobs: Blobs
+    me: PeerId
+    calls: FeedCalls
     store: Store
-    files: RecordFiles
+    wall_s: Callable[[], float]
     nursery: trio.Nursery
     note: Callable[[str], None]
     feeds: dict[ContentId, FollowedFeed] = field(default_factory=dict)
@@ -71,7 +73,7 @@ class FeedFollower:
         for key, value in self.store.scan(Table.WORKFLOWS, prefix=_FOLLOW, limit=FOLLOWED_MAX):
             keeper, record, is_forked = unpack(value)
             feed = ContentId(key.removeprefix(_FOLLOW))
-            found = FollowedFeed(FeedName(feed, type(self.peers.me)(keeper)), is_forked=is_forked)
+            found = FollowedFeed(FeedName(feed, PeerId(keeper)), is_forked=is_forked)
             found.record = FeedRecord.from_bytes(record) if record else None
             latest = self.entries(feed, 1)
             found.last = latest[-1] if latest else None
@@ -85,7 +87,7 @@ class FeedFollower:
             return known
         if known is None and len(self.feeds) >= FOLLOWED_MAX:
             raise InputError(f"{FOLLOWED_MAX} feeds are followed already")
-        if name.keeper == self.peers.me:
+        if name.keeper == self.me:
             raise InputError("this peer keeps that feed itself")
         if known is not None:
             known.scope.cancel()
@@ -101,6 +103,8 @@ class FeedFollower:
         """Follow a feed no more, and forget its entries."""
         found = self.feeds.pop(feed)
         found.scope.cancel()
+        if found.record is not None:
+            await LostEntries(self.store, found.record).forget()
         await self.store.commit(Write(rows=(Row(Table.WORKFLOWS, _FOLLOW + feed, None),)))
         while rows := self.store.scan(Table.WORKFLOWS, prefix=_ENTRY + feed, limit=500):
             pins = tuple(it for key, value in rows for it in _pins(key, value))
@@ -148,28 +152,48 @@ class FeedFollower:
         async with found.reading:
             if found.is_forked:
                 return False
-            try:
-                page = await self._asked(found)
-                await self._take(found, self._read(found, page))
-            except WireError as error:
-                self.peers.offended(found.name.keeper, Offence.MALFORMED)
-                found.problem = f"its keeper sends what is no feed: {error.message}"
-                return False
-            except (*TROUBLES, Refused, StoreError) as error:
-                found.problem = str(error)
-                return False
-            found.problem = ""
-            return len(page.entries) == ENTRIES_PER_PAGE
+            if found.record is None or len(found.record.keepers) == 1:
+                more, found.problem = await self._look_at(found, found.name.keeper, self._one_page)
+                return more
+            troubles, more = dict[PeerId, str](), False
+            for keeper in found.record.keepers:
+                if keeper != self.me:
+                    further, why = await self._look_at(found, keeper, self._catch_up)
+                    more |= further
+                    troubles |= {keeper: why} if why else {}
+            found.troubles = troubles
+            # One keeper that shows it is enough.
+            all_fail = len(troubles) == len(set(found.record.keepers) - {self.me})
+            found.problem = next(iter(troubles.values())) if all_fail else ""
+            return more and not found.is_forked
 
-    async def _asked(self, found: FollowedFeed) -> FeedPage:
-        keeper = found.name.keeper
-        version = await self.peers.neighbours.version_of(keeper, deadline_s=stretched(CALL_S))
-        if version < limits.FEEDS_VERSION:
-            raise Refused("its keeper runs a release that shows no feeds")
+    async def _look_at(
+        self,
+        found: FollowedFeed,
+        keeper: PeerId,
+        take: Callable[[FollowedFeed, PeerId], Awaitable[bool]],
+    ) -> tuple[bool, str]:
+        """Have `take` ask a keeper: whether there is more, and what went wrong."""
+        try:
+            return await take(found, keeper), ""
+        except WireError as error:
+            self.calls.offended(keeper, Offence.MALFORMED)
+            return False, f"its keeper sends what is no feed: {error.message}"
+        except (*TROUBLES, StoreError) as error:
+            return False, str(error)
+
+    async def _one_page(self, found: FollowedFeed, keeper: PeerId) -> bool:
         number = 1 if found.last is None else found.last.record.number + 1
-        async with self.peers.call(keeper, deadline_s=stretched(CALL_S)) as call:
-            await call.send(AskFeed(feed=found.name.feed, number=number))
-            return await call.expect(FeedPage)
+        page = await self.calls.page(keeper, found.name.feed, number)
+        read = self._read(found, page)
+        if found.record is None:
+            found.record = read.record
+            await self.store.commit(Write(rows=(_row(found),)))
+        for entry in read.fresh:
+            await self._fetch_and_keep(found, entry)
+        if read.fork is not None:
+            await self._forked(found, *read.fork)
+        return len(page.entries) == ENTRIES_PER_PAGE
 
     def _read(self, found: FollowedFeed, page: FeedPage) -> ReadPage:
         try:
@@ -179,35 +203,62 @@ class FeedFollower:
             self.note(f"the feed {found.name.feed.short} goes on after a gap: {gap.message}")
             return read_page(found.name.feed, page, None, found.record)
 
-    async def _take(self, found: FollowedFeed, read: ReadPage) -> None:
-        if found.record is None:
-            found.record = read.record
-            await self.store.commit(Write(rows=(_row(found),)))
-        for entry in read.fresh:
-            await self._keep(found, entry, await self._fetch_result(entry))
-        if read.fork is not None:
-            await self._forked(found, *read.fork)
+    # Several keepers
 
-    async def _fetch_result(self, entry: Signed[FeedEntry]) -> int:
-        """Have a result here: its bytes. An entry whose result does not come is kept without it."""
-        result = entry.record.result
-        if result is None:
-            return 0
-        try:
-            if self.store.has(result):
-                return len(await self.store.get(result, size_bytes_max=RESULT_BYTES_MAX))
-            data = await self.blobs.get(
-                result,
-                [entry.signer],
-                deadline_s=stretched(RESULT_S),
-                size_bytes_max=RESULT_BYTES_MAX,
+    async def _catch_up(self, found: FollowedFeed, keeper: PeerId) -> bool:
+        record = found.record
+        assert record is not None, "its first page was read"
+
+        async def ask(number: int) -> FeedPage:
+            return await self.calls.page(keeper, record.id, number)
+
+        known = _FollowedChain(self.store, found)
+        now_ms = int(self.wall_s() * 1000)
+        caught = await CatchingUp(record.id, record, known, ask, now_ms).read()
+        if caught.fork is not None:
+            await self._forked(found, *caught.fork)
+            return False
+        await self._take(found, LostEntries(self.store, record), caught)
+        return caught.more
+
+    async def _take(self, found: FollowedFeed, lost: LostEntries, caught: CaughtUp) -> None:
+        await lost.keep(caught.beside)
+        given_up = []
+        if caught.kept_until is not None:
+            given_up = await self._give_up(found, lost, caught.kept_until)
+        for entry in caught.fresh:
+            await self._fetch_and_keep(found, entry)
+        kept = [*caught.fresh, *self.entries(found.name.feed, ENTRIES_PER_PAGE)]
+        doubles = doubled(kept, with_results([*caught.beside, *given_up]))
+        found.doubles += len(doubles)
+        if doubles:
+            one = doubles[-1]
+            path = await self.calls.keep_pair(one.other, one.counts)
+            self.note(
+                f"the feed {found.name.feed.short}: two keepers have a result for one slot, and"
+                f" that of {one.counts.signer} counts: {path}"
             )
-            if not self.store.has(result):
-                await self.store.put(data)
-            return len(data)
-        except (TransportError, WireError, Refused, StoreError) as error:
-            self.note(f"feed {entry.record.feed.short}: a result did not come: {error.message}")
-            return 0
+
+    async def _give_up(
+        self, found: FollowedFeed, lost: LostEntries, kept_until: int
+    ) -> list[Signed[FeedEntry]]:
+        """Give up the entries after a number, from the end: another history holds."""
+        given_up: list[Signed[FeedEntry]] = []
+        for key, value in reversed(self._rows(found.name.feed)):
+            entry = _read(bytes(unpack(value)[0]))
+            if entry.record.number <= kept_until:
+                break
+            rows = (Row(Table.WORKFLOWS, key, None), *lost.rows([entry]))
+            await self.store.commit(Write(rows=rows, unpins=tuple(_pins(key, value))))
+            found.results_bytes -= _size_bytes(value)
+            given_up.insert(0, entry)
+        latest = self.entries(found.name.feed, 1)
+        found.last = latest[-1] if latest else None
+        return given_up
+
+    async def _fetch_and_keep(self, found: FollowedFeed, entry: Signed[FeedEntry]) -> None:
+        keepers = () if found.record is None else found.record.keepers
+        await self._keep(found, entry, await self.calls.fetch_result(entry, keepers))
 
     async def _keep(self, found: FollowedFeed, entry: Signed[FeedEntry], size_bytes: int) -> None:
         number, feed = entry.record.number, found.name.feed
@@ -236,14 +287,13 @@ class FeedFollower:
         self, found: FollowedFeed, one: Signed[FeedEntry], other: Signed[FeedEntry]
     ) -> None:
         """Keep the proof that a keeper showed two feeds, and follow it no further."""
-        fork = sign(FeedFork(first=one.raw, second=other.raw), self.peers.key)
-        await self.files.write(f"{fork.id}{FORK_SUFFIX}", fork.raw)
-        found.is_forked = True
+        path = await self.calls.keep_pair(one, other)
+        found.is_forked, found.problem = True, ""
         await self.store.commit(Write(rows=(_row(found),)))
-        self.peers.offended(one.signer, Offence.WRONG_ANSWER)
+        self.calls.offended(one.signer, Offence.WRONG_ANSWER)
         self.note(
             f"the feed {found.name.feed} has two histories, both signed by {one.signer}: the proof"
-            f" is receipts/{fork.id}{FORK_SUFFIX}"
+            f" is {path}"
         )
 
     def as_maps(self) -> list[dict[str, Any]]:
@@ -255,10 +305,27 @@ class FeedFollower:
                 "schedule": "" if it.record is None else it.record.schedule,
                 "zone": "" if it.record is None else it.record.zone,
                 "entries": 0 if it.last is None else it.last.record.number,
+                "doubles": it.doubles,
+                "keepers": [] if it.record is None else [str(one) for one in it.record.keepers],
                 "problem": "it has two histories" if it.is_forked else it.problem,
             }
             for it in self.feeds.values()
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class _FollowedChain:
+    """The kept entries of a feed, as `CatchingUp` reads them."""
+
+    store: Store
+    found: FollowedFeed
+
+    def last_entry(self) -> Signed[FeedEntry] | None:
+        return self.found.last
+
+    def entry_at(self, number: int) -> Signed[FeedEntry] | None:
+        raw = self.store.read(Table.WORKFLOWS, _entry_key(self.found.name.feed, number))
+        return None if raw is None else _read(bytes(unpack(raw)[0]))
 
 
 def _row(found: FollowedFeed) -> Row:

@@ -6,8 +6,11 @@ has ended, and it has one entry.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+import trio
+
+from node.workflows.lost_entries import LostEntries
 from store import Pin, Row, Store, Table, Write
 from wire.codec import pack, unpack
 from wire.content import ContentId
@@ -56,11 +59,12 @@ class BegunSlot:
 
 @dataclass(frozen=True, slots=True)
 class FeedHead:
-    """The end of a feed, and up to when every slot has ended."""
+    """The end of a feed, up to when every slot has ended, and the epoch of the last entry."""
 
     number: int
     digest: bytes
     cursor_ms: int
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,7 @@ class WorkflowHistory:
     key: SigningKey
     name: str
     keep: int
+    lost: LostEntries
     # The numbers of its destinations that results are delivered to.
     destinations: tuple[int, ...] = ()
     head: FeedHead = field(init=False)
@@ -86,14 +91,13 @@ class WorkflowHistory:
 
     def __post_init__(self) -> None:
         raw = self.store.read(Table.WORKFLOWS, _HEAD + self.name.encode())
-        number, digest, cursor_ms = unpack(raw) if raw is not None else (0, FIRST_ENTRY, 0)
-        self.head = FeedHead(number, digest, cursor_ms)
+        self.head = FeedHead(*unpack(raw)) if raw is not None else FeedHead(0, FIRST_ENTRY, 0)
         raw = self.store.read(Table.WORKFLOWS, _BEGUN + self.name.encode())
         self.begun = None if raw is None else _begun_of(raw)
 
     async def begin(self, begun: BegunSlot) -> None:
         """Note that a slot is begun, or tried again, or that its model was asked."""
-        await self.store.commit(Write(rows=(self._begun_row(begun),)))
+        await self._commit(Write(rows=(self._begun_row(begun),)))
         self.begun = begun
 
     async def append(self, entry: FeedEntry, cursor_ms: int, result: SlotResult) -> None:
@@ -104,26 +108,95 @@ class WorkflowHistory:
         assert (entry.number, entry.previous) == (self.head.number + 1, self.head.digest)
         signed = sign(entry, self.key)
         pins = [Pin(it, self._why(entry.number)) for it in {*result.contents, *_ids(entry)}]
-        head = FeedHead(entry.number, entry.digest, max(cursor_ms, self.head.cursor_ms))
-        kept = pack([signed.raw, [bytes(it.id) for it in pins]])
-        rows = [
-            Row(Table.WORKFLOWS, self._entry_key(entry.number), kept),
+        waiting = [self._waiting_row(it, entry.number, b"\0") for it in self.destinations]
+        blobs = () if result.data is None else (result.data,)
+        await self._add(signed, cursor_ms, pins, waiting, blobs)
+
+    async def adopt(self, entry: Signed[FeedEntry]) -> None:
+        """Keep an entry that another keeper has signed, which was checked; none is begun here.
+
+        Its result goes where its keeper delivers it: nothing is delivered from here.
+        """
+        record = entry.record
+        pins = [] if record.result is None else [Pin(record.result, self._why(record.number))]
+        await self._add(entry, 0 if record.by_hand else record.slot_ms, pins, [], ())
+
+    async def _add(
+        self,
+        entry: Signed[FeedEntry],
+        cursor_ms: int,
+        pins: list[Pin],
+        waiting: list[Row],
+        blobs: tuple[bytes, ...],
+    ) -> None:
+        one = entry.record
+        head = FeedHead(one.number, one.digest, max(cursor_ms, self.head.cursor_ms), one.epoch)
+        kept = pack([entry.raw, [bytes(it.id) for it in pins]])
+        gone, unpins = self._pruned(one.number - self.keep)
+        rows = (
+            Row(Table.WORKFLOWS, self._entry_key(one.number), kept),
             self._head_row(head),
             self._begun_row(None),
-            *(self._waiting_row(it, entry.number, b"\0") for it in self.destinations),
-        ]
-        gone, unpins = self._pruned(entry.number - self.keep)
-        blobs = () if result.data is None else (result.data,)
-        await self.store.commit(
-            Write(rows=(*rows, *gone), blobs=blobs, pins=tuple(pins), unpins=tuple(unpins))
+            *waiting,
+            *gone,
         )
+        await self._commit(Write(rows=rows, blobs=blobs, pins=tuple(pins), unpins=tuple(unpins)))
         self.head, self.begun = head, None
 
-    async def move_to(self, cursor_ms: int) -> None:
-        """Count slots from here on."""
-        head = replace(self.head, cursor_ms=cursor_ms)
-        await self.store.commit(Write(rows=(self._head_row(head),)))
-        self.head = head
+    async def give_up(self, kept_until: int) -> list[Signed[FeedEntry]]:
+        """Give up every entry after this number, from the end; those that are given up, in order.
+
+        Those with a result are named beside the ones that count, and are delivered no more. Slots
+        are counted on from before the first of them.
+        """
+        given_up: list[Signed[FeedEntry]] = []
+        while self.head.number > kept_until:
+            (key, value), *_ = self.store.scan(
+                Table.WORKFLOWS, start=self._entry_key(self.head.number), limit=1
+            )
+            entry = _own(bytes(unpack(value)[0]))
+            before = self.entry_at(entry.record.number - 1)
+            cursor_ms = self.head.cursor_ms
+            if not entry.record.by_hand:
+                cursor_ms = min(cursor_ms, entry.record.span.first_ms - 1)
+            head = FeedHead(
+                entry.record.number - 1,
+                entry.record.previous,
+                cursor_ms,
+                0 if before is None else before.record.epoch,
+            )
+            rows = (
+                Row(Table.WORKFLOWS, key, None),
+                self._head_row(head),
+                self._begun_row(None),
+                *self.lost.rows([entry]),
+                *(self._waiting_row(it, entry.record.number, None) for it in self.destinations),
+            )
+            unpins = tuple(_pins_of(self.name, [(key, value)]))
+            await self._commit(Write(rows=rows, unpins=unpins))
+            self.head, self.begun = head, None
+            given_up.insert(0, entry)
+        return given_up
+
+    async def drop_begun(self) -> None:
+        """Nothing is begun any more: another keeper sees to that slot."""
+        if self.begun is not None:
+            await self._commit(Write(rows=(self._begun_row(None),)))
+            self.begun = None
+
+    async def _commit(self, write: Write) -> None:
+        # Whoever is cancelled in between must not leave rows that this object does not know of.
+        with trio.CancelScope(shield=True):
+            await self.store.commit(write)
+
+    def last_entry(self) -> Signed[FeedEntry] | None:
+        """The last entry; None if there is none."""
+        return self.entry_at(self.head.number)
+
+    def entry_at(self, number: int) -> Signed[FeedEntry] | None:
+        """The entry with this number; None if it is not kept."""
+        raw = self.store.read(Table.WORKFLOWS, self._entry_key(number)) if number > 0 else None
+        return None if raw is None else _own(bytes(unpack(raw)[0]))
 
     def entries(self, number: int, limit: int) -> list[Signed[FeedEntry]]:
         """Kept entries from a number on, in order."""
@@ -162,6 +235,7 @@ class WorkflowHistory:
             return [], []
         pins = [Pin(ContentId(it), self._why(number)) for it in unpack(raw)[1]]
         rows = [Row(Table.WORKFLOWS, self._entry_key(number), None)]
+        rows += self.lost.until(_own(bytes(unpack(raw)[0])).record.slot_ms)
         return rows + [self._waiting_row(it, number, None) for it in self.destinations], pins
 
     def _why(self, number: int) -> str:
@@ -179,7 +253,7 @@ class WorkflowHistory:
         return Row(Table.WORKFLOWS, key, value)
 
     def _head_row(self, head: FeedHead) -> Row:
-        value = pack([head.number, head.digest, head.cursor_ms])
+        value = pack([head.number, head.digest, head.cursor_ms, head.epoch])
         return Row(Table.WORKFLOWS, _HEAD + self.name.encode(), value)
 
     def _begun_row(self, begun: BegunSlot | None) -> Row:
@@ -200,11 +274,11 @@ def kept_workflows(store: Store) -> list[KeptWorkflow]:
     return found
 
 
-async def add_workflow(store: Store, kept: KeptWorkflow, now_ms: int) -> None:
-    """Keep a new workflow; its slots count from now on. InputError if there are too many."""
+async def add_workflow(store: Store, kept: KeptWorkflow, from_ms: int) -> None:
+    """Keep a new workflow; its slots count from then on. InputError if there are too many."""
     if len(kept_workflows(store)) >= WORKFLOWS_MAX:
         raise InputError(f"there are {WORKFLOWS_MAX} workflows already")
-    head = pack([0, FIRST_ENTRY, now_ms])
+    head = pack([0, FIRST_ENTRY, from_ms, 0])
     row = Row(Table.WORKFLOWS, _HEAD + kept.name.encode(), head)
     await store.commit(Write(rows=(kept.row, row)))
 
@@ -248,7 +322,7 @@ def _ids(entry: FeedEntry) -> list[ContentId]:
 
 
 def _own(raw: bytes) -> Signed[FeedEntry]:
-    """An entry that this peer signed itself, which is not checked again."""
+    """An entry that was checked when it was kept, or that this peer has signed itself."""
     envelope = Envelope.read(raw, FeedEntry)
     return Signed(envelope.claimed(), envelope.signer, raw, ContentId.of(raw))
 

@@ -13,6 +13,8 @@ from node.ingest.location import read_url
 from node.ingest.owned import OwnedSources
 from node.workflows.definition import Destination, SourceStep, Workflow, read_workflow
 from node.workflows.delivery import Delivery, Send, told_time
+from node.workflows.feed_calls import FeedCalls
+from node.workflows.feed_reading import FeedName
 from node.workflows.history import (
     KeptWorkflow,
     WorkflowHistory,
@@ -20,13 +22,17 @@ from node.workflows.history import (
     kept_workflows,
     remove_workflow,
 )
+from node.workflows.lease import FeedLease
+from node.workflows.lost_entries import LostEntries
 from node.workflows.result_file import ResultFile
 from node.workflows.runner import WorkflowRunner
+from node.workflows.standing_by import KeeperWatch
 from node.workflows.steps import Steps
 from node.workflows.webhook import Webhook, key_of
+from p2p.connect import TROUBLES
 from store import Store, Write
 from wire.content import PeerId
-from wire.errors import InputError
+from wire.errors import InputError, StoreError
 from wire.feed import FeedRecord
 from wire.signing import SigningKey
 
@@ -44,6 +50,7 @@ class KeeperSeams:
     steps: Steps
     owned: OwnedSources
     poster: HttpPoster
+    calls: FeedCalls
     # Tells the owner something, in the log of the peer.
     note: Callable[[str], None] = lambda _line: None
 
@@ -55,6 +62,8 @@ class RunningWorkflow:
     kept_workflow: KeptWorkflow
     runner: WorkflowRunner
     deliveries: tuple[Delivery, ...]
+    # None where this peer is the only keeper.
+    watch: KeeperWatch | None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -83,28 +92,59 @@ class WorkflowKeeper:
                 self.problems[kept.name] = error.message
                 self.seams.note(f"the workflow {kept.name} does not run: {error.message}")
 
-    async def add(self, text: str, default_name: str) -> RunningWorkflow:
-        """Keep a workflow and run it from its next slot on; InputError if it cannot run."""
-        workflow = read_workflow(text, default_name)
+    async def add(
+        self, text: str, default_name: str, standby_of: FeedName | None = None
+    ) -> RunningWorkflow:
+        """Keep a workflow and run it from its next slot on; InputError if it cannot run.
+
+        With `standby_of` this peer stands by for the keeper of that feed, which has the same file.
+        """
+        now_ms, me = self.wall_ms(), self.seams.key.peer
+        if standby_of is None:
+            workflow = read_workflow(text, default_name)
+            if me in workflow.standbys:
+                raise InputError("the file names this peer itself as a standby", todo=_STAND_BY)
+            feed = _feed_of(workflow, me, now_ms)
+        else:
+            feed = await self._feed_to_stand_by_for(standby_of)
+            workflow = read_workflow(text, feed.name)
+            _check_same(workflow, feed)
         async with self._changing:
             known = self.running.get(workflow.name)
             if known is not None and known.kept_workflow.text == text:
                 return known
             if known is not None or workflow.name in self.problems:
                 raise InputError(
-                    f"there is another workflow {workflow.name!r} already",
-                    todo=f"python -m node workflows rm {workflow.name}",
+                    f"there is another workflow {workflow.name!r} already, whose file differs: it"
+                    " is not replaced, since its history would go on under other terms",
+                    todo=f"python -m node workflows rm {workflow.name} forgets it with its history",
                 )
             await trio.to_thread.run_sync(self._check_owned, workflow)
-            now_ms = self.wall_ms()
-            kept = KeptWorkflow(
-                name=workflow.name,
-                text=text,
-                feed=_feed_of(workflow, self.seams.key.peer, now_ms),
-                paused=False,
+            kept = KeptWorkflow(name=workflow.name, text=text, feed=feed, paused=False)
+            await add_workflow(self.seams.store, kept, min(now_ms, feed.begun_at_ms))
+            return self._start(kept, workflow, is_new=standby_of is None)
+
+    async def _feed_to_stand_by_for(self, name: FeedName) -> FeedRecord:
+        """The record of a feed that names this peer as a keeper, from the one who keeps it."""
+        me = self.seams.key.peer
+        if name.keeper == me:
+            raise InputError("this peer keeps that feed itself", todo=_STAND_BY)
+        try:
+            page = await self.seams.calls.page(name.keeper, name.feed, 1)
+            record = FeedRecord.from_bytes(page.record)
+        except (*TROUBLES, StoreError) as error:
+            raise InputError(
+                f"the keeper {name.keeper} does not show the feed: {error.message}",
+                todo="its file has to name this peer in standbys, and it has to run",
+            ) from error
+        if record.id != name.feed:
+            raise InputError(f"the keeper {name.keeper} shows another feed")
+        if me not in record.keepers:
+            raise InputError(
+                "the keeper's file does not name this peer as a standby",
+                todo=f'standbys = ["{me}"] in it, above its first table',
             )
-            await add_workflow(self.seams.store, kept, now_ms)
-            return self._start(kept, workflow)
+        return record
 
     def get(self, name: str) -> RunningWorkflow:
         """A workflow by its name; InputError if there is none."""
@@ -137,6 +177,7 @@ class WorkflowKeeper:
                 del self.running[name]
                 found.scope.cancel()
                 await found.ended.wait()
+                await found.runner.history.lost.forget()
             await remove_workflow(self.seams.store, name)
 
     def statistics(self) -> Mapping[str, Any]:
@@ -147,18 +188,27 @@ class WorkflowKeeper:
                 "next": told_time(it.runner.next_ms),
                 "entries": it.runner.history.head.number,
                 "problem": it.runner.problem,
+                "standing_by": it.runner.lease.epoch is None,
             }
             for name, it in self.running.items()
         }
 
     # Running
 
-    def _start(self, kept: KeptWorkflow, workflow: Workflow) -> RunningWorkflow:
-        seams = self.seams
+    def _start(
+        self, kept: KeptWorkflow, workflow: Workflow, *, is_new: bool = False
+    ) -> RunningWorkflow:
+        seams, alone = self.seams, len(kept.feed.keepers) == 1
         numbers = [
             at for at, it in enumerate(workflow.destinations) if it.kind in ("file", "webhook")
         ]
-        history = WorkflowHistory(seams.store, seams.key, kept.name, workflow.keep, tuple(numbers))
+        lost = LostEntries(seams.store, kept.feed)
+        history = WorkflowHistory(
+            seams.store, seams.key, kept.name, workflow.keep, lost, tuple(numbers)
+        )
+        # Whoever has standbys first asks them whether one has taken over.
+        epoch = history.head.epoch if alone or is_new else None
+        lease = FeedLease(kept.feed, seams.key.peer, workflow.takeover_s, epoch, history.head.epoch)
         deliveries = tuple(
             self._delivery(history, kept, at, workflow.destinations[at]) for at in numbers
         )
@@ -168,9 +218,10 @@ class WorkflowKeeper:
                 it.wake()
 
         runner = WorkflowRunner(
-            workflow, kept.feed.id, history, seams.steps, self.wall_ms, kept.paused, on_entry
+            workflow, lease, history, seams.steps, self.wall_ms, kept.paused, on_entry
         )
-        found = self.running[kept.name] = RunningWorkflow(kept, runner, deliveries)
+        watch = None if alone else KeeperWatch(runner, seams.calls, seams.note)
+        found = self.running[kept.name] = RunningWorkflow(kept, runner, deliveries, watch)
         self.nursery.start_soon(self._run, found)
         return found
 
@@ -180,6 +231,8 @@ class WorkflowKeeper:
                 for one in found.deliveries:
                     nursery.start_soon(one.run)
                 nursery.start_soon(found.runner.run)
+                if found.watch is not None:
+                    nursery.start_soon(found.watch.run)
         found.ended.set()
 
     def _delivery(
@@ -208,6 +261,18 @@ class WorkflowKeeper:
                 raise InputError(f"there is no folder {_path(to.place).parent}")
 
 
+_STAND_BY = "on the standby: python -m node workflows add FILE --standby-of FEED@KEY"
+
+
+def _check_same(workflow: Workflow, feed: FeedRecord) -> None:
+    """InputError unless a file is the one that the keeper of a feed runs."""
+    if workflow.digest != feed.definition:
+        raise InputError(
+            "this file is not the one that the keeper runs: they differ",
+            todo="copy the keeper's file here, byte for byte",
+        )
+
+
 def _check_source(owned: OwnedSources, source: SourceStep) -> None:
     if source.quorum > 1 and source.name:
         # The record itself is what several peers are asked for.
@@ -230,7 +295,7 @@ def _path(text: str) -> Path:
 def _feed_of(workflow: Workflow, me: PeerId, now_ms: int) -> FeedRecord:
     return FeedRecord(
         name=workflow.name,
-        keepers=(me,),
+        keepers=(me, *workflow.standbys),
         schedule=workflow.schedule.text,
         zone=workflow.schedule.zone,
         definition=workflow.digest,

@@ -6,7 +6,8 @@ all have failed, the slot has failed, and that is its entry.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from node.workflows.history import (
     document_size_bytes,
     result_id,
 )
+from node.workflows.lease import FeedLease
 from node.workflows.slots import DueItem, LostSlots, due
 from node.workflows.steps import BroughtInput, ModelAnswer, Steps
 from p2p.timeouts import stretched
@@ -51,7 +53,7 @@ class WorkflowRunner:
     """Runs one workflow until it is cancelled."""
 
     workflow: Workflow
-    feed: ContentId
+    lease: FeedLease
     history: WorkflowHistory
     steps: Steps
     wall_ms: Callable[[], int]
@@ -63,28 +65,58 @@ class WorkflowRunner:
     _busy_until_ms: int = 0
     _wake: trio.Event = field(default_factory=trio.Event)
     _by_hand: _ByHand | None = None
+    _stepping: trio.Lock = field(default_factory=trio.Lock)
+    _halts: int = 0
+    _step_scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    @property
+    def feed(self) -> ContentId:
+        """The feed that its entries are of."""
+        return self.lease.feed
 
     async def run(self) -> None:
-        """Run every slot at its time, for ever."""
+        """Run every slot at its time, for ever, while this peer holds the feed."""
         while True:
-            try:
-                await self._step()
-                self.problem = ""
-            except BatonError as error:
-                # The store takes nothing now. What is begun stays so.
-                self.problem = str(error)
-                await trio.sleep(STORE_PAUSE_S)
+            async with self._stepping:
+                if self._halts:
+                    # Others wait for the lock, and have it before this loop does again.
+                    continue
+                with trio.CancelScope() as self._step_scope:
+                    try:
+                        await self._step()
+                        self.problem = ""
+                    except BatonError as error:
+                        # The store takes nothing now. What is begun stays so.
+                        self.problem = str(error)
+                        await trio.sleep(STORE_PAUSE_S)
+
+    @asynccontextmanager
+    async def halted(self) -> AsyncIterator[None]:
+        """No step is under way in the block: one that was is cut off, as if the peer had ended."""
+        self._halts += 1
+        self._step_scope.cancel()
+        try:
+            async with self._stepping:
+                yield
+                if self.lease.epoch is None and self._by_hand is not None:
+                    self._by_hand.done.set()
+                    self._by_hand = None
+        finally:
+            self._halts -= 1
 
     async def run_now(self) -> int:
         """Have one run out of turn, and wait for it; the number of its entry.
 
-        Refused if one is under way that somebody asked for.
+        Refused if one is under way that somebody asked for, or another peer keeps the feed.
         """
+        self.lease.check_held()
         if self._by_hand is not None:
             raise Refused("a run that somebody asked for is under way", retry_after_s=5.0)
         asked = self._by_hand = _ByHand()
         self.wake()
         await asked.done.wait()
+        if not asked.number:
+            self.lease.check_held()
         return asked.number
 
     def wake(self) -> None:
@@ -98,6 +130,9 @@ class WorkflowRunner:
 
     async def _step(self) -> None:
         """Do what is due, or wait until something may be."""
+        if self.lease.epoch is None:
+            await self._wait(self.wall_ms() + int(LOOK_S * 1000))
+            return
         if self.history.begun is not None:
             await self._finish(self.history.begun)
         if self._by_hand is not None:
@@ -241,7 +276,7 @@ class WorkflowRunner:
             "result": None,
             "answer": None,
             "fetches": (),
-            "epoch": 0,
+            "epoch": self.lease.held_epoch(),
         }
         return FeedEntry(
             feed=self.feed,

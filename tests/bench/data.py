@@ -1,10 +1,11 @@
-"""Outside data by the bulk: rows of a table per second, and what they take in memory.
+"""Outside data by the bulk: rows of a table per second, folders beside plain copying.
 
     python -m tests.bench data rows [COUNT]    a Parquet table, on a model that hashes its texts
+    python -m tests.bench data folders [--megabytes 1000] [--files 10000]
 
-One peer, which runs the model, and the command beside it, as a person would have them. Memory is
-the most that each of the two processes had in its own pages (`VmHWM`). The clock says how fast it
-was here; what a row takes of a processor (`us_per_row`) depends little on what else the machine
+Rows: one peer, which runs the model, and the command beside it, as a person would have them. Memory
+is the most that each of the two processes had in its own pages (`VmHWM`). The clock says how fast
+it was here; what a row takes of a processor (`us_per_row`) depends little on what else the machine
 does, and the slower of the two processes says what two free cores would give
 (`rows_per_s_by_cpu`). The command's start is no matter of its rows: it is left out of these.
 """
@@ -23,6 +24,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
+from tests.bench._folders import folders
+from tests.bench._process_figures import peak_bytes, used_cpu_s
 from tests.live.command_line import ROOT, Peer, baton_in, environment, joined
 
 ROWS = 1_000_000
@@ -32,11 +35,16 @@ _GROUP = 50_000
 
 def run(arguments: list[str]) -> dict[str, Any]:
     """What each part measures; all parts where none is named."""
-    count = int(arguments[1]) if len(arguments) > 1 else ROWS
-    if arguments and arguments[0] != "rows":
-        raise SystemExit("which part? rows")
+    part, more = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if part not in ("", "rows", "folders"):
+        raise SystemExit("which part? rows, folders")
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as folder:
-        return {"rows": rows(Path(folder), count)}
+        if part != "folders":
+            found["rows"] = rows(Path(folder), int(more[0]) if more else ROWS)
+        if part != "rows":
+            found["folders"] = folders(Path(folder), more)
+    return found
 
 
 def rows(folder: Path, count: int) -> dict[str, Any]:
@@ -45,7 +53,7 @@ def rows(folder: Path, count: int) -> dict[str, Any]:
     _write_table(table, count)
     with joined(folder / "s", "--role", "infer", "--model", "hash") as peer:
         _until_ready(peer)
-        before_s = _cpu_s(peer.process.pid)
+        before_s = used_cpu_s(peer.process.pid)
         began_s = time.monotonic()
         words = ["ask", "hash", "--rows", table, "--column", "text", "--out", out]
         words += ["--level", "signed", "--json", "--state", peer.state]
@@ -54,8 +62,8 @@ def rows(folder: Path, count: int) -> dict[str, Any]:
             assert command.stdout is not None
             done = json.loads(command.stdout.read())
         took_s = time.monotonic() - began_s
-        peer_bytes = _most_of(peer.process.pid)
-        peer_cpu_s = _cpu_s(peer.process.pid) - before_s
+        peer_bytes = peak_bytes(peer.process.pid)
+        peer_cpu_s = used_cpu_s(peer.process.pid) - before_s
     verify_s = _cpu_of(["verify", f"{out}.receipts", "--json"])
     idle_s = _cpu_of(["--version"])
     found = parquet.ParquetFile(out)
@@ -123,23 +131,6 @@ def _watched(process: Popen[bytes]) -> tuple[int, float]:
     """The peak of a process in bytes and its processor seconds, looked at until it ends."""
     most, cpu_s = 0, 0.0
     while process.poll() is None:
-        most, cpu_s = max(most, _most_of(process.pid)), max(cpu_s, _cpu_s(process.pid))
+        most, cpu_s = max(most, peak_bytes(process.pid)), max(cpu_s, used_cpu_s(process.pid))
         time.sleep(0.05)
     return most, cpu_s
-
-
-def _cpu_s(process: int) -> float:
-    try:
-        words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _most_of(process: int) -> int:
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    found = [it.split()[1] for it in lines if it.startswith("VmHWM")]
-    return int(found[0]) * 1024 if found else 0

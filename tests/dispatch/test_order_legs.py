@@ -42,6 +42,9 @@ class Words:
     def names(self) -> tuple[str, ...]:
         return ("words:none",)
 
+    async def look(self) -> None:
+        pass
+
     async def fetch(self, name: str) -> str:
         return f"what is {name}"
 

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.live.command_line import DEADLINE_S, ROOT, environment, joined
 
 EXAMPLES = ROOT / "examples"
@@ -24,6 +26,24 @@ def test_a_gateway_answers_the_example(state: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     assert "2 vectors of 64 numbers" in ran.stdout
     assert "receipt bafkr" in ran.stdout
+
+
+@pytest.mark.soak
+def test_a_price_feed_is_forecast_every_second(state: Path) -> None:
+    with joined(state, "--role", "data", "--role", "infer", "--role", "store", "--no-lan"):
+        ran = subprocess.run(
+            [sys.executable, str(EXAMPLES / "price_feed.py"), str(state), "20"],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env=environment({}),
+            timeout=3 * DEADLINE_S,
+            check=False,
+            text=True,
+        )
+    assert ran.returncode == 0, ran.stderr
+    rows = [it for it in ran.stdout.splitlines() if "  done  forecast 9" in it]
+    assert len(rows) >= 3, ran.stdout
+    assert all("receipt bafkr" in it for it in rows)
 
 
 def test_every_example_is_run_by_a_test() -> None:

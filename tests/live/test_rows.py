@@ -55,10 +55,19 @@ def test_words_that_do_not_go_together_are_said(asker: Peer, tmp_path: Path) -> 
     assert "has int64, not text" in asker.ask(*rows, "--column", "id", "--out", out).error
     assert "row 1: the column 'text' has no value" in asker.ask(*whole).error
     assert "was begun before" in asker.ask(*whole).error
+    numbers = (*rows, "--out", tmp_path / "numbers.csv", "--input", "x=id")
+    assert "not both" in asker.ask(*numbers, "--column", "text").error
+    assert "has no operation 'call'" in asker.ask(*numbers).error
+    assert "reads no tensors" in asker.ask(*numbers, "--operation", "embed").error
+    assert "without --input" in asker.ask(*whole, "--one-by-one").error
+    assert "without --rows" in asker.ask("ask", "hash", "x", "--keep", "id").error
+    assert "no column 'name'" in asker.ask(*whole, "--force", "--keep", "id,name").error
     # What the error says is what works.
     marked = (*whole, "--bad-rows", "mark", "--resume", "--json")
     assert asker.ask(*marked).document["bad_rows"] == 1
-    assert asker.ask(*whole, "--force", "--bad-rows", "mark", "--json").document["bad_rows"] == 1
+    kept = (*whole, "--force", "--bad-rows", "mark", "--keep", "id", "--json")
+    assert asker.ask(*kept).document["bad_rows"] == 1
+    assert out.read_text().splitlines()[2].startswith("1,1,,")
     assert "there already" in asker.ask(*whole).error
     assert "has no rows" in baton("verify", "some.receipt", "--row", 3).error
     (tmp_path / "x.receipts").write_bytes(b"nothing")

@@ -73,6 +73,7 @@ async def test_a_folder_comes_back_bit_for_bit_from_other_peers(tmp_path: Path) 
         assert contents(place) == contents(folder)
         assert (found["files"], found["files_there_before"]) == (len(FILES), 0)
         assert heard[-1]["done_bytes"] == heard[-1]["size_bytes"] == size_bytes
+        assert found["received_bytes"] > size_bytes - len("just this")
         # A file without its folder, and the same again from several.
         await second.get(published["id"], tmp_path / "again")
         assert contents(tmp_path / "again") == contents(folder)

@@ -93,6 +93,9 @@ class Long:
     def names(self) -> tuple[str, ...]:
         return ("long:0",)
 
+    async def look(self) -> None:
+        pass
+
     async def fetch(self, name: str) -> str:
         return "\n\n".join(f"{number:0>600}" for number in range(self.passages))
 

@@ -29,7 +29,7 @@ from wire.content import PeerId
 from wire.kinds import Role
 from wire.ledger import Genesis
 from wire.membership import Invite
-from wire.message import Message, Want
+from wire.message import Message, Want, WantBlocks
 from wire.signed import Signed
 from wire.signing import SigningKey
 
@@ -194,6 +194,7 @@ class Network:
         ):
             blobs = Blobs(store, peers)
             peers.handlers[Want] = blobs.on_want
+            peers.handlers[WantBlocks] = blobs.on_want_blocks
             await peers.join()
             outsider = Outsider(peers, blobs, store)
             with trio.fail_after(30):

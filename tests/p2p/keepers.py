@@ -17,7 +17,7 @@ from store import Store, open_memory_store
 from tests.p2p.transports import key_of, until
 from wire.content import PeerId
 from wire.kinds import Role
-from wire.message import Want
+from wire.message import Want, WantBlocks
 
 START_S = 1_800_000_000.0
 
@@ -85,6 +85,7 @@ class Neighbourhood:
             )
             blobs = Blobs(store, peers)
             peers.handlers[Want] = want or blobs.on_want
+            peers.handlers[WantBlocks] = blobs.on_want_blocks
             yield Keeper(peers, blobs, store)
 
     async def add(self, name: str, **options: Any) -> Keeper:

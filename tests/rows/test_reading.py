@@ -121,7 +121,12 @@ class _Endless(io.RawIOBase):
 def test_a_line_of_ten_gigabytes_is_not_read(form: str, tmp_path: Path) -> None:
     path = written(tmp_path, f"a.{form}", "text\n")
     endless = _Endless()
-    source = reading.LineRows(path, endless, form, "text")  # type: ignore[arg-type]
+    source = reading.LineRows(
+        path,
+        endless,  # type: ignore[arg-type]
+        form,
+        reading.TableColumns("text"),
+    )
     with pytest.raises(InputError, match=f"row 0: it has more than {ROW_BYTES_MAX} bytes"):
         source.begin() if form == "csv" else list(source)
     assert endless.taken_bytes <= 2 * ROW_BYTES_MAX

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from node.rows.writing import open_writer
+from node.rows.writing import OutColumn, open_writer
 
 HOSTILE = (
     '=HYPERLINK("http://evil")',
@@ -23,10 +23,11 @@ HARMLESS = ("", "words", "-3.5", "+1e9", "a=b", "'quoted", "é")
 
 def written(texts: tuple[str, ...], name: str, *, for_spreadsheets: bool) -> list[list[str]]:
     out = io.BytesIO()
-    writer = open_writer(Path(name), out, "text", marks=True, for_spreadsheets=for_spreadsheets)
+    columns = [OutColumn("text", "text")]
+    writer = open_writer(Path(name), out, columns, marks=True, for_spreadsheets=for_spreadsheets)
     for number, text in enumerate(texts):
-        writer.write(number, text, "")
-    writer.write(len(texts), None, "=error")
+        writer.write(number, [text], "")
+    writer.write(len(texts), [None], "=error")
     writer.close()
     delimiter = "\t" if name.endswith("tsv") else ","
     text = out.getvalue().decode()

@@ -5,14 +5,23 @@ import time
 from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
-from node.ingest.local_files import FILE_BYTES_MAX
+from node.ingest.local_files import FILE_BYTES_MAX, read_below
 from node.ingest.passages import cut
+from node.serving import sources
 from node.serving.data_role import CUTS_KEPT, LONG_CHARS, DataRole
 from node.serving.role import Done, LegInput
-from node.serving.sources import FolderSource, PydocSource, Sources
+from node.serving.sources import (
+    LOOK_S,
+    FolderSource,
+    FolderSources,
+    PydocSource,
+    Sources,
+)
 from store import open_memory_store
 from wire import limits
 from wire.content import ContentId
@@ -165,6 +174,71 @@ async def test_a_file_whose_name_is_not_text_spoils_no_list(folder: Path) -> Non
         assert names == ("files:a.txt", "files:deep/er/b.md", f"files:{'n' * 200}.txt")
 
 
+async def test_a_folder_is_watched(folder: Path, autojump_clock: MockClock) -> None:
+    source = scanned(folder)
+    await source.look()
+    (folder / "new.txt").write_text("new")
+    (folder / "a.txt").rename(folder / "moved.txt")
+    (folder / "deep" / "er" / "b.md").write_text("the second, again")
+    # Whoever asks again and again has nothing walked in between.
+    await source.look()
+    assert "files:new.txt" not in source.names()
+    with pytest.raises(Refused, match="there is no file"):
+        await source.fetch("files:new.txt")
+    await trio.sleep(LOOK_S)
+    assert await source.fetch("files:new.txt") == "new"
+    assert source.names() == ("files:deep/er/b.md", "files:moved.txt", "files:new.txt")
+    assert await source.fetch("files:deep/er/b.md") == "the second, again"
+    assert await source.fetch("files:moved.txt") == "the first"
+    (folder / "new.txt").unlink()
+    (folder / "late.txt").symlink_to(folder.parent / "secret.txt")
+    await trio.sleep(LOOK_S)
+    await source.look()
+    assert source.names() == ("files:deep/er/b.md", "files:moved.txt")
+
+
+async def test_a_file_that_is_being_written_is_taken_whole(
+    folder: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, writes = scanned(folder), iter(range(3))
+
+    def read(root: Path, path: Path) -> bytes:
+        data = read_below(root, path)
+        # Somebody goes on writing right after it was read.
+        if next(writes, None) is not None:
+            path.write_bytes(data + b", and more")
+        return data
+
+    monkeypatch.setattr(sources, "read_below", read)
+    assert await source.fetch("files:a.txt") == "the first" + ", and more" * 3
+    writes = iter(range(99))
+    with pytest.raises(Refused, match="is being written all the time") as refused:
+        await source.fetch("files:a.txt")
+    assert refused.value.retry_after_s == LOOK_S
+
+
+async def test_a_folder_that_became_a_link_leads_nowhere(folder: Path) -> None:
+    source = scanned(folder)
+    outside = folder.parent / "er"
+    (folder / "deep" / "er").rename(outside)
+    (folder / "deep" / "er").symlink_to(outside, target_is_directory=True)
+    with pytest.raises(Refused, match="cannot be read: it lies elsewhere"):
+        await source.fetch("files:deep/er/b.md")
+
+
+async def test_a_new_file_is_listed_and_brought_in_by_a_data_peer(
+    folder: Path, autojump_clock: MockClock
+) -> None:
+    async with open_memory_store(quota_bytes=1 << 24) as store:
+        role = DataRole(Sources({"files": FolderSources((FolderSource(folder),))}), store)
+        await done(role, "list")
+        (folder / "new.txt").write_text("new")
+        await trio.sleep(LOOK_S)
+        found = await done(role, "fetch", source="files:new.txt", first=0, count=1)
+        assert found.blobs == (b"new",)
+        assert "files:new.txt" in Texts.from_bytes((await done(role, "list")).data).texts
+
+
 async def test_the_documentation_of_python_is_a_source() -> None:
     source = PydocSource()
     assert "pydoc:try" in source.names()
@@ -174,11 +248,11 @@ async def test_the_documentation_of_python_is_a_source() -> None:
 
 
 async def test_sources_are_told_apart_by_the_word_before_the_colon(folder: Path) -> None:
-    sources = Sources({"pydoc": PydocSource(), "files": scanned(folder)})
-    assert await sources.fetch("files:a.txt") == "the first"
-    assert len(sources.names()) == len(PydocSource().names()) + 2
+    both = Sources({"pydoc": PydocSource(), "files": scanned(folder)})
+    assert await both.fetch("files:a.txt") == "the first"
+    assert len(both.names()) == len(PydocSource().names()) + 2
     with pytest.raises(Refused, match=r"no source 'http://example.org' here \(known: pydoc, files"):
-        await sources.fetch("http://example.org")
+        await both.fetch("http://example.org")
 
 
 async def done(role: DataRole, operation: str, **parameters: Scalar) -> Done:
@@ -215,6 +289,9 @@ class Growing:
 
     def names(self) -> tuple[str, ...]:
         return ("long:0",)
+
+    async def look(self) -> None:
+        pass
 
     async def fetch(self, name: str) -> str:
         return f"{name}{self.letter} " * (LONG_CHARS // len(name))

@@ -129,6 +129,8 @@ from wire.membership import (
 from wire.message import (
     Accept,
     BlockReply,
+    BlocksComing,
+    BlocksSent,
     Check,
     Goodbye,
     Hello,
@@ -149,6 +151,7 @@ from wire.message import (
     Swap,
     VerdictReply,
     Want,
+    WantBlocks,
     Welcome,
 )
 from wire.model import Manifest, ModelFile
@@ -563,6 +566,9 @@ SAMPLES: tuple[Record, ...] = (
     ORDERED_TELLING,
     TellVerdicts(items=(ORDERED_TELLING,)),
     Want(block=BLOCK),
+    WantBlocks(blocks=(BLOCK, BLOCK)),
+    BlocksComing(places=b"\x00\x01"),
+    BlocksSent(count=2),
     BlockReply(data=b"block"),
     Keep(content=TREE, size_bytes=300_000, keep_s=604_800, deadline_ms=60_000),
     Keeping(keep_s=86_400),

@@ -1,7 +1,7 @@
 """A keeper of workflows in simulated time: a memory store, and steps that a test steers."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +12,16 @@ import trio
 from node.ingest.http_post import HttpPoster
 from node.ingest.owned import OwnedSources
 from node.workflows.definition import ModelStep, SourceStep
+from node.workflows.feed_calls import FeedCalls
 from node.workflows.keeper import KeeperSeams, WorkflowKeeper, open_workflows
 from node.workflows.steps import BroughtInput, ModelAnswer
+from p2p.score import Offence
 from store import Store
 from tests.ingest.servers import TLS, MadeUpNetwork
-from wire.content import ContentId
-from wire.errors import BatonError, Missing, TaskFailed
-from wire.feed import FeedEntry
+from wire.content import ContentId, PeerId
+from wire.errors import BatonError, Missing, TaskFailed, Unreachable
+from wire.feed import FeedEntry, FeedPage
+from wire.signed import Signed
 from wire.signing import SigningKey
 
 START_S = 1_800_000_000.0
@@ -82,17 +85,43 @@ def wall_s() -> float:
     return START_S + trio.current_time()
 
 
+class NobodyElse:
+    """The calls of a peer that is alone: a workflow without standbys makes none."""
+
+    async def page(self, keeper: PeerId, feed: ContentId, number: int) -> FeedPage:
+        raise Unreachable("nobody else is here")
+
+    async def fetch_result(self, entry: Signed[FeedEntry], keepers: Sequence[PeerId]) -> int:
+        return 0
+
+    async def keep_pair(self, one: Signed[FeedEntry], other: Signed[FeedEntry]) -> str:
+        raise AssertionError("nobody else writes")
+
+    def hears_others(self, than: PeerId) -> bool:
+        return False
+
+    def offended(self, keeper: PeerId, offence: Offence) -> None:
+        raise AssertionError("nobody else is here")
+
+
 def seams(
-    store: Store, folder: Path, steps: MadeSteps, site: MadeUpNetwork | None = None
+    store: Store,
+    folder: Path,
+    steps: MadeSteps,
+    site: MadeUpNetwork | None = None,
+    *,
+    key: SigningKey = KEY,
+    calls: FeedCalls | None = None,
 ) -> KeeperSeams:
     network = (site or MadeUpNetwork()).seam
     return KeeperSeams(
-        key=KEY,
+        key=key,
         store=store,
         wall_s=wall_s,
         steps=steps,
         owned=OwnedSources(folder),
         poster=HttpPoster(network, TLS),
+        calls=calls or NobodyElse(),
     )
 
 

@@ -41,8 +41,12 @@ PAIR_TEMPLATE = "tokenizer.chat_template.rerank"
 
 def describe(path: Path) -> GgufModel:
     """Read a file's head and work out what model it is; ModelRefused names what cannot be run."""
-    file = read_gguf(path)
-    keys = GgufKeys(file)
+    return describe_file(read_gguf(path))
+
+
+def describe_file(file: GgufFile) -> GgufModel:
+    """What model a file's head describes; ModelRefused names what cannot be run."""
+    path, keys = file.path, GgufKeys(file)
     architecture = keys.text("general.architecture")
     family = _family(path, architecture)
     keys.prefix = architecture

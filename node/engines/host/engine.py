@@ -36,7 +36,7 @@ from wire.model import Manifest
 
 SCHEDULERS: Mapping[str, MakeScheduler] = {
     **dict.fromkeys(embedding.FORMATS, embedding.EmbeddingScheduler),
-    generating.FORMAT: generating.GenerationScheduler,
+    **dict.fromkeys(generating.GENERATING, generating.GenerationScheduler),
     **dict.fromkeys(onnx_calls.CALLED, lambda _jobs_max, wake: onnx_calls.CallScheduler(wake)),
 }
 # Of any model, while none is loaded.

@@ -14,12 +14,13 @@ from typing import Any
 
 from node.engines.answer_lengths import AnswerLengths
 from node.engines.each_alone import each_alone
+from node.engines.exact import text_file as exact_text
 from node.engines.formats.gguf import FILE, FORMAT
 from node.engines.formats.gguf_model import SLOTS
 from node.engines.host.format_queue import check_files, within
 from node.engines.host.generation_job import GenerationJob, shown_by
 from node.engines.host.pending import fail_all
-from node.engines.interface import REPLAY, Emit, Found, Job, Loaded, Output, Part
+from node.engines.interface import EXACT_PROFILE, REPLAY, Emit, Found, Job, Loaded, Output, Part
 from node.engines.replay import ReplayRequest
 from node.engines.sampler import Sampling
 from wire import limits
@@ -31,6 +32,9 @@ from wire.model import Manifest
 from wire.operations import GENERATE
 
 __all__ = ["FORMAT", "GenerationScheduler"]
+
+# The formats whose models generate: the file each comes in, and what it is defined in.
+GENERATING = {FORMAT: (FILE, "f32"), exact_text.FORMAT: (exact_text.FILE, EXACT_PROFILE)}
 
 # A frame to the worker has to hold a whole job.
 INPUT_BYTES_MAX = limits.FRAME_BYTES_MAX // 2
@@ -101,8 +105,9 @@ class GenerationScheduler:
         return (0, 0) if place is None else place.pages
 
     def check(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
-        """ModelRefused unless the manifest's one file is a GGUF file."""
-        check_files(manifest, files, (FILE,))
+        """ModelRefused unless the manifest's one file is that of its format."""
+        name, profile = GENERATING[manifest.format]
+        check_files(manifest, files, (name,), profile)
 
     def offer(self) -> Step | None:
         """The worker's next step, for one model after the other; None if no model has work."""

@@ -21,7 +21,7 @@ from node.engines.host.format_queue import FormatScheduler, WorkerRequest
 from node.engines.host.launch import EngineConfig, prepare
 from node.engines.host.quarantine import FAILURES_MAX, Quarantine
 from node.engines.host.worker_process import Launch, WorkerProcess, open_worker
-from node.engines.interface import Loaded
+from node.engines.interface import EXACT_PROFILE, Loaded
 from node.engines.other_layers import EndedRows, LayerPass, LayersLied, LayersLost, OtherLayers
 from wire.codec import Value
 from wire.errors import (
@@ -345,7 +345,7 @@ class ModelWorker:
             units_per_s=reply["units_per_s"] * config.share,
             job_units_per_s=reply["job_units_per_s"] * config.share,
             memory_bytes=reply["memory_bytes"],
-            exact=not config.on_gpu,
+            exact=not config.on_gpu or self.manifest.profile == EXACT_PROFILE,
             layers=self.layers,
         )
 

@@ -14,11 +14,12 @@ from tinygrad import Tensor, TinyJit
 
 from node.engines.formats.bert import BLOCK, BertShape, BertWeights, slots
 from node.engines.formats.gguf_rope import Rope
+from node.engines.formats.rope_angles import angles
 from node.engines.formats.safetensors import Array
 from node.engines.worker.buffers import placed, write, zeros
 from node.engines.worker.matmul import Matmul
 from node.engines.worker.panel_kernels import native
-from node.engines.worker.rope import angles, turned
+from node.engines.worker.rope import turned
 from node.engines.worker.text_attention import text_attention_kernel
 
 NO_TEXT = -1

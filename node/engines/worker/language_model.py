@@ -1,10 +1,10 @@
 """A language model as the worker keeps it: its tables, its slots, its graphs, and its steps."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tinygrad import Device
@@ -12,14 +12,12 @@ from tinygrad.helpers import DEV
 
 from node.engines.formats.gguf import FILE, check_format, describe
 from node.engines.formats.gguf_model import BESIDES_BYTES, SLOT_TOKENS, SLOTS, GgufModel
-from node.engines.sampler import Sampling
-from node.engines.sketch import Sketching
+from node.engines.worker.asked_answer import AskedAnswers
 from node.engines.worker.attention import PAGE
-from node.engines.worker.chat import ChatTemplate
+from node.engines.worker.buffers import Array
 from node.engines.worker.claimed_sequence import ClaimedSequence
 from node.engines.worker.device import WorkerDevice
 from node.engines.worker.gguf_tokens import TokenTable, read_table
-from node.engines.worker.grammar import Grammars
 from node.engines.worker.graph_cache import GraphCache
 from node.engines.worker.layer_stage import LayerStage
 from node.engines.worker.matmul import Matmul
@@ -29,7 +27,7 @@ from node.engines.worker.rest import OtherPeers
 from node.engines.worker.sequence import FAULTS, TokenSequence, refusal_of
 from node.engines.worker.slots import Slots
 from node.engines.worker.thread_team import ThreadTeam
-from node.engines.worker.transformer import ANSWERING, LanguageModel
+from node.engines.worker.transformer import ANSWERING, LanguageModel, Rest
 from wire.codec import Value
 from wire.errors import ModelRefused
 from wire.generation import Generation
@@ -42,6 +40,39 @@ READ = 0.3
 ENDED = 0.9
 
 
+class Language(Protocol):
+    """The weights of a model, what is kept of tokens, and how rows of both go through a pass.
+
+    Where it is `exact`, a token's numbers are the same to the bit in every pass.
+    """
+
+    model: GgufModel
+    team: ThreadTeam
+    pages: int
+    context: int
+
+    @property
+    def exact(self) -> bool: ...
+
+    @property
+    def reading(self) -> tuple[int, ...]: ...
+
+    def run(
+        self, rows: Sequence[SlotRow], rest: Rest | None = None, *, sketched: bool = False
+    ) -> Array | None:
+        """See `LanguageModel.run`."""
+
+    def lines(
+        self,
+        rows: Sequence[SlotRow],
+        first: int,
+        rest: Rest | None = None,
+        *,
+        sketched: bool = False,
+    ) -> Iterator[Array]:
+        """See `LanguageModel.lines`."""
+
+
 class LoadedLanguageModel:
     """One model, ready to run; `answer` does one step."""
 
@@ -49,18 +80,14 @@ class LoadedLanguageModel:
         self,
         manifest: Manifest,
         table: TokenTable,
-        language: LanguageModel,
+        language: Language,
         sizes: Sequence[int],
         place: WorkerDevice,
     ) -> None:
-        self._id = manifest.id
         self._progress = place.progress
         self._language = language
         self._sizes = sizes
-        names = _names(language.model, table)
-        self._chat = ChatTemplate(language.model.chat_template, names, table.controls)
-        self._table = table.with_ending(self._chat.ending)
-        self._grammars: Grammars | None = None
+        self._asked = AskedAnswers.of(manifest.id, language.model, language.context, table)
         self._pages = PagePool(language.pages, PAGE)
         here = language.model.here
         self._rest = None if here.whole else OtherPeers(here, place.asking, self._pages)
@@ -112,8 +139,9 @@ class LoadedLanguageModel:
                 if sequence.sampling.echo:
                     count = 1 if sequence.echoes else len(sequence.prompt)
                     read.append([sequence.id, sequence.told_prompt(count)])
-                if (claimed := self._claimed(job, sequence)) is not None:
-                    self._slots.begin(ClaimedSequence.of(sequence, *claimed))
+                if job["claimed"] is not None:
+                    claimed = self._asked.claimed(sequence, job["claimed"])
+                    self._slots.begin(ClaimedSequence.of(sequence, claimed, job["slack"]))
                 elif sequence.most or sequence.echoes:
                     self._slots.begin(sequence)
                 else:
@@ -165,67 +193,17 @@ class LoadedLanguageModel:
     def _begun(self, job: dict[str, Any]) -> TokenSequence:
         """A job as an answer to begin with; ModelRefused with the reason."""
         asked = Generation.from_bytes(job["input"])
-        sampling = Sampling.of(job["parameters"])
-        tokens, context = self._prompt_of(asked), self._language.context
-        if not tokens:
-            raise ModelRefused("the prompt has no tokens")
-        if len(tokens) >= context:
+        answer = self._asked.begun(asked, job["parameters"], job["id"], job["shown"])
+        tokens, longest = len(answer.prompt), answer.most
+        if job["claimed"] is not None:
+            longest = min(longest, len(job["claimed"]) // 4)
+        if self._pages.of(tokens + longest) > self._pages.count:
             raise ModelRefused(
-                f"the prompt has {len(tokens)} tokens; the context has {context}, answer included"
-            )
-        grammar = None
-        if asked.schema:
-            self._grammars = self._grammars or Grammars(self._table)
-            grammar = self._grammars.of(asked.schema)
-        most = min(sampling.tokens, context - len(tokens))
-        longest = most if job["claimed"] is None else min(most, len(job["claimed"]) // 4)
-        if self._pages.of(len(tokens) + longest) > self._pages.count:
-            raise ModelRefused(
-                f"the prompt has {len(tokens)} tokens and its answer may have {longest}; this peer"
+                f"the prompt has {tokens} tokens and its answer may have {longest}; this peer"
                 f" has memory for {self._pages.count * PAGE} of both",
                 todo="ask for fewer tokens, or have the peer allow more memory",
             )
-        words = len(self._table.names)
-        forced = [token for token in job["shown"] if 0 <= token < words]
-        return TokenSequence(
-            bias={it.token: it.millionths / 1e6 for it in asked.bias},
-            id=job["id"],
-            model=self._id,
-            table=self._table,
-            prompt=tokens,
-            most=most,
-            sampling=sampling,
-            stops=tuple(stop.encode() for stop in asked.stop),
-            grammar=grammar,
-            forced=forced[: max(0, most - 1)],
-            sketching=Sketching() if sampling.sketch else None,
-            hidden=self._language.model.hidden,
-        )
-
-    def _claimed(
-        self, job: dict[str, Any], sequence: TokenSequence
-    ) -> tuple[Sequence[int], float] | None:
-        """The tokens of the answer that a job has judged, as far as they can be; and the slack."""
-        if job["claimed"] is None:
-            return None
-        words, tokens = len(self._table.names), np.frombuffer(job["claimed"], "<u4")
-        strange = np.flatnonzero(tokens >= words)
-        count = min(sequence.most, len(tokens), *map(int, strange[:1]))
-        return [int(it) for it in tokens[:count]], job["slack"]
-
-    def _prompt_of(self, asked: Generation) -> list[int]:
-        """The tokens to go on from."""
-        if asked.messages:
-            # What is said in messages is text, whoever says it; a whole prompt is its sender's
-            # own, control tokens included.
-            parts = self._chat.parts(asked.messages, asked.tools, asked.template)
-            return self._table.of_parts(parts)
-        if not asked.prompt_tokens:
-            return self._table.of(asked.prompt)
-        words = len(self._table.names)
-        if (most := max(asked.prompt_tokens)) >= words:
-            raise ModelRefused(f"the prompt has the token {most}; the model has {words} tokens")
-        return list(asked.prompt_tokens)
+        return answer
 
 
 def load(
@@ -285,12 +263,3 @@ def pages_of(model: GgufModel, place: WorkerDevice) -> int:
         if place.memory_words
         else "allow more memory, or choose a smaller model",
     )
-
-
-def _names(model: GgufModel, table: TokenTable) -> dict[str, str]:
-    """The special tokens that templates ask for by name."""
-    ends = model.metadata.get("tokenizer.ggml.eos_token_id")
-    return {
-        "bos_token": table.name(table.begin),
-        "eos_token": table.name(ends if isinstance(ends, int) and ends in table.ends else None),
-    }

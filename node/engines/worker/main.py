@@ -29,6 +29,7 @@ LOADERS = {
     "bert-safetensors": "node.engines.worker.embedding:load",
     "bert-rerank-safetensors": "node.engines.worker.embedding:load",
     "exact": "node.engines.worker.exact:load",
+    "exact-text": "node.engines.worker.exact_text:load",
     "gguf": "node.engines.worker.language_model:load",
     "gguf-embed": "node.engines.worker.text_vectors:load",
     "gguf-rerank": "node.engines.worker.text_vectors:load",

@@ -21,6 +21,7 @@ from tinygrad.uop.ops import KernelInfo, UOp
 
 from node.engines.formats.architectures import LayerKind
 from node.engines.formats.gguf_model import READING_ROWS, GgufModel
+from node.engines.formats.rope_angles import angles
 from node.engines.formats.safetensors import Array
 from node.engines.worker.attention import BLOCKS, LANES, PAGE, Attention, RowPlaces
 from node.engines.worker.buffers import flat, placed, reserved, write, zeros
@@ -31,7 +32,6 @@ from node.engines.worker.load_progress import LoadProgress
 from node.engines.worker.matmul import Matmul
 from node.engines.worker.panel_kernels import native
 from node.engines.worker.passes import SlotRow
-from node.engines.worker.rope import angles
 from node.engines.worker.thread_team import ThreadTeam
 
 # Rows of passes that answer, and of passes that only read.

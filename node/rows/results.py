@@ -1,0 +1,103 @@
+"""The frames of a job's journal as rows of its output: columns, cells, what the receipts keep."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from node.rows.kept_cells import KeptCell, kinds_of
+from node.rows.plan import RowPlan, outputs_of, value_of
+from node.rows.tensor_rows import arrays_of
+from node.rows.writing import OutCell, OutColumn
+from wire.errors import Malformed
+from wire.operations import CALL, EMBED
+
+Frame = dict[str, Any]
+
+
+@dataclass(slots=True)
+class RowResults:
+    """The results of one job; `frames` reads its journal from the beginning, its head first."""
+
+    plan: RowPlan
+    frames: Callable[[], Iterable[Frame]]
+    # The outputs of a function, in the order of their columns, and how many dimensions each has.
+    _ranks: dict[str, int] = field(default_factory=dict)
+
+    def columns(self) -> list[OutColumn]:
+        """The columns of the results: what is copied, and then the answers."""
+        keep, plan = self.plan.keep, self.plan
+        kinds = kinds_of((it for one in self._bundles() for it in _kept(one)), len(keep))
+        columns = [OutColumn(*it) for it in zip(keep, kinds, strict=True)]
+        if plan.operation != CALL:
+            return [*columns, OutColumn(plan.answer, plan.answer)]
+        found = next((it for one in self._bundles() for it in self._outputs_in(one)), None)
+        arrays = {} if found is None else arrays_of(found)
+        self._ranks = {name: values.ndim for name, values in arrays.items()}
+        taken = {"row", "error", *keep}
+        for name, values in arrays.items():
+            shown = f"output.{name}" if name in taken else name
+            columns.append(OutColumn(shown, values.dtype.name, values.ndim))
+        return columns
+
+    def rows(self, frame: Frame) -> Iterator[tuple[int, list[OutCell], str]]:
+        """Each row of a bundle: its number, its cells, and why it was not asked."""
+        bad = dict(map(tuple, frame["bad"]))
+        outputs, kept = iter(self._outputs_in(frame)), iter(_kept(frame))
+        width = len(self._ranks) if self.plan.operation == CALL else 1
+        for number in range(frame["first"], frame["last"] + 1):
+            cells: list[OutCell] = list(next(kept, ()))
+            if number in bad:
+                yield number, [*cells, *[None] * width], bad[number]
+            else:
+                yield number, [*cells, *self._answer(next(outputs))], ""
+
+    def without_outputs(self, frame: Frame) -> Frame:
+        """What the file of receipts keeps of a bundle.
+
+        A vector in the table is the output that was signed; of another answer the table has only
+        what can be read, and the output is kept, so that the two can be compared.
+        """
+        left = {"kept", "outputs"}
+        if self.plan.operation == EMBED:
+            left.add("answered")
+        return {name: it for name, it in frame.items() if name not in left}
+
+    def _answer(self, output: bytes) -> list[OutCell]:
+        if self.plan.operation != CALL:
+            return [value_of(self.plan.operation, output)]
+        arrays = arrays_of(output)
+        if list(arrays) != list(self._ranks):
+            raise Malformed(
+                f"the model gave {', '.join(arrays)} for some rows, and before that"
+                f" {', '.join(self._ranks)}"
+            )
+        return [_of_rank(name, it, self._ranks[name]) for name, it in arrays.items()]
+
+    def _bundles(self) -> Iterator[Frame]:
+        frames = iter(self.frames())
+        next(frames)
+        return frames
+
+    def _outputs_in(self, frame: Frame) -> list[bytes]:
+        """The answer of each row; journals that were begun before this version have them so."""
+        if "outputs" in frame:
+            found: list[bytes] = frame["outputs"]
+            return found
+        rows = frame["last"] - frame["first"] + 1 - len(frame["bad"])
+        return outputs_of(self.plan.operation, frame["answered"], rows) if rows else []
+
+
+def _kept(frame: Frame) -> list[list[KeptCell]]:
+    return json.loads(frame["kept"]) if "kept" in frame else []
+
+
+def _of_rank(name: str, values: np.ndarray, rank: int) -> np.ndarray:
+    """Numbers with as many dimensions as those of the first row have."""
+    if values.ndim == rank:
+        return values
+    if {values.ndim, rank} == {0, 1} and values.size == 1:
+        return values.reshape((1,) * rank)
+    raise Malformed(f"the model gave {name} with {rank} dimensions, and now with {values.ndim}")
