@@ -92,7 +92,6 @@ def report_of(net: Devnet) -> DevnetReport:
     peer_seconds = max(1.0, sampler.peer_seconds)
     chance = wrong_chance(net)
     last = sampler.samples[-1]
-    banned, doubted = sampler.caught.honest(net.faults, net.peers)
     return DevnetReport(
         {
             "peers": net.config.peers,
@@ -109,8 +108,7 @@ def report_of(net: Devnet) -> DevnetReport:
             "wrong_answers_expected": chance * counts.answered,
             "wrong_answers_expected_max": most_by_chance(counts.answered, chance),
             **{f"{name}_caught": ratio for name, ratio in last.caught.items()},
-            "honest_banned": banned,
-            "honest_doubted": doubted,
+            **_honest(net),
             **_canaries(net),
             "tokens": counts.tokens,
             "tokens_lost": counts.tokens_lost,
@@ -153,6 +151,12 @@ def report_of(net: Devnet) -> DevnetReport:
             "run": net.config.to_document(),
         }
     )
+
+
+def _honest(net: Devnet) -> dict[str, int]:
+    """How many honest peers somebody banned, and how many were asked less for a while."""
+    banned, doubted = net.sampler.caught.honest(net.faults, net.peers)
+    return {"honest_banned": banned, "honest_doubted": doubted}
 
 
 def _canaries(net: Devnet) -> dict[str, int]:
