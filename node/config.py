@@ -44,6 +44,8 @@ class NodeConfig:
     guest: GuestConfig = field(default_factory=GuestConfig)
     # Which part of the answers that nobody checks is checked afterwards; 0 for none.
     background_checks: float = BACKGROUND_CHECKS_DEFAULT
+    # The structured reference string that proofs are made and checked with; None: no proofs.
+    srs: Path | None = None
     # The network's ledger; None in a network without one, where everything is free.
     genesis: Genesis | None = None
     # What others pay for this peer's work; nothing unless it says so.

@@ -23,6 +23,7 @@ from node.asking.rechecking import Rechecking
 from node.asking.record_files import RecordFiles
 from node.asking.tasks import TaskRunner
 from node.checking.check_order import CheckOrders
+from node.checking.contributions import Contributions
 from node.checking.quorum import Checking
 from node.checking.settling import Settling
 from node.config import NodeConfig
@@ -31,6 +32,7 @@ from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.layer_chain import LayerChains
 from node.dispatch.orders import Orders
 from node.engines.interface import Engine
+from node.engines.proving.interface import Proofs
 from node.ingest.bring import Ingest
 from node.ledger.peer_ledger import PeerLedger, open_ledger
 from node.models.collection import Models, offer_of
@@ -43,6 +45,7 @@ from node.private_network import belonging
 from node.remembering import remember_forever, remembered
 from node.serving.check_server import CheckServer
 from node.serving.contest_role import ContestRole
+from node.serving.contribute_role import ContributeRole
 from node.serving.data_role import data_role
 from node.serving.infer_role import InferRole
 from node.serving.keep_role import KeepRole
@@ -97,6 +100,8 @@ class Dependencies:
     ingest: Ingest | None = None
     # What honest engines differ by, where the owner had it measured.
     calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
+    # Proofs of small models; None where this peer makes and checks none.
+    proofs: Proofs | None = None
     # By what peers of the local network find each other; None where they are not to.
     lan: LanService | None = None
 
@@ -203,12 +208,12 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[Open] = node.order_server.on_open
         peers.handlers[Quote] = node.offer_server.on_quote
         peers.handlers |= node.blobs.handlers()
-        peers.handlers[Check] = node.verify_role.on_check
-        peers.handlers[OpenChecks] = node.check_server.on_open
+        peers.handlers |= {Check: node.verify_role.on_check, OpenChecks: node.check_server.on_open}
         peers.handlers[Contest] = node.contest_role.on_contest
         peers.handlers[Keep] = node.keep_role.on_keep
         peers.handlers[StageOpen] = node.stage_server.on_open
         peers.handlers |= node.log_watch.role.handlers() | node.app_owner.handlers()
+        peers.handlers |= ContributeRole(peers, node.verify_role.willing).handlers()
         dependencies.chains.attach(peers, nursery)
         for peer, addresses in remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
@@ -251,9 +256,9 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
 def _assembled(
     config: NodeConfig, dependencies: Dependencies, peers: Peers, nursery: trio.Nursery
 ) -> Node:
-    blobs = Blobs(dependencies.store, peers)
+    blobs, answers = Blobs(dependencies.store, peers), Answers(dependencies.store)
     dispatcher = Dispatcher(PeerDirectory(peers, nursery, orders=Orders(peers, nursery)))
-    infer = InferRole(dependencies.engine, blobs, IndexCache(blobs))
+    infer = InferRole(dependencies.engine, blobs, IndexCache(blobs), dependencies.proofs)
     roles = _roles(config, dependencies, infer, blobs)
     lines: deque[str] = deque(maxlen=LINES_KEPT)
 
@@ -271,12 +276,11 @@ def _assembled(
         watch,
         peers.handshake_log.whose_clock,
     )
-    checking, answers = Checking(peers, CheckOrders(peers, nursery)), Answers(dependencies.store)
+    checking = Checking(peers, CheckOrders(peers, nursery), Contributions(peers, nursery))
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     exact_files, files = ExactFiles(models), _record_files(config)
-    verify_role = _verify_role(config, dependencies, infer, blobs)
-    judge, settling = OwnJudge(verify_role), Settling(peers)
-    disputing = Disputing(settling, dependencies.store, blobs, exact_files, files, judge)
+    judge = OwnJudge(_verify_role(config, dependencies, infer, blobs))
+    disputing = Disputing(Settling(peers), blobs, exact_files, files, models.learn, judge)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,
@@ -305,8 +309,8 @@ def _assembled(
         offer_server=OfferServer(leg_server),
         order_server=OrderServer(legs=leg_server),
         stage_server=StageServer(dependencies.engine, leg_server, peers, dependencies.key),
-        verify_role=verify_role,
-        check_server=CheckServer(verify_role=verify_role, peers=peers),
+        verify_role=judge.verify_role,
+        check_server=CheckServer(verify_role=judge.verify_role, peers=peers),
         contest_role=_contest_role(config, dependencies, blobs, exact_files),
         keep_role=KeepRole(blobs, willing=Role.STORE in config.roles),
         copying=Copying(blobs),
@@ -315,7 +319,7 @@ def _assembled(
         rechecking=rechecking,
         background_checks=_background_checks(config, dependencies, rechecking),
         log_watch=_log_watch(config, peers, leg_server, answers, nursery),
-        loader=ModelLoader(models, probing, nursery),
+        loader=ModelLoader(models, probing, nursery, infer.prepare_proofs),
         started_at_s=trio.current_time(),
         log=lines,
     )
@@ -346,16 +350,14 @@ def _verify_role(
 def _contest_role(
     config: NodeConfig, dependencies: Dependencies, blobs: Blobs, files: ExactFiles
 ) -> ContestRole:
-    verifies = Role.VERIFY in config.roles
-    return ContestRole(dependencies.key, blobs, files.here, verifies=verifies)
+    return ContestRole(dependencies.key, blobs, files.here, verifies=Role.VERIFY in config.roles)
 
 
 def _log_watch(
     config: NodeConfig, peers: Peers, server: LegServer, answers: Answers, nursery: trio.Nursery
 ) -> LogWatch:
     role = LogRole(server.finishing.log, LogBook(lambda it: peers.view.advert_of(it) is not None))
-    files, random = _record_files(config), peers.environment.random
-    return LogWatch(peers, role, answers, files, nursery, random)
+    return LogWatch(peers, role, answers, _record_files(config), nursery, peers.environment.random)
 
 
 def _record_files(config: NodeConfig) -> RecordFiles:
@@ -367,8 +369,7 @@ def _background_checks(
 ) -> BackgroundChecks:
     share = config.background_checks
     secret = dependencies.environment.entropy(32) if share else b""
-    checking = rechecking.checking
-    canaries = Canaries(checking)
+    checking, canaries = rechecking.checking, Canaries(rechecking.checking)
     return BackgroundChecks(checking, rechecking.answers, rechecking, share, secret, canaries)
 
 

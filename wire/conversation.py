@@ -9,6 +9,7 @@ from enum import Enum, auto
 from wire.app import AppKeyTold, AskAppKey, AskRevokedKeys, RevokedKeysTold
 from wire.checks import Checks, OpenChecks, Verdicts
 from wire.commitment import Commitments, TellVerdict, TellVerdicts, VerdictCommitted
+from wire.contribution import AskContribution, Contributed
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import LocalProtocolError, RemoteProtocolError
 from wire.feed import AskFeed, FeedPage
@@ -95,6 +96,7 @@ class CallState(Enum):
     CHECKING = auto()
     HOLDING = auto()
     TELLING = auto()
+    CONTRIBUTING = auto()
     WANTED = auto()
     MANY_WANTED = auto()
     BLOCKS_COMING = auto()
@@ -174,6 +176,10 @@ TRANSITIONS: dict[tuple[CallState, Speaker, type[Message]], CallState] = {
     (CallState.HOLDING, Speaker.ANSWERER, Refuse): CallState.DONE,
     (CallState.TELLING, Speaker.ANSWERER, VerdictReply): CallState.DONE,
     (CallState.TELLING, Speaker.ANSWERER, Refuse): CallState.DONE,
+    #
+    (CallState.IDLE, Speaker.ASKER, AskContribution): CallState.CONTRIBUTING,
+    (CallState.CONTRIBUTING, Speaker.ANSWERER, Contributed): CallState.DONE,
+    (CallState.CONTRIBUTING, Speaker.ANSWERER, Refuse): CallState.DONE,
     #
     (CallState.IDLE, Speaker.ASKER, Want): CallState.WANTED,
     (CallState.WANTED, Speaker.ANSWERER, BlockReply): CallState.DONE,

@@ -89,6 +89,9 @@ class Kind(IntEnum):
     TELL_VERDICTS = 74
     VERDICT_COMMITTED = 75
     TELL_VERDICT = 76
+    # A verifier contributes to the draw of others' verifiers.
+    ASK_CONTRIBUTION = 77
+    CONTRIBUTED = 109
     # Conversations about the ledger.
     SUBMIT_ORDER = 80
     VOTED = 81

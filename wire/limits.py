@@ -37,8 +37,10 @@ FEEDS_VERSION = 15
 MEMBERS_VERSION = 16
 # From this version on a peer gives many blocks for one request.
 MANY_BLOCKS_VERSION = 17
+# From this version on a verifier contributes to the draw of others' verifiers.
+CONTRIBUTIONS_VERSION = 18
 # The version that a Welcome says.
-SPOKEN_VERSION = 17
+SPOKEN_VERSION = 18
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -110,6 +112,15 @@ CANDIDATES_MAX = 512
 SAMPLE_MAX = 256
 # Verifiers that commit to a verdict on one leg, those included that tell none afterwards.
 COMMITMENTS_MAX = 64
+# So many candidates contribute to a draw, and of those drawn before them so many may have been
+# silent: each lets the asker choose among more draws. With fewer candidates nobody contributes.
+CONTRIBUTORS = 5
+ABSENT_MAX = 2
+CONTRIBUTION_CANDIDATES_MIN = 8
+# Receipts that one contribution is for, and the bytes of the path from one to their root.
+DRAW_RECEIPTS_MAX = 64
+DRAW_PATH_BYTES_MAX = 192
+CONTRIBUTION_BYTES = 80
 # At the level spot one answer in so many is checked.
 SPOT_ONE_IN = 4
 # Of the rows that a verdict against an answer names, so many are recomputed by others.
@@ -135,6 +146,9 @@ EXACT_LAYERS_MAX = 256
 STATE_BYTES_MAX = 512 << 10
 # Rows of one call.
 CALL_ROWS_MAX = 1 << 21
+# A proof that a circuit gave an output, and the file of a model of which a circuit is made.
+PROOF_BYTES_MAX = 64 << 10
+PROOF_MODEL_BYTES_MAX = 1 << 20
 
 # The log of a peer's receipts: how many there may be, and what travels of it.
 LOG_RECEIPTS_MAX = 1 << 40
@@ -220,6 +234,8 @@ DIGEST_BYTES_MAX = VIEW_ADVERTS_MAX * DIGEST_ENTRY_BYTES
 assert (ADVERT_BYTES_MAX + ENVELOPE_BYTES_MAX) * ADVERTS_PER_MESSAGE_MAX < FRAME_BYTES_MAX
 # A block and the message around it fit one frame.
 assert BLOCK_BYTES_MAX * 2 <= FRAME_BYTES_MAX
+assert 32 * (DRAW_RECEIPTS_MAX - 1).bit_length() == DRAW_PATH_BYTES_MAX
+assert CONTRIBUTORS + ABSENT_MAX < CONTRIBUTION_CANDIDATES_MIN
 # One frame is always within the credit, else a stream could stop for ever.
 assert FRAME_BYTES_MAX < STREAM_CREDIT_BYTES
 # An offer carries the task, each leg's receipt, the inline input and what was streamed already.

@@ -2,11 +2,12 @@
 
 Ranks are sha256(secret || receipt id || peer id), lowest first. The prover signed the receipt
 before the secret was known to it, and the client signed sha256(secret) before the receipt existed,
-so neither can steer the draw alone.
+so neither can steer the draw alone. What candidates contribute (`wire.contribution`) is hashed too,
+so that both together cannot.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from wire import limits
@@ -55,8 +56,9 @@ def is_drawn(secret: bytes, receipt: ContentId) -> bool:
     return int.from_bytes(ticket[:8], "big") % limits.SPOT_ONE_IN == 0
 
 
-def rank(secret: bytes, receipt: ContentId, peer: PeerId) -> bytes:
-    return hashlib.sha256(secret + receipt + peer).digest()
+def rank(secret: bytes, receipt: ContentId, peer: PeerId, mix: bytes = b"") -> bytes:
+    """`mix` is what candidates contributed to this draw (`wire.contribution`)."""
+    return hashlib.sha256(secret + receipt + mix + peer).digest()
 
 
 def draw(secret: bytes, receipt: ContentId, candidates: Iterable[PeerId]) -> list[PeerId]:
@@ -64,16 +66,25 @@ def draw(secret: bytes, receipt: ContentId, candidates: Iterable[PeerId]) -> lis
     return sorted(set(candidates), key=lambda peer: rank(secret, receipt, peer))
 
 
-def weighted_draw(secret: bytes, receipt: ContentId, weights: Mapping[PeerId, int]) -> list[PeerId]:
-    """Every candidate, in the order in which they are to be asked, the weightier ones likelier.
+def weighted_draw(
+    secret: bytes, receipt: ContentId, weights: Mapping[PeerId, int], mix: bytes = b""
+) -> list[PeerId]:
+    """Every candidate, in the order in which they are to be asked, the weightier ones likelier."""
+    return weighted_order(weights, lambda peer: rank(secret, receipt, peer, mix))
+
+
+def weighted_order(
+    weights: Mapping[PeerId, int], ticket_of: Callable[[PeerId], bytes]
+) -> list[PeerId]:
+    """These peers by lot, which for each is decided by a hash, the weightier ones likelier.
 
     The first is any of them with a probability in proportion to its weight, and so is the next of
     those that are left (after Efraimidis and Spirakis, "Weighted random sampling with a reservoir",
-    2006). Who has no weight comes after all that have any; where nobody has, it is `draw`.
+    2006). Who has no weight comes after all that have any; where nobody has, the lowest hash wins.
     """
 
     def key(peer: PeerId) -> tuple[bool, int, bytes]:
-        ticket, weight = rank(secret, receipt, peer), weights[peer]
+        ticket, weight = ticket_of(peer), weights[peer]
         first = int.from_bytes(ticket[:8], "big") + 1
         return weight <= 0, (_bits_below(first) << 32) // weight if weight > 0 else 0, ticket
 

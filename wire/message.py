@@ -20,6 +20,7 @@ from wire.content_message import Keep as Keep
 from wire.content_message import Keeping as Keeping
 from wire.content_message import Want as Want
 from wire.content_message import WantBlocks as WantBlocks
+from wire.contribution import AskContribution, Contributed
 from wire.dispute import Children, Committed, Contest, Descend, Reveal, Revealed, Settled
 from wire.errors import Malformed, WireError
 from wire.feed import AskFeed, FeedPage
@@ -294,7 +295,7 @@ MESSAGES: dict[Kind, type[Message]] = {
         *(Hello, Welcome, Ping, Pong, Swap, Newer, Seek, Goodbye, Quote, Quoted),
         *(Offer, Accept, Refuse, Piece, Result),
         *(Check, VerdictReply, OpenChecks, Checks, Verdicts),
-        *(VerdictCommitted, TellVerdict, Commitments, TellVerdicts),
+        *(VerdictCommitted, TellVerdict, Commitments, TellVerdicts, AskContribution, Contributed),
         *(Want, WantBlocks, BlocksComing, BlockReply, BlocksSent, Keep, Keeping),
         *(Open, Opened, Bundle, Outcomes, Places, Taken, Withdraw, Close),
         *(StageOpen, StageOpened, StagePass, StagePassed, StageClose),

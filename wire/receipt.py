@@ -14,6 +14,8 @@ from wire.tariff import Charge
 
 _ENVELOPES = Between(1, limits.STAGES_MAX)
 Envelope = Annotated[bytes, Between(1, limits.RECEIPT_BYTES_MAX)]
+ContributionProof = Annotated[bytes, Between(limits.CONTRIBUTION_BYTES, limits.CONTRIBUTION_BYTES)]
+Place = Annotated[int, Between(0, limits.CANDIDATES_MAX - 1)]
 VerdictEnvelope = Annotated[bytes, Between(1, limits.VERDICT_BYTES_MAX)]
 
 
@@ -129,6 +131,35 @@ class Verdict(SignedRecord):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MixedDraw(Record):
+    """What candidates contributed to the draw of one leg's verifiers (`wire.contribution`).
+
+    `proofs` are those of the contributors in the order of their own draw, without the `absent`:
+    drawn too, and silent. The receipt is leaf `index` of `count`; `path` leads to their root.
+    `besides` are the places, in the answer, of candidates that were none of this draw.
+    """
+
+    stage: Annotated[int, Between(0, limits.STAGES_MAX - 1)]
+    index: Annotated[int, Between(0, limits.DRAW_RECEIPTS_MAX - 1)]
+    count: Annotated[int, Between(1, limits.DRAW_RECEIPTS_MAX)]
+    path: Annotated[bytes, Between(0, limits.DRAW_PATH_BYTES_MAX)]
+    proofs: Annotated[
+        tuple[ContributionProof, ...], Between(limits.CONTRIBUTORS, limits.CONTRIBUTORS)
+    ]
+    absent: Annotated[tuple[PeerId, ...], Between(0, limits.ABSENT_MAX), Omitted(())] = ()
+    besides: Annotated[tuple[Place, ...], Between(0, limits.CANDIDATES_MAX), Omitted(())] = ()
+
+    def check(self) -> None:
+        """Malformed unless the leaf is one of those, and peers are named in order, each once."""
+        if self.index >= self.count:
+            raise Malformed(f"there is no receipt {self.index} of {self.count}")
+        if tuple(sorted(set(self.absent))) != self.absent:
+            raise Malformed("who is absent is named in order, each once")
+        if tuple(sorted(set(self.besides))) != self.besides:
+            raise Malformed("who is left out is named in order, each once")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer(SignedRecord):
     """Everything about one answered task, signed by the peer that asked: the file an auditor reads.
 
@@ -160,8 +191,15 @@ class Answer(SignedRecord):
     # How much each candidate counted in the draw; none where all counted alike.
     weights: Annotated[tuple[Int, ...], Between(0, limits.CANDIDATES_MAX), Omitted(())] = ()
 
+    # One for each leg of which candidates contributed to the draw.
+    mixed: Annotated[tuple[MixedDraw, ...], Between(0, limits.STAGES_MAX), Omitted(())] = ()
+
     def check(self) -> None:
-        """Malformed unless candidates are in order, each once, with a weight each or with none."""
+        """Malformed unless candidates are in order, each once, with a weight each or with none, and
+        a leg has one draw at most.
+        """
+        if len({it.stage for it in self.mixed}) != len(self.mixed):
+            raise Malformed("a leg's verifiers are drawn once")
         if len(self.weights) not in (0, len(self.candidates)):
             raise Malformed("a draw by weight names the weight of each candidate")
         if tuple(sorted(set(self.candidates))) != self.candidates:

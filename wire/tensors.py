@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from wire import limits
 from wire.errors import Malformed
-from wire.schema import Between, Name, Record
+from wire.schema import Between, Digest, Name, Omitted, Record
 
 # Element types by numpy's names, and the bytes of one element. Little-endian, in C order.
 ELEMENT_BYTES = {
@@ -62,12 +62,30 @@ class Tensor(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitProof(Record):
+    """A proof that a circuit of the model gave these tensors for that input (level zk).
+
+    `system` is what made it, with its version; `srs` and `key` are the sha256 of the structured
+    reference string and of the verifying key that it was made with, by which a checker sees early
+    that it has others. Nothing here is believed but `proof`: the key is made of the model by who
+    checks, and the public numbers of what was asked and answered.
+    """
+
+    system: Name
+    srs: Digest
+    key: Digest
+    proof: Annotated[bytes, Between(1, limits.PROOF_BYTES_MAX)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tensors(Record):
     """What goes into a model, or comes out of it, by name. No name stands twice."""
 
     SIZE_BYTES_MAX: ClassVar[int] = limits.TENSORS_BYTES_MAX
 
     tensors: Annotated[tuple[Tensor, ...], Between(1, 64)]
+    # One, of an output at the level zk.
+    proofs: Annotated[tuple[CircuitProof, ...], Between(0, 1), Omitted(())] = ()
 
     def check(self) -> None:
         if len({it.name for it in self.tensors}) != len(self.tensors):

@@ -229,6 +229,7 @@ class Attempts:
                 input=inline if stage == 0 else delivered.source if stage == last else None,
                 output=output if small else None,
             )
+            claimed = await self._mixed(claimed, deadline_at_s)
             votes, is_lie = await self._counted(run, claimed, output, deadline_at_s)
             counted[stage] = votes
             if is_lie:
@@ -240,6 +241,16 @@ class Attempts:
                 guilty = self._rejected(run, claimed, votes)
                 return _Checked(guilty, counted, is_final=votes.disputed)
         return _Checked(counted=counted)
+
+    async def _mixed(self, claimed: CheckRequest, deadline_at_s: float) -> CheckRequest:
+        """The request with what candidates contribute to its draw; as it is where too few do."""
+        checking = self.checking
+        if checking.contributions is None:
+            return claimed
+        weights = {it: checking.weight(it) for it in checking.candidates(claimed)}
+        left_s = deadline_at_s - trio.current_time()
+        drawn = await checking.contributions.drawn(claimed, weights, left_s)
+        return replace(claimed, drawn=drawn)
 
     def _unchecked(self, agreeing: int, needed: int) -> NotAgreed:
         """Why an answer that is there is not given out: too few verifiers have spoken."""

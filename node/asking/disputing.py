@@ -3,9 +3,11 @@
 Of an integer model by a dispute, of any other by this peer's own engine, where that has the model.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
+
+import trio
 
 from node.asking.record_files import RecordFiles
 from node.checking.check_request import CheckRequest
@@ -13,24 +15,25 @@ from node.checking.own_finding import OwnFinding
 from node.checking.settling import Contested, Settling
 from node.checking.tally import Tally
 from node.checking.votes import disputed_by
+from node.engines.worker.exact_claims import ExactClaims
 from node.evidence.disputes import Judgement
 from node.evidence.offences import judged
 from node.task.events import EventSink, Failed
-from node.task.levels import not_exact
+from node.task.levels import is_provable, not_exact, not_provable, proves
 from p2p.blobs import Blobs
 from p2p.score import Offence
 from p2p.timeouts import stretched
-from store import Store
 from wire import limits
 from wire.chain import source_of
 from wire.content import ContentId, PeerId
-from wire.errors import BatonError, WireError
+from wire.errors import BatonError, ModelRefused, WireError
 from wire.evidence import EVIDENCE_SUFFIX, Evidence, OffenceKind
+from wire.generation import Token, read_frames
 from wire.kinds import Level, Role
 from wire.latest import Latest
 from wire.model import Manifest
-from wire.operations import CALL
-from wire.receipt import Verdict
+from wire.operations import CALL, GENERATE
+from wire.receipt import Receipt, Verdict
 from wire.signed import Signed
 from wire.task import Stage
 
@@ -39,6 +42,8 @@ DISPUTES_PER_ANSWER_MAX = 2
 # Records that stay kept, the latest; an older one is what its owner made of it.
 DISPUTES_KEPT = 256
 INPUT_S = 10.0
+# An answer is read again within it, or the votes decide.
+READ_S = 60.0
 PIN = "dispute"
 DISPUTE_SUFFIX = ".dispute"
 # Each round takes the verdicts of liars away; beyond that the votes decide.
@@ -74,6 +79,9 @@ class ExactModels(Protocol):
     async def get(self, model: ContentId) -> DisputedModel | None:
         """The model of this id; None if disputes about it are not settled here."""
 
+    async def claims(self, model: ContentId) -> ExactClaims | None:
+        """What judges answers of an exact transformer; None unless it is one, and is here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
@@ -96,16 +104,22 @@ class Disputing:
     """Settles disputes about answers to this peer's own tasks, and keeps their records."""
 
     settling: Settling
-    store: Store
     blobs: Blobs
     models: ExactModels
     files: RecordFiles
+    # What a model is, as far as it is known or told in time.
+    learn: Callable[[ContentId], Awaitable[Manifest | None]]
     # None where this peer never looks for itself.
     judge: Judge | None = None
     kept: Latest[ContentId, None] = field(default_factory=lambda: Latest(DISPUTES_KEPT))
 
     async def check_level(self, level: Level, stages: Sequence[Stage]) -> None:
-        """InputError if the level exact is asked for of a model that is not in whole numbers."""
+        """InputError if a level is asked for of a model that cannot be checked so."""
+        if level is Level.ZERO_KNOWLEDGE:
+            for stage in stages:
+                known = None if stage.model is None else await self.learn(stage.model)
+                if not proves(stage) or (known is not None and not is_provable(known)):
+                    raise not_provable(f"the model {stage.model}")
         if level is not Level.EXACT:
             return
         for stage in stages:
@@ -137,7 +151,7 @@ class Disputing:
         if not against or leg.role is not Role.INFER or leg.model is None:
             return Ruling()
         ruling = None
-        if leg.operation == CALL:
+        if leg.operation in (CALL, GENERATE):
             ruling = await self._by_dispute(claimed, leg.model, against, votes, output, on_event)
         if ruling is None:
             rows = frozenset[int]().union(*(disputed_by(it.record) for it in against))
@@ -187,6 +201,9 @@ class Disputing:
         """Have both sides of each verdict heard; None if there can be no dispute."""
         void: set[PeerId] = set()
         try:
+            leg = claimed.receipt.record
+            if leg.operation == GENERATE:
+                return await self._rule_words(claimed, against, output, on_event)
             model = await self.models.get(model_id)
             if model is None:
                 return None
@@ -212,9 +229,43 @@ class Disputing:
             return Ruling(void=frozenset(void)) if void else None
         return Ruling(void=frozenset(void))
 
+    async def _rule_words(
+        self,
+        claimed: CheckRequest,
+        against: Sequence[Signed[Verdict]],
+        output: bytes,
+        on_event: EventSink,
+    ) -> Ruling | None:
+        """Read an answer again where the model is here: then it is known who is wrong."""
+        leg = claimed.receipt.record
+        assert leg.model is not None, "a model generated it"
+        claims = await self.models.claims(leg.model)
+        if claims is None:
+            return None
+        claims.before_pass = trio.from_thread.check_cancelled
+        source = await self._input(claimed)
+        parameters = claimed.task.record.stages[leg.stage].parameters
+        why = _misstated(leg, output)
+        with trio.move_on_after(stretched(READ_S)) as scope:
+            why = why or await trio.to_thread.run_sync(
+                _difference, claims, source, parameters, output
+            )
+        if scope.cancelled_caught:
+            return None
+        if why:
+            lost = frozenset({claimed.receipt.signer})
+        else:
+            lost, why = frozenset(it.signer for it in against), "the answer is right, bit for bit"
+        for peer in sorted(lost):
+            self.settling.peers.offended(peer, Offence.WRONG_ANSWER)
+            on_event(Failed("dispute", peer, f"{why}: it was read again here, in whole numbers"))
+        if claimed.receipt.signer in lost:
+            return Ruling(prover_lost=True, proven=True)
+        return Ruling(void=lost)
+
     async def _settle(self, contested: Contested, on_event: EventSink) -> Judgement:
         signed, found = await self.settling.run_dispute(contested)
-        await self.store.put(signed.raw, pin=PIN)
+        await self.blobs.store.put(signed.raw, pin=PIN)
         self.kept[signed.id] = None
         await self.files.write(f"{signed.id}{DISPUTE_SUFFIX}", signed.raw)
         if found.proven:
@@ -259,3 +310,27 @@ class Disputing:
             deadline_s=stretched(INPUT_S),
             size_bytes_max=limits.TENSORS_BYTES_MAX,
         )
+
+
+def _misstated(leg: Receipt, output: bytes) -> str:
+    """What a receipt says falsely of its own leg, whatever the model gives; empty if nothing."""
+    if leg.output_size_bytes != len(output):
+        return f"it signed for {leg.output_size_bytes} bytes, and the answer has {len(output)}"
+    try:
+        tokens = sum(isinstance(it, Token) for it in read_frames(output))
+    except WireError as error:
+        return f"what it signed is no answer: {error.message}"
+    # An answer without a token counts as one.
+    if leg.units == max(1, tokens):
+        return ""
+    return f"it signed for {leg.units} tokens, and there are {tokens}"
+
+
+def _difference(
+    claims: ExactClaims, source: bytes, parameters: Mapping[str, Any], output: bytes
+) -> str:
+    try:
+        return claims.difference(source, parameters, output)
+    except (WireError, ModelRefused) as error:
+        # Whoever signed an answer to what the model does not take is as wrong.
+        return error.message

@@ -134,6 +134,9 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
         for stage, votes in sorted(counted.items())
         for verifier, commitment in votes.commitments
     ]
+    weighed = dict(zip(listed, weights, strict=True))
+    drawn = [(stage, votes.drawn) for stage, votes in sorted(counted.items())]
+    mixed = [it.kept(stage, weighed) for stage, it in drawn if it is not None]
     return Answer(
         task=run.task.raw,
         receipts=tuple(it.raw for it in task.delivered.receipts),
@@ -147,4 +150,5 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
         charges=() if run.bill is None else tuple(run.bill.charges),
         commitments=tuple(commitments),
         weights=weights if any(weights) else (),
+        mixed=tuple(it for it in mixed if it is not None),
     )

@@ -9,7 +9,8 @@ import trio
 from node.checking.check_request import CheckRequest
 from node.checking.own_finding import OwnFinding
 from node.serving.asked_check import Asked
-from node.serving.verify_role import PPB, VerifyRole
+from node.serving.claimed_leg import PPB
+from node.serving.verify_role import VerifyRole
 from wire.errors import EngineError, Refused, StoreError
 from wire.lottery import OWN_DRAW, Share
 from wire.message import Check

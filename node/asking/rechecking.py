@@ -17,6 +17,7 @@ from node.checking.check_request import CheckRequest
 from node.checking.quorum import Checking
 from node.checking.tally import Tally
 from node.task.events import ignore_event
+from node.task.levels import proves
 from p2p.timeouts import stretched
 from store import Store
 from wire import limits
@@ -118,7 +119,7 @@ class Rechecking:
             if ruling.prover_lost and not ruling.proven:
                 # It was silent, which is no proof of a lie, and cost it already.
                 return None
-            if ruling.proven or _wrong(claimed.receipt.record, votes):
+            if ruling.proven or _wrong(claimed, votes):
                 self.found_wrong += 1
                 await self.answers.judged(answer, Later.WRONG, verdicts)
                 if ruling.proven:
@@ -185,14 +186,16 @@ class Rechecking:
         return data if len(data) <= limits.INLINE_BYTES_MAX else None
 
 
-def _wrong(receipt: Receipt, votes: Tally) -> bool:
+def _wrong(claimed: CheckRequest, votes: Tally) -> bool:
     """Whether so many verdicts say that the numbers differ that the others cannot outweigh them.
 
     Where outputs were compared byte for byte, another kind of device may honestly give others:
-    there only verdicts of the receipt's own profile count.
+    there only verdicts of the receipt's own profile count. A proof holds everywhere, or nowhere.
     """
+    receipt = claimed.receipt.record
     operation = OPERATIONS.get(receipt.operation)
     streams = operation is None or operation.comparison in (Comparison.BYTES, Comparison.REPLAY)
+    streams = streams and not proves(claimed.task.record.stages[receipt.stage])
     against = sum(
         it.record.could_check
         and not it.record.agrees

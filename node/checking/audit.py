@@ -12,18 +12,19 @@ from node.checking.audit_log import CheckLog, no_log
 from node.checking.audit_verdicts import check_selection_and_verdicts
 from node.checking.layer_legs import check_layers
 from node.checking.report import AuditReport, ReceiptPart, Status
-from node.task.levels import EXACT_FORMATS
+from node.task.levels import EXACT_FORMATS, PROVABLE_FORMAT
 from wire import limits
 from wire.chain import check_chain, source_of
 from wire.content import ContentId
 from wire.errors import WireError
 from wire.kinds import Kind, Level
 from wire.model import Manifest
-from wire.operations import EMBED_PASSAGES, OPERATIONS, by_rows, streams
+from wire.operations import CALL, EMBED_PASSAGES, OPERATIONS, by_rows, streams
 from wire.payload import Passages, Texts, Vectors
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Envelope, Signed, SignedRecord
 from wire.task import Task
+from wire.tensors import Tensors
 from wire.tree import name_of
 
 Have = Callable[[ContentId], bytes | None]
@@ -227,6 +228,10 @@ def _check_models(report: AuditReport, have: Have) -> None:
         if report.level is Level.EXACT:
             what = f"the model of leg {number} computes in whole numbers, as the level exact has it"
             report.note(ReceiptPart.MODEL, manifest.format in EXACT_FORMATS, what, manifest.format)
+        if report.level is Level.ZERO_KNOWLEDGE:
+            what = f"the model of leg {number} is an ONNX file, as the level zk has it"
+            right = manifest.format == PROVABLE_FORMAT
+            report.note(ReceiptPart.MODEL, right, what, manifest.format)
     report.note_limit(ReceiptPart.MODEL, "on which device it ran, and who else saw the input")
 
 
@@ -264,6 +269,8 @@ def _check_content(report: AuditReport, task: Signed[Task], have: Have) -> None:
                 what = f"the output of leg {stage + 1} is as long as was signed for"
                 report.note(part, False, what, f"{claimed_bytes} bytes")
         _check_rows(report, receipt, right.get(ReceiptPart.INPUT), right.get(ReceiptPart.OUTPUT))
+        if report.level is Level.ZERO_KNOWLEDGE and ReceiptPart.OUTPUT in right:
+            _check_has_proof(report, receipt.record, right[ReceiptPart.OUTPUT])
 
 
 def _check_rows(
@@ -293,6 +300,18 @@ def _check_rows(
         report.note(ReceiptPart.OUTPUT, False, what, detail)
     elif texts is not None:
         report.note(ReceiptPart.OUTPUT, rows == texts, what, f"{rows} rows for {texts} texts")
+
+
+def _check_has_proof(report: AuditReport, leg: Receipt, output: bytes) -> None:
+    """Whether a proof came with the output; whether it holds, only a run of ezkl shows."""
+    what = f"the output of leg {leg.stage + 1} comes with a proof"
+    try:
+        proofs = Tensors.from_bytes(output).proofs if leg.operation == CALL else ()
+    except WireError as error:
+        report.note(ReceiptPart.OUTPUT, False, what, str(error))
+        return
+    detail = f"of {proofs[0].system}, {len(proofs[0].proof)} bytes" if proofs else "it has none"
+    report.note(ReceiptPart.OUTPUT, bool(proofs), what, detail)
 
 
 def _say_sampler(report: AuditReport, task: Signed[Task]) -> None:

@@ -4,6 +4,7 @@ Pure.
 """
 
 from node.checking.audit_commitments import check_commitments
+from node.checking.audit_draw import drawn_order, say_made_up
 from node.checking.odds import odds_of_draw, odds_of_task, share_needed
 from node.checking.report import AuditReport, ReceiptPart
 from node.checking.verdict import check_kept_verdict
@@ -12,7 +13,7 @@ from wire import limits
 from wire.chain import legs_to_check
 from wire.errors import WireError
 from wire.kinds import Level
-from wire.lottery import attempt_of, is_drawn, weighted_draw
+from wire.lottery import attempt_of, is_drawn
 from wire.operations import by_rows
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed
@@ -50,12 +51,7 @@ def check_selection_and_verdicts(
         report.note(ReceiptPart.VERDICTS, True, "no leg ran a model that could be checked")
     for stage in legs:
         _check_votes(report, answer.record, task, stage)
-    report.note_limit(
-        ReceiptPart.SELECTION,
-        "whether the asker made all of it up with friends",
-        "it chose the secret and the candidates, so this proves to the asker what it may not prove"
-        " to others: to be sure, run the model again, or ask yourself",
-    )
+    say_made_up(report, answer.record, legs)
     report.note_limit(
         ReceiptPart.SELECTION,
         "whether the verifiers belong to one owner, and whether the candidates were all there were",
@@ -115,9 +111,7 @@ def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage:
     check_commitments(report, answer, stage, heard, votes.needed)
     _say_coverage(report, votes, receipt)
     _say_odds(report, answer, terms, stage)
-    weights = answer.weights or (0,) * len(answer.candidates)
-    weighed = dict(zip(answer.candidates, weights, strict=True))
-    order = weighted_draw(answer.secret, receipt.id, weighed)
+    order = drawn_order(report, answer, task.signer, receipt, agree)
     strangers = [it for it in agree if it not in order]
     report.note(ReceiptPart.SELECTION, not strangers, "the verifiers were among the candidates")
     if not agree or strangers:
@@ -131,7 +125,8 @@ def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage:
         report.note_limit(
             ReceiptPart.SELECTION,
             f"why {len(silent)} drawn before them gave no verdict on leg {stage + 1}",
-            "gone, or busy, or left out, or tied to one of them",
+            "gone, or busy, or left out, or tied to one of them; an asker that left them out on"
+            f" purpose chose {len(agree)} of {last + 1}",
         )
 
 

@@ -1,17 +1,39 @@
 """What is to be checked, and how a verifier is asked to: by its version, what it can read. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from wire import limits
 from wire.content import PeerId
 from wire.errors import Refused
 from wire.kinds import RefusalCode
-from wire.lottery import OWN_DRAW, Share
+from wire.lottery import OWN_DRAW, Share, weighted_draw
 from wire.message import Check
 from wire.operations import OPERATIONS, Comparison, by_rows
-from wire.receipt import Receipt
+from wire.receipt import MixedDraw, Receipt
 from wire.signed import Signed, is_of_many
 from wire.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A draw of verifiers to which candidates contributed: who could be drawn, with which weights.
+
+    `mix` is what they contributed, and `record` what an answer keeps of that.
+    """
+
+    weights: Mapping[PeerId, int]
+    mix: bytes
+    record: MixedDraw
+
+    def kept(self, stage: int, listed: Mapping[PeerId, int]) -> MixedDraw | None:
+        """The record for an answer that lists these candidates and weights; None if it differs."""
+        if any(listed.get(peer) != weight for peer, weight in self.weights.items()):
+            return None
+        besides = tuple(
+            place for place, peer in enumerate(sorted(listed)) if peer not in self.weights
+        )
+        return replace(self.record, stage=stage, besides=besides)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +47,25 @@ class CheckRequest:
     output: bytes | None
     # Whose verdicts on it do not count any more: they lost a dispute about it.
     void: frozenset[PeerId] = frozenset()
+    # None where the asker alone draws.
+    drawn: Drawn | None = None
 
     @property
     def receipt(self) -> Signed[Receipt]:
         return self.receipts[-1]
+
+    def order_of(self, known: Mapping[PeerId, int]) -> list[PeerId]:
+        """Known verifiers with their weights, in the order in which they are to be asked.
+
+        Who became known after candidates had contributed comes last: the asker may have made its
+        key to suit what they gave.
+        """
+        secret, receipt, drawn = self.secret, self.receipt.id, self.drawn
+        if drawn is None:
+            return weighted_draw(secret, receipt, known)
+        later = {peer: weight for peer, weight in known.items() if peer not in drawn.weights}
+        first = weighted_draw(secret, receipt, drawn.weights, drawn.mix)
+        return first + weighted_draw(secret, receipt, later, drawn.mix)
 
     @property
     def is_at_hand(self) -> bool:

@@ -15,6 +15,7 @@ from node.checking.asked_verifiers import Quorum
 from node.checking.check_order import CheckOnOrder, CheckOrder, CheckOrders, PlacedCheck
 from node.checking.check_request import CheckRequest
 from node.checking.commitments import LegCommitments, Shown, Tell
+from node.checking.contributions import Contributions
 from node.checking.odds import raised_by
 from node.checking.tally import Tally
 from node.checking.ties import Ties, apart_first, tied_among, ties_in
@@ -39,8 +40,8 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import Role
-from wire.lottery import Share, weighted_draw
-from wire.message import Check, VerdictReply
+from wire.lottery import Share
+from wire.message import VerdictReply
 from wire.receipt import Verdict
 from wire.signed import Signed, open_signed
 from wire.task import CheckPolicy as Terms
@@ -61,6 +62,8 @@ class Checking:
     peers: Peers
     # None where every check goes by a conversation of its own.
     orders: CheckOrders | None = None
+    # None where the asker alone draws.
+    contributions: Contributions | None = None
     # None in a network without credits, where nobody asks for any.
     payer: Payer | None = None
     # Checks that each verifier does for us now.
@@ -107,7 +110,8 @@ class Checking:
         more = raised_by(rejected, len(self.candidates(claimed)), terms.verifiers)
         more = min(more, limits.VERIFIERS_MAX - terms.verifiers)
         quorum = Quorum(Votes(terms.needed + more, terms.verifiers + more), parts)
-        return await _Check(self, claimed, on_event, deadline_at_s, quorum).run()
+        known = {} if claimed.drawn is None else dict(claimed.drawn.weights)
+        return await _Check(self, claimed, on_event, deadline_at_s, quorum, known).run()
 
 
 @dataclass(slots=True)
@@ -123,7 +127,7 @@ class _Check:
     deadline_at_s: float
     quorum: Quorum
     # With the weights that they had in the first draw.
-    known: dict[PeerId, int] = field(default_factory=dict)
+    known: dict[PeerId, int]
     patience: Backoff = field(default_factory=Backoff)
     wake: trio.Event = field(default_factory=trio.Event)
     # Since when nobody is left who could decide a dispute, or give one more verdict than usual.
@@ -154,7 +158,8 @@ class _Check:
                 one.order.leave(one.ordered)
                 count_down(self.checking.under_way, verifier)
         votes = self.quorum.votes
-        is_open = (accepted := votes.accepted) is None and bool(votes.disputed)
+        accepted, agree = votes.accepted, [it.signer for it in votes.agreeing]
+        is_open = accepted is None and bool(votes.disputed)
         return Tally(
             # What nobody is left to decide is not accepted.
             agreed=False if is_open and self.lost_since_at_s is not None else accepted,
@@ -163,9 +168,10 @@ class _Check:
             disputed=is_open,
             needed=votes.needed,
             ran_out=self.lost_since_at_s is not None,
-            tied=self._tied(),
+            tied=tied_among(agree, self.checking.ties(agree)),
             commitments=tuple(self.commitments.made),
             weights=self.known,
+            drawn=self.claimed.drawn,
         )
 
     async def _until_decided(self, nursery: trio.Nursery | None) -> bool:
@@ -192,10 +198,6 @@ class _Check:
         slow = {it for it, at_s in under_way if at_s <= now_at_s - self.slow_after_s}
         for verifier in sorted(slow | self.quorum.stalling(now_at_s)):
             self.peers.offended(verifier, Offence.SLOW)
-
-    def _tied(self) -> int:
-        agree = [it.signer for it in self.quorum.votes.agreeing]
-        return tied_among(agree, self.checking.ties(agree))
 
     # Asking
 
@@ -227,9 +229,8 @@ class _Check:
         # Verifiers that became known during the wait are included: the draw is by key.
         found = self.checking.candidates(self.claimed)
         self.known = {it: self.checking.weight(it) for it in found} | self.known
-        drawn = weighted_draw(self.claimed.secret, self.claimed.receipt.id, self.known)
-        asked = self.quorum.asked
-        left = [it for it in drawn if it not in asked]
+        asked = self.quorum.asked.keys() | self.claimed.void
+        left = [it for it in self.claimed.order_of(self.known) if it not in asked]
         # Who said no, or nothing, leaves its place to whoever is next.
         agree = {it.signer for it in self.quorum.votes.agreeing} | self.quorum.under_way.keys()
         left = apart_first(left, agree, self.checking.ties(self.known))
@@ -266,7 +267,7 @@ class _Check:
     def _put_on(self, order: CheckOrder, share: Share) -> None:
         """Have the verifier of an order asked; `_order_ended` hears what came of it."""
         verifier, left_s = order.peer, self._left_s()
-        message, share = self._message(order.version, share, left_s)
+        message, share = self.claimed.message(order.version, share, left_s, commit=self._commit)
         count_up(self.checking.under_way, verifier)
         ordered = order.put(
             message, partial(self._order_ended, verifier), partial(self._committed_on, order)
@@ -278,9 +279,6 @@ class _Check:
     def _commit(self) -> bool:
         # One verdict alone has none that it could be made to fit.
         return self.quorum.parts > 1 and not self.commitments.are_full
-
-    def _message(self, version: int, share: Share, left_s: float) -> tuple[Check, Share]:
-        return self.claimed.message(version, share, left_s, commit=self._commit)
 
     def _committed_on(self, order: CheckOrder, one: CheckOnOrder, commitment: bytes) -> None:
         late_at_s = self._on_orders[order.peer].late_at_s
@@ -324,7 +322,7 @@ class _Check:
             if order is not None:
                 self._put_on(order, share)
                 return
-            message, share = self._message(version, share, left_s)
+            message, share = claimed.message(version, share, left_s, commit=self._commit)
             async with self.peers.call(verifier, deadline_s=left_s) as call:
                 await call.send(message)
                 if message.commit:

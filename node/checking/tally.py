@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from node.checking.check_request import Drawn
 from wire.content import PeerId
 from wire.receipt import Verdict
 from wire.signed import Signed
@@ -30,6 +31,8 @@ class Tally:
 
     # How much each candidate counted in the draw; 0 for all where they counted alike.
     weights: Mapping[PeerId, int] = field(default_factory=dict)
+    # The draw that candidates contributed to; None where the asker alone drew.
+    drawn: Drawn | None = None
 
     @property
     def agreeing(self) -> int:

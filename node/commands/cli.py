@@ -37,7 +37,7 @@ from node.commands.cli_receipts import audit_command, receipts_group
 from node.commands.cli_service import dashboard_command, service_group
 from node.commands.cli_sources import sources
 from node.commands.cli_stake import evidence_command, slash_command, stake_group
-from node.commands.cli_tasks import ask_command, get_command, put_command
+from node.commands.cli_tasks import ask_command, get_command, put_command, remove_command
 from node.commands.cli_upgrade import upgrade_command
 from node.commands.cli_usage import usage_command
 from node.commands.cli_verify import verify_command
@@ -55,6 +55,7 @@ COMMANDS: tuple[click.Command, ...] = (
     verify_command,
     put_command,
     get_command,
+    remove_command,
     status_command,
     peers_command,
     open_command,

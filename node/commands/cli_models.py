@@ -113,6 +113,21 @@ def quantize_command(
     run(lambda: quantize(model.expanduser(), out.expanduser(), calibration, as_json=as_json))
 
 
+@models.command("srs", cls=Command, examples=("models srs ./srs", "models srs ./srs --json"))
+@click.argument("out", type=click.Path(path_type=Path))
+@json_option
+def srs_command(*, out: Path, as_json: bool) -> None:
+    """Make a string of points for proofs, which its maker can forge.
+
+    OUT is the SRS file to write, for join --srs on every peer of a network whose peers trust who
+    runs this: the secret that it is made from is forgotten, and nobody can check that it was. A
+    file of a ceremony, as `ezkl get-srs --logrows 14` fetches it, needs no such trust.
+    """
+    from node.commands.make_srs import make_srs
+
+    run(lambda: make_srs(out.expanduser(), as_json=as_json))
+
+
 @models.command(
     "calibrate",
     cls=Command,

@@ -126,6 +126,12 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     help="Which part of the answers that nobody checks is checked afterwards; 0: none.",
 )
 @click.option(
+    "--srs",
+    type=click.Path(path_type=Path),
+    help="The structured reference string with which proofs of small ONNX models are made and"
+    " checked, for the level zk: of a ceremony, or of `models srs`. Default: no proofs.",
+)
+@click.option(
     "--price",
     "prices",
     multiple=True,
@@ -240,7 +246,7 @@ def _refuse_without_gateway(*, apps: bool) -> None:
 def _invited(
     assembly: Assembly, typed: tuple[str, ...], more: dict[str, Any]
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The addresses of what was typed; and the invite that was given, the LAN, what is given."""
+    """The addresses of what was typed; and the invite, the LAN, the SRS, what is given."""
     from node.commands.members import read_invite
 
     lines = tuple(it for it in typed if it.startswith(INVITE_PREFIX))
@@ -249,6 +255,8 @@ def _invited(
     addresses = tuple(it for it in typed if it not in lines)
     sponsoring = read_sponsoring(more.pop("sponsor"), more.pop("sponsor_each"))
     found = {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
+    srs = more.pop("srs")
+    found |= {"srs": None if srs is None else srs.expanduser()}
     return addresses, found | {"sponsoring": sponsoring}
 
 

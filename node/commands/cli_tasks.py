@@ -1,4 +1,4 @@
-"""`ask`, `verify`, `put`, `get`: a task and its receipt, content in and out."""
+"""`ask`, `put`, `get`, `rm`: a task and its receipt, content in and out."""
 
 import json
 from pathlib import Path
@@ -306,3 +306,18 @@ def get_command(
             todo="for a file's id name the file: --output FILE",
         )
     run(lambda: get(place, content_id, output, deadline_s=deadline, as_json=as_json))
+
+
+@click.command("rm", cls=Command, examples=(f"rm {CONTENT_ID}", f"rm {FOLDER_ID}"))
+@click.argument("content_id")
+@state_option
+@json_option
+def remove_command(*, content_id: str, state: Path, as_json: bool) -> None:
+    """Keep a file or a folder that was put here no longer.
+
+    Its room in the store is free for other content then. Pieces that another folder, a model or an
+    answer needs too are kept. Copies at other peers end when their time is over.
+    """
+    from node.commands.content import remove
+
+    run(lambda: remove(state.expanduser(), content_id, as_json=as_json))

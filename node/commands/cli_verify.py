@@ -32,6 +32,11 @@ from wire.errors import InputError
     metavar="FILE|FOLDER|NAME",
     help="The model: its files are compared with those that the receipt names.",
 )
+@click.option(
+    "--srs",
+    type=click.Path(path_type=Path),
+    help="With --model of an answer at the level zk: the SRS that its proof was made with.",
+)
 @click.option("--task", metavar="ID", help="The task that it has to be a receipt of.")
 @click.option("--asked-by", metavar="PEER", help="The peer that has to have asked.")
 @click.option("--answered-by", metavar="PEER", help="The peer that has to have done a leg.")
@@ -61,7 +66,8 @@ def verify_command(
 ) -> None:
     """Check a receipt, a bundle, a dispute, a fork, or a release.
 
-    It is a file, or for a kept answer its id. A table of answers has one file for all its receipts.
+    It is a file, or for a kept answer its id. A table of answers is compared with the file of
+    receipts beside it.
     What was asked and answered is printed, then what is proved, what is wrong and what cannot be
     known, part by part. No network is needed. An input and an output that lie beside a file are
     checked with it. The exit code is 0 only if all holds that the answer's level promises.
@@ -77,10 +83,7 @@ def verify_command(
 
         verify_release(file, release_key, as_json=as_json)
         return
-    if receipt.endswith(".receipts"):
-        from node.commands.verify_rows import verify_rows
-
-        verify_rows(file, row, as_json=as_json)
+    if _verified_rows(file, row, as_json=as_json):
         return
     if row is not None:
         raise InputError(
@@ -111,3 +114,16 @@ def verify_command(
         return
     now_ms = int(assembly.wall_s() * 1000)
     verify(state.expanduser(), receipt, Expected(**expected), now_ms, as_json=as_json)
+
+
+def _verified_rows(file: Path, row: int | None, *, as_json: bool) -> bool:
+    """Check a table of answers, or a file of its receipts; False if the file is neither."""
+    from node.rows.reading import is_table
+
+    if file.suffix != ".receipts" and not is_table(file):
+        return False
+    from node.commands.verify_rows import verify_rows, verify_table
+
+    check = verify_table if is_table(file) else verify_rows
+    check(file, row, as_json=as_json)
+    return True

@@ -1,4 +1,4 @@
-"""`put` and `get`: content in and out of the store and the network."""
+"""`put`, `get` and `rm`: content in and out of the store and the network."""
 
 import sys
 from collections.abc import Mapping
@@ -141,6 +141,21 @@ async def get_folder(
     console.print(
         f"{found['files']} files{there}, {size(found['size_bytes'])} in {safe(str(place))}"
     )
+
+
+async def remove(state: Path, content: str, *, as_json: bool) -> None:
+    """Have the peer keep some content no longer; BatonError if nothing of it is there."""
+    found = await call(
+        state / SOCKET, "remove", {"id": content}, lambda _: None, deadline_s=DEADLINE_S
+    )
+    if as_json:
+        show_json(found)
+    elif found["released_bytes"]:
+        console.print(f"{size(found['released_bytes'])} are free for other content now")
+    else:
+        console.print(
+            "nothing was released: it was not put here, or something else needs all of it"
+        )
 
 
 async def _moved(

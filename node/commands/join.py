@@ -28,6 +28,7 @@ from node.devnet.machine import Machine
 from node.dispatch.layer_chain import LayerChains
 from node.engines.host.device_check import FoundDevice
 from node.engines.host.launch import EngineConfig
+from node.engines.proving.prover import open_proofs
 from node.guest.machine_use import GpuUse
 from node.ingest.opening import open_ingest, open_poster
 from node.ledger.peer_ledger import pin, pinned
@@ -164,6 +165,9 @@ async def _open_peer(
             else None,
             calibrations=calibrations,
             lan=runtime.lan if config.lan else None,
+            proofs=await stack.enter_async_context(
+                open_proofs(config.state, config.srs, proves=Role.INFER in config.roles)
+            ),
         )
         config = await _with_ledger(config, key, store)
         node = await stack.enter_async_context(open_node(config, dependencies))
@@ -286,10 +290,8 @@ async def _note_lost_output(node: Node) -> None:
 
 
 async def _follow_parent(parent: int, life: _Life, whole: trio.CancelScope) -> None:
-    """End when whoever started this process is gone: peers of a demo do not outlive it.
-
-    The parent says who it is, for it may be gone before this process can ask.
-    """
+    """End when whoever started this process is gone: peers of a demo do not outlive it."""
+    # The parent says who it is, for it may be gone before this process can ask.
     while os.getppid() == parent:
         await trio.sleep(1.0)
     _stop(life, whole)

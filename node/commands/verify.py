@@ -19,6 +19,7 @@ from node.models.pinned import PINNED
 from wire.chain import source_of
 from wire.content import ContentId
 from wire.errors import InputError
+from wire.kinds import Level
 from wire.operations import FETCH
 
 # Of a question or an answer so much is shown.
@@ -47,6 +48,8 @@ class Expected:
     answered_by: str | None = None
     # A file, a folder, or the name of a packaged model.
     model: str | None = None
+    # The structured reference string that proofs were made with.
+    srs: Path | None = None
     content: tuple[Path, ...] = ()
 
 
@@ -62,7 +65,7 @@ def verify(state: Path, receipt: str, expected: Expected, now_ms: int, *, as_jso
         found.answer,
         found.have,
         now_ms=now_ms,
-        replay=replay_with(expected.model, found.have),
+        replay=replay_with(expected.model, found.have, expected.srs, state),
         check_log=log_of(found.log),
     )
     check_model(report, expected.model, found.have)
@@ -251,9 +254,16 @@ def _conclusion(report: AuditReport, summary: Summary | None) -> str:
         )
     return (
         f"[bold green]the receipt holds[/bold green]: verifiers, {summary.needed} drawn by lot,"
-        " recomputed parts\nof this answer and found the same. Whether it is true is for you to"
+        f" {_what_was_checked(report)}. Whether it is true is for you to"
         " judge: models can be wrong."
     )
+
+
+def _what_was_checked(report: AuditReport) -> str:
+    """What verifiers did, by the level."""
+    if report.level is Level.ZERO_KNOWLEDGE:
+        return "checked the proof\nthat came with this answer, and computed nothing again"
+    return "recomputed parts\nof this answer and found the same"
 
 
 def _what_is_open(report: AuditReport) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from node.checking.audit import Have, Replay, not_replayed
 from node.checking.report import AuditReport, ReceiptPart
 from node.commands.verify_exact import is_exact, replay_exact
+from node.commands.verify_proof import is_onnx, replay_proof
 from node.models.inspect import describe
 from node.models.pinned import PACKAGED, PINNED
 from store import id_of_file
@@ -40,12 +41,15 @@ def files_at(model: str) -> dict[str, Path]:
     return found
 
 
-def replay_with(model: str | None, have: Have) -> Replay:
+def replay_with(model: str | None, have: Have, srs: Path | None, state: Path) -> Replay:
     """What runs a model again for an audit. Of most the report says why not."""
     if model is None:
         return not_replayed("no model was given, see --model")
     if is_exact(model):
         return replay_exact(Path(model), have, partial(_consists_of, model, have))
+    if is_onnx(model):
+        path = Path(model).expanduser()
+        return replay_proof(path, srs, state, have, partial(_consists_of, model, have))
     return not_replayed("this version of verify does not run models")
 
 

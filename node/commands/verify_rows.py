@@ -1,6 +1,7 @@
-"""`verify OUT.receipts`: the receipts of a table of answers, checked offline, or one row of it."""
+"""`verify OUT` and `verify OUT.receipts`: a table of answers and its receipts, checked offline."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,13 @@ from typing import Any
 from node.checking.audit import audit
 from node.checking.report import Status
 from node.commands.output import console, safe, show_json
+from node.rows.comparing import TableCheck, answer_columns, outputs_in, read_as_table
+from node.rows.job import RECEIPTS_SUFFIX
 from node.rows.journal import read_every_frame
+from node.rows.reading import TableColumns, open_rows
 from wire import limits
 from wire.content import ContentId, PeerId
-from wire.errors import BatonError, InputError, Malformed
+from wire.errors import BatonError, InputError, Malformed, WireError
 from wire.receipt import Answer, Receipt
 from wire.rows import (
     RowBundle,
@@ -22,6 +26,7 @@ from wire.rows import (
     root_of_rows,
 )
 from wire.signed import Signed, open_signed
+from wire.task import Task
 
 
 @dataclass(slots=True)
@@ -36,16 +41,43 @@ class _Found:
     answered_by: set[PeerId] = field(default_factory=set)
     # Of the one row that was asked for.
     row: dict[str, Any] | None = None
+    # The table of answers beside the receipts, if there is one.
+    table: TableCheck | None = None
 
 
-def verify_rows(path: Path, row: int | None, *, as_json: bool) -> None:
-    """Check all bundles, or the one with a row; InputError names the first that does not hold."""
+def verify_table(path: Path, row: int | None, *, as_json: bool) -> None:
+    """As `verify_rows`, of a table whose receipts have to lie beside it."""
+    receipts = path.with_name(path.name + RECEIPTS_SUFFIX)
+    if not receipts.exists():
+        raise InputError(
+            f"there are no receipts of {path}: {receipts} is not there",
+            todo="a table of answers is checked by the file of receipts that ask --rows wrote",
+        )
+    verify_rows(receipts, row, as_json=as_json, table_needed=True)
+
+
+def verify_rows(path: Path, row: int | None, *, as_json: bool, table_needed: bool = False) -> None:
+    """Check all bundles, or the one with a row, and the table of answers if it lies beside them.
+
+    InputError names the first rows that do not hold.
+    """
+    table = path.with_name(path.name.removesuffix(RECEIPTS_SUFFIX))
+    with ExitStack() as stack:
+        is_there = table_needed or (table != path and table.exists())
+        _verify(path, table if is_there else None, row, stack, as_json=as_json)
+
+
+def _verify(
+    path: Path, table: Path | None, row: int | None, stack: ExitStack, *, as_json: bool
+) -> None:
     found = _Found()
     frames = _frames(path)
     head, due = next(frames), 0
     for frame in frames:
         try:
             first, last = int(frame["first"]), int(frame["last"])
+            if table is not None and found.table is None:
+                found.table = _table_check(table, path, head, stack)
             if first != due:
                 raise Malformed(f"rows from {due} on are missing before them")
             due = last + 1
@@ -60,7 +92,34 @@ def verify_rows(path: Path, row: int | None, *, as_json: bool) -> None:
             ) from error
     if row is not None and found.row is None:
         raise InputError(f"{path} has no row {row}", todo=f"it has {due} rows, from 0 on")
+    if found.table is not None and row is None:
+        try:
+            found.table.end()
+        except WireError as error:
+            raise _not_signed(error) from error
     _show(found, head, as_json=as_json)
+
+
+def _table_check(
+    table: Path, receipts: Path, head: Mapping[str, Any], stack: ExitStack
+) -> TableCheck:
+    """The table, opened for as long as `stack` is."""
+    operation, keep = str(head["operation"]), tuple(map(str, head.get("keep", ())))
+    frames = _frames(receipts)
+    next(frames)
+    # The outputs of a function are known from the first bundle that has any.
+    output = next((it for one in frames for it in outputs_in(one, operation)), None)
+    names = answer_columns(operation, keep, output)
+    source = open_rows(table, TableColumns(kept=("row", *names.values())))
+    stack.callback(source.close)
+    return TableCheck(operation, keep, read_as_table(iter(source)))
+
+
+def _not_signed(error: BatonError) -> InputError:
+    return InputError(
+        f"the table does not hold: {error.message}",
+        todo="do not rely on it; have it written again: --force",
+    )
 
 
 def _frames(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -86,6 +145,8 @@ def _check(
     if row is not None and row in bad:
         found.row = {"row": row, "problem": bad[row]}
     if not digests:
+        if found.table is not None:
+            found.table.check(frame, digests, row)
         return
     signed = open_signed(frame["signed"], RowBundle)
     bundle = signed.record
@@ -100,6 +161,8 @@ def _check(
     answers = [_answer(found, it, signed, head) for it in frame["answers"]]
     found.bundles += 1
     found.signers.add(signed.signer)
+    if found.table is not None:
+        found.table.check(frame, digests, row)
     if row is not None and row not in bad:
         found.row = _one(digests, row, bundle, answers)
 
@@ -150,6 +213,8 @@ def _one(
         "root": bundle.root.hex(),
         "receipt": str(answer.id),
         "answered_by": str(last.signer),
+        "level": open_signed(answer.record.task, Task).record.checking.level.word,
+        "verdicts": len(answer.record.verdicts),
     }
 
 
@@ -167,6 +232,9 @@ def _show(found: _Found, head: Mapping[str, Any], *, as_json: bool) -> None:
                 "asked_by": sorted(map(str, found.signers)),
                 "answered_by": sorted(map(str, found.answered_by)),
                 "row": found.row,
+                "table": None
+                if found.table is None
+                else {"same": found.table.same, "unknown": found.table.unknown},
             }
         )
         return
@@ -180,6 +248,7 @@ def _show(found: _Found, head: Mapping[str, Any], *, as_json: bool) -> None:
         tell(f"  answer    sha256 {one['output_sha256']}")
         tell(f"  path      {len(one['path'])} hashes, to the root {one['root']}")
         tell(f"  receipt   {one['receipt']}, by {one['answered_by']}")
+        tell(f"  level     {one['level']}, with {one['verdicts']} verdicts")
     else:
         tell(
             f"[green]✓[/green] {found.rows:,} rows in {found.bundles:,} bundles, with"
@@ -188,7 +257,17 @@ def _show(found: _Found, head: Mapping[str, Any], *, as_json: bool) -> None:
         if found.bad_rows:
             tell(f"  {found.bad_rows:,} rows were marked as bad, and not asked")
     tell(f"  asked by {', '.join(sorted(map(str, found.signers)))}")
-    tell(
-        "[yellow]?[/yellow] whether the table of answers beside it was changed since: the hashes"
-        " are of what the peers answered"
-    )
+    if found.table is None:
+        tell("[yellow]?[/yellow] the table of answers: it does not lie beside its receipts")
+        return
+    if found.table.same:
+        tell(
+            f"[green]✓[/green] {found.table.same:,} rows of the table beside it are what was signed"
+        )
+    if found.table.unknown:
+        tell(
+            f"[yellow]?[/yellow] {found.table.unknown:,} rows of the table: what is at hand does"
+            " not say what was signed"
+        )
+    if head.get("keep"):
+        tell("[yellow]?[/yellow] the columns that were copied: nobody signs them")

@@ -51,6 +51,7 @@ WORK_KINDS = frozenset(
         *(Kind.WANT_BLOCKS, Kind.BLOCKS_COMING, Kind.BLOCKS_SENT, Kind.KEEP, Kind.KEEPING),
         *(Kind.OPEN_CHECKS, Kind.CHECKS, Kind.VERDICTS),
         *(Kind.COMMITMENTS, Kind.TELL_VERDICTS, Kind.VERDICT_COMMITTED, Kind.TELL_VERDICT),
+        *(Kind.ASK_CONTRIBUTION, Kind.CONTRIBUTED),
     )
 )
 

@@ -20,6 +20,10 @@ floats. Ties always go to the lower token. In this order:
    with the key SHA-256(seed as 8 little-endian bytes || model id) and the nonce `position` as 12
    little-endian bytes.
 
+Sums, products and quotients are rounded as IEEE 754 says; ln and exp are those of
+`node.engines.elementary`, which are made of them, and a sum of p is made in the order of the ranks.
+So equal logits give equal tokens on every machine.
+
 A token's log probability is of the model's logits as they are, before any of these steps.
 """
 
@@ -32,6 +36,7 @@ from typing import Any, Self
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
+from node.engines.elementary import exponentials, logarithms
 from wire import limits
 from wire.errors import ModelRefused
 
@@ -250,8 +255,8 @@ def _kept(z: Floats, sampling: Sampling) -> Any:
     ranks = possible[np.argsort(-z[possible], kind="stable")]
     if sampling.top_k:
         ranks = ranks[: sampling.top_k]
-    p = np.exp(z[ranks] - z[ranks[0]])
-    p /= p.sum()
+    p = exponentials(z[ranks] - z[ranks[0]])
+    p /= np.cumsum(p)[-1]
     return ranks[: _count_kept(p, sampling)]
 
 
@@ -280,12 +285,12 @@ def _likely_ranks(z: Floats, sampling: Sampling) -> Any:
 
 def _certainly_kept(z: Floats, ranks: Any, sampling: Sampling) -> Any:
     """What is kept of these first ranks, unless rounding or a later rank could change it: None."""
-    p = np.exp(z[ranks] - z[ranks[0]])
+    p = exponentials(z[ranks] - z[ranks[0]])
     if sampling.top_k:
         # These are all that there are: as in the whole computation.
-        p /= p.sum()
+        p /= np.cumsum(p)[-1]
         return ranks[: _count_kept(p, sampling)]
-    p /= np.exp(z - z[ranks[0]]).sum()
+    p /= exponentials(z - z[ranks[0]]).sum()
     apart = [np.inf]
     if sampling.min_p:
         apart.append(float(np.abs(p / p[0] - sampling.min_p).min()))
@@ -311,7 +316,7 @@ def _about_cut(z: Floats, sampling: Sampling, slack: float) -> tuple[Any, Any]:
         floor = ordered[0] + math.log(sampling.min_p)
         sure, maybe = max(sure, floor + slack), max(maybe, floor - slack)
     if sampling.top_p < 1:
-        sums = np.cumsum(np.exp(ordered - ordered[0]))
+        sums = np.cumsum(exponentials(ordered - ordered[0]))
         sums /= sums[-1]
         # If what is kept is all too great and the rest all too small, the sum moves so much.
         drift = slack * sampling.top_p * (1 - sampling.top_p)
@@ -362,7 +367,7 @@ def _words(sampling: Sampling, model: bytes, position: int, count: int) -> Words
 
 def noise(words: Words) -> Floats:
     """g of tokens, by their words."""
-    found: Floats = -np.log(-np.log((words.astype(np.float64) + 0.5) / 2**WORD_BITS))
+    found: Floats = -logarithms(-logarithms((words.astype(np.float64) + 0.5) / 2**WORD_BITS))
     return found
 
 
@@ -377,7 +382,7 @@ def log_probabilities(logits: Any) -> Floats:
     """The natural logarithms of the softmax of the model's logits."""
     z: Floats = np.asarray(logits, np.float64)
     z = z - z.max()
-    return z - math.log(np.exp(z).sum())
+    return z - logarithms(np.cumsum(exponentials(z))[-1:])
 
 
 def millionths(logprob: float) -> int:

@@ -10,7 +10,7 @@ from node.gateway.catalogue import CatalogueRow
 from node.gateway.openapi import answers
 from node.gateway.responses import ModelList, ModelRow
 from node.gateway.task_service import TaskService
-from node.task.levels import levels_of
+from node.task.levels import levels_of_model
 
 
 def listing_router(service: TaskService) -> APIRouter:
@@ -49,7 +49,7 @@ def listing_router(service: TaskService) -> APIRouter:
             told["x_baton"] |= {
                 "format": manifest.format,
                 "operations": list(manifest.operations),
-                "levels": levels_of(manifest.operations, manifest.format),
+                "levels": levels_of_model(manifest),
                 "parameters": {
                     name: value
                     for name, value in manifest.parameters.items()

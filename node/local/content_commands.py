@@ -1,4 +1,4 @@
-"""`put` and `get` in the running peer: files and folders in, with copies at others, and out."""
+"""`put`, `get`, `rm` in the running peer: files and folders in, with copies at others, and out."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,10 +11,12 @@ from node.local.folder_get import FolderGet
 from node.local.folder_put import FolderPut
 from node.peer import Node
 from wire import limits
-from wire.errors import InputError, Malformed
-from wire.unixfs import UnixfsId
+from wire.errors import InputError, Malformed, Missing
+from wire.unixfs import UnixfsId, names_node
 
 GET_DEADLINE_S = 3600
+# Why a single file is kept. A folder's blocks are kept for the sake of its root.
+_PUT = "put"
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class ContentCommands:
             "get": self.get,
             "put-folder": self.put_folder,
             "get-folder": self.get_folder,
+            "remove": self.remove,
         }
 
     async def put(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
@@ -57,7 +60,7 @@ class ContentCommands:
             size_bytes = done_bytes
             emit({"event": "progress", "done_bytes": done_bytes})
 
-        content = await self.node.dependencies.store.put_file(path, progress, pin="put")
+        content = await self.node.dependencies.store.put_file(path, progress, pin=_PUT)
         emit({"event": "copying"})
         copying = self.node.copying
         if copies:
@@ -121,6 +124,25 @@ class ContentCommands:
             "files_there_before": brought.kept_files,
             "size_bytes": brought.size_bytes,
             "received_bytes": brought.received_bytes,
+        }
+
+    async def remove(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Keep the content `id` no longer; the answer has the bytes that are released by that.
+
+        Whatever else needs a block of it keeps that block: another folder, a model, an answer.
+        """
+        text, store = str(arguments.get("id")), self.node.dependencies.store
+        if names_node(text):
+            released_bytes = await self._folder_put.remove(UnixfsId.parse(text))
+            return {"id": text, "released_bytes": released_bytes}
+        content = read_content_id(text)
+        if not store.has(content):
+            raise Missing(f"this peer has nothing of {content}", todo="check the id")
+        before_bytes = store.statistics().held_bytes
+        await store.unpin(content, _PUT)
+        return {
+            "id": text,
+            "released_bytes": max(0, before_bytes - store.statistics().held_bytes),
         }
 
 

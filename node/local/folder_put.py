@@ -16,13 +16,21 @@ import trio
 from store import Pin, Store, Write, is_state_folder
 from wire import limits
 from wire.content import ContentId
-from wire.errors import InputError, WireError
-from wire.unixfs import FileBuilder, Link, UnixfsBlock, UnixfsId, check_name, folder_block
+from wire.errors import Corrupt, InputError, Missing, WireError
+from wire.unixfs import (
+    FileBuilder,
+    Link,
+    UnixfsBlock,
+    UnixfsId,
+    UnixfsNode,
+    check_name,
+    folder_block,
+)
 
 # What is kept in one commit.
 _BATCH_BYTES = 16 * limits.BLOCK_BYTES_MAX
 _BATCH_BLOCKS = 1024
-_PUBLISHING, _PUT = "publishing", "put"
+_PUBLISHING = "publishing"
 
 Blocks = Generator[UnixfsBlock, None, Link]
 
@@ -197,7 +205,7 @@ class FolderPut:
             pinned: dict[ContentId, None] = {}
             try:
                 link, stored_bytes = await self._keep_all(found, pinned, progress)
-                await self._pin_for_good(list(pinned))
+                await self._pin_for_good(list(pinned), link.id)
             finally:
                 with trio.CancelScope(shield=True):
                     await self._release(list(pinned))
@@ -235,15 +243,51 @@ class FolderPut:
             await self.store.commit(Write(blobs=gone))
         return sum(map(len, new))
 
-    async def _pin_for_good(self, blocks: Sequence[ContentId]) -> None:
-        for at in range(0, len(blocks), _BATCH_BLOCKS):
-            part = blocks[at : at + _BATCH_BLOCKS]
-            await self.store.commit(Write(pins=tuple(Pin(it, _PUT) for it in part)))
+    async def remove(self, root: UnixfsId) -> int:
+        """Hold a published folder no longer; returns the bytes that nothing holds any more.
 
-    async def _release(self, blocks: Sequence[ContentId]) -> None:
+        A block that another published folder has too stays held by that one. If it is broken off,
+        the next call goes on. Missing if nothing of the folder is here.
+        """
+        if not self.store.has(root.block):
+            raise Missing(f"this peer has nothing of {root}", todo="see python -m node put --help")
+        async with self._one_at_a_time:
+            before_bytes = self.store.statistics().held_bytes
+            nodes, at = [root], 0
+            known = {root}
+            while at < len(nodes):
+                leaves = []
+                for child in await self._below(nodes[at]):
+                    if not child.is_node:
+                        leaves.append(child.block)
+                    elif child not in known:
+                        known.add(child)
+                        nodes.append(child)
+                await self._release(leaves, str(root))
+                at += 1
+            # The root last, and each node after those that were found below it: whatever is still
+            # held can be found from the root again.
+            await self._release([it.block for it in reversed(nodes)], str(root))
+            return max(0, before_bytes - self.store.statistics().held_bytes)
+
+    async def _below(self, node: UnixfsId) -> list[UnixfsId]:
+        try:
+            data = await self.store.get_block(node.block)
+            return [link.id for link in UnixfsNode.from_bytes(data).links]
+        except (Missing, Corrupt):
+            # It was released by a call that broke off, after all that is below it.
+            return []
+
+    async def _pin_for_good(self, blocks: Sequence[ContentId], root: UnixfsId) -> None:
+        # The reason is the root, so that each block is held once by each folder that has it.
         for at in range(0, len(blocks), _BATCH_BLOCKS):
             part = blocks[at : at + _BATCH_BLOCKS]
-            await self.store.commit(Write(unpins=tuple(Pin(it, _PUBLISHING) for it in part)))
+            await self.store.commit(Write(pins=tuple(Pin(it, str(root)) for it in part)))
+
+    async def _release(self, blocks: Sequence[ContentId], why: str = _PUBLISHING) -> None:
+        for at in range(0, len(blocks), _BATCH_BLOCKS):
+            part = blocks[at : at + _BATCH_BLOCKS]
+            await self.store.commit(Write(unpins=tuple(Pin(it, why) for it in part)))
 
 
 def _some(blocks: Blocks) -> tuple[list[UnixfsBlock], Link | None]:

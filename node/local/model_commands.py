@@ -15,7 +15,7 @@ from node.models.inspect import check_runs, is_path
 from node.models.model_store import told
 from node.models.pinned import PACKAGED
 from node.peer import Node
-from node.task.levels import levels_of
+from node.task.levels import levels_of_model
 from wire.content import ContentId
 from wire.errors import BatonError, InputError, TaskFailed
 from wire.kinds import Role
@@ -220,7 +220,7 @@ def own_models(node: Node) -> list[dict[str, Any]]:
             "units_per_s": round(loaded.units_per_s, 2),
             "memory_bytes": loaded.memory_bytes,
             "profile": loaded.profile,
-            "levels": levels_of(loaded.manifest.operations, loaded.manifest.format),
+            "levels": levels_of_model(loaded.manifest),
             **_layers(node, loaded),
             **_pages(engine, loaded.model),
             "problem": problem,

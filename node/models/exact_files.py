@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 
 import trio
 
+from node.engines.exact import text_file
 from node.engines.exact.file import read_bytes
 from node.engines.exact.model import FILE, FORMAT, MODEL_BYTES_MAX, ExactModel
+from node.engines.worker.exact_claims import ExactClaims
 from node.models.collection import Models
 from node.task.levels import EXACT_FORMATS
 from p2p.timeouts import stretched
@@ -44,6 +46,20 @@ class ExactFiles:
         if model not in self._latest and await self.models.blobs.store.missing(content, limit=1):
             return None
         return await self.get(model)
+
+    async def claims(self, model: ContentId) -> ExactClaims | None:
+        """What judges answers of an exact transformer; None unless it is one, and is here.
+
+        Nothing is fetched for it: such a file is large. ModelRefused.
+        """
+        manifest = self.models.manifest_of(model)
+        if manifest is None or manifest.format != text_file.FORMAT:
+            return None
+        content = manifest.file(text_file.FILE).content
+        if await self.models.blobs.store.missing(content, limit=1):
+            return None
+        _, files = await self.models.bring(model)
+        return await trio.to_thread.run_sync(ExactClaims.of, files[text_file.FILE], model)
 
     async def is_exact(self, model: ContentId) -> bool:
         """Whether a model computes in whole numbers, as far as can be known here."""

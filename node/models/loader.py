@@ -1,9 +1,11 @@
 """The models that a peer serves: fetched and loaded, and tried again while that fails."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
 
+from node.engines.interface import Loaded
 from node.models.collection import Models
 from node.models.inspect import is_path
 from node.models.probing import Probing
@@ -32,6 +34,8 @@ class ModelLoader:
     models: Models
     probing: Probing
     nursery: trio.Nursery
+    # What is done with a model that was loaded, besides serving it.
+    when_ready: Callable[[Loaded], Awaitable[None]] | None = None
     problems: dict[str, str] = field(default_factory=dict)
     needed: set[str] = field(default_factory=set)
     _scopes: dict[str, trio.CancelScope] = field(default_factory=dict)
@@ -73,7 +77,7 @@ class ModelLoader:
         while True:
             self.problems.pop(name, None)
             try:
-                await self.models.make_ready(name)
+                loaded = await self.models.make_ready(name)
             except (InputError, EngineMissing, ModelRefused):
                 raise
             except (EngineError, StoreError, TransportError, WireError) as error:
@@ -83,6 +87,8 @@ class ModelLoader:
             else:
                 # The model is offered to others once a probe of it passed.
                 self.probing.look()
+                if self.when_ready is not None:
+                    self.nursery.start_soon(self.when_ready, loaded)
                 return
 
     async def _wait(self, name: str, wait_s: float) -> None:

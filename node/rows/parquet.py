@@ -72,6 +72,11 @@ class ParquetRows:
                 f"{self._path}, rows {first} to {last}: they cannot be read ({_line(error)})",
                 todo="see whether the file is whole",
             ) from error
+        if self._read != self.rows:
+            raise InputError(
+                f"{self._path} says that it has {self.rows} rows, and {self._read} are in it",
+                todo="see whether the file is whole, or write it anew",
+            )
 
 
 def _check_kind(

@@ -37,6 +37,11 @@ class RowSource(Protocol):
         """Let go of the file."""
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file's name says that it is a table."""
+    return path.suffix.lower() in _SUFFIXES
+
+
 def format_of(path: Path) -> str:
     """The format that a file's name says; InputError for another."""
     if (found := _SUFFIXES.get(path.suffix.lower())) is None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from node.rows.comparing import answer_columns, outputs_in
 from node.rows.kept_cells import KeptCell, kinds_of
-from node.rows.plan import RowPlan, outputs_of, value_of
+from node.rows.plan import RowPlan, value_of
 from node.rows.tensor_rows import arrays_of
 from node.rows.writing import OutCell, OutColumn
 from wire.errors import Malformed
@@ -33,19 +34,19 @@ class RowResults:
         columns = [OutColumn(*it) for it in zip(keep, kinds, strict=True)]
         if plan.operation != CALL:
             return [*columns, OutColumn(plan.answer, plan.answer)]
-        found = next((it for one in self._bundles() for it in self._outputs_in(one)), None)
+        found = next(
+            (it for one in self._bundles() for it in outputs_in(one, plan.operation)), None
+        )
         arrays = {} if found is None else arrays_of(found)
         self._ranks = {name: values.ndim for name, values in arrays.items()}
-        taken = {"row", "error", *keep}
-        for name, values in arrays.items():
-            shown = f"output.{name}" if name in taken else name
-            columns.append(OutColumn(shown, values.dtype.name, values.ndim))
+        shown = answer_columns(CALL, keep, found)
+        columns += [OutColumn(shown[it], of.dtype.name, of.ndim) for it, of in arrays.items()]
         return columns
 
     def rows(self, frame: Frame) -> Iterator[tuple[int, list[OutCell], str]]:
         """Each row of a bundle: its number, its cells, and why it was not asked."""
         bad = dict(map(tuple, frame["bad"]))
-        outputs, kept = iter(self._outputs_in(frame)), iter(_kept(frame))
+        outputs, kept = iter(outputs_in(frame, self.plan.operation)), iter(_kept(frame))
         width = len(self._ranks) if self.plan.operation == CALL else 1
         for number in range(frame["first"], frame["last"] + 1):
             cells: list[OutCell] = list(next(kept, ()))
@@ -80,14 +81,6 @@ class RowResults:
         frames = iter(self.frames())
         next(frames)
         return frames
-
-    def _outputs_in(self, frame: Frame) -> list[bytes]:
-        """The answer of each row; journals that were begun before this version have them so."""
-        if "outputs" in frame:
-            found: list[bytes] = frame["outputs"]
-            return found
-        rows = frame["last"] - frame["first"] + 1 - len(frame["bad"])
-        return outputs_of(self.plan.operation, frame["answered"], rows) if rows else []
 
 
 def _kept(frame: Frame) -> list[list[KeptCell]]:

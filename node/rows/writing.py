@@ -66,7 +66,7 @@ def open_writer(
         return ParquetWriter(file, columns, marks=marks)
     if form == JSON_LINES:
         return _JsonLines(file, columns)
-    write = _no_formula if for_spreadsheets else str
+    write = no_formula if for_spreadsheets else str
     return _Csv(file, columns, "\t" if form == TSV else ",", marks=marks, write=write)
 
 
@@ -89,7 +89,7 @@ def _number(value: Any) -> str:
     return str(value) if np.isfinite(value) else "null"
 
 
-def _no_formula(text: str) -> str:
+def no_formula(text: str) -> str:
     """The text, with a mark before it if a spreadsheet would run it; a number stays one."""
     try:
         float(text)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import trio
 
 from node.serving.asked_check import Asked
+from node.serving.claimed_leg import Again, ClaimedLeg, Found, wrong
 from node.serving.role import Done, LegInput
-from node.serving.verify_role import Again, ClaimedLeg, Found, VerifyRole, wrong
+from node.serving.verify_role import VerifyRole
 from wire.chain import source_of
 from wire.content import PeerId
 from wire.errors import BatonError, Refused, WireError

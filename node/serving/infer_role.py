@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from node.engines.answer_lengths import UNITS_LEAST, AnswerLengths
 from node.engines.interface import LOADING_RETRY_S, Engine, Job, Loaded, loading_words
+from node.engines.proving.interface import Proofs, ProvableModel
 from node.serving.fair_queue import FairQueue
 from node.serving.nearest import IndexCache, LoadedIndex
 from node.serving.queue_slot import QueuedJob, QueueSlot
 from node.serving.role import Done, Emit, LegInput, LegWork
+from node.task.levels import is_provable, proves
 from node.task.units import streamed_max, units_of
 from p2p.blobs import Blobs
 from p2p.gather import gather
@@ -38,6 +40,8 @@ class InferRole:
     engine: Engine
     blobs: Blobs
     indexes: IndexCache
+    # Makes proofs with the outputs of small models; None where this peer does not.
+    proofs: Proofs | None = None
     lengths: AnswerLengths = field(default_factory=AnswerLengths)
     fair_queue: FairQueue = field(init=False)
 
@@ -55,6 +59,8 @@ class InferRole:
 
     def _wanted(self, work: LegWork) -> QueuedJob:
         loaded = self.check_able(work.stage)
+        if proves(work.stage):
+            self.prover_of(loaded)
         wanted = self._queued(work.stage, work.asker, work.units, work.left_s, loaded)
         return replace(wanted, lane=work.lane) if work.lane else wanted
 
@@ -104,10 +110,42 @@ class InferRole:
             )
         return loaded
 
+    def prover_of(self, loaded: Loaded) -> Proofs:
+        """What makes and checks proofs of this model; Refused, in words, if nothing does here."""
+        why = "this peer makes no proofs" if self.proofs is None else self.proofs.refusal()
+        if not is_provable(loaded.manifest):
+            most = limits.PROOF_MODEL_BYTES_MAX >> 10
+            why = f"{loaded.manifest.name} is no ONNX model of up to {most} KiB"
+        if why or self.proofs is None:
+            raise Refused(f"no proof is made or checked here: {why}", code=RefusalCode.UNSUPPORTED)
+        return self.proofs
+
+    async def provable(self, loaded: Loaded) -> ProvableModel:
+        """The file of a model that is loaded here; StoreError if it is gone."""
+        (file,) = loaded.manifest.files
+        data = await self.blobs.store.get(file.content, size_bytes_max=limits.PROOF_MODEL_BYTES_MAX)
+        return ProvableModel(loaded.manifest.name, file.content, data)
+
+    async def prepare_proofs(self, loaded: Loaded) -> None:
+        """Have the key of a model made that was loaded, so that who asks first does not wait."""
+        with suppress(BatonError):
+            await self.prover_of(loaded).prepare(await self.provable(loaded))
+
+    async def _prove(self, stage: Stage, source: LegInput, data: bytes) -> Done:
+        """The output of a call with its proof, which is made beside the engine, not in it."""
+        if source.place is not None:
+            self.fair_queue.dequeue(source.place)
+        loaded = self.check_able(stage)
+        proofs = self.prover_of(loaded)
+        output = await proofs.prove(await self.provable(loaded), data, source.deadline_s)
+        return Done(data=output, units=1, profile=proofs.system)
+
     async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
         if source.data is None:
             raise Refused("an inference has an input", code=RefusalCode.MALFORMED)
         with _input_of(stage):
+            if proves(stage):
+                return await self._prove(stage, source, source.data)
             return await self._do(stage, source, source.data, emit)
 
     async def bring_index(self, stage: Stage, source: LegInput) -> None:
@@ -176,6 +214,7 @@ class InferRole:
         """
         operation = OPERATIONS.get(stage.operation)
         direct = operation is not None and operation.engine == stage.operation
+        direct = direct and not proves(stage)
         return direct and 0.0 < cost_s <= SHARED_S_MAX and streamed_max(stage) <= 1
 
     def cost_s(self, stage: Stage, data: bytes, asker: PeerId) -> float:

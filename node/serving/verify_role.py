@@ -1,7 +1,7 @@
 """The verify role: recomputes a part of a leg that another peer signed, and signs a verdict."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -13,10 +13,13 @@ from node.engines.margins import judged, table_for
 from node.engines.replay import frames_max, request
 from node.paying.till import Till
 from node.serving.asked_check import Asked, read_check
+from node.serving.claimed_leg import PPB, Again, ClaimedLeg, Found, wrong, wrong_units
 from node.serving.fair_semaphore import FairSemaphore
 from node.serving.held_verdicts import HELD_PER_ASKER_MAX, NOT_ASKED_FOR, HeldPlaces, HeldVerdict
 from node.serving.infer_role import InferRole
+from node.serving.proof_check import found_by_proof
 from node.serving.role import Done, LegInput, nowhere
+from node.task.levels import proves
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
 from p2p.timeouts import stretched
@@ -41,14 +44,12 @@ from wire.lottery import Share
 from wire.message import Check, Message, VerdictReply
 from wire.operations import EMBED, EMBED_PASSAGES, NEAREST, OPERATIONS, RERANK, Comparison
 from wire.payload import Hits, Passages, Texts, Vectors
-from wire.receipt import Receipt, ReplayStatistics, Verdict
-from wire.signed import Signed, sign
+from wire.receipt import Verdict
+from wire.signed import sign
 from wire.signing import SigningKey
 from wire.task import Stage
 from wire.tree import name_of
 
-# Differences are reported in parts per billion; larger ones are reported as PPB.
-PPB = 1_000_000_000
 CHECKS_AT_ONCE = 4
 # The most checks that fetch content or wait for a place; one asker cannot have all of them.
 WAITING_MAX = 16
@@ -59,38 +60,6 @@ BRING_S_MAX = 15.0
 # If there was less time than this to fetch content, its absence proves nothing against others.
 BRING_S_MIN = 2.0
 OUTPUT_BYTES_MAX = Vectors.SIZE_BYTES_MAX
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What recomputing gave: for each sampled row, how far off the claim is."""
-
-    rows: int
-    sampled: tuple[int, ...] = ()
-    worst_ppb: tuple[int, ...] = ()
-    reason: str = ""
-    replay: tuple[ReplayStatistics, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimedLeg:
-    """A leg that another peer signed, with its input and output at hand."""
-
-    stage: Stage
-    receipt: Signed[Receipt]
-    source: LegInput
-    output: bytes
-    # The passages' texts, if the input names passages.
-    texts: Texts | None
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """A leg that is to be done again, or a part of it, and what its output says of the claim."""
-
-    stage: Stage
-    source: LegInput
-    judge: Callable[[Done], Found]
 
 
 @dataclass(slots=True)
@@ -277,6 +246,8 @@ class VerifyRole:
         again = self.again(claim, check)
         if isinstance(again, Found):
             return again
+        if proves(claim.stage):
+            return await found_by_proof(self.infer_role, claim)
         if again is None:
             if claim.stage.operation == NEAREST:
                 return await self._recompute_hits(claim)
@@ -291,6 +262,8 @@ class VerifyRole:
         claimed_bytes = claim.receipt.record.output_size_bytes
         if claimed_bytes != len(claim.output):
             return wrong(1, f"the output has {len(claim.output)} bytes, not {claimed_bytes}")
+        if proves(claim.stage):
+            return None
         operation = OPERATIONS.get(claim.stage.operation)
         match None if operation is None else operation.comparison:
             case Comparison.ROWS:
@@ -371,7 +344,7 @@ class VerifyRole:
         done = await self.infer_role.do(claim.stage, claim.source, nowhere)
         mine = Hits.from_bytes(done.data).hits
         if done.units != claim.receipt.record.units:
-            return _wrong_units(len(mine), done.units)
+            return wrong_units(len(mine), done.units)
         if [(it.passage, it.row) for it in claimed] != [(it.passage, it.row) for it in mine]:
             return wrong(len(mine), "the nearest passages differ")
         worst = tuple(
@@ -385,14 +358,5 @@ def _same(claim: ClaimedLeg, done: Done) -> Found:
     if done.data != claim.output:
         return wrong(1, "the output differs")
     if done.units != claim.receipt.record.units:
-        return _wrong_units(1, done.units)
+        return wrong_units(1, done.units)
     return Found(rows=1, sampled=(0,), worst_ppb=(0,))
-
-
-def wrong(rows: int, reason: str) -> Found:
-    """What is found where the claim is false whatever the tolerance."""
-    return Found(rows=rows, sampled=(0,), worst_ppb=(PPB,), reason=reason)
-
-
-def _wrong_units(rows: int, units: int) -> Found:
-    return wrong(rows, f"the work was {units} units")

@@ -3,22 +3,29 @@
 `signed`: nobody checks. `spot`: the lottery draws one answer in `limits.SPOT_ONE_IN`, after it was
 signed, and verifiers check that one. `replayed`: verifiers check every answer. `exact`: they do
 that of a model in whole numbers: nothing is tolerated, and of two that differ one is proved wrong.
+`zk`: whoever answers proves in zero knowledge that a small ONNX model gave it, and verifiers check
+the proof, with a key that they make of the model themselves; nothing is computed again.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from node.gateway_config import check_verdicts, verdicts_of
+from wire import limits
 from wire.errors import InputError
 from wire.kinds import Level
-from wire.operations import GENERATE, OPERATIONS
+from wire.model import Manifest
+from wire.operations import CALL, GENERATE, OPERATIONS
 from wire.task import Stage
 
 # Verdicts needed, and verifiers asked, where a level is named and their number is not.
 NEEDED_DEFAULT, VERIFIERS_DEFAULT = 2, 3
 CHECKED = (Level.SPOT_CHECKED, Level.REPLAYED)
-POSSIBLE = (Level.SIGNED, *CHECKED, Level.EXACT)
+POSSIBLE = (Level.SIGNED, *CHECKED, Level.EXACT, Level.ZERO_KNOWLEDGE)
 EXACT_FORMATS = frozenset({"exact", "exact-text"})
+PROVABLE_FORMAT = "onnx"
+# The parameter of a call that asks for a proof with the output.
+PROVE = "prove"
 WORDS = ", ".join(it.word for it in POSSIBLE)
 
 
@@ -68,29 +75,47 @@ def terms_of(word: str | None, verdicts: str | None, default: CheckTerms) -> Che
 def asked_at(level: Level, stage: Stage) -> Stage:
     """A stage as it is asked for at a level: what is checked tells of its states what shows more.
 
-    A generation has a sketch of them, which sees other weights where no token shows them.
+    A generation has a sketch of them, which sees other weights where no token shows them. At the
+    level zk a call has a proof.
     """
+    if level is Level.ZERO_KNOWLEDGE and stage.operation == CALL:
+        return replace(stage, parameters={**stage.parameters, PROVE: 1})
     if level not in CHECKED or stage.operation != GENERATE:
         return stage
     return replace(stage, parameters={**stage.parameters, "sketch": 1})
 
 
+def proves(stage: Stage) -> bool:
+    """Whether a stage asks for a proof with its output."""
+    return stage.operation == CALL and bool(stage.parameters.get(PROVE))
+
+
 def level_of(word: str) -> Level:
-    """A level by its word; InputError for one that there is not, or that nobody can do yet."""
+    """A level by its word; InputError for one that there is not."""
     level = Level.of_word(word)
     if level is None:
         raise InputError(f"there is no level {word[:40]!r}", todo=f"use one of {WORDS}")
-    if level not in POSSIBLE:
-        raise InputError(
-            f"no peer makes proofs in zero knowledge yet, so nothing is proved at the level {word}",
-            todo=f"use one of {WORDS}; exact is for what models quantize --exact made, which"
-            " anybody can compute again, bit for bit",
-        )
     return level
 
 
+def is_provable(manifest: Manifest) -> bool:
+    """Whether a circuit may be made of a model; how many weights it has, its file says."""
+    size_bytes = sum(it.size_bytes for it in manifest.files)
+    return (
+        manifest.format == PROVABLE_FORMAT
+        and CALL in manifest.operations
+        and size_bytes <= limits.PROOF_MODEL_BYTES_MAX
+    )
+
+
+def levels_of_model(manifest: Manifest) -> list[str]:
+    """The words of the levels that a model can be asked at, if peers do what they need."""
+    found = levels_of(manifest.operations, manifest.format)
+    return [*found, Level.ZERO_KNOWLEDGE.word] if is_provable(manifest) else found
+
+
 def levels_of(operations: Iterable[str], model_format: str) -> list[str]:
-    """The words of the levels that a model with these operations can be asked at."""
+    """The words of the levels at which answers of such a model can be computed again."""
     known = [OPERATIONS[it] for it in operations if it in OPERATIONS]
     can_check = any(it.comparison is not None for it in known)
     is_exact = can_check and model_format in EXACT_FORMATS
@@ -108,4 +133,13 @@ def not_exact(model: str) -> LevelImpossible:
     return LevelImpossible(
         f"the level exact is for models in whole numbers, and {model} is not known to be one",
         todo="make one with models quantize --exact, or ask for the level replayed",
+    )
+
+
+def not_provable(model: str) -> LevelImpossible:
+    """Why an answer of a model cannot be asked for at the level zk."""
+    return LevelImpossible(
+        "the level zk is for calls of ONNX models whose file has up to"
+        f" {limits.PROOF_MODEL_BYTES_MAX >> 10} KiB, and {model} is not known to be one",
+        todo="ask for the level replayed, or make it exact with models quantize --exact",
     )

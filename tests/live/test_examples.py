@@ -1,12 +1,13 @@
 """Each example runs as its first lines say."""
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.live.command_line import DEADLINE_S, ROOT, environment, joined
+from tests.live.command_line import DEADLINE_S, ROOT, Peer, environment, joined
 
 EXAMPLES = ROOT / "examples"
 
@@ -44,6 +45,27 @@ def test_a_price_feed_is_forecast_every_second(state: Path) -> None:
     rows = [it for it in ran.stdout.splitlines() if "  done  forecast 9" in it]
     assert len(rows) >= 3, ran.stdout
     assert all("receipt bafkr" in it for it in rows)
+
+
+@pytest.mark.soak
+def test_a_table_of_rows_is_classified(asker: Peer, tmp_path: Path) -> None:
+    words = [str(EXAMPLES / "classify_rows.py"), "hash", "300", "sport", "money", "food"]
+    ran = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        env=environment({"BATON_STATE": str(asker.state)}),
+        cwd=tmp_path,
+        timeout=DEADLINE_S,
+        check=False,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    with (tmp_path / "rows-300.labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(it["id"]) for it in rows] == list(range(300))
+    assert {it["label"] for it in rows} == {"sport", "money", "food"}
+    assert "300 rows of the table beside it are what was signed" in ran.stdout
 
 
 def test_every_example_is_run_by_a_test() -> None:

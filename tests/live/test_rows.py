@@ -31,6 +31,16 @@ def test_a_table_is_asked_and_every_row_can_be_shown(asker: Peer, tmp_path: Path
     row = baton("verify", receipts, "--row", 300, "--json").document["row"]
     assert (row["row"], row["index"], row["rows_in_bundle"], len(row["path"])) == (300, 44, 256, 8)
     assert "row 700: it has 600 rows" in baton("verify", receipts, "--row", 700).error
+    assert (row["level"], row["verdicts"]) == ("signed", 0)
+    whole = baton("verify", out, "--json").document
+    assert whole["table"] == {"same": 600, "unknown": 0}
+    changed = found.to_pylist()
+    changed[300]["vector"][5] += 0.01
+    parquet.write_table(pa.Table.from_pylist(changed, found.schema), out)
+    assert "row 300 of the table: the column 'vector'" in baton("verify", out).error
+    one = baton("verify", receipts, "--row", 299, "--json").document
+    assert one["table"] == {"same": 1, "unknown": 0}
+    parquet.write_table(found, out)
     frames = list(read_frames(receipts))
     for name, value in (("rows", bytes(64 * 256)), ("answers", []), ("first", 1)):
         with receipts.open("wb") as file:
@@ -70,5 +80,6 @@ def test_words_that_do_not_go_together_are_said(asker: Peer, tmp_path: Path) -> 
     assert out.read_text().splitlines()[2].startswith("1,1,,")
     assert "there already" in asker.ask(*whole).error
     assert "has no rows" in baton("verify", "some.receipt", "--row", 3).error
+    assert "there are no receipts of" in baton("verify", path).error
     (tmp_path / "x.receipts").write_bytes(b"nothing")
     assert "is not a file of receipts" in baton("verify", tmp_path / "x.receipts").error

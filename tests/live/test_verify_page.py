@@ -43,7 +43,7 @@ def test_a_level_is_chosen_by_its_word_and_refused_in_words(asker: Peer) -> None
     assert found == ["spot", "signed"]
     refused = asker.ask(*ask, "--level", "exact")
     assert "the level exact is for models in whole numbers" in refused.error
-    assert "no peer makes proofs in zero knowledge yet" in asker.ask(*ask, "--level", "zk").error
+    assert "the level zk is for calls of ONNX models" in asker.ask(*ask, "--level", "zk").error
     assert "has no verdicts" in asker.ask(*ask, "--level", "signed", "--verdicts", "2/2").error
 
 

@@ -164,6 +164,30 @@ def test_parquet_that_is_none_cut_off_or_of_numbers_is_refused(tmp_path: Path) -
         text_of(rows_of(path)[1], "text")
 
 
+def test_parquet_that_lies_about_its_rows_is_no_table_of_fewer(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"text": ["x"] * 5000}), path)
+    whole = path.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    # The first 5000 in the footer, as Thrift writes it, is the count of the file.
+    told, lie = b"\x90\x4e", b"\x92\x4e"
+    at = whole.index(told, footer)
+    path.write_bytes(whole[:at] + lie + whole[at + 2 :])
+    assert parquet.ParquetFile(path).metadata.num_rows == 5001
+    with pytest.raises(InputError, match="says that it has 5001 rows, and 5000 are in it"):
+        rows_of(path)
+    # What else of it lies is an error, or changes nothing.
+    places = [it for it in range(footer, len(whole)) if whole.startswith(told, it)]
+    assert len(places) > 2
+    for place in places[1:]:
+        path.write_bytes(whole[:place] + lie + whole[place + 2 :])
+        try:
+            found = len(rows_of(path))
+        except InputError:
+            continue
+        assert found == 5000
+
+
 def test_without_pyarrow_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

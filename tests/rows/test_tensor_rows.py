@@ -167,7 +167,8 @@ async def add_up(batch: RowBatch, inputs: list[bytes]) -> BundleAnswer:
     for one in inputs:
         (x,) = Tensors.from_bytes(one).tensors
         values = np.frombuffer(x.data, "<f4").reshape(x.shape)
-        told = (tensor("sum", values.sum(axis=1)), tensor("row", values * 2))
+        with np.errstate(over="ignore"):
+            told = (tensor("sum", values.sum(axis=1)), tensor("row", values * 2))
         outputs.append(Tensors(tensors=told).to_bytes())
     each = outputs_of("call", outputs, len(batch.numbers))
     _, root = hashed_rows(batch.numbers, sources_of("call", inputs), each)

@@ -32,6 +32,7 @@ def terms(level: Level, needed: int, verifiers: int) -> CheckTerms:
         ("replayed", None, terms_of_numbers(3, 5), terms(Level.REPLAYED, 3, 5)),
         ("exact", None, TWO, terms(Level.EXACT, 2, 3)),
         ("exact", "3/5", NOBODY, terms(Level.EXACT, 3, 5)),
+        ("zk", "2/3", NOBODY, terms(Level.ZERO_KNOWLEDGE, 2, 3)),
     ],
 )
 def test_a_level_and_verdicts_together_say_how_an_answer_is_checked(
@@ -44,8 +45,8 @@ def test_a_level_and_verdicts_together_say_how_an_answer_is_checked(
     ("word", "verdicts", "words"),
     [
         ("exact", "0/0", "the level exact needs verdicts"),
-        ("zk", "2/3", "no peer makes proofs in zero knowledge yet"),
-        ("sure", None, "there is no level 'sure': use one of signed, spot, replayed, exact"),
+        ("zk", "0/0", "the level zk needs verdicts"),
+        ("sure", None, "there is no level 'sure': use one of signed, spot, replayed, exact, zk"),
         ("signed", "2/3", "the level signed has no verdicts"),
         ("replayed", "0/0", "the level replayed needs verdicts"),
         ("spot", "3/2", "3 of 2 verdicts"),

@@ -82,6 +82,7 @@ BROAD_EXCEPT = {
 
 # A foreign library is imported by the module named, or any module inside it.
 DOORS = {
+    "ezkl": "node.engines.proving.worker",
     "lmdb": "store.on_lmdb",
     "libp2p": "p2p.over_libp2p",
     "multiaddr": "p2p.over_libp2p",

@@ -9,6 +9,7 @@ import pkgutil
 from typing import Any
 
 import wire
+from wire import limits
 from wire.advert import Advert, ModelOffer
 from wire.app import (
     AppKey,
@@ -41,6 +42,7 @@ from wire.commitment import (
 )
 from wire.compact import BatchRoot
 from wire.content import ContentId
+from wire.contribution import AskContribution, Contributed
 from wire.dispute import (
     Children,
     Commitment,
@@ -184,6 +186,7 @@ from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
 from wire.receipt import (
     Answer,
+    MixedDraw,
     Receipt,
     ReplayStatistics,
     Verdict,
@@ -208,7 +211,7 @@ from wire.stage import (
 from wire.stake import AskStakes, LeavingPart, StakePart, StakeRow, StakeRows
 from wire.tariff import Charge, ChargeKind, ModelPrice, Tariff
 from wire.task import CheckPolicy, Stage, Task
-from wire.tensors import Tensor, Tensors
+from wire.tensors import CircuitProof, Tensor, Tensors
 from wire.usage import UseLine
 
 KEY = SigningKey(bytes(range(32)))
@@ -236,6 +239,7 @@ REPLAY = ReplayStatistics(
 HELD_OUT = HeldOut(tokens=128, answers=40, alarms=1)
 BIAS = TokenBias(token=5, millionths=-100_000_000)
 ALTERNATIVE = Alternative(text=b" a", logprob_millionths=-1_500_000)
+CIRCUIT_PROOF = CircuitProof(system="ezkl 23.0.5", srs=bytes(range(32)), key=SECRET, proof=b"proof")
 TENSOR = Tensor(name="x", kind="float32", shape=(1, 2), data=bytes(range(8)))
 FETCH = Stage(
     role=Role.DATA,
@@ -297,6 +301,16 @@ DESCENT = Descent(
     challenger_right=bytes(range(3, 35)),
 )
 VERDICT_OPENING = VerdictOpening(salt=SECRET, shown=SECRET, count=2)
+PROOF = bytes(80)
+MIXED_DRAW = MixedDraw(
+    stage=1,
+    index=2,
+    count=3,
+    path=SECRET,
+    proofs=(PROOF,) * limits.CONTRIBUTORS,
+    absent=(KEY.peer,),
+    besides=(0, 3),
+)
 VERDICT_COMMITMENT = VerdictCommitment(stage=1, verifier=KEY.peer, commitment=SECRET)
 ORDERED_COMMITMENT = OrderedCommitment(tag=7, commitment=SECRET)
 ORDERED_TELLING = OrderedTelling(tag=7, shown=SECRET, count=2)
@@ -404,6 +418,7 @@ SAMPLES: tuple[Record, ...] = (
     ),
     VERDICT_OPENING,
     VERDICT_COMMITMENT,
+    MIXED_DRAW,
     Answer(
         task=b"task",
         receipts=(b"receipt",),
@@ -415,6 +430,7 @@ SAMPLES: tuple[Record, ...] = (
         duration_ms=1500,
         charges=(CHARGE,),
         commitments=(VERDICT_COMMITMENT,),
+        mixed=(MIXED_DRAW,),
     ),
     PRICE,
     Tariff(network=BLOCK, models=(PRICE,), verdict=1000, increment=900_000),
@@ -513,7 +529,8 @@ SAMPLES: tuple[Record, ...] = (
     ),
     REPLAY,
     TENSOR,
-    Tensors(tensors=(TENSOR,)),
+    Tensors(tensors=(TENSOR,), proofs=(CIRCUIT_PROOF,)),
+    CIRCUIT_PROOF,
     Hello(
         version=1,
         network="main",
@@ -560,6 +577,8 @@ SAMPLES: tuple[Record, ...] = (
     CHECK,
     VerdictReply(verdict=b"verdict"),
     VerdictCommitted(digest=SECRET),
+    AskContribution(root=SECRET, count=3),
+    Contributed(proof=PROOF),
     TellVerdict(shown=SECRET, count=2),
     ORDERED_COMMITMENT,
     Commitments(items=(ORDERED_COMMITMENT,)),

@@ -36,6 +36,8 @@ DIALOGUES = [
     "Check VerdictCommitted Refuse",
     "Check VerdictCommitted asker:TellVerdict Refuse",
     "Check VerdictCommitted asker:TellVerdict VerdictReply",
+    "AskContribution Contributed",
+    "AskContribution Refuse",
     "Want BlockReply",
     "Want Refuse",
     "WantBlocks Refuse",

@@ -330,7 +330,9 @@ def test_the_file_of_an_answer_of_a_bundle_stays_small() -> None:
     together = sign_many(asked, KEY)
     receipts = sign_many([altered("Receipt", task=it.id, stage=0) for it in together], OTHER_KEY)
     answers = [
-        altered("Answer", task=task.raw, receipts=(receipt.raw,), candidates=(), verdicts=())
+        altered(
+            "Answer", task=task.raw, receipts=(receipt.raw,), candidates=(), verdicts=(), mixed=()
+        )
         for task, receipt in zip(together, receipts, strict=True)
     ]
     files = sign_many(answers, KEY)
@@ -338,7 +340,6 @@ def test_the_file_of_an_answer_of_a_bundle_stays_small() -> None:
     # The same alone.
     task = sign(asked[0], KEY)
     receipt = sign(altered("Receipt", task=task.id, stage=0), OTHER_KEY)
-    alone = sign(
-        altered("Answer", task=task.raw, receipts=(receipt.raw,), candidates=(), verdicts=()), KEY
-    )
+    unchecked = replace(answers[0], task=task.raw, receipts=(receipt.raw,))
+    alone = sign(unchecked, KEY)
     assert len(alone.raw) < 1300

@@ -122,7 +122,7 @@ def test_a_file_cut_or_altered_is_refused_or_runs(tiny: Path, tmp_path: Path) ->
     head = 12_000
     path = tmp_path / "altered.exact"
     refused = 0
-    for number in range(120):
+    for number in range(60):
         altered = bytearray(data)
         where = int(chance.integers(0, head if number % 2 else len(data)))
         altered[where] ^= int(chance.integers(1, 256))
@@ -131,7 +131,7 @@ def test_a_file_cut_or_altered_is_refused_or_runs(tiny: Path, tmp_path: Path) ->
             read_text(path)
         except ModelRefused:
             refused += 1
-    assert refused > 20
+    assert refused > 10
 
 
 ALTERED = {

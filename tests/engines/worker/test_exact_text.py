@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from node.engines.exact.text_layers import TextPast
+from node.engines.formats.smollm2 import SMOLLM2
 from node.engines.host.launch import default_device
 from node.engines.interface import REPLAY, Job
 from node.engines.replay import JudgedAnswer, request, told_otherwise
+from node.engines.worker.exact_claims import ExactClaims
+from node.models.exact_texts import make_exact_text
 from tests.engines.conftest import OpenEngine
 from tests.engines.exact.text_models import exact_manifest, layers_of, made_at
 from tests.engines.opencl import CL, need_opencl
@@ -63,6 +66,26 @@ def test_products_are_equal_to_the_bit_on_every_device(device: str, tmp_path: Pa
     if device == CL:
         need_opencl()
     equal_on(default_device() if device == "processor" else device, made_at(tmp_path))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_smollm2_costs_little_and_says_what_the_reference_says(
+    tmp_path: Path, open_engine: OpenEngine
+) -> None:
+    path = tmp_path / "smollm2.exact"
+    _, cost = make_exact_text(SMOLLM2.files()["model.gguf"], path)
+    assert cost.tokens == 640
+    assert cost.loss - cost.loss_in_floats < 0.05
+    assert cost.same_best > 0.94
+    manifest, files = exact_manifest(path)
+    claims = ExactClaims.of(path, manifest.id)
+    async with open_engine(device=default_device()) as engine:
+        await engine.load(manifest, files)
+        for temperature in (0.0, 0.9):
+            job = asking(manifest.id, range(100, 160), temperature=temperature, seed=4)
+            output = (await engine.infer(replace(job, deadline_s=900))).data
+            assert claims.difference(job.input, job.parameters, output) == ""
 
 
 def asking(model: ContentId, prompt: Sequence[int], **parameters: float) -> Job:

@@ -1,0 +1,1 @@
+"""Proofs in zero knowledge that a small model gave an output: made, and checked, by ezkl."""
