@@ -392,7 +392,6 @@ class _Capacity:
         return Capacity(
             roles=self.config.role_bits if taking else 0,
             models=models,
-            # The queue counts waiting jobs too.
             free_slots=max(0, min(fair_queue.free_slots, 65_535)) if taking else 0,
             queue_s=min(fair_queue.queue_s, 1e6),
             tariff=None if own is None or own.now is None else own.now.id,

@@ -57,7 +57,8 @@ class Judge(Protocol):
 
     async def look(
         self, claimed: CheckRequest, output: bytes, rows: frozenset[int] = frozenset()
-    ) -> OwnFinding | None: ...
+    ) -> OwnFinding | None:
+        """What this peer finds, `rows` among it; None if it cannot look, or has not the model."""
 
 
 class DisputedModel(Protocol):
