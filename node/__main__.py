@@ -94,6 +94,7 @@ def _runtime() -> object:
     from node.local.service_manager import ServiceManager
     from node.upgrading.started import Started, without_invites
     from p2p.adverts import Environment
+    from p2p.home_router import HomeRouter
     from p2p.lan_zeroconf import ZeroconfLan
     from p2p.over_libp2p import TcpTransport
     from p2p.traffic import Traffic
@@ -123,6 +124,7 @@ def _runtime() -> object:
         ),
         service_manager=ServiceManager(os.environ.get("NOTIFY_SOCKET", ""), _watchdog_s()),
         lan=ZeroconfLan(),
+        router=HomeRouter(os.urandom),
         started=Started(
             version=VERSION,
             prefix=sys.prefix,

@@ -58,6 +58,8 @@ class NodeConfig:
     private: bool = False
     # Whether peers of the local network find this one, and are found by it.
     lan: bool = False
+    # Whether the home router is asked to pass a port on.
+    map_port: bool = False
     # How long a leaving peer may take to finish its work.
     leave_s: float = 10.0
 

@@ -64,6 +64,7 @@ from p2p.adverts import Capacity, Environment
 from p2p.blobs import Blobs
 from p2p.lan import LanService
 from p2p.peers import Peers, open_peers
+from p2p.port_mapping import PortRouter
 from p2p.transport import Transport
 from store import Store
 from wire.calibration import Calibration
@@ -102,8 +103,9 @@ class Dependencies:
     calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
     # Proofs of small models; None where this peer makes and checks none.
     proofs: Proofs | None = None
-    # By what peers of the local network find each other; None where they are not to.
+    # By what peers of the local network find each other, and calls from outside come in.
     lan: LanService | None = None
+    router: PortRouter | None = None
 
 
 @dataclass(slots=True)
@@ -194,13 +196,13 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             capacity.now,
             private,
             dependencies.lan,
+            dependencies.router,
         ) as peers,
         trio.open_nursery() as nursery,
     ):
         node = _assembled(config, dependencies, peers, nursery)
         for name in config.models:
-            # An unknown model name is refused before this peer connects to others. A file that
-            # cannot be run is reported, and the other models are served.
+            # An unknown name is refused before others are met; a file that fails is reported.
             with suppress(ModelRefused):
                 await node.models.check_meant(name, config.layers)
         capacity.node = node
@@ -382,16 +384,14 @@ class _Capacity:
     node: Node | None = None
 
     def now(self) -> Capacity:
-        node = self.node
-        if node is None:
+        if (node := self.node) is None:
             return Capacity(roles=self.config.role_bits, models=(), free_slots=0, queue_s=0.0)
         taking = node.leg_server.taking and not node.leg_server.paused
         fair_queue = node.verify_role.infer_role.fair_queue
         own = None if node.paying is None else node.paying.own
-        models = tuple(map(offer_of, node.probing.offered() if taking else ()))
         return Capacity(
             roles=self.config.role_bits if taking else 0,
-            models=models,
+            models=tuple(map(offer_of, node.probing.offered() if taking else ())),
             free_slots=max(0, min(fair_queue.free_slots, 65_535)) if taking else 0,
             queue_s=min(fair_queue.queue_s, 1e6),
             tariff=None if own is None or own.now is None else own.now.id,

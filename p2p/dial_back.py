@@ -15,6 +15,7 @@ from p2p.connect import TROUBLES
 from p2p.handshake import Handshake
 from p2p.ip_address import host_of, is_public, prefix_of
 from p2p.peer_rpc import PeerRpc
+from p2p.port_mapping import PortMapping, PortRouter
 from p2p.reachability import CallBack, Reach, Reachability, Stranger
 from p2p.score import Standing
 from p2p.timeouts import stretched
@@ -48,6 +49,8 @@ class DialingBack:
     reachability: Reachability
     # The addresses at which others keep a connection to us open; none yet.
     kept: Callable[[], tuple[str, ...]] = tuple
+    # What keeps a port of the router's for us; None where none is asked.
+    mapping: PortMapping | None = None
     asked: int = 0
     dialed: int = 0
     refused: int = 0
@@ -94,6 +97,16 @@ class DialingBack:
 
     # Asking
 
+    async def map_forever(self, router: PortRouter) -> None:
+        """Have the router pass a port on for as long as it is needed, until cancelled."""
+        self.mapping = PortMapping(
+            router,
+            self.reachability,
+            listening=lambda: self.rpc.endpoint.addresses,
+            strangers=lambda: bool(self.strangers()),
+        )
+        await self.mapping.run_forever()
+
     async def ask_forever(self) -> None:
         """Find out how others reach us, again and again, until cancelled."""
         while True:
@@ -123,6 +136,9 @@ class DialingBack:
         async with trio.open_nursery() as nursery:
             for stranger in asked:
                 nursery.start_soon(self._ask_one, stranger, port, answers)
+        if self.reachability.port() != port:
+            # What they found is about a port that is called no more.
+            return
         before = self.reachability.confirmed
         self.reachability.judge(answers, trio.current_time())
         if self.reachability.confirmed != before:
@@ -211,6 +227,7 @@ class DialingBack:
             "seen_at": list(found.seen_hosts),
             "asked": self.asked,
             "called_back": self.dialed,
+            "mapping": None if self.mapping is None else self.mapping.as_map(),
         }
 
 

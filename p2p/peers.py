@@ -18,6 +18,7 @@ from p2p.lan import LanDiscovery, LanService
 from p2p.members import Members, PrivateNetwork, open_members
 from p2p.neighbours import Neighbours
 from p2p.peer_rpc import Handler, PeerRpc
+from p2p.port_mapping import PortRouter
 from p2p.reachability import Reachability
 from p2p.relaying import Relaying
 from p2p.routes import outgoing_hosts
@@ -155,11 +156,12 @@ async def open_peers(
     capacity: Callable[[], Capacity],
     private: PrivateNetwork | None = None,
     lan: LanService | None = None,
+    router: PortRouter | None = None,
 ) -> AsyncIterator[Peers]:
     """Take part in a network for as long as the block runs; `await peers.join()` to meet it.
 
     In a private network nobody is answered, and nobody asked, who shows no membership. By `lan`
-    peers of the local network find each other.
+    peers of the local network find each other; by `router` calls from outside come in.
     """
     peers = _assembled(key, config, environment, capacity)
     if private is not None:
@@ -183,6 +185,8 @@ async def open_peers(
             nursery.start_soon(neighbours.swap_forever)
             nursery.start_soon(peers.dialing_back.ask_forever)
             nursery.start_soon(peers.relaying.keep_up_forever)
+            if router is not None:
+                nursery.start_soon(peers.dialing_back.map_forever, router)
             if peers.lan is not None:
                 nursery.start_soon(peers.lan.run_forever)
             try:

@@ -77,6 +77,10 @@ class Reachability:
     # Where strangers saw us last, confirmed or not.
     seen_hosts: tuple[str, ...] = ()
     judged: bool = False
+    # How often others told what they found.
+    judgements: int = 0
+    # The router's port whose calls come here; None while none is known.
+    _mapped_port: int | None = None
     _due_at_s: float = -math.inf
     _met_at_s: float = math.inf
     _listening: tuple[str, ...] = ()
@@ -86,6 +90,19 @@ class Reachability:
 
     def port(self) -> int | None:
         """The TCP port on which others would call; None where this machine alone could."""
+        local = self.local_port()
+        return local if local is None or self._mapped_port is None else self._mapped_port
+
+    def called_at(self, mapped_port: int | None) -> None:
+        """A router says that calls to its port come here, or no more: others are asked anew."""
+        before, self._mapped_port = self.port(), mapped_port
+        if self.port() != before:
+            self._found.clear()
+            self.confirmed = {}
+        self._due_at_s = -math.inf
+
+    def local_port(self) -> int | None:
+        """The TCP port on which this machine listens for others."""
         for address in self._listening:
             host = host_of(address)
             if host and scope_of(host) is not Scope.LOOPBACK:
@@ -133,6 +150,7 @@ class Reachability:
         if not answers:
             return
         self.judged = True
+        self.judgements += 1
         found: dict[str, tuple[PeerId, ...]] = {}
         for host in dict.fromkeys(it.host for it in recent):
             yes = tuple([it.stranger.peer for it in recent if it.host == host and it.reached])

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
-from wire.content import ContentId
+from wire.content import ContentId, PeerId
 from wire.errors import Malformed
 from wire.kinds import Role
+from wire.operations import streams
 from wire.receipt import Receipt
-from wire.signed import Signed, open_signed
+from wire.segment import Segment, end_of, open_segments
+from wire.signed import Envelope, Signed, open_signed
 from wire.task import Task
 
 
@@ -36,7 +38,30 @@ def check_chain(task: Signed[Task], receipts: Sequence[Signed[Receipt]]) -> None
         ):
             if found != due:
                 raise Malformed(f"the receipt of leg {number + 1} names another {what}")
+        segments_of(receipt)
         source, previous = leg.output, receipt.id
+
+
+def segments_of(receipt: Signed[Receipt]) -> list[Signed[Segment]]:
+    """What other peers made of a leg's stream before its signer; WireError if it does not fit."""
+    leg = receipt.record
+    if not leg.segments:
+        return []
+    if not streams(leg.operation):
+        raise Malformed(f"leg {leg.stage + 1} has segments, but {leg.operation} is no stream")
+    found = open_segments(leg.task, leg.stage, leg.segments)
+    if end_of(found) > leg.units or found[-1].record.size_bytes > leg.output_size_bytes:
+        raise Malformed(f"the segments of leg {leg.stage + 1} are more than its output")
+    return found
+
+
+def doers_of(receipt: Signed[Receipt]) -> tuple[PeerId, ...]:
+    """Who made a leg's output, in order; who signed for all of it is the last.
+
+    Segments are only read for their signers: a chain that was checked has fitting ones.
+    """
+    before = (Envelope.read(raw, Segment).signer for raw in receipt.record.segments)
+    return (*before, receipt.signer)
 
 
 def source_of(

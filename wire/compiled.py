@@ -26,6 +26,8 @@ from wire.content import ContentId, PeerId
 
 # The head of a msgpack map is this and its length, which is below 16.
 _SHORT_MAP = 0x80
+# From so many fields on, the number of fields does not fit the first byte.
+_LONG_MAP, _LONG_MAP_COUNT = 0xDE, 16
 _UNBOUNDED = Between(-math.inf, math.inf)
 # A Python expression, from the expression of its operand.
 _Expression = Callable[[str], str]
@@ -84,7 +86,7 @@ def _compile(kind: type) -> Compiled:
         "read_only": types.MappingProxyType,
         "text_bytes": _text_bytes,
     }
-    assert len(dataclasses.fields(kind)) < 16, "a longer map has another head"
+    assert len(dataclasses.fields(kind)) <= limits.PARAMETERS_MAX, "the codec reads no longer map"
     hints = typing.get_type_hints(kind, include_extras=True)
     fields: dict[str, _Field] = {}
     later = set()
@@ -100,8 +102,9 @@ def _compile(kind: type) -> Compiled:
     lines = [*_reader(fields, later), *_writer(fields, later), *_holder(fields)]
     exec("\n".join(lines), names)  # noqa: S102 - of annotations alone, as the module's text says
     length_max = max((field.length_max for field in fields.values()), default=0)
+    counts = range(len(fields) - len(later), len(fields) + 1)
     heads = frozenset(
-        bytes((_SHORT_MAP + count,)) for count in range(len(fields) - len(later), len(fields) + 1)
+        bytes((_SHORT_MAP + it if it < _LONG_MAP_COUNT else _LONG_MAP,)) for it in counts
     )
     return Compiled(names["read"], names["write"], names["holds"], heads, length_max)
 

@@ -71,6 +71,8 @@ class Kind(IntEnum):
     STAGE_SIGNED = 56
     # A record: which layers somebody ran over which rows.
     STAGE_LEG = 57
+    # A record: what somebody made of a stream that others may have to go on with.
+    SEGMENT = 121
     # Records of the ledger that are signed.
     ACCOUNT_ORDER = 60
     VOTE = 61

@@ -39,8 +39,11 @@ MEMBERS_VERSION = 16
 MANY_BLOCKS_VERSION = 17
 # From this version on a verifier contributes to the draw of others' verifiers.
 CONTRIBUTIONS_VERSION = 18
+# From this version on a peer signs what it makes of a stream while it makes it, and a receipt may
+# name what others had made of it before.
+SEGMENTS_VERSION = 19
 # The version that a Welcome says.
-SPOKEN_VERSION = 18
+SPOKEN_VERSION = 19
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -101,12 +104,15 @@ STAGES_MAX = 4
 PARAMETERS_MAX = 16
 PARAMETER_BYTES_MAX = 1024
 DEADLINE_S_MAX = 24 * 3600
-RECEIPT_BYTES_MAX = 4096
+RECEIPT_BYTES_MAX = 7168
 # What peers signed of the layers that they ran for one leg: so many at most are in its receipt.
 STAGE_LEG_BYTES_MAX = 512
 STAGE_LEGS_MAX = 5
+# What a peer signed of a stream that another one went on with, and how many of them one leg has.
+SEGMENT_BYTES_MAX = 464
+SEGMENTS_BEFORE_MAX = 7
 # With what was measured, beside as many rows as there may be.
-VERDICT_BYTES_MAX = 4352
+VERDICT_BYTES_MAX = 5632
 VERIFIERS_MAX = 16
 CANDIDATES_MAX = 512
 SAMPLE_MAX = 256
@@ -239,7 +245,18 @@ assert CONTRIBUTORS + ABSENT_MAX < CONTRIBUTION_CANDIDATES_MIN
 # One frame is always within the credit, else a stream could stop for ever.
 assert FRAME_BYTES_MAX < STREAM_CREDIT_BYTES
 # An offer carries the task, each leg's receipt, the inline input and what was streamed already.
-assert TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + 2 * INLINE_BYTES_MAX < UNREAD_FREE_BYTES
+_SEGMENTS_BYTES_MAX = SEGMENTS_BEFORE_MAX * (SEGMENT_BYTES_MAX + 3)
+assert (
+    TASK_BYTES_MAX + STAGES_MAX * RECEIPT_BYTES_MAX + 2 * INLINE_BYTES_MAX + _SEGMENTS_BYTES_MAX
+    < UNREAD_FREE_BYTES
+)
+# A receipt with all that others signed of its leg; 512 bytes are the rest of it.
+assert (
+    512 + STAGE_LEGS_MAX * (STAGE_LEG_BYTES_MAX + 3) + _SEGMENTS_BYTES_MAX
+    < RECEIPT_BYTES_MAX - ENVELOPE_BYTES_MAX
+)
+# As many peers answer for one stream as attempts for one task.
+assert SEGMENTS_BEFORE_MAX + 1 == ATTEMPTS_MAX
 assert UNREAD_FREE_BYTES < FRAME_BYTES_MAX
 # Two heads make a fork, and a message of heads and forks fits what is never closed to free bytes.
 assert 2 * (LOG_HEAD_BYTES_MAX + ENVELOPE_BYTES_MAX) + 64 < LOG_FORK_BYTES_MAX

@@ -49,7 +49,9 @@ from wire.message_base import Message as Message
 from wire.order import Bundle, Close, Open, Opened, Outcomes, Places, Taken, TaskBytes, Withdraw
 from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reserve, Reserved
-from wire.schema import Between, Inline, Int, Name, Omitted, Reason, Record, items_max
+from wire.schema import Between, Inline, Int, Name, Omitted, Reason, items_max
+from wire.segment import OptionalSegment
+from wire.segment import Progress as Progress
 from wire.stage import (
     StageClose,
     StageOpen,
@@ -206,21 +208,13 @@ class Quoted(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress(Record):
-    """What another peer streamed of this leg before it failed: `units` of output, joined."""
-
-    units: Annotated[int, Between(1, 2**31)]
-    data: Inline
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Offer(Message):
     """A holder offers a handoff: the task, the receipts so far, the input of this leg.
 
     `input` is inline when small, else fetched by the id that the task or the last receipt names.
     `avoid` are peers that were tried; the remaining time is relative, for clocks differ. `units`
     is the holder's guess of the work. `resume` is what a peer that failed had streamed of the last
-    leg. Nobody signed for it: a peer that continues from it checks it first and signs for it.
+    leg. A peer that continues from it checks it first, and signs for what nobody has signed for.
     """
 
     KIND: ClassVar[Kind] = Kind.OFFER
@@ -266,13 +260,15 @@ class Piece(Message):
     """A part of the output, in order. It is provisional until the receipt is signed.
 
     It is the `units` of output after the first `position`, so that a stream which goes on from
-    another peer gives each of them once.
+    another peer gives each of them once. `segment`, now and then, is what its signer has made so
+    far (`wire.segment`), to the end of this piece; holders before SEGMENTS_VERSION get none.
     """
 
     KIND: ClassVar[Kind] = Kind.PIECE
     position: Int
     units: Annotated[int, Between(1, 2**31)]
     data: Inline
+    segment: OptionalSegment = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

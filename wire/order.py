@@ -19,6 +19,7 @@ from wire.kinds import Kind, RefusalCode
 from wire.message_base import Message
 from wire.receipt import Envelope
 from wire.schema import Between, Inline, Int, Omitted, Reason, Record
+from wire.segment import OptionalSegment
 
 Tag = Int
 Tags = Annotated[tuple[Tag, ...], Between(1, limits.BUNDLE_ITEMS_MAX)]
@@ -145,6 +146,7 @@ class OrderPiece(Record):
     position: Int
     units: Annotated[int, Between(1, 2**31)]
     data: Inline
+    segment: OptionalSegment = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from wire.content import ContentId, PeerId
 from wire.errors import Malformed
 from wire.kinds import Kind, Role
 from wire.schema import Between, Digest, Int, Name, Omitted, Reason, Record, Row
+from wire.segment import SegmentBytes
 from wire.signed import SignedRecord
 from wire.stage import StageLegBytes
 from wire.tariff import Charge
@@ -50,14 +51,20 @@ class Receipt(SignedRecord):
     layers: Annotated[
         tuple[StageLegBytes, ...], Between(0, limits.STAGE_LEGS_MAX), Omitted(())
     ] = ()
+    # A `wire.segment.Segment` of each peer that made a part of the stream before, in order: the
+    # signer answers for what comes after them. None for askers before SEGMENTS_VERSION.
+    segments: Annotated[
+        tuple[SegmentBytes, ...], Between(0, limits.SEGMENTS_BEFORE_MAX), Omitted(())
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayStatistics(Record):
     """How far the tokens of an answer were from those that the verifier would have drawn.
 
-    Of `positions` tokens so many did not match, the first at `first`. Margins are of a logit:
-    their sum counts each up to a quarter. `table` is the calibration that they were judged by.
+    Of `positions` tokens so many did not match, the first at `first` of the whole answer. Margins
+    are of a logit: their sum counts each up to a quarter. `table` is the calibration that they were
+    judged by.
     """
 
     positions: Int
@@ -99,8 +106,9 @@ class Verdict(SignedRecord):
     `sampled` are the rows it recomputed: its part, or what its own key drew, by the revealed
     secret, and those in dispute;
     `worst_ppb` is, for each, the largest difference found, in parts per billion of the row's
-    largest number; a verifier that did not compute cannot know it. `could_check` is False if the
-    payload or the model was withheld, which counts as a failed check.
+    largest number; a verifier that did not compute cannot know it. The rows of a stream that
+    several peers made are its segments, in order, and all of them are looked at. `could_check` is
+    False if the payload or the model was withheld, which counts as a failed check.
     """
 
     KIND: ClassVar[Kind] = Kind.VERDICT
@@ -117,8 +125,11 @@ class Verdict(SignedRecord):
     reason: Reason
     checked_at_ms: Int
     duration_ms: Int
-    # One, of a language model's answer, for who asks for it: askers before REPLAY_VERSION do not.
-    replay: Annotated[tuple[ReplayStatistics, ...], Between(0, 1), Omitted(())] = ()
+    # One, of a language model's answer, or one of each of its segments, for who asks for it: askers
+    # before REPLAY_VERSION do not.
+    replay: Annotated[
+        tuple[ReplayStatistics, ...], Between(0, limits.SEGMENTS_BEFORE_MAX + 1), Omitted(())
+    ] = ()
     # One, of a verdict that was committed to.
     opening: Annotated[tuple[VerdictOpening, ...], Between(0, 1), Omitted(())] = ()
 

@@ -10,7 +10,7 @@ from node.asking.old_answers import BY_JOB, BY_TASK, BY_TIME, latest_rows, let_g
 from node.checking.votes import Votes
 from store import Pin, Row, Store, Table, Write
 from wire import limits
-from wire.chain import legs_to_check
+from wire.chain import doers_of, legs_to_check
 from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
 from wire.errors import Missing, StoreError
@@ -126,8 +126,8 @@ class Answers:
         receipts = [open_signed(raw, Receipt) for raw in answer.record.receipts]
         suspect = []
         for leg in legs_to_check(receipts):
-            caught_at_ms = self.liars.get(receipts[leg].signer)
-            if caught_at_ms is None or caught_at_ms < answer.record.answered_at_ms:
+            caught_at_ms = max(self.liars.get(it, 0) for it in doers_of(receipts[leg]))
+            if not caught_at_ms or caught_at_ms < answer.record.answered_at_ms:
                 continue
             if _agreeing_with(answer.record, receipts[leg].id) < NEEDED_LATER:
                 suspect.append(leg)

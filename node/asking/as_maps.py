@@ -6,6 +6,7 @@ from typing import Any
 from node.asking.answers import Answered
 from node.task import events
 from wire import limits
+from wire.chain import doers_of, segments_of
 from wire.codec import pack
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed
@@ -56,6 +57,23 @@ def leg_map(receipt: Signed[Receipt]) -> dict[str, Any]:
         "input": None if leg.input is None else str(leg.input),
         "output": str(leg.output),
         "receipt": str(receipt.id),
+        **_segments_map(receipt),
+    }
+
+
+def _segments_map(receipt: Signed[Receipt]) -> dict[str, Any]:
+    """Who signed for which tokens of a stream, where that is more than one; else nothing."""
+    before = segments_of(receipt)
+    if not before:
+        return {}
+    ends = [*(it.record.end for it in before), receipt.record.units]
+    begins = [0, *ends[:-1]]
+    doers = doers_of(receipt)
+    return {
+        "segments": [
+            {"first": first, "end": end, "peer": str(peer)}
+            for first, end, peer in zip(begins, ends, doers, strict=True)
+        ]
     }
 
 

@@ -17,11 +17,13 @@ from node.asking.journal import Journal
 from node.asking.run import TaskState
 from node.checking.check_request import CheckRequest
 from node.checking.quorum import Checking
+from node.checking.segments import guilty_of
 from node.checking.tally import Tally
 from node.dispatch.begun import Begun
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, LegResult
+from node.dispatch.resuming import check_built_on
 from node.serving.role import nowhere
 from node.task.events import Failed
 from node.task.units import units_of
@@ -30,7 +32,7 @@ from p2p.blobs import Blobs
 from p2p.score import Offence
 from store import Store
 from wire import limits
-from wire.chain import legs_to_check
+from wire.chain import doers_of, legs_to_check
 from wire.content import PeerId
 from wire.errors import Missing, NotAgreed, TaskFailed, TooSlow, WireError
 from wire.kinds import Level, Role
@@ -126,6 +128,8 @@ class Attempts:
                     charge(self.dispatcher.directory.payer, run, delivered, output, counted)
                     return AcceptedAnswer(delivered, counted, output)
             reject(run, delivered)
+            # What was shown may be wrong: whoever goes on signs for all of it.
+            run.shown.forget_segments()
             self.retried += 1
             guilty = self._avoidable(task, found.guilty, avoid)
             if found.is_final:
@@ -190,12 +194,15 @@ class Attempts:
         receipt = delivered.receipts[-1]
         holders = [it.signer for it in reversed(delivered.receipts)]
         try:
-            return await self.blobs.get(
+            found = await self.blobs.get(
                 receipt.record.output,
                 holders,
                 deadline_s=max(0.1, deadline_at_s - trio.current_time()),
                 size_bytes_max=OUTPUT_BYTES_MAX,
             )
+            if run.was_streamed:
+                check_built_on(receipt, run.shown.given, found)
+            return found
         except (Missing, TooSlow, WireError) as error:
             # The output is withheld, too large, or no valid tree, and this peer signed for it.
             lies = isinstance(error, WireError)
@@ -299,17 +306,20 @@ class Attempts:
 
     def _rejected(self, run: TaskState, claimed: CheckRequest, votes: Tally) -> frozenset[PeerId]:
         """The peers not to ask again for this task, after verdicts against an answer."""
-        signer = claimed.receipt.signer
+        receipt, policy = claimed.receipt, run.task.record.checking
         reasons = {it.record.reason for it in votes.verdicts if it.record.reason}
         why = "; ".join(sorted(reasons)) or "the numbers differ"
         if votes.disputed:
             why += ", and too few could look at the rows in dispute"
-        run.on_event(Failed("answer rejected", signer, why))
-        wrong = sum(it.record.could_check and not it.record.agrees for it in votes.verdicts)
-        if wrong > run.task.record.checking.verifiers - run.task.record.checking.needed:
+        verdicts = [it.record for it in votes.verdicts]
+        guilty = guilty_of(receipt, verdicts, policy.verifiers - policy.needed)
+        for signer in guilty or (receipt.signer,):
+            run.on_event(Failed("answer rejected", signer, why))
+        for signer in guilty:
             # That is the word of strangers: it is asked less for a while, and no more than that.
             self.checking.peers.doubted(signer)
-            return frozenset((signer,))
+        if guilty:
+            return guilty
         # Something was withheld from the verifiers, and it is not known by whom, or a dispute could
         # not be decided: this chain of peers is not used again, but none of them is blamed.
-        return frozenset(it.signer for it in claimed.receipts)
+        return frozenset(it for leg in claimed.receipts for it in doers_of(leg))

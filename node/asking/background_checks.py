@@ -20,7 +20,7 @@ from node.asking.audit_share import TIMES_MAX, audited_share
 from node.asking.canaries import Canaries
 from node.asking.rechecking import Rechecking
 from node.checking.quorum import Checking
-from wire.chain import legs_to_check
+from wire.chain import doers_of, legs_to_check
 from wire.content import PeerId
 from wire.errors import StoreError
 from wire.kinds import Level
@@ -215,7 +215,7 @@ class BackgroundChecks:
     def _legs(self, answer: Signed[Answer]) -> list[int]:
         """The legs that known verifiers can check now; none where there are too few of them."""
         receipts = [open_signed(raw, Receipt) for raw in answer.record.receipts]
-        doers = {it.signer for it in receipts} | {answer.signer}
+        doers = {it for leg in receipts for it in doers_of(leg)} | {answer.signer}
         found = []
         for leg in legs_to_check(receipts):
             one = receipts[leg].record

@@ -178,7 +178,7 @@ class DirectTasks:
             run.on_event(Offered(0, direct.handoff.leg.role, peer))
         try:
             if isinstance(heard, OrderPiece):
-                self._show(direct, Part(heard.position, heard.units, heard.data))
+                self._show(direct, Part(heard.position, heard.units, heard.data, heard.segment))
             elif isinstance(heard, OrderOutcome):
                 self._delivered(direct, ordered_result(direct.handoff, peer, heard))
         except (WireError, RemoteProtocolError) as error:
@@ -190,10 +190,13 @@ class DirectTasks:
         units_max = streamed_max(direct.run.task.record.stages[-1])
         if part.position + part.units > units_max:
             raise RemoteProtocolError(f"a piece beyond the {units_max} units of the leg")
-        if direct.run.bill is not None:
-            direct.run.bill.show(direct.order.peer, part.position + part.units)
-        for event in direct.run.shown.apply(part):
-            direct.run.on_event(event)
+        run, peer = direct.run, direct.order.peer
+        if run.bill is not None:
+            run.bill.show(peer, part.position + part.units)
+        for event in run.shown.apply(part):
+            run.on_event(event)
+        if run.shown.take_segment(part, peer, run.task.id, 0) and run.bill is not None:
+            run.bill.sign(peer, run.shown.units)
 
     def _delivered(self, direct: _Direct, found: LegResult) -> None:
         run, one = direct.run, direct.plan.drawn[0]

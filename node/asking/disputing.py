@@ -12,6 +12,7 @@ import trio
 from node.asking.record_files import RecordFiles
 from node.checking.check_request import CheckRequest
 from node.checking.own_finding import OwnFinding
+from node.checking.segments import guilty_of
 from node.checking.settling import Contested, Settling
 from node.checking.tally import Tally
 from node.checking.votes import disputed_by
@@ -177,8 +178,13 @@ class Disputing:
         signer, peers = claimed.receipt.signer, self.settling.peers
         is_wrong = not found.verdict.agrees
         if is_wrong:
-            peers.offended(signer, Offence.WRONG_ANSWER)
-            on_event(Failed("dispute", signer, "this peer computed another answer itself"))
+            # Of a stream that moved, who made the part that is wrong.
+            guilty = guilty_of(claimed.receipt, [found.verdict], 0)
+            if not guilty:
+                return None, None
+            for peer in sorted(guilty):
+                peers.offended(peer, Offence.WRONG_ANSWER)
+                on_event(Failed("dispute", peer, "this peer computed another answer itself"))
         else:
             peers.doubts.forget(signer)
         untrue = found.untrue(verdicts)

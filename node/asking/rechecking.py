@@ -15,6 +15,7 @@ from node.asking.answers import NEEDED_LATER, Answers, Later
 from node.asking.tasks import TaskRunner
 from node.checking.check_request import CheckRequest
 from node.checking.quorum import Checking
+from node.checking.segments import guilty_of
 from node.checking.tally import Tally
 from node.task.events import ignore_event
 from node.task.levels import proves
@@ -119,13 +120,17 @@ class Rechecking:
             if ruling.prover_lost and not ruling.proven:
                 # It was silent, which is no proof of a lie, and cost it already.
                 return None
-            if ruling.proven or _wrong(claimed, votes):
+            guilty = _guilty(claimed, votes)
+            if ruling.proven:
+                guilty = frozenset((claimed.receipt.signer,))
+            if guilty:
                 self.found_wrong += 1
                 await self.answers.judged(answer, Later.WRONG, verdicts)
-                if ruling.proven:
-                    self.accuse(claimed.receipt.signer)
-                else:
-                    self.checking.peers.doubted(claimed.receipt.signer)
+                for signer in guilty:
+                    if ruling.proven:
+                        self.accuse(signer)
+                    else:
+                        self.checking.peers.doubted(signer)
                 return Later.WRONG
             decided = decided and votes.agreed is True
         return Later.HELD if decided else None
@@ -186,8 +191,8 @@ class Rechecking:
         return data if len(data) <= limits.INLINE_BYTES_MAX else None
 
 
-def _wrong(claimed: CheckRequest, votes: Tally) -> bool:
-    """Whether so many verdicts say that the numbers differ that the others cannot outweigh them.
+def _guilty(claimed: CheckRequest, votes: Tally) -> frozenset[PeerId]:
+    """Who is wrong by so many verdicts that the others cannot outweigh them.
 
     Where outputs were compared byte for byte, another kind of device may honestly give others:
     there only verdicts of the receipt's own profile count. A proof holds everywhere, or nowhere.
@@ -196,11 +201,12 @@ def _wrong(claimed: CheckRequest, votes: Tally) -> bool:
     operation = OPERATIONS.get(receipt.operation)
     streams = operation is None or operation.comparison in (Comparison.BYTES, Comparison.REPLAY)
     streams = streams and not proves(claimed.task.record.stages[receipt.stage])
-    against = sum(
-        it.record.could_check
-        and not it.record.agrees
-        # Who measured no margins compared bytes.
-        and (not streams or bool(it.record.replay) or it.record.profile == receipt.profile)
+    counted = [
+        it.record
         for it in votes.verdicts
-    )
-    return votes.agreed is False and against > VERIFIERS - NEEDED_LATER
+        # Who measured no margins compared bytes.
+        if not streams or it.record.replay or it.record.profile == receipt.profile
+    ]
+    if votes.agreed is not False:
+        return frozenset()
+    return guilty_of(claimed.receipt, counted, VERIFIERS - NEEDED_LATER)

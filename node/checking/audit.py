@@ -12,6 +12,7 @@ from node.checking.audit_log import CheckLog, no_log
 from node.checking.audit_verdicts import check_selection_and_verdicts
 from node.checking.layer_legs import check_layers
 from node.checking.report import AuditReport, ReceiptPart, Status
+from node.checking.segments import check_segments
 from node.task.levels import EXACT_FORMATS, PROVABLE_FORMAT
 from wire import limits
 from wire.chain import check_chain, source_of
@@ -268,6 +269,7 @@ def _check_content(report: AuditReport, task: Signed[Task], have: Have) -> None:
             if part is ReceiptPart.OUTPUT and len(data) != claimed_bytes:
                 what = f"the output of leg {stage + 1} is as long as was signed for"
                 report.note(part, False, what, f"{claimed_bytes} bytes")
+        check_segments(report, receipt, right.get(ReceiptPart.OUTPUT))
         _check_rows(report, receipt, right.get(ReceiptPart.INPUT), right.get(ReceiptPart.OUTPUT))
         if report.level is Level.ZERO_KNOWLEDGE and ReceiptPart.OUTPUT in right:
             _check_has_proof(report, receipt.record, right[ReceiptPart.OUTPUT])

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from node.checking.report import AuditReport, ReceiptPart
 from node.paying.pricing import charge_by
 from wire.amount import show_credits
-from wire.chain import source_of
+from wire.chain import segments_of, source_of
 from wire.content import ContentId, PeerId
 from wire.errors import WireError
-from wire.receipt import Answer
+from wire.receipt import Answer, Receipt
+from wire.segment import end_of
 from wire.signed import Signed, open_signed
 from wire.tariff import Charge, ChargeKind, Tariff
 from wire.task import Task
@@ -59,6 +60,8 @@ def _check_charge(
         report.note(ReceiptPart.COST, False, says, f"{tariff.signer} did not do it")
         return
     stage, receipt = task.record.stages[charge.stage], report.receipts[charge.stage]
+    if receipt.record.segments and charge.kind is not ChargeKind.CHECK:
+        _check_own_tokens(report, charge, receipt, tariff.signer, what)
     source = source_of(task, report.receipts, charge.stage)
     found = charge_by(
         charge,
@@ -72,6 +75,31 @@ def _check_charge(
     detail = f"{show_credits(charge.amount)} credits to {tariff.signer.short}"
     if not right:
         detail += f", and by the tariff it is {show_credits(found)}"
+    report.note(ReceiptPart.COST, right, says, detail)
+
+
+def _check_own_tokens(
+    report: AuditReport, charge: Charge, receipt: Signed[Receipt], payee: PeerId, what: str
+) -> None:
+    """Whether a peer is paid for the tokens alone that it signed for, of a stream of several.
+
+    A leg's charge names where its signer's own tokens begin, and a part's how many they are.
+    """
+    before = segments_of(receipt)
+    own = sum(it.record.units for it in before if it.signer == payee)
+    says = f"the charge for {what} is for tokens that {payee.short} signed for"
+    if charge.kind is ChargeKind.LEG:
+        begin = end_of(before)
+        right, detail = charge.units == begin, f"from token {charge.units} on, where {begin} is due"
+    elif own:
+        right, detail = charge.units <= own, f"{charge.units} tokens of {own}"
+    else:
+        report.note_limit(
+            ReceiptPart.COST,
+            f"whether {payee.short} showed the {charge.units} tokens that it is paid for",
+            "it signed for none of them: others did, who went on",
+        )
+        return
     report.note(ReceiptPart.COST, right, says, detail)
 
 

@@ -7,15 +7,16 @@ from node.checking.audit_commitments import check_commitments
 from node.checking.audit_draw import drawn_order, say_made_up
 from node.checking.odds import odds_of_draw, odds_of_task, share_needed
 from node.checking.report import AuditReport, ReceiptPart
+from node.checking.segments import judge_segments, leave_unjudged
 from node.checking.verdict import check_kept_verdict
 from node.checking.votes import Votes
 from wire import limits
-from wire.chain import legs_to_check
+from wire.chain import doers_of, legs_to_check
 from wire.errors import WireError
 from wire.kinds import Level
 from wire.lottery import attempt_of, is_drawn
 from wire.operations import by_rows
-from wire.receipt import Answer, Receipt, Verdict
+from wire.receipt import Answer, Receipt, ReplayStatistics, Verdict
 from wire.signed import Signed
 from wire.task import CheckPolicy, Task
 
@@ -31,6 +32,7 @@ def check_selection_and_verdicts(
         report.note(
             ReceiptPart.VERDICTS, None, "what checks found", "nobody was to: the level is signed"
         )
+        leave_unjudged(report)
         return
     attempt = attempt_of(answer.record.secret, task.record.checking.secret_hash)
     report.note(
@@ -45,6 +47,7 @@ def check_selection_and_verdicts(
         return
     if task.record.checking.level is Level.SPOT_CHECKED and not report.verdicts:
         _check_spared(report, answer.record)
+        leave_unjudged(report)
         return
     legs = legs_to_check(report.receipts)
     if not legs:
@@ -77,7 +80,7 @@ def _check_spared(report: AuditReport, answer: Answer) -> None:
 def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage: int) -> None:
     terms = task.record.checking
     receipt = report.receipts[stage]
-    doers = {it.signer for it in report.receipts} | {task.signer}
+    doers = {it for leg in report.receipts for it in doers_of(leg)} | {task.signer}
     votes = Votes(terms.needed, terms.verifiers)
     heard = [it for it in report.verdicts if it.record.receipt == receipt.id]
     # After each rejected attempt one verdict more is needed, so there is one part more.
@@ -108,6 +111,7 @@ def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage:
         equal = all(it.record.sampled and not any(it.record.worst_ppb) for it in votes.agreeing)
         what = f"the verdicts that agree found no difference at all in leg {stage + 1}"
         report.note(ReceiptPart.VERDICTS, equal, what, "the level exact tolerates none")
+    judge_segments(report, receipt, list(votes.latest.values()), terms.needed)
     check_commitments(report, answer, stage, heard, votes.needed)
     _say_coverage(report, votes, receipt)
     _say_odds(report, answer, terms, stage)
@@ -228,12 +232,15 @@ def _measured(verdict: Verdict) -> str:
             f"recomputed {len(verdict.sampled)} of {verdict.rows} rows,"
             f" worst {max(verdict.worst_ppb, default=0) / 1e9:.1e}"
         )
-    (found,) = verdict.replay
+    return "; ".join(_judged(verdict.profile, it) for it in verdict.replay)
+
+
+def _judged(profile: str, found: ReplayStatistics) -> str:
     states = (
         f"; states are {found.sketch_millionths / 1e6:.2g} off" if found.sketch_millionths else ""
     )
     return (
-        f"judged {found.positions} tokens on {verdict.profile}: {found.mismatches} are others, by"
+        f"judged {found.positions} tokens on {profile}: {found.mismatches} are others, by"
         f" {found.greatest_millionths / 1e6:.2g} of a logit at most and"
         f" {found.sum_millionths / 1e6:.2g} together, by table {found.table.short}{states}"
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from wire import limits
+from wire.chain import doers_of
 from wire.content import PeerId
 from wire.errors import Refused
 from wire.kinds import RefusalCode
@@ -68,6 +69,11 @@ class CheckRequest:
         return first + weighted_draw(secret, receipt, later, drawn.mix)
 
     @property
+    def doers(self) -> set[PeerId]:
+        """Who did its legs so far, and who asked: none of them looks at their work."""
+        return {it for leg in self.receipts for it in doers_of(leg)} | {self.task.signer}
+
+    @property
     def is_at_hand(self) -> bool:
         """Whether nothing has to be fetched: what has to be may take long, and goes by itself."""
         return self.input is not None and self.output is not None
@@ -86,7 +92,13 @@ class CheckRequest:
     @property
     def needs_version(self) -> bool:
         """Whether how a verifier is asked depends on the version that it speaks."""
-        return self.replayed or by_rows(self.receipt.record.operation) or self.of_many
+        by_version = self.replayed or self.of_many or self.has_segments
+        return by_version or by_rows(self.receipt.record.operation)
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether several peers made the stream of a leg, and each signed for its part."""
+        return any(it.record.segments for it in self.receipts)
 
     def message(
         self, version: int, share: Share, left_s: float, *, commit: bool = False
@@ -98,6 +110,11 @@ class CheckRequest:
         if version < limits.BUNDLES_VERSION and self.of_many:
             raise Refused(
                 f"it speaks version {version}, which cannot read what was signed with others",
+                code=RefusalCode.UNSUPPORTED,
+            )
+        if version < limits.SEGMENTS_VERSION and self.has_segments:
+            raise Refused(
+                f"it speaks version {version}, which cannot read a receipt of several peers",
                 code=RefusalCode.UNSUPPORTED,
             )
         share = _share_known_to(version, share, self.receipt.record.operation)

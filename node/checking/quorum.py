@@ -73,8 +73,7 @@ class Checking:
 
     def candidates(self, claimed: CheckRequest) -> list[PeerId]:
         """The known verifiers that run the leg's model, without the peers that did the task."""
-        doers = {it.signer for it in claimed.receipts} | {claimed.task.signer, self.peers.me}
-        doers |= claimed.void
+        doers = claimed.doers | claimed.void | {self.peers.me}
         known = self.verifiers(claimed.receipt.record.model) - doers
         if self.payer is not None:
             known = self.payer.payable(known, claimed.task.record)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
+from wire.content import PeerId
 from wire.kinds import Level
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Signed
@@ -70,6 +71,23 @@ class PartResult:
     why: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentFinding:
+    """One segment of an answer: its units from `first` to before `end`, and who signed for them.
+
+    `first_wrong` is the position of the first token that a verifier would have drawn otherwise, as
+    far as that is known.
+    """
+
+    leg: int
+    first: int
+    end: int
+    signer: PeerId
+    status: Status
+    detail: str
+    first_wrong: int | None = None
+
+
 @dataclass(slots=True)
 class AuditReport:
     """The points in the order of checking; what could not be read is None or empty."""
@@ -79,6 +97,8 @@ class AuditReport:
     task: Signed[Task] | None = None
     receipts: list[Signed[Receipt]] = field(default_factory=list)
     verdicts: list[Signed[Verdict]] = field(default_factory=list)
+    # What became of each part of a stream that several peers made.
+    segments: list[SegmentFinding] = field(default_factory=list)
     # Whether the receipts are those of the task, in order: nothing is said of the legs otherwise.
     is_chain: bool = False
 

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from wire.chain import legs_to_check
+from wire.chain import doers_of, legs_to_check
 from wire.content import ContentId, PeerId
 from wire.errors import WireError
 from wire.fetch import SourceRecord
@@ -65,7 +65,7 @@ def summary_of(
         asked_at_ms=task.record.issued_at_ms,
         answered_at_ms=answer.record.answered_at_ms,
         asked_by=task.signer,
-        answered_by=tuple(dict.fromkeys(it.signer for it in receipts)),
+        answered_by=tuple(dict.fromkeys(it for leg in receipts for it in doers_of(leg))),
         answer=_answer(last.operation, given),
         needed=task.record.checking.needed if is_checked else 0,
     )

@@ -61,9 +61,12 @@ def _rows_agreed_on(
     found = verdict.record
     if found.receipt != receipt.id or found.secret != secret:
         raise Malformed("the verdict is on another receipt")
-    units = receipt.record.units
+    units, segments = receipt.record.units, len(receipt.record.segments)
+    if segments and found.agrees and found.sampled != tuple(range(segments + 1)):
+        raise Malformed("the verdict agrees but has not looked at every segment")
     if not found.agrees:
         rows = max(1, units) if by_rows(receipt.record.operation) else limits.SAMPLE_MAX
+        rows = segments + 1 if segments else rows
         if any(row >= rows for row in found.sampled):
             raise Malformed("the verdict names a row that the leg has not")
         return None

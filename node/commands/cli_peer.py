@@ -77,6 +77,11 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     is_flag=True,
     help="Do not look for peers in the local network (mDNS), and do not be found there.",
 )
+@click.option(
+    "--no-map-port",
+    is_flag=True,
+    help="Do not ask the router (PCP, NAT-PMP, UPnP) to pass a port on to this peer.",
+)
 @network_option
 @click.option(
     "--genesis",
@@ -255,6 +260,7 @@ def _invited(
     addresses = tuple(it for it in typed if it not in lines)
     sponsoring = read_sponsoring(more.pop("sponsor"), more.pop("sponsor_each"))
     found = {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
+    found["map_port"] = not more.pop("no_map_port")
     srs = more.pop("srs")
     found |= {"srs": None if srs is None else srs.expanduser()}
     return addresses, found | {"sponsoring": sponsoring}

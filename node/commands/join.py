@@ -48,6 +48,7 @@ from p2p.adverts import Environment
 from p2p.ip_address import for_neighbours
 from p2p.lan import LanService
 from p2p.peers import NETWORK_DEFAULT
+from p2p.port_mapping import PortRouter
 from p2p.routes import outgoing_hosts
 from p2p.traffic import Traffic
 from p2p.transport import Transport
@@ -75,6 +76,7 @@ class Runtime:
     machine: Machine
     service_manager: ServiceManager
     lan: LanService
+    router: PortRouter
     started: Started
 
 
@@ -137,13 +139,9 @@ async def _open_peer(
     if cut := await trio.to_thread.run_sync(cut_words, config.state):
         show_aside(safe(cut))
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(
-            open_store(
-                config.state,
-                quota_bytes=config.quota_bytes,
-                move_on_after=timeouts.move_on_after,
-            )
-        )
+        quota_bytes, patience = config.quota_bytes, timeouts.move_on_after
+        opened = open_store(config.state, quota_bytes=quota_bytes, move_on_after=patience)
+        store = await stack.enter_async_context(opened)
         await trio.to_thread.run_sync(keep_started, config.state, runtime.started)
         key = SigningKey(key_seed(config.state, lambda: runtime.environment.entropy(32)))
         chains = LayerChains()
@@ -165,6 +163,7 @@ async def _open_peer(
             else None,
             calibrations=calibrations,
             lan=runtime.lan if config.lan else None,
+            router=runtime.router if config.map_port else None,
             proofs=await stack.enter_async_context(
                 open_proofs(config.state, config.srs, proves=Role.INFER in config.roles)
             ),

@@ -9,7 +9,15 @@ from typing import Any
 from node.commands.ask import SOCKET
 from node.commands.genesis import GenesisRequest, make_genesis, read_genesis
 from node.commands.ledger_file import export_to, replay_file
-from node.commands.output import console, safe, short, show_aside, show_json, show_table
+from node.commands.output import (
+    console,
+    counted_words,
+    safe,
+    short,
+    show_aside,
+    show_json,
+    show_table,
+)
 from node.commands.stake import stake_lines
 from node.ledger.committee import Committee
 from node.local.arguments import read_key
@@ -81,7 +89,7 @@ def begin_network(
         return
     console.print(f"the network [bold]{safe(genesis.name)}[/bold] is\n{genesis.id}")
     console.print(
-        f"  {len(genesis.members)} members, tolerates {tolerates} bad;"
+        f"  {counted_words(len(genesis.members), 'member')}, tolerates {tolerates} bad;"
         f" {show_credits(genesis.supply)} credits, {show_credits(genesis.fund)} in the fund"
     )
     console.print(f"written to {safe(path)}; every peer of it starts with\n")

@@ -42,6 +42,10 @@ def show_aside(line: str) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Rows under their columns' names; where there are none it says so."""
+    if not rows:
+        console.print(f"[bold]{title}[/bold]\n  none")
+        return
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, style="cyan" if column == "peer" else "", overflow="fold")

@@ -115,14 +115,14 @@ def _traffic_line(traffic: Mapping[str, Any]) -> str:
 
 def _membership_line(found: Mapping[str, Any]) -> str:
     """How this peer stands in its private network, in one line."""
-    name, connected = safe(found["name"]), found["members_connected"]
+    name, connected = safe(found["name"]), counted_words(found["members_connected"], "member")
     if found["owner"]:
-        return f"owner of the private network {name}; {connected} members connected"
+        return f"owner of the private network {name}; {connected} connected"
     if found["member"]:
         until = datetime.fromtimestamp(found["not_after_wall_s"], UTC)
         return (
             f"member of the private network {name} until {until:%Y-%m-%d}, renewed by itself;"
-            f" {connected} members connected"
+            f" {connected} connected"
         )
     why = safe(found["problem"]) or "nobody who may admit it has answered yet"
     return f"[yellow]no member of the private network {name}: {why}[/yellow]"

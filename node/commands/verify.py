@@ -16,7 +16,7 @@ from node.commands.receipt_file import FoundReceipt, read_receipt
 from node.commands.verify_model import check_model, replay_with
 from node.ingest.extractor import Extractor
 from node.models.pinned import PINNED
-from wire.chain import source_of
+from wire.chain import doers_of, source_of
 from wire.content import ContentId
 from wire.errors import InputError
 from wire.kinds import Level
@@ -114,7 +114,7 @@ def _check_expected(report: AuditReport, found: FoundReceipt, expected: Expected
         right = str(task.signer) == expected.asked_by
         report.note(ReceiptPart.SIGNATURES, right, what, f"by {task.signer}")
     if expected.answered_by is not None:
-        doers = [str(it.signer) for it in report.receipts]
+        doers = [str(it) for leg in report.receipts for it in doers_of(leg)]
         what = "it was answered by the peer that was named"
         right = expected.answered_by in doers
         report.note(ReceiptPart.SIGNATURES, right, what, f"by {', '.join(doers)}")
@@ -148,6 +148,18 @@ def _document(report: AuditReport, summary: Summary | None) -> dict[str, object]
         "promised": [part.value for part in ReceiptPart if part in report.promised],
         "receipt": None if report.answer is None else str(report.answer.id),
         **({} if summary is None else {"summary": _summary_document(summary)}),
+        "segments": [
+            {
+                "leg": it.leg,
+                "first": it.first,
+                "end": it.end,
+                "signed_by": str(it.signer),
+                "status": it.status.value,
+                "first_wrong": it.first_wrong,
+                "detail": it.detail,
+            }
+            for it in report.segments
+        ],
         "parts": {
             part.value: {"status": it.status.value, "why": it.why} for part, it in results.items()
         },
@@ -182,6 +194,7 @@ def show_page(report: AuditReport, summary: Summary | None) -> None:
     if summary is not None:
         _show_summary(summary)
     _show_parts(report)
+    _show_segments(report)
     for (status, is_limit), title in _TITLES.items():
         points = [it for it in report.points if (it.status, it.is_limit) == (status, is_limit)]
         if points:
@@ -203,6 +216,17 @@ def _show_parts(report: AuditReport) -> None:
         result = report.of_part(part)
         words = "holds" if result.status is Status.HOLDS else f"{result.status.value}: {result.why}"
         console.print(f" {_MARK[result.status]} {part:<10} {safe(words)}")
+
+
+def _show_segments(report: AuditReport) -> None:
+    """Who made which part of the answer, if several peers did, and what became of each part."""
+    if report.segments:
+        console.print("\n[bold]Segment by segment[/bold]  (each peer answers for its own tokens)")
+    for one in report.segments:
+        tokens = f"tokens {one.first}-{one.end - 1}" if one.end > one.first else "the ending"
+        place = "" if one.first_wrong is None else f", first at token {one.first_wrong}"
+        words = f"{tokens} of leg {one.leg} by …{str(one.signer)[-6:]}: {one.status.value}{place}"
+        console.print(f" {_MARK[one.status]} {words}  [dim]{safe(one.detail)}[/dim]")
 
 
 def _show_summary(summary: Summary) -> None:

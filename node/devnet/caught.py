@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.devnet.faults import Fault, FaultScope
+from node.devnet.faults import MISBEHAVING, Fault
 from node.devnet.peer import DevPeer
 from wire.content import PeerId
 from wire.kinds import Role
@@ -51,6 +51,6 @@ class Caught:
 
     def honest(self, faults: Sequence[Fault], peers: Sequence[DevPeer]) -> tuple[int, int]:
         """How many peers were banned, and how many doubted, that no fault made misbehave."""
-        bad = {number for it in faults if it.scope is FaultScope.ADVERSARY for number in it.peers}
+        bad = {number for it in faults if it.scope in MISBEHAVING for number in it.peers}
         honest = {it.key.peer for it in peers if it.number not in bad}
         return len(honest & self.banned), len(honest & self.doubted)

@@ -53,6 +53,11 @@ class DevnetConfig:
         return any(it.name.endswith("_verifier") for it in self.faults)
 
     @property
+    def fetches(self) -> bool:
+        """Whether data peers fetch prices, on which askers have several of them agree."""
+        return any(it.name.startswith("source_") for it in self.faults)
+
+    @property
     def period_s(self) -> float:
         """How often a peer in a network of this size publishes its advert, in seconds."""
         return GossipRateLimit(GossipRateConfig(), ViewConfig().adverts_max).period_s(self.peers)

@@ -24,10 +24,16 @@ class FaultScope(Enum):
     EVENT = auto()
     # A share of the peers, which behave differently for a while or for good.
     ADVERSARY = auto()
+    # A share of the data peers, whose fetches go wrong for a while or for good.
+    SOURCE = auto()
     # A share of all packets on the links.
     LINK = auto()
     # A share of the peers, again and again.
     RATE = auto()
+
+
+# What a peer does for a while or for good; no peer is two of these.
+MISBEHAVING = (FaultScope.ADVERSARY, FaultScope.SOURCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,12 @@ KINDS: dict[str, FaultKind] = {
     "refuser": FaultKind(FaultScope.ADVERSARY, "the peer refuses every leg"),
     "silent": FaultKind(FaultScope.ADVERSARY, "the peer accepts every leg and never answers"),
     "truncator": FaultKind(FaultScope.ADVERSARY, "the peer cuts every leg's stream in the middle"),
+    "source_down": FaultKind(FaultScope.SOURCE, "the server does not answer this data peer"),
+    "source_slow": FaultKind(FaultScope.SOURCE, "the server takes 40 s for this data peer"),
+    "source_lies": FaultKind(FaultScope.SOURCE, "the data peer signs prices of its own"),
+    "source_colludes": FaultKind(
+        FaultScope.SOURCE, "the data peer signs the same wrong prices as the others of this kind"
+    ),
     "loss": FaultKind(FaultScope.LINK, "packets are lost and sent again after 200 ms, 400 ms, ..."),
     "delay": FaultKind(FaultScope.LINK, "packets take up to half a second longer"),
     "duplicate": FaultKind(FaultScope.LINK, "packets arrive twice; the stream drops the second"),
@@ -211,8 +223,11 @@ def plan(
     seconds: float,
     strikable: Sequence[int],
     askers: Sequence[int],
+    data: Sequence[int] = (),
 ) -> tuple[Fault, ...]:
     """Every fault of a run, ordered by time. `strikable` are the peers that may be struck.
+
+    Faults of sources strike the `data` peers alone.
 
     No peer is two kinds of adversary, as long as there are enough peers.
     """
@@ -229,13 +244,15 @@ def plan(
         peers: tuple[int, ...] = ()
         if kind.scope is not FaultScope.LINK:
             among = askers if one.name == "restart_asker" else strikable
+            if kind.scope is FaultScope.SOURCE:
+                among = data or strikable
             peers = _drawn(
                 random,
                 among,
                 one.amount,
-                adversaries if kind.scope is FaultScope.ADVERSARY else set(),
+                adversaries if kind.scope in MISBEHAVING else set(),
             )
-        if kind.scope is FaultScope.ADVERSARY:
+        if kind.scope in MISBEHAVING:
             adversaries.update(peers)
         # By default events happen half way; adversaries and links misbehave from the start.
         at_s = one.at_s

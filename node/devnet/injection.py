@@ -2,7 +2,7 @@
 
 import trio
 
-from node.devnet.faults import Fault, FaultScope
+from node.devnet.faults import MISBEHAVING, Fault, FaultScope
 from node.devnet.peer import DevPeer
 from node.devnet.population import Population
 
@@ -16,7 +16,7 @@ async def inject(population: Population, fault: Fault) -> None:
         population.around.network.shares[fault.name] = fault.amount
         return
     victims = [population.peers[it] for it in fault.peers]
-    if fault.scope is FaultScope.ADVERSARY:
+    if fault.scope in MISBEHAVING:
         for place, victim in enumerate(victims):
             _take_on(fault, place, victim)
         return
@@ -43,7 +43,7 @@ async def end(population: Population, fault: Fault) -> None:
                 victim.disk.full = False
             case "clock_skew":
                 victim.skew_s = 0.0
-            case _ if fault.scope is FaultScope.ADVERSARY:
+            case _ if fault.scope in MISBEHAVING:
                 victim.put_off(fault.name)
         if fault.name in ("freeze", "oneway", "partition"):
             victim.inject(struck=False)

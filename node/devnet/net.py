@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 from node.devnet.accounting import Accounting
+from node.devnet.agreements import AgreementLoad
 from node.devnet.config import DevnetConfig
 from node.devnet.faults import Fault, FaultScope, plan
 from node.devnet.injection import end, inject
@@ -30,6 +31,7 @@ from node.devnet.virtual_time import repeatable
 from node.task.events import ignore_event
 from p2p.transport import Transport
 from wire.errors import BatonError
+from wire.kinds import Role
 
 # How many peers start in a second, and at once; how long starting may take.
 ARRIVALS_PER_S = 25.0
@@ -52,6 +54,7 @@ class Devnet:
     violations: Violations
     load: OpenLoopLoad
     sampler: Sampler
+    agreements: AgreementLoad
     faults: tuple[Fault, ...] = ()
     # When the load began; None before.
     began_at_s: float | None = None
@@ -87,7 +90,8 @@ class Devnet:
     async def start(self) -> None:
         """Start all peers of the plan in waves; then wait until they know of each other."""
         started_at_s = trio.current_time()
-        for one in plan_peers(self.config.peers, self.config.seed):
+        config = self.config
+        for one in plan_peers(config.peers, config.seed, fetches=config.fetches):
             key = key_of(self.config.seed, one.number)
             self.peers.append(DevPeer(one, key, self.around))
         self.load.askers = [it for it in self.peers if it.plan.asks]
@@ -120,12 +124,16 @@ class Devnet:
             config.seconds,
             [it.number for it in self.peers if not it.plan.asks],
             [it.number for it in self.peers if it.plan.asks],
+            [it.number for it in self.peers if Role.DATA in it.plan.roles],
         )
         self.sampler.faults = self.faults
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._strike_all)
             nursery.start_soon(self._sample_forever)
-            await self.load.run(config.rate, config.seconds)
+            async with trio.open_nursery() as loads:
+                loads.start_soon(self.load.run, config.rate, config.seconds)
+                if config.fetches:
+                    loads.start_soon(self.agreements.run, self.load.askers, config.seconds)
             await trio.sleep_until(self.began_at_s + config.seconds)
             await self._converged()
             nursery.cancel_scope.cancel()
@@ -235,6 +243,7 @@ async def open_devnet(
                 seed=config.seed,
                 folder=folder,
                 on_disk=config.on_disk,
+                fetches=config.fetches,
                 tcp=tcp,
                 background_checks=1.0 if config.tries_verifiers else 0.0,
                 ended=lambda number, why: violations.note("a peer ends when told to", number, why),
@@ -247,6 +256,7 @@ async def open_devnet(
                 violations,
                 OpenLoopLoad((), violations, config.seed, config.deadline_s),
                 Sampler(config.seed, violations),
+                AgreementLoad(config.seed),
             )
             watch(net)
             await net.start()

@@ -26,6 +26,8 @@ from node.devnet.adversary import (
 )
 from node.devnet.links import FaultyNetwork
 from node.devnet.plan import PeerPlan, manifests
+from node.devnet.simulated_fetch import SimulatedIngest
+from node.ingest.bring import Ingest
 from node.peer import Dependencies, Node, open_node
 from node.serving.sources import Source
 from p2p.adverts import Environment
@@ -34,6 +36,7 @@ from p2p.peers import PeersConfig
 from p2p.transport import Transport
 from store import Store, Table, open_store
 from wire.errors import BatonError
+from wire.kinds import Role
 from wire.message import Goodbye, Hello, Message, Ping, Seek, Swap
 from wire.signing import SigningKey
 
@@ -69,6 +72,8 @@ class SharedEnvironment:
     seed: int
     folder: Path
     on_disk: bool = False
+    # Whether data peers fetch from the simulated server.
+    fetches: bool = False
     # The share of answers that askers have a closer look at; see `node.asking.background_checks`.
     background_checks: float = 0.0
     # Set if peers use sockets instead of memory.
@@ -194,8 +199,15 @@ class DevPeer:
                 store=store,
                 engine=engine,
                 sources=around.source,
+                ingest=self._ingest(environment),
             )
             yield await stack.enter_async_context(open_node(config, dependencies))
+
+    def _ingest(self, environment: Environment) -> Ingest | None:
+        if not self.around.fetches or Role.DATA not in self.plan.roles:
+            return None
+        random = Random(f"{self.around.seed}:fetches:{self.number}")
+        return SimulatedIngest(self.natures, random, environment.wall_s)
 
     # Being struck
 

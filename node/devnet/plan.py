@@ -21,6 +21,8 @@ RUNNERS_MIN = 10
 # How long an ordinary peer takes for a text or a token.
 UNIT_S_MIN, UNIT_S_MAX = 0.02, 0.05
 ASKERS_MAX = 24
+# So that three of them agree though one is struck.
+FETCHERS_MIN = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +46,12 @@ def key_of(seed: int, number: int) -> SigningKey:
     return SigningKey(Random(f"{seed}:key:{number}").randbytes(32))
 
 
-def plan_peers(count: int, seed: int) -> tuple[PeerPlan, ...]:
-    """`count` peers; the last of them are the askers."""
+def plan_peers(count: int, seed: int, *, fetches: bool = False) -> tuple[PeerPlan, ...]:
+    """`count` peers; the last of them are the askers. More bring data where prices are fetched."""
     random = Random(f"{seed}:peers")
     askers = max(2, min(ASKERS_MAX, count // 12))
     workers = count - askers
-    data = max(2, workers // 10)
+    data = max(FETCHERS_MIN, workers // 4) if fetches else max(2, workers // 10)
     roles = [frozenset({Role.DATA, Role.STORE})] * data
     checkers = max(2, workers * 3 // 10)
     roles += [frozenset({Role.VERIFY, Role.STORE})] * checkers

@@ -40,6 +40,10 @@ class DevnetReport:
                 f"tasks_not_agreed is {found['tasks_not_agreed']}, verifiers that lie explain at"
                 f" most {found['tasks_not_agreed_max']}"
             )
+        if wrong := found.get("wrong_agreements", 0):
+            most = most_by_chance(found["agreements_asked"], found["wrong_agreements_chance"])
+            if wrong > most:
+                missed.append(f"wrong_agreements is {wrong}, chance explains at most {most}")
         return missed
 
     def closed(self, net: Devnet) -> "DevnetReport":
@@ -110,6 +114,7 @@ def report_of(net: Devnet) -> DevnetReport:
             **{f"{name}_caught": ratio for name, ratio in last.caught.items()},
             **_honest(net),
             **_canaries(net),
+            **net.agreements.figures(net.faults, net.peers),
             "tokens": counts.tokens,
             "tokens_lost": counts.tokens_lost,
             "tokens_doubled": counts.tokens_doubled,

@@ -17,8 +17,10 @@ from node.dispatch.begun import Begun
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.handoff import Handoff, LegResult, Relay
 from node.dispatch.offer import offer_leg
+from node.dispatch.overdue import later_legs_s, overdue_s
 from node.dispatch.progress import StreamProgress
 from node.dispatch.quotes import quotes
+from node.dispatch.resuming import resumed
 from node.dispatch.route import EAGERNESS, Candidate, drawn
 from node.dispatch.sitting import sits, sits_after_s
 from node.dispatch.trials import best, is_busy
@@ -26,7 +28,7 @@ from node.dispatch.try_out import try_out
 from node.engines.interface import Part
 from node.task.events import EventSink, Failed, Streamed
 from node.task.refusals import ask_again_s
-from node.task.units import PASSAGES_PER_LEG, streamed_max
+from node.task.units import streamed_max
 from p2p.connect import PATIENCE_S
 from p2p.score import Offence
 from p2p.timeouts import stretched
@@ -41,7 +43,6 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import RefusalCode, Role
-from wire.task import Stage
 
 # Pause before the next try when no peer can take the leg now.
 PAUSE_S = 0.25
@@ -52,9 +53,6 @@ REASONS_KEPT = 4
 SEEK_S = 3.0
 # How long to wait for a new peer when all known peers have refused for good.
 NEWCOMER_S = 10.0
-# While there is another, a peer so much later than expected is given up: it may mean to stall.
-OVERDUE_S = 10.0
-OVERDUE_TIMES = 5.0
 # Quotes cost a round trip to two peers; a shorter leg is offered at once to the better candidate.
 WORTH_ASKING_S = 0.05
 
@@ -196,7 +194,11 @@ class Failover:
         if not directory.trials.spend():
             return chosen
         last = self.handoff.is_last
-        patience_s = sits_after_s(chosen.expected_s) if last else self._overdue_s(chosen)
+        patience_s = (
+            sits_after_s(chosen.expected_s)
+            if last
+            else overdue_s(self.directory, self.handoff, chosen)
+        )
         until_at_s = min(self.deadline_at_s, trio.current_time() + stretched(patience_s))
         try_out(directory, self.handoff, chosen.peer, until_at_s, self.deadline_at_s)
         (instead,) = drawn(known, directory.peers.environment.random, 1)
@@ -242,7 +244,7 @@ class Failover:
 
     async def _until_another(self, first: Candidate) -> None:
         """Take the leg from a peer that is overdue, once there is another."""
-        await trio.sleep(self._overdue_s(first))
+        await trio.sleep(overdue_s(self.directory, self.handoff, first))
         while not self._ready(self._able()):
             await trio.sleep(LOOK_S)
         if (scope := self._running.get(first.peer)) is not None:
@@ -258,7 +260,7 @@ class Failover:
         usual_s = median_high([first.expected_s, *[it.expected_s for it in self._able()]])
         expected_s, hedged = min(first.expected_s, usual_s), 0
         if self.handoff.leg.role is Role.DATA:
-            expected_s += sum(self._usual_s(it) for it in self._later())
+            expected_s += later_legs_s(directory, self.handoff)
         while (after_s := self._hedge_after_s(first, expected_s, hedged)) is not None:
             await trio.sleep(after_s)
             # Once a part was shown, only that stream is used.
@@ -295,11 +297,10 @@ class Failover:
         until_at_s = began_at_s + self.handoff.share_of_time(others=others) * (
             self.deadline_at_s - began_at_s
         )
-        overdue_s = self._overdue_s(one)
-        resume = self.shown.begin() if begun is None else None
+        late_s = overdue_s(self.directory, self.handoff, one)
         # Pieces do not extend the time: one deadline holds for the whole leg.
         scope = self._running[one.peer] = trio.CancelScope(
-            deadline=min(until_at_s, began_at_s + (overdue_s if others else math.inf))
+            deadline=min(until_at_s, began_at_s + (late_s if others else math.inf))
         )
         units_max = streamed_max(self.handoff.task.record.stages[-1])
 
@@ -314,19 +315,22 @@ class Failover:
             for event in self.shown.apply(part):
                 self.on_event(event)
                 if isinstance(event, Streamed):
-                    await self.relay(part)
+                    # Only its asker knows who is to sign what it shows.
+                    await self.relay(replace(part, segment=b""))
+            # It was shown, whatever is signed of it.
+            task, bill = self.handoff.task.id, self.handoff.bill
+            is_signed = self.shown.take_segment(part, one.peer, task, self.handoff.stage)
+            if is_signed and bill is not None:
+                bill.sign(one.peer, self.shown.units)
 
         try:
             with scope:
+                handoff, peers = self.handoff, self.directory.peers
+                if begun is None:
+                    handoff = await resumed(handoff, self.shown, peers, one.peer)
                 delivered = await offer_leg(
-                    self.directory,
-                    self.handoff,
-                    one.peer,
-                    self.on_event,
-                    take,
-                    resume,
-                    self.deadline_at_s,
-                    begun,
+                    *(self.directory, handoff, one.peer, self.on_event, take),
+                    *(self.deadline_at_s, begun),
                 )
                 took_s = trio.current_time() - began_at_s
                 if self.handoff.is_last:
@@ -340,7 +344,7 @@ class Failover:
             # The peer is not blamed if the client left it too little time, nor by a holder in the
             # middle, which knows only what it was sent.
             if took_s >= stretched(PATIENCE_S) and self.handoff.is_own:
-                offence = Offence.UNANSWERED if took_s >= overdue_s else Offence.SLOW
+                offence = Offence.UNANSWERED if took_s >= late_s else Offence.SLOW
                 self.directory.peers.offended(one.peer, offence)
                 self.directory.sitting.sat(one.peer, trio.current_time())
             raise TooSlow(f"it took the leg and was not done in {took_s:.0f} s")
@@ -359,25 +363,6 @@ class Failover:
         self.directory.measured.outrun(one.peer, leg.model, self._units(), took_s, now_at_s)
         if not one.delivered or sits(took_s, one.expected_s):
             self.directory.sitting.sat(one.peer, now_at_s)
-
-    def _overdue_s(self, one: Candidate) -> float:
-        """How long one peer may take for a leg, while there is another."""
-        expected_s = max(one.expected_s, one.work_s)
-        if self.handoff.leg.role is Role.DATA:
-            expected_s += sum(self._usual_s(it) for it in self._later())
-        elif not self.handoff.is_last:
-            # The peer has to hand on itself, and does not say how long that takes.
-            return math.inf
-        return stretched(OVERDUE_S + OVERDUE_TIMES * expected_s)
-
-    def _later(self) -> Sequence[Stage]:
-        return self.handoff.task.record.stages[self.handoff.stage + 1 :]
-
-    def _usual_s(self, stage: Stage) -> float:
-        """How long a later leg takes with the peers that we know."""
-        units = max(self.handoff.units, PASSAGES_PER_LEG)
-        able = self.directory.candidates(stage, units, self.handoff.avoid)
-        return median_high(max(it.expected_s, it.work_s) for it in able) if able else math.inf
 
     def _blame(self, peer: PeerId, error: BatonError) -> None:
         """Note that a peer refused or failed, and whether and when it may be asked again."""

@@ -1,13 +1,14 @@
 """What is handed from peer to peer, and what comes back."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node.engines.interface import Part
 from node.paying.bill import Bill
 from wire.content import PeerId
 from wire.message import Progress
 from wire.receipt import Receipt
+from wire.segment import Segment, end_of
 from wire.signed import Signed
 from wire.task import Stage, Task
 
@@ -20,8 +21,9 @@ class Handoff:
     receipts: tuple[Signed[Receipt], ...] = ()
     input: bytes | None = None
     units: int = 1
-    # What another peer streamed of the last leg before it failed.
+    # What another peer streamed of the last leg before it failed, and what is signed of that.
     resume: Progress | None = None
+    segments: tuple[Signed[Segment], ...] = ()
     avoid: frozenset[PeerId] = frozenset()
     # Which of the asker's own tasks it takes turns with.
     lane: bytes = b""
@@ -41,6 +43,24 @@ class Handoff:
     @property
     def is_last(self) -> bool:
         return self.stage + 1 == len(self.task.record.stages)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is the only leg of its task: no peer between its signer and the asker."""
+        return len(self.task.record.stages) == 1
+
+    @property
+    def begun_units(self) -> int:
+        """How much of the last leg others answer for, or were seen to show where nobody signed."""
+        if self.segments:
+            return end_of(self.segments)
+        return 0 if self.resume is None else self.resume.units
+
+    def going_on(self, resume: Progress | None, segments: tuple[Signed[Segment], ...]) -> "Handoff":
+        """As it is, after what another peer streamed."""
+        if self.resume is None and resume is None:
+            return self
+        return replace(self, resume=resume, segments=segments)
 
     @property
     def is_own(self) -> bool:

@@ -9,6 +9,7 @@ from node.dispatch.begun import Begun
 from node.dispatch.directory import PeerDirectory
 from node.dispatch.handoff import Handoff, LegResult
 from node.dispatch.order import Order, OrderedTask, OrderOutcome
+from node.dispatch.resuming import check_built_on
 from node.dispatch.standing_order import ACCEPT_DEADLINE_S
 from node.engines.interface import Part
 from node.paying.pricing import units_at_most
@@ -17,12 +18,12 @@ from p2p import timeouts
 from p2p.score import Offence
 from p2p.typed_call import refused
 from wire import limits
-from wire.chain import check_chain
+from wire.chain import check_chain, doers_of
 from wire.content import PeerId
 from wire.counting import counted
 from wire.errors import Malformed, Refused, RemoteProtocolError, WireError
 from wire.kinds import RefusalCode
-from wire.message import Accept, Offer, Piece, Progress, Refuse, Result
+from wire.message import Accept, Offer, Piece, Refuse, Result
 from wire.order import OrderPiece
 from wire.receipt import Receipt
 from wire.signed import Signed, open_signed
@@ -35,7 +36,6 @@ async def offer_leg(
     peer: PeerId,
     on_event: EventSink,
     take: Callable[[Part], Awaitable[None]],
-    resume: Progress | None,
     deadline_at_s: float,
     begun: Begun | None = None,
 ) -> LegResult:
@@ -44,7 +44,7 @@ async def offer_leg(
     A `begun` leg has this peer already, on an order.
     """
     began_at_s = trio.current_time() if begun is None else begun.began_at_s
-    begun_units = resume.units if resume is not None else 0
+    begun_units = handoff.begun_units
     if handoff.bill is not None and begun is None and directory.payer is not None:
         most = units_at_most(handoff.leg, handoff.input, handoff.units)
         directory.payer.note_given(
@@ -60,12 +60,12 @@ async def offer_leg(
         order, ordered = None, None
         if begun is not None:
             order, ordered = begun.order, begun.ordered
-        elif directory.orders is not None and resume is None:
+        elif directory.orders is not None and handoff.resume is None:
             left_s = deadline_at_s - began_at_s
             order = await directory.orders.at(peer, handoff, left_s, at_once)
         if order is None:
             delivered = await _by_conversation(
-                directory, handoff, peer, on_event, show, resume, deadline_at_s
+                directory, handoff, peer, on_event, show, deadline_at_s
             )
         else:
             if ordered is None:
@@ -129,7 +129,6 @@ async def _by_conversation(
     peer: PeerId,
     on_event: EventSink,
     take: Callable[[Part], Awaitable[None]],
-    resume: Progress | None,
     deadline_at_s: float,
 ) -> LegResult:
     """Offer the leg in a conversation of its own."""
@@ -141,7 +140,7 @@ async def _by_conversation(
         input=handoff.input,
         deadline_ms=max(1, int(left_s * 1000)),
         units=handoff.units,
-        resume=resume,
+        resume=handoff.resume,
         avoid=tuple(sorted(handoff.avoid))[: limits.AVOID_MAX],
     )
     async with directory.peers.call(peer, deadline_s=left_s) as call:
@@ -159,7 +158,8 @@ async def _by_conversation(
         while True:
             match message := await call.receive():
                 case Piece():
-                    await take(Part(message.position, message.units, message.data))
+                    part = Part(message.position, message.units, message.data, message.segment)
+                    await take(part)
                 case Refuse():
                     raise refused(message)
                 case Result():
@@ -191,7 +191,7 @@ async def _by_order(
                 on_event(Offered(handoff.stage, handoff.leg.role, order.peer))
             try:
                 if isinstance(heard, OrderPiece):
-                    await take(Part(heard.position, heard.units, heard.data))
+                    await take(Part(heard.position, heard.units, heard.data, heard.segment))
                 elif isinstance(heard, OrderOutcome):
                     return ordered_result(handoff, order.peer, heard)
             except (WireError, RemoteProtocolError):
@@ -229,11 +229,13 @@ def checked_result(
         raise Malformed("the receipts of earlier legs were changed")
     if receipts[handoff.stage].signer != peer:
         raise Malformed("the leg was signed by another peer than the one that took it")
-    if any(it.signer in handoff.avoid for it in receipts[handoff.stage :]):
+    if any(it in handoff.avoid for leg in receipts[handoff.stage :] for it in doers_of(leg)):
         raise Malformed("a peer that was to be avoided signed a leg")
     last = receipts[-1].record
     if output is not None and name_of(output) != last.output:
         raise Malformed("the output is not the one its receipt names")
+    if output is not None and handoff.is_last:
+        check_built_on(receipts[-1], handoff.segments, output)
     if source is not None and name_of(source) != last.input:
         raise Malformed("the input is not the one that the last receipt names")
     return LegResult(receipts=tuple(receipts), output=output, source=source)

@@ -4,16 +4,23 @@ A pure core. Each unit is shown once: of a peer that continues, only the positio
 trusted. A piece at an earlier position means that what was shown from there on was wrong, and the
 watchers get a `Restarted`. Everything is provisional until the receipt; then `remainder` makes what
 was shown equal to the output.
+
+Who streams signs for its part as it goes (`wire.segment`). The last that each peer signed is kept,
+and is given to who goes on, so that each answers for its own part.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from node.engines.interface import Part
 from node.task.events import Restarted, Streamed
 from wire import limits
-from wire.errors import RemoteProtocolError
+from wire.content import ContentId, PeerId
+from wire.errors import Malformed, RemoteProtocolError
 from wire.message import Progress
+from wire.segment import Segment, misfit
+from wire.signed import Signed, open_signed
 
 UNITS_MAX = 2**31
 # Positions kept at which a stream can be cut if a peer goes back. A guess.
@@ -37,24 +44,39 @@ class StreamProgress:
     _restarts: int = 0
     # The peer went back to a position without a cut: nothing is shown until another peer streams.
     _muted: bool = False
+    # What is signed of that which was shown, in order.
+    segments: list[Signed[Segment]] = field(default_factory=list)
+    # Those that the peer that streams now was given, and of these the ones that it has not undone.
+    given: tuple[Signed[Segment], ...] = ()
+    _before: list[Signed[Segment]] = field(default_factory=list)
 
     @classmethod
-    def after(cls, progress: Progress | None) -> "StreamProgress":
-        """The progress that an offer brings, of another peer's stream."""
-        shown = cls()
+    def after(
+        cls, progress: Progress | None, segments: Sequence[Signed[Segment]] = ()
+    ) -> "StreamProgress":
+        """The progress that an offer brings, of other peers' streams, with what is signed of it."""
+        shown = cls(segments=list(segments))
         if progress is not None:
             shown._append(Part(0, progress.units, progress.data))
         return shown
 
-    def begin(self) -> Progress | None:
-        """Begin another peer's stream; what it continues from, if small enough to send."""
+    def begin(self, *, with_segments: bool = False) -> Progress | None:
+        """Begin another peer's stream; what it continues from, if small enough to send.
+
+        `with_segments`: it reads what others signed before it, and is given that.
+        """
         self._restarts = 0
         self._muted = False
         self._next = 0
+        self.given, self._before = (), []
         if self._data is None or not self.units:
             return None
         self._next = self.units
-        return Progress(units=self.units, data=bytes(self._data))
+        if with_segments:
+            self.given = tuple(self.segments[: limits.SEGMENTS_BEFORE_MAX])
+            self._before = list(self.given)
+        raw = tuple(it.raw for it in self.given)
+        return Progress(units=self.units, data=bytes(self._data), segments=raw)
 
     def apply(self, part: Part) -> list[Streamed | Restarted]:
         """The events for the watchers that follow from a piece of the peer that streams now.
@@ -85,6 +107,57 @@ class StreamProgress:
             told.append(Restarted(part.position))
         self._append(part)
         return [*told, Streamed(part.position, part.units, part.data)]
+
+    def next_segment(
+        self, task: ContentId, stage: int, profile: str, signed_at_ms: int
+    ) -> Segment | None:
+        """What the peer that streams now may sign of all that was shown; None if that is nothing.
+
+        Whoever went back to where nothing can be cut is muted, and signs with its receipt alone.
+        """
+        last = self._before[-1] if self._before else None
+        first = 0 if last is None else last.record.end
+        if self._muted or self.units <= first or self._next != self.units:
+            return None
+        return Segment(
+            task=task,
+            stage=stage,
+            first=first,
+            units=self.units - first,
+            size_bytes=self._size,
+            shown=self._hash.digest(),
+            built_on=None if last is None else last.id,
+            profile=profile,
+            signed_at_ms=signed_at_ms,
+        )
+
+    def take_segment(self, part: Part, peer: PeerId, task: ContentId, stage: int) -> bool:
+        """Take in what a peer signed with a piece that was applied; whether it is kept.
+
+        It is not kept if it is about something else than was shown: the peer that does not begin
+        with what was shown only signs with its receipt. WireError if it is not that peer's word
+        about this stream.
+        """
+        if not part.segment:
+            return False
+        segment = open_signed(part.segment, Segment)
+        if segment.signer != peer:
+            raise Malformed("a segment was signed by another peer than the one that streams")
+        if why := misfit(segment, task, stage, self._before):
+            raise Malformed(f"a segment {why}")
+        said = segment.record
+        is_shown = (said.end, said.size_bytes, said.shown) == (
+            self.units,
+            self._size,
+            self._hash.digest(),
+        )
+        if is_shown:
+            self.segments = [*self._before, segment]
+        return is_shown
+
+    def forget_segments(self) -> None:
+        """What was signed is not given to anybody else: an answer that it led to was rejected."""
+        self.segments = []
 
     def remainder(self, output: bytes, units: int) -> list[Streamed | Restarted]:
         """The last events, after which what was shown is `output`, of `units`."""
@@ -120,6 +193,8 @@ class StreamProgress:
             return False
         self.units, self._size = position, self._ends[position]
         self._ends = {at: size for at, size in self._ends.items() if at <= position}
+        for kept in (self.segments, self._before):
+            kept[:] = [it for it in kept if it.record.end <= position]
         del self._data[self._size :]
         self._hash = hashlib.sha256(self._data)
         return True

@@ -38,9 +38,7 @@ async def _tried(
 ) -> None:
     try:
         with trio.move_on_at(until_at_s) as scope:
-            await offer_leg(
-                directory, handoff, stranger, ignore_event, _ignore, None, deadline_at_s
-            )
+            await offer_leg(directory, handoff, stranger, ignore_event, _ignore, deadline_at_s)
         # If the client left it too little time, or the task is a stranger's, nobody is blamed.
         if scope.cancelled_caught and until_at_s < deadline_at_s and handoff.is_own:
             directory.sitting.sat(stranger, trio.current_time())

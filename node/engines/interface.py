@@ -33,11 +33,15 @@ EXACT_PROFILE = "exact"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of an output that is made bit by bit: the `units` after the first `position`."""
+    """A piece of an output that is made bit by bit: the `units` after the first `position`.
+
+    `segment` is what its maker signed up to its end (`wire.segment`), of some pieces.
+    """
 
     position: int
     units: int
     data: bytes
+    segment: bytes = b""
 
 
 # What a verifier asks of its own engine alone.

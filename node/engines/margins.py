@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from node.engines.replay import JudgedAnswer, sketch_distances, told_otherwise
+from node.engines.replay import JudgedAnswer, difference, sketch_distances
 from wire.calibration import BUILT_IN, MARGIN_MILLIONTHS_MAX, Calibration
 from wire.receipt import ReplayStatistics
 
@@ -77,23 +77,69 @@ def too_far(found: ReplayStatistics, limits: Limits) -> str:
 EXACT = Limits(0.0, 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentJudge:
+    """What one segment is judged by. `is_exact`: its engine's numbers are ours to the bit."""
+
+    table: Calibration
+    is_exact: bool
+
+    def limits_for(self, tokens: int) -> Limits:
+        """The limits for so many tokens."""
+        return EXACT if self.is_exact else limits_of(self.table, tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSegment:
+    """What was measured of a segment, and why no honest engine made it; "" if one may have."""
+
+    statistics: ReplayStatistics
+    reason: str
+
+
+def judged_each(
+    claimed: bytes, told: bytes, ends: Sequence[int], judges: Sequence[SegmentJudge]
+) -> list[JudgedSegment]:
+    """Judge a claimed output segment by segment; `ends` are the tokens before each one's end.
+
+    `told` is the `JudgedAnswer` as bytes: of each token with all tokens before it as they were
+    claimed, so a segment is not judged by what it was built on. WireError if the output is none.
+    What is told besides the tokens, the ending and the sketch, is the last one's.
+    """
+    answer = JudgedAnswer.from_bytes(told)
+    margins, last = answer.each, len(judges) - 1
+    furthest = max(sketch_distances(claimed, answer), default=0.0)
+    # Sums outside of the model's own are not the same to the bit everywhere.
+    sketch_limit = SKETCH_LEAST if judges[-1].is_exact else judges[-1].table.sketch_millionths / 1e6
+    otherwise = difference(claimed, answer, sketch_limit)
+    found, begin = [], 0
+    for row, (judge, end) in enumerate(zip(judges, ends, strict=True)):
+        own = margins[begin:end]
+        measured = statistics_of(own, judge.table)
+        if measured.mismatches:
+            measured = replace(measured, first=measured.first + begin)
+        if row == last:
+            sketch = min(MARGIN_MILLIONTHS_MAX, round(furthest * MILLION))
+            measured = replace(measured, sketch_millionths=sketch)
+        limits = judge.limits_for(max(1, end - begin))
+        found.append(JudgedSegment(measured, too_far(measured, limits)))
+        begin = max(begin, end)
+    if otherwise is not None:
+        at = otherwise.token
+        row = last if at is None else min(last, sum(end <= at for end in ends))
+        if not found[row].reason:
+            found[row] = replace(found[row], reason=otherwise.why)
+    return found
+
+
 def judged(
     claimed: bytes, told: bytes, tokens: int, table: Calibration, is_exact: bool
 ) -> tuple[ReplayStatistics, str]:
-    """What was measured of a claimed output, and why it is not an honest engine's; "" if it may be.
-
-    `told` is the `JudgedAnswer` as bytes, of so many tokens. WireError if the output is none.
+    """What was measured of an output that one peer made, and why no honest engine did; "" if one
+    may have. `told` is the `JudgedAnswer` as bytes, of so many tokens. WireError if it is none.
     """
-    answer = JudgedAnswer.from_bytes(told)
-    furthest = max(sketch_distances(claimed, answer), default=0.0)
-    found = replace(
-        statistics_of(answer.each, table),
-        sketch_millionths=min(MARGIN_MILLIONTHS_MAX, round(furthest * MILLION)),
-    )
-    bounds = EXACT if is_exact else limits_of(table, tokens)
-    # Sums outside of the model's own are not the same to the bit everywhere.
-    sketch_limit = SKETCH_LEAST if is_exact else table.sketch_millionths / MILLION
-    return found, too_far(found, bounds) or told_otherwise(claimed, answer, sketch_limit)
+    (found,) = judged_each(claimed, told, [tokens], [SegmentJudge(table, is_exact)])
+    return found.statistics, found.reason
 
 
 def table_for(known: Calibration | None, *profiles: str) -> Calibration:

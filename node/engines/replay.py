@@ -23,6 +23,7 @@ from wire.generation import (
     Sketch,
     Token,
     read_frames,
+    to_frame,
 )
 from wire.payload import Vectors
 from wire.schema import Between, Int, Record
@@ -123,35 +124,62 @@ def request(
     return ReplayRequest(asked=asked, claimed=as_bytes(tokens), slack_millionths=round(slack * 1e6))
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What an output tells otherwise; `token` is where, or None where it is about all of it."""
+
+    why: str
+    token: int | None = None
+
+
 def told_otherwise(
     claimed: bytes, found: JudgedAnswer, sketch_distance: float = SKETCH_DISTANCE
 ) -> str:
-    """What an output tells otherwise than the model would with the same tokens; empty if nothing.
+    """Why a `difference` is one, in words; empty if there is none."""
+    otherwise = difference(claimed, found, sketch_distance)
+    return "" if otherwise is None else otherwise.why
+
+
+def difference(
+    claimed: bytes, found: JudgedAnswer, sketch_distance: float = SKETCH_DISTANCE
+) -> Difference | None:
+    """What an output tells otherwise than the model would with the same tokens; None if nothing.
 
     Texts and the ending have to be the same, logarithms of probabilities alike, and chunks of a
     sketch no further apart than `sketch_distance`. WireError if the output is none.
     """
     theirs, ours = list(read_frames(claimed)), list(read_frames(found.output))
     if not theirs or not isinstance(theirs[-1], Ending):
-        return "the output has no ending"
+        return Difference("the output has no ending")
     tokens = [it for it in theirs if isinstance(it, Token)]
     for at, (one, other) in enumerate(zip(tokens, _only(ours, Token), strict=False)):
-        if difference := _differ(one, other):
-            return f"token {at}: {difference}"
-    if found.positions < len(tokens):
-        return f"token {found.positions}: the answer cannot go on there"
+        if why := _differ(one, other):
+            return Difference(f"token {at}: {why}", at)
+    if (at := found.positions) < len(tokens):
+        return Difference(f"token {at}: the answer cannot go on there", at)
     prompt, read = _only(theirs, PromptToken), _only(ours, PromptToken)
     if len(prompt) != len(read):
-        return f"{len(prompt)} tokens of the prompt are told, not {len(read)}"
+        return Difference(f"{len(prompt)} tokens of the prompt are told, not {len(read)}")
     for at, (said, own) in enumerate(zip(prompt, read, strict=True)):
-        if difference := _differ(said, own):
-            return f"token {at} of the prompt: {difference}"
+        if why := _differ(said, own):
+            return Difference(f"token {at} of the prompt: {why}")
     sketches = [it for it in theirs if isinstance(it, Sketch)]
     if theirs != [*tokens, *sketches, *prompt, theirs[-1]]:
-        return "the output's frames are in another order"
+        return Difference("the output's frames are in another order")
     if theirs[-1] != ours[-1]:
-        return "the answer does not end there, or not so"
-    return _sketched_otherwise(sketches, ours, sketch_distance)
+        return Difference("the answer does not end there, or not so")
+    why = _sketched_otherwise(sketches, ours, sketch_distance)
+    return Difference(why) if why else None
+
+
+def tokens_before(output: bytes, sizes: Sequence[int]) -> list[int]:
+    """How many tokens of an output end within so many bytes, for each size, and then in all."""
+    ends, at = list[int](), 0
+    for frame in read_frames(output):
+        at += len(to_frame(frame))
+        if isinstance(frame, Token):
+            ends.append(at)
+    return [*(sum(end <= size for end in ends) for size in sizes), len(ends)]
 
 
 def sketch_distances(claimed: bytes, found: JudgedAnswer) -> list[float]:

@@ -12,7 +12,7 @@ import trio
 from node.guest.sensors import LOOK_DEADLINE_S, said_by
 from node.health.facts import CallEnd, CallFacts, NetworkFacts, RouterFacts
 from p2p.ip_address import host_of, is_name
-from p2p.routes import outgoing_hosts
+from p2p.routes import default_router, outgoing_hosts
 from p2p.transport import ByteStream, Endpoint, Transport, WrongPeer
 from wire.content import PeerId
 from wire.errors import InputError, TransportError
@@ -62,13 +62,7 @@ class NetworkLook:
 
     def gateway(self) -> str | None:
         """The router's IPv4 address by the default route; None without one."""
-        try:
-            for fields in self._rows("proc/net/route")[1:]:
-                if fields[1] == "00000000" and int(fields[3], 16) & _RTF_GATEWAY:
-                    return socket.inet_ntoa(struct.pack("<I", int(fields[2], 16)))
-        except (OSError, IndexError, ValueError):
-            return None
-        return None
+        return default_router(self.root)
 
     def _rows(self, name: str) -> list[list[str]]:
         text = (self.root / name).read_text(encoding="ascii", errors="replace")

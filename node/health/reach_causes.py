@@ -1,10 +1,11 @@
-"""Causes that lie between this machine and the others: port, names, bootstraps, routers. Pure."""
+"""Causes that lie between this machine and the others: port, names, bootstraps. Pure."""
 
 from collections.abc import Callable, Iterable
 
 from node.health.facts import CallEnd, CallFacts, Facts
 from node.health.finding import NOT_RUNNING, Cause, Judged, bad, ok, unknown, warn
-from p2p.ip_address import host_of, is_loopback, is_public, is_shared, network_of
+from node.health.router_causes import ROUTER_CAUSES
+from p2p.ip_address import host_of, is_loopback, is_public, network_of
 
 _BRIDGES = ("docker", "br-", "veth", "cni", "virbr", "podman", "lxc")
 _TUNNELS = ("tun", "tap", "wg", "tailscale", "ppp", "utun", "zt")
@@ -119,65 +120,6 @@ def _invite_ended(facts: Facts) -> Judged:
     if "invite" in str(found["problem"]):
         return bad(str(found["problem"]), INVITE_LINE)
     return ok("nobody has refused the invite")
-
-
-def _behind_router(facts: Facts) -> Judged:
-    reach = facts.reach
-    if reach is None:
-        return unknown(NOT_RUNNING)
-    how = reach["how"]
-    if how in ("open", "mapped"):
-        return ok("strangers who called back reached this peer")
-    if how in ("nearby", "asking"):
-        return ok("no stranger could be asked yet to call back")
-    port = facts.port.number
-    lies = next((it for it in facts.network.outgoing if "." in it), "this machine")
-    advice = f"to be open yourself, have the router pass port {port}/tcp on to {lies}"
-    if how == "kept":
-        return ok(f"behind a router, and kept by others; {advice}")
-    return warn("strangers who called back did not get through, and nobody keeps it", advice)
-
-
-def _behind_carrier(facts: Facts) -> Judged:
-    router = facts.router
-    own = [it for it in facts.network.outgoing if is_shared(it)]
-    if own:
-        words = f"this machine's address {own[0]} is a carrier's, shared by many"
-    elif router is None or not router.external:
-        return unknown("the router does not tell its address outside")
-    elif is_shared(router.external):
-        words = f"the router's address outside, {router.external}, is a carrier's"
-    else:
-        return ok(f"the router's address outside is {router.external}")
-    return warn(words, "no port can be opened: ask the carrier for IPv6 or a public address")
-
-
-def _two_routers(facts: Facts) -> Judged:
-    router = facts.router
-    if router is None or not router.external:
-        return unknown("the router does not tell its address outside")
-    if is_public(router.external) or is_shared(router.external):
-        return ok(f"one router, {router.external} outside")
-    return warn(
-        f"the router's address outside, {router.external}, is private: another is before it",
-        "put the second router in bridge mode, or pass the port on in both",
-    )
-
-
-def _silent_router(facts: Facts) -> Judged:
-    router = facts.router
-    if router is None:
-        return unknown("there is no router to ask")
-    if any(is_public(it) for it in facts.network.outgoing):
-        return ok("this machine has a public address, no router is needed")
-    if router.answers:
-        return ok(f"the router at {router.asked} answers NAT-PMP")
-    if facts.reach is None or facts.reach["how"] != "alone":
-        return ok(f"the router at {router.asked} answers no NAT-PMP, which is not needed")
-    return warn(
-        f"the router at {router.asked} does not answer NAT-PMP",
-        f"switch it on in the router, or pass port {facts.port.number}/tcp on by hand",
-    )
 
 
 def _firewall(facts: Facts) -> Judged:
@@ -377,10 +319,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause("network-refuses", "another network, or another version", _refused_by_network),
     Cause("no-member", "the private network does not take this peer", _no_member),
     Cause("invite-ended", "the invite was used, or has ended", _invite_ended),
-    Cause("behind-router", "calls from outside do not get through", _behind_router),
-    Cause("behind-carrier", "many customers share one public address", _behind_carrier),
-    Cause("two-routers", "a router is behind another", _two_routers),
-    Cause("silent-router", "the router opens no ports by itself", _silent_router),
+    *ROUTER_CAUSES,
     Cause("firewall", "this machine's firewall bars the port", _firewall),
     Cause("loopback-only", "the peer listens for this machine alone", _loopback_only),
     Cause("bridge-announced", "an address of containers is announced", _bridge_announced),

@@ -20,6 +20,9 @@ def reach_words(reach: Mapping[str, Any]) -> str:
     words = _REACHED.get(how, how)
     if how == "kept":
         words += f" by {_ends(reach['keepers'])}"
+    mapping = reach.get("mapping") or {}
+    if how == "mapped" and mapping.get("state") == "made":
+        words = f"mapped, its router passes port {mapping['port']} on by {mapping['by']}"
     line = f"reached: {words}, for {reach['since_s']:.0f} s"
     if reach["confirmed_by"]:
         return f"{line}; confirmed by {_ends(reach['confirmed_by'])}"

@@ -10,6 +10,7 @@ from node.paying.pricing import LegUnits, cost, cost_of_leg, cost_of_part
 from wire import limits
 from wire.content import PeerId
 from wire.receipt import Receipt
+from wire.segment import Segment
 from wire.signed import Envelope, Signed
 from wire.tariff import Charge, ChargeKind, Tariff
 from wire.task import Stage
@@ -28,6 +29,8 @@ class Held:
     need: int = 0
     begun: int = 0
     shown: int = 0
+    # Of those that it has shown, so many are signed for; None if it signs with its receipt alone.
+    signed: int | None = None
     # What it may come to, by what was known of its input when it was given.
     most: LegUnits | None = None
 
@@ -91,6 +94,12 @@ class Bill:
         more = held.shown_cost - before
         self.book(peer, Booking(held=more, shown=more))
 
+    def sign(self, peer: PeerId, until: int) -> None:
+        """Note that a peer has signed its stream up to this token: it is paid for no others."""
+        held = self._held.get(peer)
+        if held is not None:
+            held.signed = max(0, until - held.begun)
+
     def drop(self, peer: PeerId) -> None:
         """Pay a peer nothing for what it has of the task."""
         self._charge(peer, self._held.pop(peer, None), ChargeKind.PART, 0, 0)
@@ -98,9 +107,12 @@ class Bill:
     def part(self, peer: PeerId) -> int:
         """Charge what a peer had shown of a leg that it did not finish; how much that is."""
         held = self._held.pop(peer, None)
-        shown = 0 if held is None else held.shown
-        amount = 0 if held is None else held.shown_cost
-        return self._charge(peer, held, ChargeKind.PART, shown, amount)
+        if held is None:
+            return 0
+        # What nobody signed for is signed for, and paid to, who goes on.
+        units = held.shown if held.signed is None else min(held.shown, held.signed)
+        amount = cost_of_part(held.tariff.record, held.stage, units)
+        return self._charge(peer, held, ChargeKind.PART, units, amount)
 
     def close(self) -> None:
         """The task has ended: whoever still works on it is charged for what was shown."""
@@ -125,7 +137,7 @@ class Bill:
         held = self._held.pop(peer, None)
         if held is None:
             return 0
-        by, begun = held.tariff.record, held.begun
+        by, begun = held.tariff.record, begun_of(receipt, held.begun)
         amount = cost_of_leg(by, held.stage, receipt, source, output, begun)
         if held.most is not None:
             amount = min(amount, cost(by, held.stage, held.most))
@@ -151,6 +163,14 @@ class Bill:
             Charge(tariff=held.tariff.raw, stage=held.number, kind=kind, units=units, amount=amount)
         )
         return amount
+
+
+def begun_of(receipt: Receipt, shown: int) -> int:
+    """Up to where others are paid for a stream: what they signed, else what they had shown."""
+    if not receipt.segments:
+        return shown
+    # The chain that the receipt is in was checked.
+    return Envelope.read(receipt.segments[-1], Segment).claimed().end
 
 
 def payee_of(charge: Charge) -> PeerId:

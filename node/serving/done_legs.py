@@ -12,6 +12,7 @@ from wire.content import ContentId
 from wire.errors import StoreError
 from wire.kinds import Role
 from wire.receipt import Receipt
+from wire.segment import standing
 from wire.signed import Signed, open_signed
 
 # The number of legs remembered; above this, the oldest is forgotten.
@@ -73,10 +74,13 @@ class DoneLegs:
             # The previous leg was done again by another peer, so the chain of receipts differs.
             return None
         try:
-            return DoneLeg(receipt, await self.store.get(receipt.record.output))
+            output = await self.store.get(receipt.record.output)
         except StoreError:
             # The output was evicted since: the leg is done again.
             return None
+        due = tuple(it.raw for it in standing(handoff.segments, output))
+        # Else other peers answer for parts of it now: it is signed for anew.
+        return DoneLeg(receipt, output) if receipt.record.segments == due else None
 
     async def reusable(self, job_key: bytes) -> Done | None:
         """The output of an earlier leg with the same job key, if it is still here."""

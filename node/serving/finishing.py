@@ -26,6 +26,7 @@ from wire.content import PeerId
 from wire.errors import BatonError, Refused, RemoteProtocolError, TransportError, WireError
 from wire.kinds import Level, Role
 from wire.receipt import Receipt
+from wire.segment import standing
 from wire.signed import Signed, is_of_many, sign, sign_many
 from wire.signing import SigningKey
 from wire.tree import name_of
@@ -96,6 +97,7 @@ def receipt_of(
         previous=handoff.receipts[-1].id if handoff.receipts else None,
         reused=reused,
         layers=done.layers,
+        segments=tuple(it.raw for it in standing(handoff.segments, done.data)),
     )
 
 
@@ -178,7 +180,8 @@ class Finishing:
         rows = self.before.evict([(it.leg_key, it.job_key) for it in legs])
         for leg, receipt in zip(legs, signed, strict=True):
             rows.append(Row(Table.RECEIPTS, leg.leg_key, receipt.raw))
-            if leg.receipt.role is Role.INFER:
+            # What others made a part of is not given out as this peer's own another time.
+            if leg.receipt.role is Role.INFER and not leg.receipt.segments:
                 job = pack([leg.receipt.units, leg.receipt.profile, leg.receipt.output])
                 rows.append(Row(Table.JOBS, leg.job_key, job))
         edge, log_rows = self.log.grown([it.id for it in signed])

@@ -7,20 +7,24 @@ once, is done once and gives the same receipt, also after a restart.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import trio
 
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, LegResult, Relay
 from node.dispatch.progress import StreamProgress
+from node.dispatch.resuming import reads_segments
 from node.paying.till import Till
 from node.serving.done_legs import DoneLeg, DoneLegs, job_key_of, leg_key_of
 from node.serving.finishing import FinishedLeg, Finishing, readable, receipt_of, shares_signature
+from node.serving.infer_role import InferRole
 from node.serving.lease import Holder, LegLease
 from node.serving.leg_input import input_of
 from node.serving.role import Done, LegInput, LegRole, nowhere
+from node.serving.segment_signing import SegmentSigning
 from node.task.events import EventSink
-from node.task.units import units_of
+from node.task.units import streamed_max, units_of
 from p2p.adverts import Environment
 from p2p.blobs import Blobs
 from store import Store
@@ -147,7 +151,7 @@ class LegServer:
         leg_key, job_key, known = kept
         lease = LegLease(self._role(handoff), leg_key, job_key)
         if self.till is not None:
-            begun = handoff.resume.units if handoff.resume is not None else 0
+            begun = handoff.begun_units
             task, leg, data = handoff.task, handoff.leg, handoff.input
             is_payer = by == task.signer and not handoff.receipts
             lease.seat = self.till.seat(task, leg, data, handoff.units, begun, is_payer=is_payer)
@@ -281,7 +285,8 @@ class LegServer:
                 resume=handoff.resume if handoff.is_last else None,
                 place=lease.place,
             )
-            paced = relay if lease.seat is None else lease.seat.paced(relay)
+            told = self._signed(handoff, lease, holder, relay)
+            paced = told if lease.seat is None else lease.seat.paced(told)
             return await lease.role.do(handoff.leg, source, paced)
 
         done = await lease.unless_abandoned(holder, deadline_at_s, work)
@@ -302,6 +307,18 @@ class LegServer:
         if lease.seat is not None:
             lease.seat.charge(receipt, handoff.input, done.data)
         return DoneLeg(signed, done.data)
+
+    def _signed(self, handoff: Handoff, lease: LegLease, holder: Holder, relay: Relay) -> Relay:
+        """A relay that has a stream signed as it goes, where its asker hears it from here."""
+        role, model = lease.role, handoff.leg.model
+        is_heard = handoff.is_alone and holder.peer == handoff.task.signer
+        if not is_heard or model is None or not isinstance(role, InferRole):
+            return relay
+        if streamed_max(handoff.leg) <= 1 or (loaded := role.engine.ready(model)) is None:
+            return relay
+        peers, wall_s = self.dispatcher.directory.peers, self.environment.wall_s
+        reads = partial(reads_segments, peers, holder.peer)
+        return SegmentSigning(self.key, handoff, loaded.profile, wall_s, reads).signing(relay)
 
 
 def result_of(handoff: Handoff, leg: DoneLeg) -> LegResult:

@@ -15,9 +15,11 @@ from node.serving.role import LegWork
 from node.task.units import streamed_max
 from p2p.typed_call import TypedCall, refusal_of
 from wire.chain import open_receipts
+from wire.content import PeerId
 from wire.counting import counted
 from wire.errors import (
     EngineError,
+    Malformed,
     Refused,
     RemoteProtocolError,
     StoreError,
@@ -26,7 +28,8 @@ from wire.errors import (
     WireError,
 )
 from wire.message import Accept, Message, Offer, Piece, Quote, Quoted, Result
-from wire.signed import open_signed
+from wire.segment import Segment, end_of, open_segments, standing
+from wire.signed import Signed, open_signed
 from wire.task import Stage, Task
 
 # The most legs of one holder, so that there is room for other holders.
@@ -49,12 +52,14 @@ class OfferServer:
         shown_units = message.resume.units if message.resume is not None else 0
         if shown_units > streamed_max(task.record.stages[-1]):
             raise RemoteProtocolError("more was shown than the last leg has")
+        segments = _segments_shown(task, message, call.peer)
         handoff = Handoff(
             task=task,
             receipts=tuple(before),
             input=message.input,
             units=message.units,
             resume=message.resume,
+            segments=segments,
             avoid=frozenset(message.avoid),
         )
         deadline_at_s = trio.current_time() + message.deadline_ms / 1000
@@ -72,7 +77,12 @@ class OfferServer:
             nonlocal there
             try:
                 if there:
-                    piece = Piece(position=part.position, units=part.units, data=part.data)
+                    piece = Piece(
+                        position=part.position,
+                        units=part.units,
+                        data=part.data,
+                        segment=part.segment,
+                    )
                     await call.send(piece)
             except TransportError:
                 # The holder disconnected. The leg is still finished, in case the holder returns.
@@ -111,6 +121,21 @@ class OfferServer:
             await call.send(refusal_of(error))
             return
         await call.send(Quoted(expected_ms=int(expected_s * 1000)))
+
+
+def _segments_shown(
+    task: Signed[Task], message: Offer, holder: PeerId
+) -> tuple[Signed[Segment], ...]:
+    """What others signed of a stream that is to be gone on with; it is of what was shown."""
+    resume = message.resume
+    if resume is None or not resume.segments:
+        return ()
+    if holder != task.signer or len(task.record.stages) != 1:
+        raise RemoteProtocolError("segments are given by who asked, of a task of one leg")
+    segments = open_segments(task.id, message.stage, resume.segments)
+    if end_of(segments) > resume.units or standing(segments, resume.data) != tuple(segments):
+        raise Malformed("what was signed of the stream is not what was shown of it")
+    return tuple(segments)
 
 
 def _stage_of(quote: Quote) -> Stage:

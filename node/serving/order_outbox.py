@@ -77,10 +77,14 @@ class OrderOutbox:
         self._pieces_bytes += len(part.data)
         if (
             last is not None
+            # What was signed is told at the end of a piece.
+            and not last.segment
             and last.position + last.units == part.position
             and len(last.data) + len(part.data) <= limits.INLINE_BYTES_MAX
         ):
-            parts[-1] = Part(last.position, last.units + part.units, last.data + part.data)
+            parts[-1] = Part(
+                last.position, last.units + part.units, last.data + part.data, part.segment
+            )
         else:
             parts.append(part)
 
@@ -99,7 +103,13 @@ class OrderOutbox:
             yield Taken(tags=tuple(taken[at : at + limits.BUNDLE_ITEMS_MAX]))
         # A piece is never told after the outcome of its task.
         pieces = [
-            OrderPiece(tag=tag, position=part.position, units=part.units, data=part.data)
+            OrderPiece(
+                tag=tag,
+                position=part.position,
+                units=part.units,
+                data=part.data,
+                segment=part.segment,
+            )
             for tag, parts in self._pieces.items()
             for part in parts
         ]

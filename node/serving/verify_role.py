@@ -2,22 +2,22 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import trio
 
 from node.engines.compare import worst_differences
-from node.engines.interface import REPLAY, Engine, Job
-from node.engines.margins import judged, table_for
-from node.engines.replay import frames_max, request
+from node.engines.interface import Engine
 from node.paying.till import Till
 from node.serving.asked_check import Asked, read_check
 from node.serving.claimed_leg import PPB, Again, ClaimedLeg, Found, wrong, wrong_units
 from node.serving.fair_semaphore import FairSemaphore
+from node.serving.findings import by_segment, right, segment_of_byte, wrong_segments
 from node.serving.held_verdicts import HELD_PER_ASKER_MAX, NOT_ASKED_FOR, HeldPlaces, HeldVerdict
 from node.serving.infer_role import InferRole
 from node.serving.proof_check import found_by_proof
+from node.serving.replayed_leg import ReplayedLeg
 from node.serving.role import Done, LegInput, nowhere
 from node.task.levels import proves
 from p2p.adverts import Environment
@@ -26,7 +26,7 @@ from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
 from wire.calibration import Calibration
-from wire.chain import source_of
+from wire.chain import doers_of, source_of
 from wire.commitment import TellVerdict, VerdictCommitted
 from wire.content import ContentId, PeerId
 from wire.counting import counted
@@ -128,7 +128,7 @@ class VerifyRole:
             raise Refused("this peer does not verify", code=RefusalCode.NOT_WILLING)
         if self.paused:
             raise Refused(f"this peer is paused: {self.paused}", code=RefusalCode.PAUSED)
-        if asked.receipt.signer == self.key.peer:
+        if self.key.peer in doers_of(asked.receipt):
             raise Refused("nobody checks its own work", code=RefusalCode.NOT_WILLING)
         if self.till is not None:
             self.till.check_verdict(asked.task)
@@ -168,6 +168,7 @@ class VerifyRole:
             raise Refused("the model was unloaded meanwhile", code=RefusalCode.NO_SUCH_MODEL)
         if self.till is not None and asked.task.signer != self.key.peer:
             self.till.charge_verdict(asked.task)
+        found = by_segment(asked.receipt, found)
         tolerance_ppb = int(loaded.manifest.tolerance * PPB)
         reason = found.reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")
         return Verdict(
@@ -280,31 +281,9 @@ class VerifyRole:
         stage, data = claim.stage, claim.source.data
         assert stage.model is not None
         assert data is not None
-        loaded = self.infer_role.check_able(stage)
-        doer = claim.receipt.record.profile
-        is_exact = loaded.same_bits_as(doer)
-        table = table_for(self.calibrations.get(stage.model), doer, loaded.profile)
-        slack = 0.0 if is_exact else table.slack_millionths / 1e6
-        most = frames_max(loaded.manifest.parameters.get("context"))
-        # Many pieces take seconds to read, and others are served meanwhile.
-        asked = await trio.to_thread.run_sync(request, data, claim.output, slack, most)
-        left_s = trio.current_effective_deadline() - trio.current_time()
-        job = Job(
-            model=stage.model,
-            operation=REPLAY,
-            input=asked.to_bytes(),
-            parameters=stage.parameters,
-            deadline_s=max(0.0, left_s),
-        )
-        told, units = (await self.engine.infer(job)).data, max(1, len(asked.claimed) // 4)
-        found, reason = await trio.to_thread.run_sync(
-            judged, claim.output, told, units, table, is_exact
-        )
-        if not reason and claim.receipt.record.units != units:
-            reason = f"the work was {units} units"
-        if reason:
-            return replace(wrong(1, reason), replay=(found,))
-        return Found(rows=1, sampled=(0,), worst_ppb=(0,), replay=(found,))
+        loaded, known = self.infer_role.check_able(stage), self.calibrations.get(stage.model)
+        replayed = ReplayedLeg(stage, claim.receipt, data, claim.output)
+        return await replayed.found(self.engine, loaded, known)
 
     def _rows_again(self, claim: ClaimedLeg, check: Check) -> Again | Found:
         data = claim.source.data
@@ -356,7 +335,12 @@ class VerifyRole:
 
 def _same(claim: ClaimedLeg, done: Done) -> Found:
     if done.data != claim.output:
-        return wrong(1, "the output differs")
+        pairs = enumerate(zip(done.data, claim.output, strict=False))
+        at = next((at for at, (a, b) in pairs if a != b), min(len(done.data), len(claim.output)))
+        # What comes after is not looked at: with other tokens before it, it would be another.
+        row = segment_of_byte(claim.receipt, at)
+        found = wrong(1, "the output differs")
+        return wrong_segments(claim.receipt, frozenset((row,)), found.reason, found)
     if done.units != claim.receipt.record.units:
         return wrong_units(1, done.units)
-    return Found(rows=1, sampled=(0,), worst_ppb=(0,))
+    return right()

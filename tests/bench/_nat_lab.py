@@ -1,22 +1,37 @@
 """Homes behind routers, in network namespaces: made and removed, as root on Linux with nftables.
 
 An internet of public machines, and homes whose routers translate addresses: one that keeps ports
-(cone), one that draws them (symmetric), one that refuses instead of dropping, and one that stands
-behind its carrier's router. No namespace is linked to the machine's own.
+(cone), one that draws them (symmetric), one that refuses instead of dropping, one that stands
+behind its carrier's router, and one that opens ports for who asks (by miniupnpd, where it is
+installed). No namespace is linked to the machine's own.
 """
 
 import os
 import shutil
+import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 
 from tests.bench._link import NotPermittedError
 
 PUBLIC = ("public", "second", "third")
 # The places in which a peer asks or serves; of `home` and `cone` the router is the same.
-PLACES = ("public", "cone", "symmetric", "carrier", "refusing", "home")
+PLACES = ("public", "cone", "symmetric", "carrier", "refusing", "home", "mapped")
+
+_MINIUPNPD = """
+ext_ifname=wan
+listening_ip=lan
+enable_natpmp=yes
+enable_upnp=yes
+secure_mode=yes
+system_uptime=yes
+uuid=00000000-0000-0000-0000-000000000000
+allow 1024-65535 0.0.0.0/0 1024-65535
+"""
 
 
 def within(place: str) -> tuple[str, ...]:
@@ -33,10 +48,12 @@ def open_lab() -> Iterator[None]:
     """The lab, for as long as the block runs. NotPermittedError if it cannot be made."""
     if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("nft") is None:
         raise NotPermittedError("a lab of routers needs root, iproute2 and nftables (apt install)")
+    lab = _Lab()
     try:
-        _Lab().build()
+        lab.build()
         yield
     finally:
+        lab.end()
         found = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False)
         for line in found.stdout.splitlines():
             if line.startswith(_named("")):
@@ -48,6 +65,15 @@ class _Lab:
 
     def __init__(self) -> None:
         self._numbers = count()
+        # Files with the numbers of the processes that routers run.
+        self.daemons: list[Path] = []
+
+    def end(self) -> None:
+        """End what runs in the lab."""
+        for file in self.daemons:
+            if file.exists():
+                os.kill(int(file.read_text()), signal.SIGKILL)
+            shutil.rmtree(file.parent, ignore_errors=True)
 
     def build(self) -> None:
         self._place("inet")
@@ -62,6 +88,8 @@ class _Lab:
         self._router("isp", "45.104.0.1/8", ("inet", "br0"), "100.64.0.1/24", "", drop)
         self._home("carrier", 104, "100.64.0.2/24", ("isp", "lan"), "", drop)
         self._route("carrier-router", "100.64.0.1")
+        self._home("mapped", 105, "45.105.0.1/8", ("inet", "br0"), "", drop)
+        self._opening_ports("mapped-router")
         self._place("home")
         self._plug("home", "eth0", "192.168.101.3/24", "cone-router", "lan")
         self._route("home", "192.168.101.1")
@@ -105,6 +133,32 @@ class _Lab:
         }}
         """
         _run(*within(name), "nft", "-f", "-", text=rules)
+
+    def _opening_ports(self, name: str) -> None:
+        """The router does what UPnP, NAT-PMP and PCP ask of it; without the program, nothing."""
+        if shutil.which("miniupnpd") is None:
+            return
+        rules = """
+        table inet filter {
+          chain miniupnpd { }
+          chain prerouting_miniupnpd { }
+          chain postrouting_miniupnpd { }
+          chain prerouting {
+            type nat hook prerouting priority -100
+            jump prerouting_miniupnpd
+          }
+          chain postrouting {
+            type nat hook postrouting priority 90
+            jump postrouting_miniupnpd
+          }
+        }
+        insert rule inet filter forward jump miniupnpd
+        """
+        _run(*within(name), "nft", "-f", "-", text=rules)
+        folder = Path(tempfile.mkdtemp(prefix="baton-router-"))
+        (folder / "conf").write_text(_MINIUPNPD)
+        _run(*within(name), "miniupnpd", "-f", str(folder / "conf"), "-P", str(folder / "pid"))
+        self.daemons.append(folder / "pid")
 
     def _place(self, name: str) -> None:
         _run("ip", "netns", "add", _named(name))

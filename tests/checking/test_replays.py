@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from trio.testing import MockClock
 
-from node.asking.rechecking import _wrong
+from node.asking.rechecking import _guilty
 from node.checking.audit import audit
+from node.checking.check_request import CheckRequest
 from node.checking.tally import Tally
 from node.engines import replay
 from node.engines.hash_engine import HashEngine, hash_token
 from node.engines.interface import REPLAY, Emit, Job, Loaded, Output
 from node.engines.margins import statistics_of
 from node.engines.replay import JudgedAnswer, ReplayRequest
-from node.serving import verify_role
+from node.serving import replayed_leg
 from p2p.score import Standing
 from tests.checking.test_verifiers import checked_by, verdict_of
 from tests.node.asking import MODEL, SECRET, asked, receipt_of, request, signers, task_of
@@ -27,11 +28,11 @@ from tests.node.network import I, Network, Outsider, S, V, open_network
 from tests.p2p.transports import key_of
 from wire import limits
 from wire.calibration import BUILT_IN
-from wire.content import ContentId
+from wire.content import ContentId, PeerId
 from wire.generation import Generation, read_frames, to_frame
 from wire.kinds import Role
 from wire.message import VerdictReply
-from wire.receipt import Verdict
+from wire.receipt import Receipt, Verdict
 from wire.signed import Signed, open_signed
 from wire.task import Stage
 from wire.tree import name_of
@@ -162,7 +163,7 @@ async def test_an_answer_of_more_pieces_than_any_model_gives_is_wrong_and_read_b
         assert threading.current_thread() is not threading.main_thread()
         return replay.request(*claim)
 
-    monkeypatch.setattr(verify_role, "request", reading)
+    monkeypatch.setattr(replayed_leg, "request", reading)
     monkeypatch.setattr(replay, "FRAMES_MAX", len(list(read_frames(HONEST))))
     assert [replay.frames_max(it) for it in (7, 0, True, None)] == [8, 41, 41, 41]
     async with open_network(tmp_path) as network:
@@ -239,9 +240,16 @@ def test_margins_count_against_an_answer_from_any_device_and_bytes_only_from_its
             agreed=False, verdicts=tuple(open_signed(it, Verdict) for it in raws), candidates=()
         )
 
-    assert _wrong(receipt.record, tally(replay=(statistics_of([0.0, 20.0], BUILT_IN),)))
-    assert not _wrong(receipt.record, tally())
-    assert _wrong(replace(receipt.record, profile="hash-1 exact"), tally())
+    def guilty(claimed: Signed[Receipt], votes: Tally) -> frozenset[PeerId]:
+        request = CheckRequest(
+            task=task, receipts=(claimed,), secret=SECRET, input=None, output=None
+        )
+        return _guilty(request, votes)
+
+    assert guilty(receipt, tally(replay=(statistics_of([0.0, 20.0], BUILT_IN),)))
+    assert not guilty(receipt, tally())
+    alike = replace(receipt, record=replace(receipt.record, profile="hash-1 exact"))
+    assert guilty(alike, tally()) == {receipt.signer}
 
 
 async def test_a_calibration_of_both_profiles_is_what_an_answer_is_judged_by(

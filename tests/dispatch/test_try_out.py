@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.dispatch.failover import OVERDUE_S
+from node.dispatch.overdue import OVERDUE_S
 from node.peer import Node
 from p2p.typed_call import TypedCall
 from tests.node.asking import EMBED_PASSAGES, FETCH, asked, complete, request

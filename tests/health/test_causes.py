@@ -97,6 +97,8 @@ CAUSED: dict[str, tuple[Callable[[], Facts], State]] = {
         lambda: facts(router=RouterFacts(asked="a", answers=True, external="100.70.1.2")),
         State.WARN,
     ),
+    "mapping-dead": (peer(reach=reach(mapping={"state": "dead", "why": "said"})), State.WARN),
+    "mapping-taken": (peer(reach=reach(mapping={"state": "taken", "why": "said"})), State.WARN),
     "firewall": (part("network", barred_by="ufw"), State.WARN),
     "loopback-only": (peer(addresses=["/ip4/127.0.0.1/tcp/4747/p2p/me"]), State.WARN),
     "bridge-announced": (

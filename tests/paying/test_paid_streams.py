@@ -122,7 +122,8 @@ async def test_peers_of_a_broken_stream_are_paid_each_for_its_own_tokens(
         workers = [
             await network.start(
                 I,
-                engine=Counted(unit_s=1.0),
+                # Longer than what is signed for at once.
+                engine=Counted(unit_s=1.25),
                 number=number,
                 prices=priced(base=1000, made=100),
                 genesis=payer.config.genesis,

@@ -8,7 +8,7 @@ from random import Random
 import trio
 from trio.testing import MockClock
 
-from node.dispatch.failover import OVERDUE_S
+from node.dispatch.overdue import OVERDUE_S
 from node.peer import Node
 from node.serving.leg_input import INPUT_DEADLINE_S
 from node.serving.offer_server import LEGS_PER_HOLDER

@@ -71,6 +71,9 @@ BROAD_EXCEPT = {
         "whatever one line of a batch causes is the answer of that line, as a request's own is"
         " over HTTP; else it would end the gateway, at each start again"
     ),
+    ("p2p/home_router.py", "_said"): (
+        "miniupnpc raises a bare Exception for whatever a router answers, and knows no other"
+    ),
     ("p2p/over_libp2p/errors.py", "contained"): (
         "hostile bytes surface from libp2p as any exception at all, and one that escapes a task of"
         " its services ends every connection of the process"

@@ -195,6 +195,7 @@ from wire.receipt import (
 )
 from wire.rows import RowBundle
 from wire.schema import Record
+from wire.segment import Segment
 from wire.signed import SignedRecord
 from wire.signing import SigningKey
 from wire.stage import (
@@ -664,6 +665,17 @@ SAMPLES: tuple[Record, ...] = (
     StageClose(passes=8),
     StageSign(table=b"\x03\x00\x01\x00", rows=130),
     StageSigned(leg=b"leg"),
+    Segment(
+        task=BLOCK,
+        stage=1,
+        first=2,
+        units=3,
+        size_bytes=300,
+        shown=SECRET,
+        built_on=BLOCK,
+        profile="tinygrad-0.14.0/float32",
+        signed_at_ms=1_700_000_000_500,
+    ),
     StageLeg(
         model=MODEL,
         first=18,

@@ -72,6 +72,7 @@ TIED_TO_OTHERS = {
     *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
     "StageRows.data",
     *("StageLeg.first", "StageLeg.last", "StageSign.table", "StageSign.rows", "Receipt.layers"),
+    *("Receipt.segments", "Progress.segments"),
     *("RowBundle.first", "RowBundle.last", "RowBundle.rows", "RowBundle.answers"),
 }
 

@@ -7,8 +7,6 @@ is the end of that one job.
 
 import hashlib
 import json
-import os
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from node.engines.proving.circuit import (
     open_sizes,
     public_of,
 )
+from node.engines.proving.worker_limits import bound
 from wire.codec import Value
 from wire.errors import EngineError
 
@@ -126,16 +125,7 @@ def answer(message: dict[str, Any]) -> dict[str, Value]:
 
 def main(seconds: int, memory_bytes_max: int, file_bytes_max: int) -> None:
     """Answer one message, within so much of the processor's time, memory and disk."""
-    # Whatever a library prints goes to standard error, never into the answer.
-    target = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    for limit, value in (
-        (resource.RLIMIT_AS, memory_bytes_max),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_FSIZE, file_bytes_max),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(limit, (value, value))
+    target = bound(seconds, memory_bytes_max, file_bytes_max)
     message = read_frame(sys.stdin.buffer)
     if message is not None:
         target.write(to_frame(answer(message)))

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import numpy_helper
 
 from node.engines.proving.circuit import LOGROWS
 from node.engines.proving.interface import ProvableModel
@@ -34,3 +36,14 @@ def srs_file(folder: Path, *, height: int = LOGROWS, fill: bytes = b"\0", more: 
     size = (128 << height) + 256 + more
     file.write_bytes(height.to_bytes(4, "little") + fill * size)
     return file
+
+
+def another() -> ProvableModel:
+    """The digits' MLP with one weight of the other sign."""
+    model = onnx.load_from_string(DATA)
+    first = next(it for it in model.graph.initializer if numpy_helper.to_array(it).ndim == 2)
+    weights = numpy_helper.to_array(first).copy()
+    weights.flat[np.abs(weights).argmax()] *= -1
+    first.CopyFrom(numpy_helper.from_array(weights, first.name))
+    data = model.SerializeToString()
+    return ProvableModel("another", ContentId.of(data), data)

@@ -12,12 +12,10 @@ import pytest
 import trio
 
 from node.engines.proving.circuit import ROWS_MAX, SCALE_BITS
-from node.engines.proving.interface import ProvableModel
 from node.engines.proving.process import asked_of_worker, library_version
 from node.engines.proving.prover import CIRCUITS, WAITING_MAX, EzklProofs, open_proofs
 from tests.engines.proving.fake_library import FakeLibrary
-from tests.engines.proving.samples import DATA, DIGITS, digit, srs_file
-from wire.content import ContentId
+from tests.engines.proving.samples import DIGITS, another, digit, srs_file
 from wire.errors import (
     EngineFailed,
     EngineMissing,
@@ -121,11 +119,7 @@ async def test_ezkl_keeps_the_promises_and_two_peers_make_the_same_key(tmp_path:
 async def test_a_proof_of_another_circuit_is_rejected(tmp_path: Path) -> None:
     async with opened(tmp_path, srs_file(tmp_path)) as proofs:
         output = await proofs.prove(DIGITS, digit(), DEADLINE_S)
-        # The same layers, with another name of who made it: another file, so another model.
-        other = DATA.replace(b"skl2onnx", b"skl2onny", 1)
-        assert other != DATA
-        another = ProvableModel("another", ContentId.of(other), other)
-        forged = await proofs.prove(another, digit(), DEADLINE_S)
+        forged = await proofs.prove(another(), digit(), DEADLINE_S)
         assert "another circuit" in await proofs.rejected(DIGITS, digit(), forged, DEADLINE_S)
         key = Tensors.from_bytes(output).proofs[0].key
         dressed = altered(forged, key=key)

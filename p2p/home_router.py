@@ -1,0 +1,203 @@
+"""The router of this machine's network: asked by PCP and NAT-PMP, then by UPnP.
+
+The only place where miniupnpc is imported. It waits in C for what the network says, so it is
+called in a thread, one at a time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from socket import AF_INET, SOCK_DGRAM
+from typing import Any, TypeVar
+
+import miniupnpc
+import trio
+
+from p2p.port_mapping import MappedPort, PortTakenError
+from p2p.router_messages import (
+    ANSWER_BYTES_MAX,
+    NONCE_BYTES,
+    PMP_ADDRESS_REQUEST,
+    ROUTER_PORT,
+    pcp_request,
+    pmp_request,
+    read_pcp,
+    read_pmp,
+    read_pmp_address,
+)
+from p2p.routes import default_router
+from wire.errors import Malformed, Refused, Unreachable
+from wire.kinds import RefusalCode
+
+T = TypeVar("T")
+# Each question is sent again after a quarter of a second, then after twice as long.
+FIRST_WAIT_S, ASKED_TIMES = 0.25, 4
+UPNP_WAIT_MS = 1500
+# Ports beside the wanted one that are tried where another machine has it.
+PORTS_TRIED = 4
+
+
+@dataclass(slots=True)
+class HomeRouter:
+    """Asks the router of the default route for ports. `entropy` gives so many random bytes."""
+
+    entropy: Callable[[int], bytes]
+    address: Callable[[], str | None] = default_router
+    port: int = ROUTER_PORT
+    # One for all requests: a router takes a renewal or an end from who has it alone.
+    _nonce: bytes = b""
+    _threads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
+
+    async def open_port(self, port: int, wanted: int, lifetime_s: int) -> MappedPort:
+        """See `p2p.port_mapping.PortRouter`."""
+        router = self._router()
+        said: list[str] = []
+        for way in (self._by_pcp, self._by_pmp, self._by_upnp):
+            try:
+                return await way(router, port, wanted, lifetime_s)
+            except PortTakenError:
+                raise
+            except (Unreachable, Malformed, Refused) as error:
+                if isinstance(error, Refused):
+                    said.append(error.message)
+        if said:
+            raise Refused(said[-1], code=RefusalCode.NOT_WILLING)
+        raise Unreachable(f"the router at {router} answers neither PCP, NAT-PMP nor UPnP")
+
+    async def close_port(self, mapped: MappedPort) -> None:
+        """See `p2p.port_mapping.PortRouter`."""
+        router = self._router()
+        if mapped.by == "UPnP":
+            await self._in_thread(lambda: _upnp_close(mapped.external_port))
+        elif mapped.by == "PCP":
+            await self._by_pcp(router, mapped.port, mapped.external_port, 0)
+        else:
+            await self._asked(router, pmp_request(mapped.port, 0, 0), lambda it: it)
+
+    def _router(self) -> str:
+        router = self.address()
+        if router is None:
+            raise Unreachable("there is no default router to ask for a port")
+        return router
+
+    async def _by_pcp(self, router: str, port: int, wanted: int, lifetime_s: int) -> MappedPort:
+        self._nonce = self._nonce or self.entropy(NONCE_BYTES)
+        nonce = self._nonce
+        with trio.socket.socket(AF_INET, SOCK_DGRAM) as probe:
+            # Connecting sends nothing, and tells from which address packets would leave.
+            await _connected(probe, router, self.port)
+            host = probe.getsockname()[0]
+        request = pcp_request(host, port, nonce, lifetime_s, wanted)
+
+        def read(data: bytes) -> MappedPort:
+            if not lifetime_s:
+                return MappedPort(by="PCP", port=port, external_port=wanted, lifetime_s=0)
+            found = read_pcp(data, port, nonce)
+            return MappedPort(
+                by="PCP",
+                port=port,
+                external_port=found.external_port,
+                lifetime_s=found.lifetime_s,
+                host=found.host,
+            )
+
+        return await self._asked(router, request, read)
+
+    async def _by_pmp(self, router: str, port: int, wanted: int, lifetime_s: int) -> MappedPort:
+        request = pmp_request(port, lifetime_s, wanted)
+        found = await self._asked(router, request, lambda it: read_pmp(it, port))
+        host = await self._asked(router, PMP_ADDRESS_REQUEST, read_pmp_address)
+        return MappedPort(
+            by="NAT-PMP",
+            port=port,
+            external_port=found.external_port,
+            lifetime_s=found.lifetime_s,
+            host=host,
+        )
+
+    async def _asked(self, router: str, request: bytes, read: Callable[[bytes], T]) -> T:
+        """The first answer that is one to this; Unreachable if none comes."""
+        wait_s = FIRST_WAIT_S
+        with trio.socket.socket(AF_INET, SOCK_DGRAM) as asking:
+            # Connected, so that only what comes from the router is heard.
+            await _connected(asking, router, self.port)
+            for _ in range(ASKED_TIMES):
+                try:
+                    await asking.send(request)
+                    with trio.move_on_after(wait_s):
+                        while True:
+                            try:
+                                return read(await asking.recv(ANSWER_BYTES_MAX))
+                            except Malformed:
+                                # An answer to something else; the right one may still come.
+                                await trio.lowlevel.checkpoint()
+                except OSError as error:
+                    # A router without the service says so by ICMP.
+                    raise Unreachable(f"the router at {router} refuses to be asked") from error
+                wait_s *= 2
+        raise Unreachable(f"the router at {router} does not answer")
+
+    async def _by_upnp(self, _router: str, port: int, wanted: int, lifetime_s: int) -> MappedPort:
+        tried = [wanted, *(self._any_port() for _ in range(PORTS_TRIED))]
+        return await self._in_thread(lambda: _upnp_open(port, tried, lifetime_s))
+
+    def _any_port(self) -> int:
+        return 1024 + int.from_bytes(self.entropy(2), "big") % (65536 - 1024)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(
+            work,
+            # A router that never answers keeps a thread, not this peer.
+            abandon_on_cancel=True,  # type: ignore[call-arg, unused-ignore]
+            limiter=self._threads,
+        )
+
+
+async def _connected(asking: trio.socket.SocketType, router: str, port: int) -> None:
+    try:
+        await asking.connect((router, port))
+    except OSError as error:
+        raise Unreachable(f"the router at {router} cannot be asked: {error.strerror}") from error
+
+
+def _upnp() -> Any:
+    """The router that UPnP finds; Unreachable if there is none."""
+    found = miniupnpc.UPnP()
+    found.discoverdelay = UPNP_WAIT_MS
+    if not _said(found.discover) or not _said(found.selectigd):
+        raise Unreachable("no router answers UPnP")
+    return found
+
+
+def _upnp_open(port: int, tried: list[int], lifetime_s: int) -> MappedPort:
+    router = _upnp()
+    own = router.lanaddr
+    for external in tried:
+        before = _said(router.getspecificportmapping, external, "TCP")
+        if before is not None and before[0] != own:
+            continue
+        _said(router.addportmapping, external, "TCP", own, port, "baton", "", lifetime_s)
+        # A router may say yes to a port that another machine has: what it does is read back.
+        after = _said(router.getspecificportmapping, external, "TCP")
+        if after is None:
+            raise Refused("the router passes no port on by UPnP", code=RefusalCode.NOT_WILLING)
+        if (after[0], int(after[1])) == (own, port):
+            host = str(_said(router.externalipaddress) or "")[:45]
+            return MappedPort(
+                by="UPnP", port=port, external_port=external, lifetime_s=lifetime_s, host=host
+            )
+    raise PortTakenError(
+        f"port {tried[0]} and {len(tried) - 1} others of the router are another machine's",
+        code=RefusalCode.NOT_WILLING,
+    )
+
+
+def _upnp_close(external_port: int) -> None:
+    _said(_upnp().deleteportmapping, external_port, "TCP")
+
+
+def _said(ask: Callable[..., Any], *arguments: object) -> Any:
+    """What the library says; None where it raises, which it does for whatever a router answers."""
+    try:
+        return ask(*arguments)
+    except Exception:  # noqa: BLE001 - the reason stands in tests/tidy
+        return None
