@@ -18,6 +18,7 @@ from node.asking.canaries import Canaries
 from node.asking.copies import Copying
 from node.asking.disputing import Disputing
 from node.asking.log_watch import LogWatch
+from node.asking.own_judge import OwnJudge
 from node.asking.rechecking import Rechecking
 from node.asking.record_files import RecordFiles
 from node.asking.tasks import TaskRunner
@@ -280,7 +281,8 @@ def _assembled(
     checking = Checking(peers, CheckOrders(peers, nursery), Contributions(peers, nursery))
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
     exact_files, files = ExactFiles(models), _record_files(config)
-    disputing = Disputing(Settling(peers), blobs, exact_files, files, models.learn)
+    judge = OwnJudge(_verify_role(config, dependencies, infer, blobs))
+    disputing = Disputing(Settling(peers), blobs, exact_files, files, models.learn, judge)
     tasks = TaskRunner(
         dependencies.key,
         dependencies.environment,
@@ -297,7 +299,6 @@ def _assembled(
         lines.append(line)
         peers.advertiser.changed()
 
-    verify_role = _verify_role(config, dependencies, infer, blobs)
     rechecking = Rechecking(dependencies.store, checking, answers, tasks)
     probing = Probing(peers.me, dependencies.engine, infer, changed, dependencies.chains)
     return Node(
@@ -310,8 +311,8 @@ def _assembled(
         offer_server=OfferServer(leg_server),
         order_server=OrderServer(legs=leg_server),
         stage_server=StageServer(dependencies.engine, leg_server, peers, dependencies.key),
-        verify_role=verify_role,
-        check_server=CheckServer(verify_role=verify_role, peers=peers),
+        verify_role=judge.verify_role,
+        check_server=CheckServer(verify_role=judge.verify_role, peers=peers),
         contest_role=_contest_role(config, dependencies, blobs, exact_files),
         keep_role=KeepRole(blobs, willing=Role.STORE in config.roles),
         copying=Copying(blobs),
@@ -391,7 +392,6 @@ class _Capacity:
         return Capacity(
             roles=self.config.role_bits if taking else 0,
             models=tuple(map(offer_of, node.probing.offered() if taking else ())),
-            # The queue counts waiting jobs too.
             free_slots=max(0, min(fair_queue.free_slots, 65_535)) if taking else 0,
             queue_s=min(fair_queue.queue_s, 1e6),
             tariff=None if own is None or own.now is None else own.now.id,

@@ -61,6 +61,8 @@ class PeerRpc:
     dialing: Dialing
     dial_deadline_s: float
     scores: Scores = field(default_factory=Scores)
+    # What strangers said of peers' work: it counts for whom work is given to, and for nothing else.
+    doubts: Scores = field(default_factory=Scores)
     handlers: dict[type[Message], Handler] = field(default_factory=dict)
     streams: Streams = field(init=False)
     problems: Latest[str, str] = field(default_factory=lambda: Latest(PROBLEMS_KEPT))
@@ -88,6 +90,19 @@ class PeerRpc:
     def standing(self, peer: PeerId) -> Standing:
         """How a peer is regarded here now, by what it did."""
         return self.scores.standing(peer, trio.current_time())
+
+    def standing_at_work(self, peer: PeerId) -> Standing:
+        """As `standing`, but who is in doubt is not a good one to give work to."""
+        now_at_s = trio.current_time()
+        standing = self.scores.standing(peer, now_at_s)
+        if standing is Standing.GOOD:
+            return self.doubts.standing(peer, now_at_s)
+        return standing
+
+    def doubted(self, peer: PeerId) -> None:
+        """Count that strangers rejected a peer's work, which may be their lie."""
+        if peer != self.me:
+            self.doubts.note(peer, Offence.DOUBTED, trio.current_time())
 
     def offended(self, peer: PeerId, offence: Offence) -> None:
         """Count an offence of a peer against its standing; our own peer never has any."""

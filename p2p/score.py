@@ -1,7 +1,8 @@
 """Standing of peers: a few kinds of offence, and a pure sum of their costs.
 
-Only what we saw ourselves counts: no peer's report lowers the standing of another. Offences cost
-less as time passes, so a peer that behaves well again is asked again.
+Only what we saw ourselves counts: no peer's report lowers the standing of another, and what
+strangers say of one makes it at most less welcome, for a while. Offences cost less as time passes,
+so a peer that behaves well again is asked again.
 """
 
 from dataclasses import dataclass, field
@@ -11,11 +12,16 @@ from wire.content import PeerId
 
 
 class Offence(IntEnum):
-    """Kinds of offence, few and coarse on purpose; the value is the cost."""
+    """Kinds of offence, few and coarse on purpose; the value is the cost.
+
+    `DOUBTED` is what strangers said of a peer, and no offence of its own: it never bans.
+    """
 
     SLOW = 1
     UNANSWERED = 4
+    DOUBTED = 13
     MALFORMED = 16
+    UNTRUE_VERDICT = 20
     WRONG_ANSWER = 64
 
 
@@ -48,7 +54,7 @@ class Score:
     def after(self, offence: Offence, now_at_s: float) -> "Score":
         """The score once this offence, committed at `now_at_s`, counts as well."""
         before = self.cost_at(now_at_s)
-        # Silence, however long, never bans: a laptop that slept has done no harm.
+        # Silence, however long, never bans: a laptop that slept has done no harm. Nor does doubt.
         most = COST_MAX if offence >= Offence.MALFORMED else max(before, SILENCE_COST_MAX)
         return Score(min(most, before + offence), now_at_s)
 
@@ -75,6 +81,10 @@ class Scores:
             # The mildest score is forgotten: a flood of fresh keys must not remove a ban.
             self._scores.pop(min(self._scores, key=lambda it: self._scores[it].cost_at(now_at_s)))
 
+    def forget(self, peer: PeerId) -> None:
+        """Count nothing against a peer any more."""
+        self._scores.pop(peer, None)
+
     def standing(self, peer: PeerId, now_at_s: float) -> Standing:
         """A peer's standing at `now_at_s`; an unknown peer is GOOD."""
         return self._scores.get(peer, Score()).standing(now_at_s)
@@ -82,6 +92,10 @@ class Scores:
     def banned(self, now_at_s: float) -> set[PeerId]:
         """Who is banned at `now_at_s`."""
         return {it for it in self._scores if self.standing(it, now_at_s) is Standing.BANNED}
+
+    def unwelcome(self, now_at_s: float) -> set[PeerId]:
+        """Who is not a good peer at `now_at_s`."""
+        return {it for it in self._scores if self.standing(it, now_at_s) is not Standing.GOOD}
 
     def cost(self, peer: PeerId, now_at_s: float) -> float:
         return self._scores.get(peer, Score()).cost_at(now_at_s)

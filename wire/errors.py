@@ -24,6 +24,7 @@
     |   +-- EngineMissing       this machine lacks what the engine needs
     +-- Refused                 a peer refused, with a code and a reason
     +-- TaskFailed              a task could not be answered, after every permitted attempt
+    |   +-- NotAgreed           answers came, and too few verifiers agree with any of them
 
 Foreign exceptions become ours in one file for each library, with `from error`.
 """
@@ -193,3 +194,7 @@ class Refused(BatonError):
 
 class TaskFailed(BatonError):
     """Every way of answering a task within its deadline was tried."""
+
+
+class NotAgreed(TaskFailed):
+    """Answers came, and too few verifiers agree with any of them: none is given out."""

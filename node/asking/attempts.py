@@ -1,12 +1,12 @@
 """A task's own path: attempts to have it done, each checked, until one answer is accepted.
 
-An answer that the verdicts reject is never returned; the task goes to another peer, and the
-standing of the peer that signed the answer falls.
+An answer that the verdicts reject is never returned; the task goes to another peer. Who signed it
+is in doubt, and banned only for what this peer computed itself or a dispute has proved: verifiers
+are strangers too.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -19,6 +19,8 @@ from node.checking.check_request import CheckRequest
 from node.checking.quorum import Checking
 from node.checking.segments import guilty_of
 from node.checking.tally import Tally
+from node.dispatch.begun import Begun
+from node.dispatch.directory import PeerDirectory
 from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, LegResult
 from node.dispatch.resuming import check_built_on
@@ -32,7 +34,7 @@ from store import Store
 from wire import limits
 from wire.chain import doers_of, legs_to_check
 from wire.content import PeerId
-from wire.errors import Missing, TaskFailed, TooSlow, WireError
+from wire.errors import Missing, NotAgreed, TaskFailed, TooSlow, WireError
 from wire.kinds import Level, Role
 from wire.lottery import is_drawn, secret_of
 from wire.signed import Signed
@@ -48,6 +50,35 @@ class AcceptedAnswer:
     delivered: LegResult
     counted: Mapping[int, Tally]
     output: bytes
+
+
+@dataclass(slots=True)
+class _Avoided:
+    """Whom a task does not go to again. Who was only doubted has another chance, with other
+    verifiers, once nobody else is left: else a few that lie could use up all workers of a model.
+    """
+
+    given_up: frozenset[PeerId] = frozenset()
+    doubted: frozenset[PeerId] = frozenset()
+
+    def of(self, task: Signed[Task], directory: PeerDirectory) -> frozenset[PeerId]:
+        """The peers to avoid in the next attempt."""
+        every = self.given_up | self.doubted
+        if self.doubted and not all(directory.able(it, every) for it in task.record.stages):
+            self.doubted, every = frozenset(), self.given_up
+        return every
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What checking an answer came to: who may be at fault, if anybody; the verdicts on each leg.
+
+    `is_final`: the task does not go there again, whoever else is left.
+    """
+
+    guilty: frozenset[PeerId] = frozenset()
+    counted: Mapping[int, Tally] = field(default_factory=dict)
+    is_final: bool = False
 
 
 @dataclass(slots=True)
@@ -69,9 +100,10 @@ class Attempts:
         """Hand a task on, and again, until its answer is accepted; TaskFailed if none is."""
         task = run.task
         inline, units = await self._input(run)
-        avoid: frozenset[PeerId] = frozenset()
+        avoided = _Avoided()
         while run.attempt <= limits.ATTEMPTS_MAX:
             lane = self.dispatcher.directory.lanes.of(run.owner)
+            avoid = avoided.of(task, self.dispatcher.directory)
             handoff = Handoff(
                 task=task,
                 input=inline,
@@ -85,36 +117,52 @@ class Attempts:
             if begun is not None and begun.delivered is not None:
                 delivered = begun.delivered
             else:
-                delivered = await self.dispatcher.hand_on(
-                    handoff,
-                    run.on_event,
-                    nowhere,
-                    deadline_at_s=deadline_at_s,
-                    shown=run.shown,
-                    failed=run.failed,
-                    begun=begun,
-                )
+                delivered = await self._hand_on(run, handoff, begun, deadline_at_s)
             output = await self._output(run, delivered, deadline_at_s)
             if output is None:
-                guilty = frozenset((delivered.receipts[-1].signer,))
+                found = _Checked(frozenset((delivered.receipts[-1].signer,)), is_final=True)
             else:
-                guilty, counted = await self._check(run, delivered, inline, output, deadline_at_s)
-                if not guilty:
+                found = await self._check(run, delivered, inline, output, deadline_at_s)
+                if not found.guilty:
+                    counted = found.counted
                     charge(self.dispatcher.directory.payer, run, delivered, output, counted)
                     return AcceptedAnswer(delivered, counted, output)
             reject(run, delivered)
             # What was shown may be wrong: whoever goes on signs for all of it.
             run.shown.forget_segments()
             self.retried += 1
-            avoid |= self._avoidable(task, guilty, avoid)
+            guilty = self._avoidable(task, found.guilty, avoid)
+            if found.is_final:
+                avoided.given_up |= guilty
+            else:
+                avoided.doubted |= guilty
             run.attempt += 1
             # The attempt is durable before its secret is revealed: no secret is used twice.
             await run.until_journaled()
             await self.journal.renew(run)
-        raise TaskFailed(
+        raise NotAgreed(
             f"{limits.ATTEMPTS_MAX} attempts gave no answer that was accepted",
             todo="see who: python -m node peers",
         )
+
+    async def _hand_on(
+        self, run: TaskState, handoff: Handoff, begun: Begun | None, deadline_at_s: float
+    ) -> LegResult:
+        try:
+            return await self.dispatcher.hand_on(
+                handoff,
+                run.on_event,
+                nowhere,
+                deadline_at_s=deadline_at_s,
+                shown=run.shown,
+                failed=run.failed,
+                begun=begun,
+            )
+        except TaskFailed as error:
+            if not handoff.avoid:
+                raise
+            words = f"no answer was accepted, and nobody else is left: {error.message}"
+            raise NotAgreed(words, todo=error.todo, code=error.code) from error
 
     def _avoidable(
         self, task: Signed[Task], guilty: frozenset[PeerId], avoid: frozenset[PeerId]
@@ -170,15 +218,14 @@ class Attempts:
         inline: bytes | None,
         output: bytes,
         deadline_at_s: float,
-    ) -> tuple[frozenset[PeerId], Mapping[int, Tally]]:
-        """Have every leg that ran a model checked; returns the peers that may be at fault."""
+    ) -> _Checked:
+        """Have every leg that ran a model checked."""
         counted: dict[int, Tally] = {}
-        nobody: frozenset[PeerId] = frozenset()
         level, secret = run.task.record.checking.level, secret_of(run.seed, run.attempt)
         if level is Level.SIGNED:
-            return nobody, counted
+            return _Checked()
         if level is Level.SPOT_CHECKED and not is_drawn(secret, delivered.receipts[-1].id):
-            return nobody, counted
+            return _Checked()
         last = len(delivered.receipts) - 1
         for stage in legs_to_check(delivered.receipts):
             small = stage == last and len(output) <= limits.INLINE_BYTES_MAX
@@ -193,12 +240,14 @@ class Attempts:
             votes, is_lie = await self._counted(run, claimed, output, deadline_at_s)
             counted[stage] = votes
             if is_lie:
-                return self._convicted(run, claimed), counted
+                return _Checked(self._convicted(run, claimed), counted, is_final=True)
             if votes.agreed is None:
-                raise self._unchecked(votes.agreeing, run.task.record.checking.needed)
+                raise self._unchecked(votes.agreeing, votes.needed)
             if not votes.agreed:
-                return self._rejected(run, claimed, votes), counted
-        return nobody, counted
+                # A row in dispute that nobody could look at is not to be missed by another draw.
+                guilty = self._rejected(run, claimed, votes)
+                return _Checked(guilty, counted, is_final=votes.disputed)
+        return _Checked(counted=counted)
 
     async def _mixed(self, claimed: CheckRequest, deadline_at_s: float) -> CheckRequest:
         """The request with what candidates contribute to its draw; as it is where too few do."""
@@ -210,7 +259,7 @@ class Attempts:
         drawn = await checking.contributions.drawn(claimed, weights, left_s)
         return replace(claimed, drawn=drawn)
 
-    def _unchecked(self, agreeing: int, needed: int) -> TaskFailed:
+    def _unchecked(self, agreeing: int, needed: int) -> NotAgreed:
         """Why an answer that is there is not given out: too few verifiers have spoken."""
         todo = (
             "give it more time (--deadline), ask for fewer (--verdicts 1/1), or wait until more"
@@ -218,7 +267,7 @@ class Attempts:
         )
         if self.dispatcher.directory.payer is not None:
             todo += "; verifiers that ask for credits need --pay-max, and credits in the wallet"
-        return TaskFailed(
+        return NotAgreed(
             f"the answer came, but {agreeing} of the verdicts agree and {needed} have to",
             todo=todo,
         )
@@ -227,12 +276,19 @@ class Attempts:
         self, run: TaskState, claimed: CheckRequest, output: bytes, deadline_at_s: float
     ) -> tuple[Tally, bool]:
         """The verdicts on a leg, and whether a dispute showed that its signer is wrong."""
-        check = partial(
-            self.checking.check,
-            on_event=run.on_event,
-            deadline_at_s=deadline_at_s,
-            rejected=run.attempt - 1,
-        )
+        terms = run.task.record.checking
+
+        async def check(claimed: CheckRequest) -> Tally:
+            more = run.attempt - 1
+            while True:
+                votes = await self.checking.check(
+                    claimed, run.on_event, deadline_at_s=deadline_at_s, rejected=more
+                )
+                more = min(more, votes.needed - terms.needed) - 1
+                # More verdicts are needed after each attempt, where there are so many verifiers.
+                if votes.agreed is not None or not votes.ran_out or more < 0:
+                    return votes
+
         votes, ruling = await self.disputing.counted(check, claimed, output, run.on_event)
         if ruling.proven:
             self.answers.accuse(claimed.receipt.signer, int(self.environment.wall_s() * 1000))
@@ -260,9 +316,8 @@ class Attempts:
         for signer in guilty or (receipt.signer,):
             run.on_event(Failed("answer rejected", signer, why))
         for signer in guilty:
-            self.checking.peers.offended(signer, Offence.WRONG_ANSWER)
-            # Its earlier answers that were not checked are no longer trusted.
-            self.answers.accuse(signer, int(self.environment.wall_s() * 1000))
+            # That is the word of strangers: it is asked less for a while, and no more than that.
+            self.checking.peers.doubted(signer)
         if guilty:
             return guilty
         # Something was withheld from the verifiers, and it is not known by whom, or a dispute could

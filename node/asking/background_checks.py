@@ -123,7 +123,7 @@ class BackgroundChecks:
         if ticket_share >= self.share * TIMES_MAX:
             return None
         signer = Envelope.read(answer.record.receipts[-1], Receipt).signer
-        standing = self.checking.peers.standing(signer)
+        standing = self.checking.peers.standing_at_work(signer)
         paid = sum(it.amount for it in answer.record.charges)
         share = audited_share(self.share, self._held.get(signer, 0), standing, paid)
         return signer if ticket_share < share else None
@@ -164,10 +164,22 @@ class BackgroundChecks:
     async def _copy(self, answer: Signed[Answer]) -> None:
         try:
             await self.rechecking.until_idle(WAIT_FOR_IDLE_S)
-            await self._send_canary(answer)
+            with suppress(StoreError):
+                # Of what this peer finds wrong itself, verifiers have agreed with the original.
+                if await self._look(answer) is not False:
+                    await self._send_canary(answer)
         finally:
             self._is_copying = False
             self._wake.set()
+
+    async def _look(self, answer: Signed[Answer]) -> bool | None:
+        """Look at an answer that was checked; None if this peer cannot."""
+        receipts = [open_signed(raw, Receipt) for raw in answer.record.receipts]
+        for leg in legs_to_check(receipts):
+            found = await self.rechecking.look(answer, leg)
+            if found is not True:
+                return found
+        return True
 
     async def _check(self, answer: Signed[Answer], signer: PeerId) -> None:
         try:

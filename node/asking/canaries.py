@@ -35,6 +35,8 @@ CANARY_DEADLINE_S = 60.0
 PARTS = 2
 # So many copies are made at most until the wrong row is in the first part: half of them are.
 TRIES_MAX = 16
+# With fewer numbers than this another order may be the same again.
+SHUFFLED_FROM = 8
 
 
 @dataclass(slots=True)
@@ -121,14 +123,18 @@ class Canaries:
 
 @dataclass(frozen=True, slots=True)
 class Altered:
-    """An output of which the numbers of one row are negated."""
+    """An output of which the numbers of one row are others."""
 
     output: bytes
     row: int
 
 
 def altered_row(output: bytes, chance: Random) -> Altered | None:
-    """The output with one row altered; None if it has no rows, or that row is zero."""
+    """The output with one row altered; None if it has no rows, or that row is zero.
+
+    What it is altered to is drawn, and is true of no output: the one that it is made of may be a
+    lie that others confirmed, and whoever finds out the truth must not be taken for a liar.
+    """
     try:
         vectors = Vectors.from_bytes(output)
     except WireError:
@@ -138,6 +144,16 @@ def altered_row(output: bytes, chance: Random) -> Altered | None:
     numbers = struct.unpack(f"<{vectors.dimensions}f", before)
     if not any(numbers):
         return None
-    after = struct.pack(f"<{vectors.dimensions}f", *(-it for it in numbers))
+    after = struct.pack(f"<{vectors.dimensions}f", *_others(numbers, chance))
+    if after == before:
+        return None
     data = vectors.data[: row * size] + after + vectors.data[(row + 1) * size :]
     return Altered(replace(vectors, data=data).to_bytes(), row)
+
+
+def _others(numbers: tuple[float, ...], chance: Random) -> list[float]:
+    """Other numbers that look alike: of many the same ones in another order, with other signs."""
+    if len(numbers) < SHUFFLED_FROM:
+        times = chance.uniform(1.5, 2.5)
+        return [-times * it for it in numbers]
+    return [it * chance.choice((-1, 1)) for it in chance.sample(numbers, len(numbers))]

@@ -1,4 +1,7 @@
-"""Where verdicts on an integer model disagree, who is wrong is found out, not voted on."""
+"""Where verdicts disagree, who is wrong is found out, not voted on.
+
+Of an integer model by a dispute, of any other by this peer's own engine, where that has the model.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,8 +11,11 @@ import trio
 
 from node.asking.record_files import RecordFiles
 from node.checking.check_request import CheckRequest
+from node.checking.own_finding import OwnFinding
+from node.checking.segments import guilty_of
 from node.checking.settling import Contested, Settling
 from node.checking.tally import Tally
+from node.checking.votes import disputed_by
 from node.engines.worker.exact_claims import ExactClaims
 from node.evidence.disputes import Judgement
 from node.evidence.offences import judged
@@ -45,6 +51,15 @@ DISPUTE_SUFFIX = ".dispute"
 ROUNDS_MAX = 3
 
 Check = Callable[[CheckRequest], Awaitable[Tally]]
+
+
+class Judge(Protocol):
+    """Looks at an answer here; None where this peer cannot."""
+
+    async def look(
+        self, claimed: CheckRequest, output: bytes, rows: frozenset[int] = frozenset()
+    ) -> OwnFinding | None:
+        """What this peer finds, `rows` among it; None if it cannot look, or has not the model."""
 
 
 class DisputedModel(Protocol):
@@ -96,6 +111,8 @@ class Disputing:
     files: RecordFiles
     # What a model is, as far as it is known or told in time.
     learn: Callable[[ContentId], Awaitable[Manifest | None]]
+    # None where this peer never looks for itself.
+    judge: Judge | None = None
     kept: Latest[ContentId, None] = field(default_factory=lambda: Latest(DISPUTES_KEPT))
 
     async def check_level(self, level: Level, stages: Sequence[Stage]) -> None:
@@ -130,20 +147,73 @@ class Disputing:
     async def rule(
         self, claimed: CheckRequest, votes: Tally, output: bytes, on_event: EventSink
     ) -> Ruling:
-        """Look into the verdicts against an answer of an integer model; else nothing is ruled."""
+        """Look into the verdicts against an answer; nothing is ruled where nobody can know."""
         leg = claimed.receipt.record
         against = [it for it in votes.verdicts if not it.record.agrees and it.record.could_check]
         if not against or leg.role is not Role.INFER or leg.model is None:
             return Ruling()
+        ruling = None
+        if leg.operation in (CALL, GENERATE):
+            ruling = await self._by_dispute(claimed, leg.model, against, votes, output, on_event)
+        if ruling is None:
+            rows = frozenset[int]().union(*(disputed_by(it.record) for it in against))
+            ruling, _ = await self.look(claimed, output, votes.verdicts, on_event, rows)
+        return ruling or Ruling()
+
+    async def look(
+        self,
+        claimed: CheckRequest,
+        output: bytes,
+        verdicts: Sequence[Signed[Verdict]],
+        on_event: EventSink,
+        rows: frozenset[int] = frozenset(),
+    ) -> tuple[Ruling | None, OwnFinding | None]:
+        """Look at an answer here, and hold its signer and who gave these verdicts to it.
+
+        None if this peer cannot, or what it finds decides nothing.
+        """
+        found = None if self.judge is None else await self.judge.look(claimed, output, rows)
+        if found is None or not found.decides(claimed.receipt.record):
+            return None, None
+        signer, peers = claimed.receipt.signer, self.settling.peers
+        is_wrong = not found.verdict.agrees
+        if is_wrong:
+            # Of a stream that moved, who made the part that is wrong.
+            guilty = guilty_of(claimed.receipt, [found.verdict], 0)
+            if not guilty:
+                return None, None
+            for peer in sorted(guilty):
+                peers.offended(peer, Offence.WRONG_ANSWER)
+                on_event(Failed("dispute", peer, "this peer computed another answer itself"))
+        else:
+            peers.doubts.forget(signer)
+        untrue = found.untrue(verdicts)
+        for verifier in sorted(untrue):
+            offence = Offence.WRONG_ANSWER if untrue[verifier] else Offence.UNTRUE_VERDICT
+            peers.offended(verifier, offence)
+            why = "its verdict is not what this peer computed itself"
+            peers.note_problem(f"verdict of {verifier}", why)
+            on_event(Failed("dispute", verifier, why))
+        return Ruling(prover_lost=is_wrong, proven=is_wrong, void=frozenset(untrue)), found
+
+    async def _by_dispute(
+        self,
+        claimed: CheckRequest,
+        model_id: ContentId,
+        against: Sequence[Signed[Verdict]],
+        votes: Tally,
+        output: bytes,
+        on_event: EventSink,
+    ) -> Ruling | None:
+        """Have both sides of each verdict heard; None if there can be no dispute."""
         void: set[PeerId] = set()
         try:
+            leg = claimed.receipt.record
             if leg.operation == GENERATE:
                 return await self._rule_words(claimed, against, output, on_event)
-            if leg.operation != CALL:
-                return Ruling()
-            model = await self.models.get(leg.model)
+            model = await self.models.get(model_id)
             if model is None:
-                return Ruling()
+                return None
             source = await self._input(claimed)
             for verdict in against[:DISPUTES_PER_ANSWER_MAX]:
                 contested = Contested(
@@ -161,8 +231,9 @@ class Disputing:
                     return Ruling(prover_lost=True, proven=found.proven)
                 void |= found.lost
         except BatonError as error:
-            # Then the votes alone decide, as for any other model.
+            # Then it is as with any other model.
             on_event(Failed("dispute", claimed.receipt.signer, error.message))
+            return Ruling(void=frozenset(void)) if void else None
         return Ruling(void=frozenset(void))
 
     async def _rule_words(
@@ -171,13 +242,13 @@ class Disputing:
         against: Sequence[Signed[Verdict]],
         output: bytes,
         on_event: EventSink,
-    ) -> Ruling:
+    ) -> Ruling | None:
         """Read an answer again where the model is here: then it is known who is wrong."""
         leg = claimed.receipt.record
         assert leg.model is not None, "a model generated it"
         claims = await self.models.claims(leg.model)
         if claims is None:
-            return Ruling()
+            return None
         claims.before_pass = trio.from_thread.check_cancelled
         source = await self._input(claimed)
         parameters = claimed.task.record.stages[leg.stage].parameters
@@ -187,7 +258,7 @@ class Disputing:
                 _difference, claims, source, parameters, output
             )
         if scope.cancelled_caught:
-            return Ruling()
+            return None
         if why:
             lost = frozenset({claimed.receipt.signer})
         else:

@@ -19,7 +19,6 @@ from node.checking.segments import guilty_of
 from node.checking.tally import Tally
 from node.task.events import ignore_event
 from node.task.levels import proves
-from p2p.score import Offence
 from p2p.timeouts import stretched
 from store import Store
 from wire import limits
@@ -91,7 +90,8 @@ class Rechecking:
     ) -> Later | None:
         """Have these legs of a kept answer checked now: HELD, WRONG, or None if that is open.
 
-        Who signed a wrong one is banned, and this result is kept. `verdicts` is added to.
+        Who signed a wrong one is banned if this peer saw that for itself, else in doubt, and this
+        result is kept. `verdicts` is added to.
         """
         verdicts = [] if verdicts is None else verdicts
         decided = True
@@ -126,13 +126,36 @@ class Rechecking:
             if guilty:
                 self.found_wrong += 1
                 await self.answers.judged(answer, Later.WRONG, verdicts)
-                now_ms = int(self.checking.peers.environment.wall_s() * 1000)
                 for signer in guilty:
-                    self.checking.peers.offended(signer, Offence.WRONG_ANSWER)
-                    self.answers.accuse(signer, now_ms)
+                    if ruling.proven:
+                        self.accuse(signer)
+                    else:
+                        self.checking.peers.doubted(signer)
                 return Later.WRONG
             decided = decided and votes.agreed is True
         return Later.HELD if decided else None
+
+    async def look(self, answer: Signed[Answer], leg: int) -> bool | None:
+        """Look at a leg of a kept answer here, and hold its signer and its verifiers to what is
+        found; None if this peer cannot. StoreError if it is no longer kept.
+        """
+        claimed = await self.claimed(answer.record, leg)
+        every = [open_signed(raw, Verdict) for raw in answer.record.verdicts]
+        verdicts = [it for it in every if it.record.receipt == claimed.receipt.id]
+        ruling, _ = await self.tasks.disputing.look(
+            claimed, await self._output(claimed), verdicts, ignore_event
+        )
+        if ruling is None:
+            return None
+        if ruling.prover_lost:
+            self.found_wrong += 1
+            await self.answers.judged(answer, Later.WRONG, verdicts)
+            self.accuse(claimed.receipt.signer)
+        return not ruling.prover_lost
+
+    def accuse(self, liar: PeerId) -> None:
+        """Doubt what a peer answered before it was caught lying here."""
+        self.answers.accuse(liar, int(self.checking.peers.environment.wall_s() * 1000))
 
     async def claimed(self, answer: Answer, leg: int) -> CheckRequest:
         """What a verifier is asked about one leg; Missing if its input or output is gone."""
@@ -152,11 +175,13 @@ class Rechecking:
         )
 
     async def _output(self, claimed: CheckRequest) -> bytes:
-        """What the leg gave, for a dispute about it; only calls have one."""
+        """What the leg gave, for a dispute about it; nothing where only its signer keeps that."""
         leg = claimed.receipt.record
-        if leg.operation != CALL:
+        if claimed.output is not None:
+            return claimed.output
+        if leg.operation != CALL and not self.store.has(leg.output):
             return b""
-        return claimed.output or await self.store.get(leg.output)
+        return await self.store.get(leg.output)
 
     async def _small(self, content: ContentId) -> bytes | None:
         """Small content, to be sent along; None if larger: verifiers fetch it. Missing if gone."""

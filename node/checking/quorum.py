@@ -51,7 +51,7 @@ CHECK_DEADLINE_S = 60.0
 PAUSE_S = 0.25
 # A guess: a verifier that is running answers within this; after it, another is asked too.
 SLOW_AFTER_S = 5.0
-# A dispute that nobody is left to decide is given up after this: the task goes elsewhere.
+# What nobody is left to decide is given up after this.
 DISPUTE_LOST_AFTER_S = 5.0
 
 
@@ -129,7 +129,7 @@ class _Check:
     known: dict[PeerId, int]
     patience: Backoff = field(default_factory=Backoff)
     wake: trio.Event = field(default_factory=trio.Event)
-    # Since when nobody is left who could decide a dispute.
+    # Since when nobody is left who could decide a dispute, or give one more verdict than usual.
     lost_since_at_s: float | None = None
     commitments: LegCommitments = field(default_factory=LegCommitments)
     _on_orders: dict[PeerId, PlacedCheck] = field(default_factory=dict)
@@ -165,6 +165,8 @@ class _Check:
             verdicts=tuple(votes.in_order()),
             candidates=tuple(sorted(self.known))[: limits.CANDIDATES_MAX],
             disputed=is_open,
+            needed=votes.needed,
+            ran_out=self.lost_since_at_s is not None,
             tied=tied_among(agree, self.checking.ties(agree)),
             commitments=tuple(self.commitments.made),
             weights=self.known,
@@ -214,9 +216,9 @@ class _Check:
         for verifier in ready[:wanted]:
             self._begin(verifier, quorum.next_share(slow_since_at_s), now_at_s)
         # Who is busy for ever must not keep the task here until its deadline.
-        if not quorum.votes.disputed or {*quorum.under_way, *again, *unasked} - quorum.stalling(
-            now_at_s
-        ):
+        raised = wanted and quorum.votes.needed > self.claimed.task.record.checking.needed
+        left = {*quorum.under_way, *again, *unasked} - quorum.stalling(now_at_s)
+        if left or not (quorum.votes.disputed or raised):
             self.lost_since_at_s = None
         elif self.lost_since_at_s is None:
             self.lost_since_at_s = now_at_s

@@ -20,6 +20,10 @@ class Tally:
     verdicts: tuple[Signed[Verdict], ...]
     candidates: tuple[PeerId, ...]
     disputed: bool = False
+    # How many had to agree, which may be more than the task asks for; and whether nobody was left
+    # to be asked.
+    needed: int = 0
+    ran_out: bool = False
     # Of the verifiers that agree, how many may be one owner's for all this peer knows.
     tied: int = 0
     # The commitments to verdicts, in the order in which they came.

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeVar
+from zlib import crc32
 
 import trio
 
@@ -47,23 +48,31 @@ NONSENSE_BYTES = 64
 # A stream carries this many messages before it is cut.
 CUT_AFTER = 2
 HANDLED = frozenset(
-    ("lazy_verifier", "copying_verifier", "garbage", "refuser", "silent", "truncator")
+    (
+        *("lazy_verifier", "copying_verifier", "naysaying_verifier"),
+        *("garbage", "refuser", "silent", "truncator"),
+    )
 )
 COPY_DEADLINE_S = 5.0
 # A copying verifier asks so many others for the verdict that it gives.
 COPIED_FROM_MAX = 2
+# So seldom a seldom liar lies: about one of so many inputs.
+SELDOM_ONE_IN = 20
+LIES_ONE_IN = {"liar": 1, "seldom_liar": SELDOM_ONE_IN}
+# As far off as a row can be said to be, in parts per billion.
+FAR_OFF_PPB = 2 * 10**9
 
 
 class DevnetEngine(HashEngine):
-    """The hash engine, which lies if `lies` is set."""
+    """The hash engine, which lies about one of so many inputs; about none if that is 0."""
 
     def __init__(self, unit_s: float) -> None:
         super().__init__(unit_s=unit_s)
-        self.lies = False
+        self.lies_one_in = 0
 
     async def infer(self, job: Job, emit: Emit | None = None) -> Output:
         """Run the job as the hash engine does; a liar's output is wrong in every value."""
-        if not self.lies:
+        if not self.lies_one_in or crc32(job.input) % self.lies_one_in:
             return await super().infer(job, emit)
 
         async def lying(part: Part) -> None:
@@ -123,8 +132,11 @@ def misbehave(node: Node, adversary: str, random: Random) -> Callable[[], None]:
 
     match adversary:
         case "lazy_verifier":
-            handlers[Check] = _lazy(node)
+            handlers[Check] = _unlooked(node, None)
             # Whoever has many legs to check asks it one by one.
+            del handlers[OpenChecks]
+        case "naysaying_verifier":
+            handlers[Check] = _unlooked(node, random)
             del handlers[OpenChecks]
         case "copying_verifier":
             handlers[Check] = _copying(node, random)
@@ -182,9 +194,12 @@ class _CutExchange:
         await self._inner.send(payload)
 
 
-def _lazy(node: Node) -> Handler:
-    async def agree(call: TypedCall, message: Message) -> None:
-        """Sign a verdict of agreement for the rows that are due, without looking at any row."""
+def _unlooked(node: Node, naysaying: Random | None) -> Handler:
+    """Verdicts on the rows that are due, without looking at any: all agree, or each calls a drawn
+    row wrong.
+    """
+
+    async def answer(call: TypedCall, message: Message) -> None:
         assert isinstance(message, Check)
         task = open_signed(message.task, Task)
         receipt = open_receipts(task, message.receipts)[-1]
@@ -195,14 +210,17 @@ def _lazy(node: Node) -> Handler:
             sampled = share.due(message.secret, receipt.id, node.peers.me, rows)
         else:
             rows = 1
+        worst = [0] * len(sampled)
+        if naysaying is not None:
+            worst[naysaying.randrange(len(sampled))] = FAR_OFF_PPB
         verdict = Verdict(
             receipt=receipt.id,
             secret=message.secret,
-            agrees=True,
+            agrees=naysaying is None,
             could_check=True,
             rows=rows,
             sampled=sampled,
-            worst_ppb=(0,) * len(sampled),
+            worst_ppb=tuple(worst),
             profile=receipt.record.profile,
             reason="",
             checked_at_ms=int(node.dependencies.environment.wall_s() * 1000),
@@ -216,11 +234,11 @@ def _lazy(node: Node) -> Handler:
             verdict = held.told(telling.shown, telling.count)
         await call.send(VerdictReply(verdict=sign(verdict, node.dependencies.key).raw))
 
-    return agree
+    return answer
 
 
 def _copying(node: Node, random: Random) -> Handler:
-    lazy = _lazy(node)
+    lazy = _unlooked(node, None)
 
     async def copied(call: TypedCall, check: Check, other: PeerId) -> None:
         """Have another verifier look, and give what it says as this peer's own."""

@@ -16,8 +16,10 @@ from wire.kinds import Role
 # What checks are there to find, and the role that it can be done in.
 FOUND_BY_CHECKS = {
     "liar": Role.INFER,
+    "seldom_liar": Role.INFER,
     "lazy_verifier": Role.VERIFY,
     "copying_verifier": Role.VERIFY,
+    "naysaying_verifier": Role.VERIFY,
 }
 
 
@@ -26,6 +28,8 @@ class Caught:
     """What the askers of a run have found out so far."""
 
     banned: set[PeerId] = field(default_factory=set)
+    # Whose work was rejected by strangers, so that it was asked less for a while.
+    doubted: set[PeerId] = field(default_factory=set)
 
     def look(self, askers: Iterable[DevPeer]) -> None:
         """Take in whom these askers have banned."""
@@ -33,6 +37,7 @@ class Caught:
             if asker.node is not None:
                 now_at_s = trio.current_time()
                 self.banned |= asker.node.peers.scores.banned(now_at_s)
+                self.doubted |= asker.node.peers.doubts.unwelcome(now_at_s)
 
     def ratios(self, faults: Sequence[Fault], peers: Sequence[DevPeer]) -> dict[str, float]:
         """The share of those that misbehave so, and play the role for it, that were banned."""
@@ -44,7 +49,8 @@ class Caught:
                 found[name] = round(sum(it in self.banned for it in keys) / len(keys), 4)
         return found
 
-    def honest(self, faults: Sequence[Fault], peers: Sequence[DevPeer]) -> int:
-        """How many peers were banned that no fault made misbehave."""
+    def honest(self, faults: Sequence[Fault], peers: Sequence[DevPeer]) -> tuple[int, int]:
+        """How many peers were banned, and how many doubted, that no fault made misbehave."""
         bad = {number for it in faults if it.scope in MISBEHAVING for number in it.peers}
-        return sum(it.key.peer in self.banned for it in peers if it.number not in bad)
+        honest = {it.key.peer for it in peers if it.number not in bad}
+        return len(honest & self.banned), len(honest & self.doubted)

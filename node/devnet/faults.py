@@ -77,6 +77,12 @@ KINDS: dict[str, FaultKind] = {
         FaultScope.ADVERSARY,
         "the peer has another verifier look and gives its verdict as its own, or agrees blindly",
     ),
+    "naysaying_verifier": FaultKind(
+        FaultScope.ADVERSARY, "the peer calls a row of every answer wrong, each time another one"
+    ),
+    "seldom_liar": FaultKind(
+        FaultScope.ADVERSARY, "the peer signs wrong answers as a liar does, but one of twenty only"
+    ),
     "garbage": FaultKind(FaultScope.ADVERSARY, "the peer answers every message with nonsense"),
     "flooder": FaultKind(
         FaultScope.ADVERSARY, "the peer floods the network with adverts of invented keys"

@@ -14,7 +14,7 @@ from node.devnet.tasks import DevnetQuestion, Stream, draw_question
 from node.peer import Node
 from node.task.events import Event, Failed
 from wire.content import ContentId
-from wire.errors import InputError, Missing, Refused, StoreError, TaskFailed
+from wire.errors import InputError, Missing, NotAgreed, Refused, StoreError, TaskFailed
 
 # An asker that is down must be back within this time, or its tasks count as lost.
 GRACE_S = 30.0
@@ -30,6 +30,8 @@ class Counts:
     answered: int = 0
     refused: int = 0
     failed: int = 0
+    # Told before their deadline that too few verifiers agree with any answer.
+    not_agreed: int = 0
     late: int = 0
     wrong: int = 0
     retries: int = 0
@@ -39,12 +41,12 @@ class Counts:
 
     @property
     def in_flight(self) -> int:
-        return self.accepted - self.answered - self.failed
+        return self.accepted - self.answered - self.failed - self.not_agreed
 
     @property
     def lost(self) -> int:
-        """How many tasks were accepted, but not answered."""
-        return self.accepted - self.answered
+        """How many tasks were accepted, and neither answered nor said to be without a quorum."""
+        return self.accepted - self.answered - self.not_agreed
 
 
 @dataclass(slots=True)
@@ -90,6 +92,11 @@ class OpenLoopLoad:
         stream = Stream(question.tokens)
         try:
             output = await self._watched(asker, task_id, stream, until_at_s)
+        except NotAgreed as error:
+            # Its asker knows it in time, and gave out nothing: the report says how many may be.
+            self.counts.not_agreed += 1
+            self._failed(question, str(error))
+            return
         except (TaskFailed, StoreError) as error:
             self.counts.failed += 1
             self._failed(question, str(error))

@@ -8,7 +8,7 @@ from typing import Any
 WIDTH, HEIGHT = 860, 200
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 12, 28
 GRID_LINES = 4
-COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80")
+COLOURS = ("#0b6e4f", "#c8553d", "#3d5a80", "#b8860b", "#6d597a")
 HEADLINES = (
     ("tasks_accepted", "tasks accepted"),
     ("tasks_answered", "answered"),
@@ -17,6 +17,7 @@ HEADLINES = (
     ("wrong_answers_accepted", "wrong answers"),
     ("tokens_lost", "tokens lost"),
     ("tokens_doubled", "tokens doubled"),
+    ("honest_banned", "honest peers banned"),
     ("invariants_violated", "invariants violated"),
 )
 # These figures should be zero, and are red otherwise.
@@ -141,6 +142,12 @@ def page_of(report: Mapping[str, Any]) -> str:
             marks,
         ),
     ]
+    found_out = sorted(set[str]().union(*(it["caught"] for it in series)))
+    if found_out:
+        lines = [
+            ChartLine(it, [100 * one["caught"].get(it, 0.0) for one in series]) for it in found_out
+        ]
+        charts.append(chart("Found out so far, of those that do it (%)", times_s, lines, marks))
     cards = "".join(_card(name, words, report[name]) for name, words in HEADLINES)
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td>{_shown(value)}</td></tr>"

@@ -15,7 +15,15 @@ from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.config import NodeConfig
 from node.devnet.accounting import Accounting, CountingTransport
-from node.devnet.adversary import HANDLED, DevnetEngine, Disk, flood, memory_store, misbehave
+from node.devnet.adversary import (
+    HANDLED,
+    LIES_ONE_IN,
+    DevnetEngine,
+    Disk,
+    flood,
+    memory_store,
+    misbehave,
+)
 from node.devnet.links import FaultyNetwork
 from node.devnet.plan import PeerPlan, manifests
 from node.devnet.simulated_fetch import SimulatedIngest
@@ -230,8 +238,8 @@ class DevPeer:
             self._take_on(self._running, adversary)
 
     def _take_on(self, running: _Running, adversary: str) -> None:
-        if adversary == "liar":
-            running.engine.lies = True
+        if adversary in LIES_ONE_IN:
+            running.engine.lies_one_in = LIES_ONE_IN[adversary]
         elif adversary == "slow":
             running.engine.unit_s = self.plan.unit_s * 10
             self.around.network.slow(self.host, slow=True)
@@ -248,8 +256,8 @@ class DevPeer:
         running = self._running
         if running is None:
             return
-        if adversary == "liar":
-            running.engine.lies = False
+        if adversary in LIES_ONE_IN:
+            running.engine.lies_one_in = 0
         elif adversary == "slow":
             running.engine.unit_s = self.plan.unit_s
             self.around.network.slow(self.host, slow=False)

@@ -71,7 +71,12 @@ def plan_peers(count: int, seed: int, *, fetches: bool = False) -> tuple[PeerPla
     ]
     peers += [
         PeerPlan(
-            number=number, roles=frozenset({Role.STORE}), models=(), unit_s=UNIT_S_MIN, asks=True
+            number=number,
+            roles=frozenset({Role.STORE}),
+            # Every other one has the models itself, and can look for itself; the rest cannot.
+            models=tuple(RARITY) if number % 2 else (),
+            unit_s=UNIT_S_MIN,
+            asks=True,
         )
         for number in range(workers, count)
     ]

@@ -1,22 +1,20 @@
 """The result of a run: the figures by name, whether the run passed, and the same in words."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from node.devnet.caught import FOUND_BY_CHECKS
+from node.devnet.chances import most_by_chance, not_agreed_chance, wrong_chance
+from node.devnet.faults import Fault
 from node.devnet.net import Devnet
-from node.devnet.peer import DevPeer
-from node.devnet.tasks import ASKED_FOR
-from wire.kinds import Role
 
-# The number of wrong answers is too high if chance gives more of them less often than this.
-CHANCE = 0.001
 # The text shows so many; `--json` has all of them, peer by peer.
 FAULTS_SHOWN = 10
 # These figures must be zero in every run.
-_NONE_OF = ("tasks_lost", "tasks_late", "tokens_lost", "tokens_doubled", "invariants_violated")
+_NONE_OF = (
+    *("tasks_lost", "tasks_late", "tokens_lost", "tokens_doubled", "honest_banned"),
+    "invariants_violated",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,11 @@ class DevnetReport:
         if found["wrong_answers_accepted"] > most:
             wrong = found["wrong_answers_accepted"]
             missed.append(f"wrong_answers_accepted is {wrong}, chance explains at most {most}")
+        if found["tasks_not_agreed"] > found["tasks_not_agreed_max"]:
+            missed.append(
+                f"tasks_not_agreed is {found['tasks_not_agreed']}, verifiers that lie explain at"
+                f" most {found['tasks_not_agreed_max']}"
+            )
         if wrong := found.get("wrong_agreements", 0):
             most = most_by_chance(found["agreements_asked"], found["wrong_agreements_chance"])
             if wrong > most:
@@ -103,12 +106,14 @@ def report_of(net: Devnet) -> DevnetReport:
             "tasks_answered": counts.answered,
             "tasks_lost": counts.lost,
             "tasks_late": counts.late,
+            "tasks_not_agreed": counts.not_agreed,
+            "tasks_not_agreed_max": most_by_chance(counts.accepted, not_agreed_chance(net)),
             "tasks_refused": counts.refused,
             "wrong_answers_accepted": counts.wrong,
             "wrong_answers_expected": chance * counts.answered,
             "wrong_answers_expected_max": most_by_chance(counts.answered, chance),
             **{f"{name}_caught": ratio for name, ratio in last.caught.items()},
-            "honest_banned": sampler.caught.honest(net.faults, net.peers),
+            **_honest(net),
             **_canaries(net),
             **net.agreements.figures(net.faults, net.peers),
             "tokens": counts.tokens,
@@ -137,21 +142,28 @@ def report_of(net: Devnet) -> DevnetReport:
             "peer_failures": dict(load.reasons.most_common(20)),
             "cpu_s_by_purpose": accounting.cpu_s(),
             "latency_table": load.latencies.table(),
-            "faults": [
-                {
-                    "name": it.name,
-                    "amount": it.amount,
-                    "at_s": it.at_s,
-                    "for_s": None if it.for_s == math.inf else it.for_s,
-                    "peers": list(it.peers),
-                    "seed": it.seed,
-                }
-                for it in net.faults
-            ],
+            "faults": [_fault(it) for it in net.faults],
             "series": [it.to_document() for it in sampler.samples],
             "run": net.config.to_document(),
         }
     )
+
+
+def _fault(fault: Fault) -> dict[str, Any]:
+    return {
+        "name": fault.name,
+        "amount": fault.amount,
+        "at_s": fault.at_s,
+        "for_s": None if fault.for_s == math.inf else fault.for_s,
+        "peers": list(fault.peers),
+        "seed": fault.seed,
+    }
+
+
+def _honest(net: Devnet) -> dict[str, int]:
+    """How many honest peers somebody banned, and how many were asked less for a while."""
+    banned, doubted = net.sampler.caught.honest(net.faults, net.peers)
+    return {"honest_banned": banned, "honest_doubted": doubted}
 
 
 def _canaries(net: Devnet) -> dict[str, int]:
@@ -161,47 +173,3 @@ def _canaries(net: Devnet) -> dict[str, int]:
         "canaries": sum(it.canaries for it in found),
         "canaries_agreed_with": sum(it.fooled for it in found),
     }
-
-
-def wrong_chance(net: Devnet) -> float:
-    """How likely it is that a wrong answer to one task is accepted, computed for its check level.
-
-    This happens if the peer that answers lies, and two of the three verifiers agree: liars, which
-    lie alike, or lazy and copying verifiers, which look at nothing. It is computed for all peers
-    that ever started and for those that are up; the worse counts. Bans are ignored: it is an upper
-    bound.
-    """
-    return max(_wrong_chance(net, net.peers), _wrong_chance(net, net.living()))
-
-
-def _wrong_chance(net: Devnet, peers: Sequence[DevPeer]) -> float:
-    by_name = {
-        name: {it for fault in net.faults if fault.name == name for it in fault.peers}
-        for name in FOUND_BY_CHECKS
-    }
-    agreeing = set[int]().union(*by_name.values())
-    chance = 0.0
-    for model, weight in ASKED_FOR.items():
-        able = [it for it in peers if model in it.plan.models]
-        doers = [it for it in able if Role.INFER in it.plan.roles]
-        verifiers = [it for it in able if Role.VERIFY in it.plan.roles]
-        if doers and verifiers:
-            lying = sum(it.number in by_name["liar"] for it in doers) / len(doers)
-            share = sum(it.number in agreeing for it in verifiers) / len(verifiers)
-            two_agree = 3 * share**2 * (1 - share) + share**3
-            chance += lying * two_agree * weight / sum(ASKED_FOR.values())
-    return chance
-
-
-def most_by_chance(tasks: int, chance: float) -> int:
-    """The number of successes in `tasks` tries that fewer than one run in a thousand exceeds."""
-    if chance <= 0.0:
-        return 0
-    mean = tasks * chance
-    # Poisson: tasks are many and the chance is small.
-    share, summed, count = math.exp(-mean), math.exp(-mean), 0
-    while summed < 1 - CHANCE and count < tasks:
-        count += 1
-        share *= mean / count
-        summed += share
-    return count

@@ -114,7 +114,7 @@ class PeerDirectory:
         adverts = [it for it in self.playing(stage) if it.signer not in avoid]
         loads = {
             it.signer: PeerLoad(
-                self.peers.standing(it.signer),
+                self.peers.standing_at_work(it.signer),
                 self.under_way.get(it.signer, 0),
                 self.measured.round_trip_s(it.signer),
                 self.measured.observed(it.signer, stage.model, now_at_s),

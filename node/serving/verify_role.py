@@ -166,7 +166,7 @@ class VerifyRole:
         loaded = self.engine.ready(model)
         if loaded is None:
             raise Refused("the model was unloaded meanwhile", code=RefusalCode.NO_SUCH_MODEL)
-        if self.till is not None:
+        if self.till is not None and asked.task.signer != self.key.peer:
             self.till.charge_verdict(asked.task)
         found = by_segment(asked.receipt, found)
         tolerance_ppb = int(loaded.manifest.tolerance * PPB)

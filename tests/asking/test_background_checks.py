@@ -59,9 +59,11 @@ async def until(asker: Node, *, checks: int) -> Any:
             await trio.sleep(0.2)
 
 
-async def network_of(network: Network, engine: Counted, verifiers: int = 3) -> tuple[Node, Node]:
+async def network_of(
+    network: Network, engine: Counted, verifiers: int = 3, *, judges: bool = False
+) -> tuple[Node, Node]:
     """An asker that has every unchecked answer looked at, and who answers it."""
-    asker = await network.start(S, background_checks=1.0)
+    asker = await network.start(S, background_checks=1.0, judges=judges)
     worker = await network.start(I, S, engine=engine)
     for _ in range(verifiers):
         await network.start(V, S)
@@ -73,7 +75,7 @@ async def test_a_liar_is_found_though_nobody_asked_for_a_check_and_its_past_is_d
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with open_network(tmp_path) as network:
-        asker, liar = await network_of(network, Liar(one_row))
+        asker, liar = await network_of(network, Liar(one_row), judges=True)
         await unchecked(asker, 0)
         found = await until(asker, checks=1)
         assert (found.drawn, found.wrong, found.held) == (1, 1, 0)
@@ -139,7 +141,7 @@ async def test_who_is_never_idle_has_answers_checked_all_the_same(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with open_network(tmp_path) as network:
-        asker, liar = await network_of(network, LiesOrSits(one_row))
+        asker, liar = await network_of(network, LiesOrSits(one_row), judges=True)
         await asker.tasks.submit(request(data=texts_of("long"), level=Level.SIGNED, deadline_s=600))
         await unchecked(asker, 0)
         with trio.fail_after(30.0):
@@ -198,7 +200,7 @@ KEPT = [kept_of(number) for number in range(400)]
 async def drawn_of(share: float, secret: bytes, known: tuple[PeerId, ...] = ()) -> list[int]:
     """Which of the answers are drawn, where nothing is ever checked."""
     async with open_memory_store(quota_bytes=1 << 24) as store:
-        good: Any = SimpleNamespace(peers=SimpleNamespace(standing=lambda _: Standing.GOOD))
+        good: Any = SimpleNamespace(peers=SimpleNamespace(standing_at_work=lambda _: Standing.GOOD))
         checks = BackgroundChecks(good, Answers(store), Any, share, secret)  # type: ignore[arg-type]
         for peer in known:
             checks._held[peer] = KNOWN_AFTER

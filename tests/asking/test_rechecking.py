@@ -55,7 +55,7 @@ async def test_an_unchecked_answer_of_who_is_caught_later_is_checked_again(
     autojump_clock: MockClock, tmp_path: Path, lied: bool
 ) -> None:
     async with open_network(tmp_path) as network:
-        asker = await network.start(S)
+        asker = await network.start(S, judges=True)
         engine = Turncoat(lies=lied)
         liar = await network.start(I, S, engine=engine)
         await verifiers(network)
@@ -130,7 +130,7 @@ async def test_who_was_banned_by_one_is_in_good_standing_with_everybody_else(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with open_network(tmp_path) as network:
-        asker = await network.start(S)
+        asker = await network.start(S, judges=True)
         bystander = await network.start(S)
         liar = await network.start(I, S, engine=Turncoat(lies=True))
         await network.start(I, S, engine=Counted())

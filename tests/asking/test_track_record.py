@@ -60,7 +60,7 @@ async def test_who_was_caught_is_named_and_its_past_doubted(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with open_network(tmp_path) as network:
-        asker = await network.start(S)
+        asker = await network.start(S, judges=True)
         engine = Turncoat(lies=False)
         liar = await network.start(I, S, engine=engine)
         await network.settled()

@@ -62,7 +62,7 @@ async def ask_all(asker: Node, texts: list[str]) -> list[Answered]:
 
 
 async def network_of_verifiers(network: Network, count: int = 3) -> tuple[Node, Node, list[Node]]:
-    asker = await network.start(S)
+    asker = await network.start(S, judges=True)
     worker = await network.start(I, S, engine=Counted(unit_s=0.001))
     # They take longer than the worker, so that checks come together.
     verifiers = [await network.start(V, S, engine=Counted(unit_s=0.04)) for _ in range(count)]

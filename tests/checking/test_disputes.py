@@ -158,7 +158,7 @@ async def test_one_wrong_row_of_many_is_found_by_whoever_draws_it_and_then_by_th
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with open_network(tmp_path) as network:
-        asker = await network.start(S)
+        asker = await network.start(S, judges=True)
         liar = await network.start(I, S, engine=Liar(some_rows(17)))
         honest = await network.start(I, S, engine=Counted())
         await verifiers(network)

@@ -67,7 +67,7 @@ async def test_a_liars_answer_is_not_returned_and_it_is_not_asked_again(
     autojump_clock: MockClock, tmp_path: Path, alter: Callable[[Output], Output]
 ) -> None:
     async with open_network(tmp_path) as network:
-        asker = await network.start(S)
+        asker = await network.start(S, judges=True)
         engine = Liar(alter)
         liar = await network.start(I, S, engine=engine)
         honest = await network.start(I, S, engine=Counted())
@@ -91,7 +91,7 @@ async def test_a_liar_behind_a_data_peer_is_found_and_the_data_peer_is_not_blame
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with open_network(tmp_path) as network:
-        asker = await network.start(S)
+        asker = await network.start(S, judges=True)
         data = await network.start(D, S)
         liar = await network.start(I, S, engine=Liar(all_rows))
         honest = await network.start(I, S, engine=Counted())
@@ -106,7 +106,7 @@ async def test_where_only_liars_are_there_the_task_fails_and_nothing_is_returned
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with open_network(tmp_path) as network:
-        asker = await network.start(S)
+        asker = await network.start(S, judges=True)
         liars = [await network.start(I, S, engine=Liar(one_row)) for _ in range(2)]
         await checked(network)
         with pytest.raises(TaskFailed, match=r"no peer\b.* infer leg|were not accepted"):

@@ -150,7 +150,7 @@ async def test_after_a_rejected_answer_one_verdict_more_is_needed(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with open_network(tmp_path) as network:
-        asker = await network.start(S)
+        asker = await network.start(S, judges=True)
         liar = await network.start(I, S, engine=Liar(one_row))
         honest = await network.start(I, S, engine=Counted())
         for _ in range(4):

@@ -217,7 +217,7 @@ async def test_a_liar_is_found_by_verifiers_of_another_device(
         return replace(output, data=altered(7, id=3))
 
     async with open_network(tmp_path) as network:
-        asker = await network.start(S)
+        asker = await network.start(S, judges=True)
         liar = await network.start(I, S, engine=Liar(alter))
         for _ in range(2):
             await network.start(V, S, engine=OtherDevice(margins={3: 0.01}))

@@ -35,11 +35,11 @@ async def test_wrong_scores_are_found_and_the_true_ones_are_returned(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with open_network(tmp_path) as network:
-        asker = await network.start(S)
+        asker = await network.start(S, judges=True)
         liar = await network.start(I, S, engine=Liar(one_row))
         honest = await network.start(I, S, engine=Counted())
         checking = [await network.start(V, S, engine=Counted()) for _ in range(3)]
-        for node in (liar, honest, *checking):
+        for node in (asker, liar, honest, *checking):
             await ready(node)
         await network.settled()
         directory = asker.tasks.dispatcher.directory

@@ -100,7 +100,7 @@ async def test_a_liar_is_found_out_by_the_first_answer_that_is_drawn(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with open_network(tmp_path) as network:
-        asker = await network.start(S)
+        asker = await network.start(S, judges=True)
         liar = await network.start(I, S, engine=Liar(one_row))
         for _ in range(3):
             await network.start(V, S)

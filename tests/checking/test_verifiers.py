@@ -174,7 +174,7 @@ async def test_two_of_three_that_say_no_end_it_and_the_answer_is_not_returned(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with open_network(tmp_path) as network:
-        asker = await network.start(S)
+        asker = await network.start(S, judges=True)
         liar = await network.start(I, S, engine=Liar(one_row))
         honest = await network.start(I, S, engine=Counted())
         # One of the three is in league with the liar.

@@ -15,7 +15,9 @@ LIAR, LAZY, HONEST, KILLED = range(4)
 
 
 def peer(number: int, roles: set[Role], scores: Scores | None = None) -> Any:
-    node = None if scores is None else SimpleNamespace(peers=SimpleNamespace(scores=scores))
+    node = None
+    if scores is not None:
+        node = SimpleNamespace(peers=SimpleNamespace(scores=scores, doubts=Scores()))
     plan = SimpleNamespace(roles=roles)
     return SimpleNamespace(number=number, plan=plan, key=key_of(f"peer {number}"), node=node)
 
@@ -42,11 +44,15 @@ async def test_the_caught_are_counted_by_what_they_did_and_stay_counted(
     scores.note(peers[HONEST].key.peer, Offence.SLOW, 0.0)
     caught.look([asker])
     assert caught.ratios(faults, peers) == {"liar": 0.0, "lazy_verifier": 1.0}
-    assert caught.honest(faults, peers) == 0
+    assert caught.honest(faults, peers) == (0, 0)
+    # Doubt is what strangers said, and no ban.
+    asker.node.peers.doubts.note(peers[HONEST].key.peer, Offence.DOUBTED, 0.0)
+    caught.look([asker])
+    assert caught.honest(faults, peers) == (0, 1)
     # A ban that wears off was one all the same.
     asker.node.peers.scores = Scores()
     caught.look([asker])
     assert caught.ratios(faults, peers)["lazy_verifier"] == 1.0
     for number in (HONEST, KILLED):
         caught.banned.add(peers[number].key.peer)
-    assert caught.honest(faults, peers) == 2
+    assert caught.honest(faults, peers) == (2, 1)

@@ -2,11 +2,11 @@
 
 import pytest
 
+from node.devnet.chances import most_by_chance
 from node.devnet.config import VERSION, DevnetConfig, config_of
 from node.devnet.faults import parse
 from node.devnet.machine import PEER_BYTES, PROCESS_BYTES, check_memory
 from node.devnet.plan import RUNNERS_MIN, plan_peers
-from node.devnet.report import most_by_chance
 from tests.devnet.running import machine
 from wire.errors import InputError
 from wire.kinds import Role

@@ -1,6 +1,8 @@
 """A whole network under load and faults: no task is lost, and violations are found."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -168,3 +170,50 @@ async def test_verifiers_that_do_not_look_are_found_out_and_no_honest_peer_is_ba
     shares = [sum(it["caught"].values()) for it in found["series"]]
     assert shares == sorted(shares)
     assert shares[0] < shares[-1]
+
+
+THIRDS = "liar=0.2,lazy_verifier=0.2,copying_verifier=0.2"
+
+
+def no_honest_peer_lost_its_standing(found: dict[str, Any]) -> None:
+    assert found["honest_banned"] == 0
+    assert found["tasks_lost"] == found["tasks_late"] == 0
+    assert found["wrong_answers_accepted"] <= found["wrong_answers_expected_max"]
+    for name in ("liar", "lazy_verifier", "copying_verifier"):
+        shares = [it["caught"].get(name, 0.0) for it in found["series"]]
+        assert shares == sorted(shares)
+
+
+async def test_of_whom_three_of_five_misbehave_no_honest_peer_is_banned(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    _, report = await ran(tmp_path, config(THIRDS, peers=10, seconds=3, rate=3, deadline_s=60))
+    assert report.passed, report.lines()
+    no_honest_peer_lost_its_standing(report.document)
+    assert "Found out so far" in page_of(report.document)
+    # A few askers with a few tasks each find out some of them all the same.
+    assert sum(report.document["series"][-1]["caught"].values()) > 0
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", [7, 8, 9])
+async def test_in_a_larger_network_most_of_them_are_found_out(
+    autojump_clock: MockClock, tmp_path: Path, seed: int
+) -> None:
+    wanted = replace(config(THIRDS, peers=50, seconds=60, rate=10, deadline_s=60), seed=seed)
+    _, report = await ran(tmp_path, wanted)
+    assert report.passed, report.lines()
+    no_honest_peer_lost_its_standing(report.document)
+    assert report.document["liar_caught"] > 0.9
+    assert report.document["copying_verifier_caught"] > 0.9
+
+
+@pytest.mark.soak
+async def test_who_dissents_together_or_lies_seldom_has_no_honest_peer_banned(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    faults = "naysaying_verifier=0.2,seldom_liar=0.2,liar=0.1"
+    _, report = await ran(tmp_path, config(faults, peers=30, seconds=30, rate=5, deadline_s=60))
+    assert report.passed, report.lines()
+    no_honest_peer_lost_its_standing(report.document)
+    assert report.document["naysaying_verifier_caught"] > 0.5

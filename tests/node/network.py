@@ -103,6 +103,7 @@ class Network:
         environment: Environment | None = None,
         listen: tuple[str, ...] = ("/memory/0",),
         background_checks: float = 0.0,
+        judges: bool = False,
         genesis: Genesis | None = None,
         prices: TypedPrices | None = None,
         sponsoring: Sponsoring | None = None,
@@ -120,7 +121,8 @@ class Network:
                 network="baton" if genesis is None else str(genesis.id),
             ),
             roles=frozenset(roles),
-            models=tuple(models) if {I, V} & set(roles) else (),
+            # Who has the model for itself alone can look for itself.
+            models=tuple(models) if judges or {I, V} & set(roles) else (),
             # A test that wants answers drawn says so.
             background_checks=background_checks,
             leave_s=0.1,
