@@ -158,7 +158,7 @@ class Blobs:
 
         The caller has a deadline. `behind` are sources to be asked last; those that fail or are
         slow now are added, so that such a one holds up a download of many parts once, and not each
-        part. Returns the bytes that came from other peers. Raises Missing if nobody has one of them,
+        part. Returns the bytes that came from others. Raises Missing if nobody has one of them,
         Malformed if one has another size.
         """
         download = Download(FetchPlan(), None, limits.BLOB_BYTES_MAX, progress)
