@@ -14,15 +14,18 @@ from typing import Any
 
 import trio
 
+from node.rows.comparing import outputs_in
 from node.rows.in_order import in_order
 from node.rows.journal import RowJournal, add_frame, read_frames, write_frames
 from node.rows.plan import RowBatch, RowPlan, outputs_of, sources_of
 from node.rows.reading import RowSource, format_of
-from node.rows.results import RowResults
+from node.rows.results import RowResults, alike, ranks_of
+from node.rows.tensor_rows import arrays_of
 from node.rows.writing import open_writer
 from store.files import appearing
 from wire.content import ContentId
 from wire.errors import BatonError, InputError, Malformed, StoreFull
+from wire.operations import CALL
 from wire.rows import RowBundle, hashed_rows
 from wire.signed import open_signed
 
@@ -120,6 +123,8 @@ class RowJob:
     _bad_rows: int = 0
     _bundles: int = 0
     _synced_at_s: float = 0.0
+    # The outputs of a function, as the first rows have them.
+    _ranks: dict[str, int] = field(default_factory=dict)
 
     async def run(self, *, is_new: bool) -> JobEnd:
         """Do what is left, and write the output; BatonError, and then --resume goes on."""
@@ -148,6 +153,8 @@ class RowJob:
                     " they were when the job was begun",
                     todo="bring the table back as it was, or begin again: --force",
                 )
+            if not self._ranks:
+                await _in_thread(partial(self._check_alike, frame))
             self._count(frame)
             self.on_progress(self._rows, self.source.read_share, True)
         self._rows_before = self._rows
@@ -182,7 +189,27 @@ class RowJob:
         receipts = tuple(map(ContentId.of, answer.answers))
         if (bundle.root, bundle.answers) != (root, receipts):
             raise Malformed("what the peer signed are not these rows and receipts")
+        self._check_alike({"outputs": outputs})
         return _frame_of(batch, hashes, answer)
+
+    def _check_alike(self, frame: dict[str, Any]) -> None:
+        """Malformed if a function gave other outputs than before: no table could have both.
+
+        What is kept is written when all rows are there: one answer that does not fit would then
+        have been in vain for all others.
+        """
+        if self.plan.operation != CALL:
+            return
+        outputs = outputs_in(frame, CALL)
+        # The rows of one call have the same outputs.
+        for one in outputs if self.plan.one_by_one else outputs[:1]:
+            arrays = arrays_of(one)
+            self._ranks = self._ranks or ranks_of(arrays)
+            try:
+                alike(arrays, self._ranks)
+            except Malformed as error:
+                error.todo = "have these rows asked anew: --resume --fresh"
+                raise
 
     async def _keep(self, read: "_Read", frame: dict[str, Any]) -> None:
         try:

@@ -38,7 +38,7 @@ class RowResults:
             (it for one in self._bundles() for it in outputs_in(one, plan.operation)), None
         )
         arrays = {} if found is None else arrays_of(found)
-        self._ranks = {name: values.ndim for name, values in arrays.items()}
+        self._ranks = ranks_of(arrays)
         shown = answer_columns(CALL, keep, found)
         columns += [OutColumn(shown[it], of.dtype.name, of.ndim) for it, of in arrays.items()]
         return columns
@@ -69,13 +69,7 @@ class RowResults:
     def _answer(self, output: bytes) -> list[OutCell]:
         if self.plan.operation != CALL:
             return [value_of(self.plan.operation, output)]
-        arrays = arrays_of(output)
-        if list(arrays) != list(self._ranks):
-            raise Malformed(
-                f"the model gave {', '.join(arrays)} for some rows, and before that"
-                f" {', '.join(self._ranks)}"
-            )
-        return [_of_rank(name, it, self._ranks[name]) for name, it in arrays.items()]
+        return list(alike(arrays_of(output), self._ranks))
 
     def _bundles(self) -> Iterator[Frame]:
         frames = iter(self.frames())
@@ -85,6 +79,21 @@ class RowResults:
 
 def _kept(frame: Frame) -> list[list[KeptCell]]:
     return json.loads(frame["kept"]) if "kept" in frame else []
+
+
+def ranks_of(arrays: dict[str, np.ndarray]) -> dict[str, int]:
+    """The outputs of a function, and how many dimensions each has."""
+    return {name: values.ndim for name, values in arrays.items()}
+
+
+def alike(arrays: dict[str, np.ndarray], ranks: dict[str, int]) -> list[np.ndarray]:
+    """The outputs of one row as those before it; Malformed if they are others."""
+    if list(arrays) != list(ranks):
+        raise Malformed(
+            f"the model gave {', '.join(arrays)[:200]} for some rows, and before that"
+            f" {', '.join(ranks)[:200]}"
+        )
+    return [_of_rank(name, it, ranks[name]) for name, it in arrays.items()]
 
 
 def _of_rank(name: str, values: np.ndarray, rank: int) -> np.ndarray:

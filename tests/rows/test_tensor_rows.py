@@ -170,6 +170,10 @@ async def add_up(batch: RowBatch, inputs: list[bytes]) -> BundleAnswer:
         with np.errstate(over="ignore"):
             told = (tensor("sum", values.sum(axis=1)), tensor("row", values * 2))
         outputs.append(Tensors(tensors=told).to_bytes())
+    return signed_answer(batch, inputs, outputs)
+
+
+def signed_answer(batch: RowBatch, inputs: list[bytes], outputs: list[bytes]) -> BundleAnswer:
     each = outputs_of("call", outputs, len(batch.numbers))
     _, root = hashed_rows(batch.numbers, sources_of("call", inputs), each)
     receipts = tuple(b"receipt %d" % it for it in range(len(inputs)))
@@ -278,3 +282,34 @@ def test_columns_of_parquet_that_have_no_numbers_are_refused(tmp_path: Path) -> 
     source = open_rows(path, TableColumns("", ("n",)))
     assert [it.cells for it in source] == [{"n": [[1, 2]]}]
     source.close()
+
+
+async def test_an_answer_with_other_outputs_is_not_kept_and_its_rows_are_asked_anew(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    """One peer lies about one bundle: nothing of the others is lost by that."""
+    path, out = tmp_path / "a.jsonl", tmp_path / "o.jsonl"
+    path.write_text("".join(json.dumps({"v": [it, 1]}) + "\n" for it in range(600)))
+    plan, asked = plan_of("x=v"), list[int]()
+
+    async def lie(batch: RowBatch, inputs: list[bytes]) -> BundleAnswer:
+        asked.append(batch.first)
+        if batch.index != 2:
+            return await add_up(batch, inputs)
+        rows = len(batch.numbers)
+        output = Tensors(tensors=(tensor("evil", [[1.0]] * rows),)).to_bytes()
+        return signed_answer(batch, inputs, [output])
+
+    with pytest.raises(Malformed, match="rows 512 to 599: the model gave evil") as refused:
+        await run_job(path, out, plan, lie)
+    assert "--resume" in str(refused.value.todo)
+    assert not out.exists()
+    again: list[int] = []
+
+    async def honest(batch: RowBatch, inputs: list[bytes]) -> BundleAnswer:
+        again.append(batch.first)
+        return await add_up(batch, inputs)
+
+    end = await run_job(path, out, plan, honest)
+    assert (end.rows, end.rows_before, again) == (600, 512, [512])
+    assert len(out.read_text().splitlines()) == 600
