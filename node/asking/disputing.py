@@ -88,7 +88,7 @@ class ExactModels(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What disputes about one answer came to: who of its makers is wrong, and whose verdicts are void.
+    """What disputes about an answer came to: which maker of it is wrong, which verdicts are void.
 
     Of a stream that moved, another peer than its signer may have made the part that is wrong.
     """
