@@ -42,6 +42,8 @@ CONTRIBUTIONS_VERSION = 18
 # From this version on a peer signs what it makes of a stream while it makes it, and a receipt may
 # name what others had made of it before.
 SEGMENTS_VERSION = 19
+# From this version on a peer makes proofs, and reads outputs that come with one.
+PROOFS_VERSION = 19
 # The version that a Welcome says.
 SPOKEN_VERSION = 19
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.

@@ -237,10 +237,13 @@ class Attempts:
                 output=output if small else None,
             )
             claimed = await self._mixed(claimed, deadline_at_s)
-            votes, is_lie = await self._counted(run, claimed, output, deadline_at_s)
+            votes, lost = await self._counted(run, claimed, output, deadline_at_s)
             counted[stage] = votes
-            if is_lie:
-                return _Checked(self._convicted(run, claimed), counted, is_final=True)
+            if lost:
+                for maker in sorted(lost):
+                    # It was made to answer for that already.
+                    run.on_event(Failed("answer rejected", maker, "it lost a dispute about it"))
+                return _Checked(lost, counted, is_final=True)
             if votes.agreed is None:
                 raise self._unchecked(votes.agreeing, votes.needed)
             if not votes.agreed:
@@ -274,8 +277,8 @@ class Attempts:
 
     async def _counted(
         self, run: TaskState, claimed: CheckRequest, output: bytes, deadline_at_s: float
-    ) -> tuple[Tally, bool]:
-        """The verdicts on a leg, and whether a dispute showed that its signer is wrong."""
+    ) -> tuple[Tally, frozenset[PeerId]]:
+        """The verdicts on a leg, and who of its makers is wrong, as a dispute showed."""
         terms = run.task.record.checking
 
         async def check(claimed: CheckRequest) -> Tally:
@@ -290,19 +293,13 @@ class Attempts:
                     return votes
 
         votes, ruling = await self.disputing.counted(check, claimed, output, run.on_event)
-        if ruling.proven:
-            self.answers.accuse(claimed.receipt.signer, int(self.environment.wall_s() * 1000))
+        for liar in ruling.lost if ruling.proven else ():
+            self.answers.accuse(liar, int(self.environment.wall_s() * 1000))
         level = run.task.record.checking.level
         if level is Level.EXACT and votes.agreed and ruling.leaves_open(votes):
             # Of whole numbers no two honest peers differ: somebody is wrong, and nobody knows who.
             votes = replace(votes, agreed=False, disputed=True)
-        return votes, ruling.prover_lost
-
-    def _convicted(self, run: TaskState, claimed: CheckRequest) -> frozenset[PeerId]:
-        """The peer that lost a dispute about its answer; it was made to answer for that already."""
-        signer = claimed.receipt.signer
-        run.on_event(Failed("answer rejected", signer, "it lost a dispute about it"))
-        return frozenset((signer,))
+        return votes, ruling.lost
 
     def _rejected(self, run: TaskState, claimed: CheckRequest, votes: Tally) -> frozenset[PeerId]:
         """The peers not to ask again for this task, after verdicts against an answer."""

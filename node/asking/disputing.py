@@ -25,7 +25,7 @@ from p2p.blobs import Blobs
 from p2p.score import Offence
 from p2p.timeouts import stretched
 from wire import limits
-from wire.chain import source_of
+from wire.chain import doers_of, segments_of, source_of
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, ModelRefused, WireError
 from wire.evidence import EVIDENCE_SUFFIX, Evidence, OffenceKind
@@ -37,6 +37,7 @@ from wire.operations import CALL, GENERATE
 from wire.receipt import Receipt, Verdict
 from wire.signed import Signed
 from wire.task import Stage
+from wire.tree import name_of
 
 # Of the verdicts against one answer so many are looked into: one that holds is enough.
 DISPUTES_PER_ANSWER_MAX = 2
@@ -87,11 +88,19 @@ class ExactModels(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What disputes about one answer came to: is its signer wrong, and whose verdicts are void."""
+    """What disputes about an answer came to: which maker of it is wrong, which verdicts are void.
 
-    prover_lost: bool = False
+    Of a stream that moved, another peer than its signer may have made the part that is wrong.
+    """
+
+    lost: frozenset[PeerId] = frozenset()
     proven: bool = False
     void: frozenset[PeerId] = frozenset()
+
+    @property
+    def prover_lost(self) -> bool:
+        """Whether the answer is wrong."""
+        return bool(self.lost)
 
     def leaves_open(self, votes: Tally) -> bool:
         """Whether a verdict against the answer stands, of whose signer nothing was shown."""
@@ -113,6 +122,8 @@ class Disputing:
     learn: Callable[[ContentId], Awaitable[Manifest | None]]
     # None where this peer never looks for itself.
     judge: Judge | None = None
+    # Reading an answer again takes all cores; whoever waits for it too long leaves it to the votes.
+    reading: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
     kept: Latest[ContentId, None] = field(default_factory=lambda: Latest(DISPUTES_KEPT))
 
     async def check_level(self, level: Level, stages: Sequence[Stage]) -> None:
@@ -176,8 +187,8 @@ class Disputing:
         if found is None or not found.decides(claimed.receipt.record):
             return None, None
         signer, peers = claimed.receipt.signer, self.settling.peers
-        is_wrong = not found.verdict.agrees
-        if is_wrong:
+        guilty = frozenset[PeerId]()
+        if not found.verdict.agrees:
             # Of a stream that moved, who made the part that is wrong.
             guilty = guilty_of(claimed.receipt, [found.verdict], 0)
             if not guilty:
@@ -194,7 +205,7 @@ class Disputing:
             why = "its verdict is not what this peer computed itself"
             peers.note_problem(f"verdict of {verifier}", why)
             on_event(Failed("dispute", verifier, why))
-        return Ruling(prover_lost=is_wrong, proven=is_wrong, void=frozenset(untrue)), found
+        return Ruling(lost=guilty, proven=bool(guilty), void=frozenset(untrue)), found
 
     async def _by_dispute(
         self,
@@ -207,8 +218,11 @@ class Disputing:
     ) -> Ruling | None:
         """Have both sides of each verdict heard; None if there can be no dispute."""
         void: set[PeerId] = set()
+        leg = claimed.receipt.record
+        if name_of(output) != leg.output:
+            # It is that of another leg, or not kept here: nobody is judged by it.
+            return None
         try:
-            leg = claimed.receipt.record
             if leg.operation == GENERATE:
                 return await self._rule_words(claimed, against, output, on_event)
             model = await self.models.get(model_id)
@@ -228,7 +242,7 @@ class Disputing:
                 if found.prover in found.lost:
                     if found.proven:
                         await self._keep_untrue(contested, votes)
-                    return Ruling(prover_lost=True, proven=found.proven)
+                    return Ruling(lost=frozenset((found.prover,)), proven=found.proven)
                 void |= found.lost
         except BatonError as error:
             # Then it is as with any other model.
@@ -246,29 +260,32 @@ class Disputing:
         """Read an answer again where the model is here: then it is known who is wrong."""
         leg = claimed.receipt.record
         assert leg.model is not None, "a model generated it"
-        claims = await self.models.claims(leg.model)
-        if claims is None:
-            return None
-        claims.before_pass = trio.from_thread.check_cancelled
         source = await self._input(claimed)
         parameters = claimed.task.record.stages[leg.stage].parameters
-        why = _misstated(leg, output)
+        why, token = _misstated(leg, output), None
         with trio.move_on_after(stretched(READ_S)) as scope:
-            why = why or await trio.to_thread.run_sync(
-                _difference, claims, source, parameters, output
-            )
+            async with self.reading:
+                claims = await self.models.claims(leg.model)
+                if claims is None:
+                    return None
+                claims.before_pass = trio.from_thread.check_cancelled
+                if not why:
+                    why, token = await trio.to_thread.run_sync(
+                        _difference, claims, source, parameters, output
+                    )
         if scope.cancelled_caught:
             return None
-        if why:
-            lost = frozenset({claimed.receipt.signer})
+        if not why:
+            why = "the answer is right, bit for bit"
+            ruling = Ruling(void=frozenset(it.signer for it in against))
+        elif (maker := _maker_of(claimed.receipt, token)) is not None:
+            ruling = Ruling(lost=frozenset((maker,)), proven=True)
         else:
-            lost, why = frozenset(it.signer for it in against), "the answer is right, bit for bit"
-        for peer in sorted(lost):
+            return None
+        for peer in sorted(ruling.lost | ruling.void):
             self.settling.peers.offended(peer, Offence.WRONG_ANSWER)
             on_event(Failed("dispute", peer, f"{why}: it was read again here, in whole numbers"))
-        if claimed.receipt.signer in lost:
-            return Ruling(prover_lost=True, proven=True)
-        return Ruling(void=lost)
+        return ruling
 
     async def _settle(self, contested: Contested, on_event: EventSink) -> Judgement:
         signed, found = await self.settling.run_dispute(contested)
@@ -335,9 +352,17 @@ def _misstated(leg: Receipt, output: bytes) -> str:
 
 def _difference(
     claims: ExactClaims, source: bytes, parameters: Mapping[str, Any], output: bytes
-) -> str:
+) -> tuple[str, int | None]:
     try:
-        return claims.difference(source, parameters, output)
+        return claims.first_difference(source, parameters, output)
     except (WireError, ModelRefused) as error:
         # Whoever signed an answer to what the model does not take is as wrong.
-        return error.message
+        return error.message, None
+
+
+def _maker_of(receipt: Signed[Receipt], token: int | None) -> PeerId | None:
+    """Who made a token of an answer; None if several made the answer and it is not known which."""
+    doers = doers_of(receipt)
+    if token is None:
+        return doers[0] if len(doers) == 1 else None
+    return doers[sum(it.record.end <= token for it in segments_of(receipt))]

@@ -122,7 +122,7 @@ class Rechecking:
                 return None
             guilty = _guilty(claimed, votes)
             if ruling.proven:
-                guilty = frozenset((claimed.receipt.signer,))
+                guilty = ruling.lost
             if guilty:
                 self.found_wrong += 1
                 await self.answers.judged(answer, Later.WRONG, verdicts)
@@ -150,7 +150,8 @@ class Rechecking:
         if ruling.prover_lost:
             self.found_wrong += 1
             await self.answers.judged(answer, Later.WRONG, verdicts)
-            self.accuse(claimed.receipt.signer)
+            for liar in ruling.lost:
+                self.accuse(liar)
         return not ruling.prover_lost
 
     def accuse(self, liar: PeerId) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from node.task.levels import proves
 from wire import limits
 from wire.chain import doers_of
 from wire.content import PeerId
@@ -92,8 +93,13 @@ class CheckRequest:
     @property
     def needs_version(self) -> bool:
         """Whether how a verifier is asked depends on the version that it speaks."""
-        by_version = self.replayed or self.of_many or self.has_segments
+        by_version = self.replayed or self.of_many or self.has_segments or self.proves
         return by_version or by_rows(self.receipt.record.operation)
+
+    @property
+    def proves(self) -> bool:
+        """Whether its output comes with a proof."""
+        return proves(self.task.record.stages[self.receipt.record.stage])
 
     @property
     def has_segments(self) -> bool:
@@ -116,6 +122,11 @@ class CheckRequest:
             raise Refused(
                 f"it speaks version {version}, which cannot read a receipt of several peers",
                 code=RefusalCode.UNSUPPORTED,
+            )
+        if version < limits.PROOFS_VERSION and self.proves:
+            # It would compare the bytes with its own, which have no proof, and call them wrong.
+            raise Refused(
+                f"it speaks version {version}, which reads no proof", code=RefusalCode.UNSUPPORTED
             )
         share = _share_known_to(version, share, self.receipt.record.operation)
         message = Check(

@@ -6,6 +6,7 @@ disagree, refuse or fall silent. A row that one of them finds wrong is recompute
 """
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -253,10 +254,12 @@ class _Check:
         order = (
             orders.standing_at(verifier) if orders is not None and self.claimed.is_at_hand else None
         )
-        if order is None:
-            self._to_start.append(partial(self._ask, verifier, share))
-        else:
-            self._put_on(order, share)
+        # Who cannot read it is refused again in `_ask`, where that is heard.
+        with suppress(Refused):
+            if order is not None:
+                self._put_on(order, share)
+                return
+        self._to_start.append(partial(self._ask, verifier, share))
 
     def _left_s(self) -> float:
         """How long one verifier may take: a silent one must leave time for another."""

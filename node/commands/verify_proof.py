@@ -86,7 +86,7 @@ async def _rejected(
     state: Path, srs: Path, model: ProvableModel, source: bytes, output: bytes
 ) -> str:
     failed: BatonError | None = None
-    async with open_proofs(state, srs, proves=False) as proofs:
+    async with open_proofs(state, srs, proves=False, sweeps=False) as proofs:
         assert proofs is not None, "there is an SRS"
         # Within the block: what leaves it comes in a group.
         try:

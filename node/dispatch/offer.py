@@ -14,6 +14,7 @@ from node.dispatch.standing_order import ACCEPT_DEADLINE_S
 from node.engines.interface import Part
 from node.paying.pricing import units_at_most
 from node.task.events import EventSink, LegDone, Offered
+from node.task.levels import proves
 from p2p import timeouts
 from p2p.score import Offence
 from p2p.typed_call import refused
@@ -44,6 +45,8 @@ async def offer_leg(
     A `begun` leg has this peer already, on an order.
     """
     began_at_s = trio.current_time() if begun is None else begun.began_at_s
+    if begun is None and proves(handoff.leg):
+        await _check_proves(directory, peer, deadline_at_s)
     begun_units = handoff.begun_units
     if handoff.bill is not None and begun is None and directory.payer is not None:
         most = units_at_most(handoff.leg, handoff.input, handoff.units)
@@ -75,6 +78,18 @@ async def offer_leg(
     took_s = trio.current_time() - began_at_s
     note_delivered(directory, handoff, peer, delivered, on_event, took_s, at_once, begun_units)
     return delivered
+
+
+async def _check_proves(directory: PeerDirectory, peer: PeerId, deadline_at_s: float) -> None:
+    """Refused if a peer knows no proofs: it would answer without one, and be called a liar."""
+    if peer == directory.peers.me:
+        return
+    left_s = max(0.0, deadline_at_s - trio.current_time())
+    version = await directory.peers.neighbours.version_of(peer, deadline_s=left_s)
+    if version < limits.PROOFS_VERSION:
+        raise Refused(
+            f"it speaks version {version}, which makes no proofs", code=RefusalCode.UNSUPPORTED
+        )
 
 
 @contextmanager

@@ -23,9 +23,10 @@ from wire.vrf import prove
 RECEIPTS_PER_S = 64.0
 RECEIPTS_AT_ONCE = 256.0
 ASKERS_PER_PREFIX = 4.0
-# Answers to all together: at most a tenth of a core.
-ANSWERS_PER_S = 256.0
-ANSWERS_AT_ONCE = 512.0
+# Answers to all together: at most a tenth of a core. One prefix is answered less often, or many keys
+# of one owner could have nobody else's draws contributed to.
+ANSWERS_PER_S = 4 * RECEIPTS_PER_S
+ANSWERS_AT_ONCE = 4 * RECEIPTS_AT_ONCE
 
 
 @dataclass(slots=True)
@@ -61,10 +62,11 @@ class ContributeRole:
         if not self.willing:
             raise Refused("this peer does not verify", code=RefusalCode.NOT_WILLING)
         prefix = self.peers.view.origins.of(asker, asker)
-        # So many receipts weigh on the prefix as a part of what they weigh on the asker.
-        shares = {str(asker): float(receipts)}
-        if prefix:
-            shares[prefix] = receipts / ASKERS_PER_PREFIX
+        # So many receipts weigh on the prefix as a part of what they weigh on the asker. One answer
+        # weighs one at least, so that a prefix has no more than a quarter of all answers; and half
+        # of them is left of those that came by a relay, or in some other way have no prefix.
+        weight = max(1.0, receipts / ASKERS_PER_PREFIX)
+        shares = {str(asker): float(receipts), prefix: weight if prefix else weight / 2}
         wait_s = max(self._askers.wait_s(it, now_at_s) for it in shares)
         wait_s = max(wait_s, self._proofs.wait_s(now_at_s))
         if wait_s > 0:

@@ -544,6 +544,29 @@ async def test_ten_thousand_asks_are_refused_when_they_are_too_many(
             )
 
 
+@pytest.mark.parametrize("host", ["11.0.0.7", ""])
+async def test_many_keys_at_one_address_or_at_none_leave_others_their_room(
+    autojump_clock: MockClock, tmp_path: Path, host: str
+) -> None:
+    async with open_network(tmp_path) as network:
+        node = await network.start(V, S, engine=Counted())
+        role, origins = contribute_role.ContributeRole(node.peers, True), node.peers.view.origins
+        flood, honest = [key_of(f"flood {number}").peer for number in range(2000)], key_of("x").peer
+        for peer in flood:
+            origins.came_from(peer, host)
+        origins.came_from(honest, "12.0.0.1")
+        for _ in range(5):
+            refused = 0
+            for peer in flood:
+                try:
+                    role._check_room(peer, 1, trio.current_time())
+                except Refused:
+                    refused += 1
+            assert refused > 0
+            role._check_room(honest, 64, trio.current_time())
+            await trio.sleep(1.0)
+
+
 async def test_one_asker_that_asks_too_much_leaves_others_their_room(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

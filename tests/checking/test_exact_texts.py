@@ -1,24 +1,34 @@
 """Verdicts on an answer of an exact transformer that disagree: who asked reads the answer again."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from trio.testing import MockClock
 
+from node.asking.answers import Answered
+from node.asking.disputing import Ruling
+from node.checking.check_request import CheckRequest
+from node.checking.tally import Tally
 from node.models.inspect import describe
 from node.peer import Node
+from node.task.events import ignore_event
 from p2p.score import Standing
 from tests.checking.exact_text_peers import Alter, TextEngine, some_weights_off
 from tests.engines.exact.text_models import made_at
 from tests.node.asking import asked, failures, request, signers
 from tests.node.network import I, Network, S, V, open_network
-from wire.generation import Generation, Token, read_frames
+from wire.generation import Generation, Token, read_frames, to_frame
 from wire.kinds import Level, Role
 from wire.model import ModelFile
-from wire.task import Stage
+from wire.receipt import Receipt, Verdict
+from wire.segment import Segment
+from wire.signed import Signed, open_signed, sign
+from wire.task import Stage, Task
 from wire.tree import name_of
 
 PROMPT = tuple(int(it) for it in np.random.default_rng(5).integers(0, 500, 12))
@@ -104,4 +114,88 @@ async def test_a_lying_verifier_loses_and_the_answer_holds(
         assert signers(found) == [honest.peers.me]
         named = {it.peer for it in failures(events, "dispute")}
         assert named <= {it.peers.me for it in liars}
+        assert asker.peers.standing(honest.peers.me) is Standing.GOOD
+
+
+def untrue_verdict(receipt: Signed[Receipt], liar: Node) -> Tally:
+    """One verifier says no to an answer, and nobody else has spoken."""
+    verdict = Verdict(
+        receipt=receipt.id,
+        secret=bytes(32),
+        agrees=False,
+        could_check=True,
+        rows=1,
+        sampled=(0,),
+        worst_ppb=(1_000_000_000,),
+        profile="numpy",
+        reason="it is another one",
+        checked_at_ms=0,
+        duration_ms=1,
+    )
+    signed = sign(verdict, liar.peers.key)
+    return Tally(agreed=False, verdicts=(signed,), candidates=(signed.signer,), disputed=True)
+
+
+def to_check(found: Answered, receipt: Signed[Receipt]) -> CheckRequest:
+    task = open_signed(found.answer.record.task, Task)
+    return CheckRequest(
+        task=task, receipts=(receipt,), secret=bytes(32), input=QUESTION, output=None
+    )
+
+
+async def test_nobody_is_judged_by_an_output_that_is_not_here_or_of_another_leg(
+    autojump_clock: MockClock, tmp_path: Path, path: Path
+) -> None:
+    async with asking(tmp_path, path) as (asker, network):
+        honest, liar = await add(network, path, I), await add(network, path, V)
+        await network.settled()
+        found, _ = await asked(asker, request(generate(path), data=QUESTION, level=Level.SIGNED))
+        receipt = open_signed(found.answer.record.receipts[-1], Receipt)
+        votes, claimed = untrue_verdict(receipt, liar), to_check(found, receipt)
+        for output in (b"", b"the output of a later leg"):
+            ruling = await asker.tasks.disputing.rule(claimed, votes, output, ignore_event)
+            assert ruling == Ruling()
+            assert asker.peers.standing(honest.peers.me) is Standing.GOOD
+        # With the leg's own output it is seen whose word is untrue.
+        ruling = await asker.tasks.disputing.rule(claimed, votes, found.output, ignore_event)
+        assert ruling == Ruling(void=frozenset((liar.peers.me,)))
+
+
+@pytest.mark.parametrize("wrong", [1, 4])
+async def test_of_a_stream_that_moved_who_made_the_wrong_token_loses(
+    autojump_clock: MockClock, tmp_path: Path, path: Path, wrong: int
+) -> None:
+    async with asking(tmp_path, path) as (asker, network):
+        first, last, verifier = [await add(network, path, it) for it in (I, I, V)]
+        await network.settled()
+        found, _ = await asked(asker, request(generate(path), data=QUESTION, level=Level.SIGNED))
+        frames = [
+            to_frame(replace(it, id=it.id + 1) if isinstance(it, Token) and at == wrong else it)
+            for at, it in enumerate(read_frames(found.output))
+        ]
+        output, begun = b"".join(frames), b"".join(frames[:3])
+        task = open_signed(found.answer.record.task, Task)
+        segment = Segment(
+            task=task.id,
+            stage=0,
+            first=0,
+            units=3,
+            size_bytes=len(begun),
+            shown=hashlib.sha256(begun).digest(),
+            built_on=None,
+            profile="numpy",
+            signed_at_ms=1,
+        )
+        signed_for = replace(
+            open_signed(found.answer.record.receipts[-1], Receipt).record,
+            output=name_of(output),
+            output_size_bytes=len(output),
+            segments=(sign(segment, first.peers.key).raw,),
+        )
+        receipt = sign(signed_for, last.peers.key)
+        votes, claimed = untrue_verdict(receipt, verifier), to_check(found, receipt)
+        ruling = await asker.tasks.disputing.rule(claimed, votes, output, ignore_event)
+        liar, honest = (first, last) if wrong < 3 else (last, first)
+        assert ruling.lost == {liar.peers.me}
+        assert asker.peers.standing(liar.peers.me) is Standing.BANNED
         assert asker.peers.standing(honest.peers.me) is Standing.GOOD

@@ -7,16 +7,21 @@ from pathlib import Path
 import pytest
 from trio.testing import MockClock
 
+from node.asking.answers import Answered
 from node.checking.audit import audit
 from node.checking.report import ReceiptPart, Status
+from node.engines.proving.interface import ProvableModel
+from node.engines.proving.prover import EzklProofs
 from node.task.levels import PROVE, levels_of_model
 from p2p.score import Standing
-from tests.checking.proving_peers import DATA, FILE, Provers, call, provers
+from tests.checking.proving_peers import DATA, FILE, LyingProofs, Provers, call, provers
+from tests.dispatch.test_orders import all_asked
 from tests.engines.onnx_models import manifest_of
 from tests.engines.proving.samples import digit
 from tests.engines.proving.test_proofs_contract import altered, one_step_more
 from tests.node.asking import asked, failures, request, signers
 from tests.node.network import I, V
+from wire import limits
 from wire.errors import EngineFailed, InputError, TaskFailed
 from wire.kinds import Level
 from wire.receipt import Verdict
@@ -25,6 +30,15 @@ from wire.tensors import Tensors
 from wire.tree import name_of
 
 WANTED = request(call(), data=DATA, level=Level.ZERO_KNOWLEDGE)
+
+
+class Unbelieving(LyingProofs):
+    """Finds every output wrong."""
+
+    async def rejected(
+        self, model: ProvableModel, source: bytes, output: bytes, deadline_s: float
+    ) -> str:
+        return "the output differs"
 
 
 async def verifiers(opened: Provers, count: int = 3) -> None:
@@ -68,7 +82,7 @@ LIES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
-async def test_who_lies_is_banned_and_another_is_asked(
+async def test_who_lies_is_doubted_and_another_is_asked(
     autojump_clock: MockClock, tmp_path: Path, lie: Callable[[bytes], bytes]
 ) -> None:
     async with provers(tmp_path) as (asker, opened):
@@ -78,7 +92,9 @@ async def test_who_lies_is_banned_and_another_is_asked(
         found, events = await asked(asker, WANTED)
         assert signers(found) == [honest.peers.me]
         assert {it.peer for it in failures(events, "answer rejected")} == {liar.peers.me}
-        assert asker.peers.standing(liar.peers.me) is Standing.BANNED
+        # Who asked has not the model, and bans nobody on the word of strangers.
+        assert asker.peers.standing_at_work(liar.peers.me) is Standing.UNWELCOME
+        assert asker.peers.standing_at_work(honest.peers.me) is Standing.GOOD
         assert asker.peers.standing(honest.peers.me) is Standing.GOOD
 
 
@@ -162,3 +178,39 @@ async def test_an_answer_at_zk_without_a_proof_does_not_hold_offline(
         report = audit(found.answer.raw, {name_of(found.output): lie}.get)
         assert report.of_part(ReceiptPart.OUTPUT).status is Status.FAILS
         assert not report.holds
+
+
+async def test_peers_that_know_no_proofs_are_not_asked_for_any_nor_to_judge_one(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with provers(tmp_path) as (asker, opened):
+        older = [
+            await opened.add(
+                I, lie=lambda it: replace(Tensors.from_bytes(it), proofs=()).to_bytes()
+            )
+        ]
+        prover = await opened.add(I)
+        await verifiers(opened)
+        for _ in range(3):
+            verifier = await opened.add(V)
+            proofs = verifier.verify_role.infer_role.proofs
+            assert isinstance(proofs, EzklProofs)
+            # As one that compares the bytes with its own would.
+            verifier.verify_role.infer_role.proofs = Unbelieving(proofs, lambda it: it)
+            older.append(verifier)
+        await opened.network.settled()
+        for node in older:
+            node.peers.neighbours.speaks = limits.PROOFS_VERSION - 1
+            asker.peers.neighbours._versions.pop(node.peers.me, None)
+        numbers = iter(range(6))
+        for _ in range(2):
+            # Together, so that orders stand at verifiers.
+            wanted = [replace(WANTED, input=digit(next(numbers))) for _ in range(3)]
+            answers = [it for it in await all_asked(asker, wanted) if isinstance(it, Answered)]
+            assert len(answers) == 3
+            for found in answers:
+                assert signers(found) == [prover.peers.me]
+                heard = {open_signed(it, Verdict).signer for it in found.answer.record.verdicts}
+                assert heard.isdisjoint(it.peers.me for it in older)
+        assert not any("prove" in library.asked for library in opened.libraries[:1])
+        assert all(asker.peers.standing_at_work(it.peers.me) is Standing.GOOD for it in older)

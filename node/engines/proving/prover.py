@@ -53,6 +53,7 @@ from wire.tensors import CircuitProof, Tensors
 CIRCUITS = "circuits"
 # The whole of a circuit's folder is there once this file is.
 PUBLIC, MODEL, PROVING_KEY = "circuit.public", "model.onnx", "proving.key"
+VERIFYING_KEY = "verifying.key"
 PUBLIC_BYTES_MAX = 64 << 10
 # Keys and proofs take all the cores they get; those who wait for them, and those who check.
 MAKERS_MAX, WAITING_MAX, CHECKERS_MAX = 1, 4, 2
@@ -167,25 +168,30 @@ class EzklProofs:
             return "it is a proof of another circuit: its key is not the one made of this model"
         async with self._checkers:
             with TemporaryDirectory(dir=self.folder, prefix="work-") as work:
+                message: dict[str, Value] = {
+                    "do": "check",
+                    "folder": str(folder),
+                    "work": work,
+                    "srs": str(srs.path),
+                    "srs_digest": srs.digest,
+                    "numbers": [to_field(it) for it in numbers],
+                    "proof": proof.proof,
+                }
                 try:
-                    reply = await self.ask(
-                        {
-                            "do": "check",
-                            "folder": str(folder),
-                            "work": work,
-                            "srs": str(srs.path),
-                            "numbers": [to_field(it) for it in numbers],
-                            "proof": proof.proof,
-                        },
-                        Path(work),
-                        timeout_s=CHECK_S_MAX,
-                        checks=True,
-                    )
+                    reply = await self._checked(message, Path(work))
                 except (EngineFailed, ModelRefused) as error:
                     # Checking takes a tenth of a second: what ends or outlasts it is the proof.
                     return f"checking the proof failed: {error.message}"
         rejected = reply["rejected"]
         return f"the proof does not hold: {rejected}" if rejected else ""
+
+    async def _checked(self, message: dict[str, Value], work: Path) -> dict[str, Any]:
+        """What a process says of a proof. One that ended is asked once more, as it may have been
+        this machine that ended it.
+        """
+        with suppress(EngineFailed):
+            return await self.ask(message, work, timeout_s=CHECK_S_MAX, checks=True)
+        return await self.ask(message, work, timeout_s=CHECK_S_MAX, checks=True)
 
     def _srs(self) -> Srs:
         if why := self.refusal():
@@ -271,10 +277,14 @@ class EzklProofs:
         try:
             plain = unpack((folder / PUBLIC).read_bytes(), size_bytes_max=PUBLIC_BYTES_MAX)
             assert isinstance(plain, dict), "this peer wrote it"
+            circuit = Circuit.of(plain)
+            with (folder / VERIFYING_KEY).open("rb") as file:
+                key = hashlib.file_digest(file, "sha256").digest()
             os.utime(folder)
-        except OSError:
+        except (OSError, WireError):
             return None
-        return folder, Circuit.of(plain)
+        # A key that is damaged would make every honest prover a liar: it is made again.
+        return (folder, circuit) if key == circuit.key else None
 
     async def _make(self, name: str, model: ProvableModel, rows: int, making: _Making) -> None:
         try:
@@ -311,6 +321,9 @@ class EzklProofs:
 
     def _put(self, made: Path, name: str) -> None:
         """Keep a circuit's folder, and only as many as there is room for, the latest used."""
+        for file in made.iterdir():
+            with file.open("rb") as data:
+                os.fsync(data.fileno())
         target = self.folder / name
         shutil.rmtree(target, ignore_errors=True)
         made.rename(target)
@@ -356,11 +369,12 @@ def _rescaled(circuit: Circuit, numbers: list[int]) -> list[Value]:
 
 @asynccontextmanager
 async def open_proofs(
-    state: Path, srs: Path | None, *, proves: bool = True
+    state: Path, srs: Path | None, *, proves: bool = True, sweeps: bool = True
 ) -> AsyncIterator[EzklProofs | None]:
     """Proofs for as long as the block runs; None without an SRS.
 
-    Circuits are kept in a folder of `state`; what an earlier run left half made is removed.
+    Circuits are kept in a folder of `state`. With `sweeps` what an earlier run left half made is
+    removed: not where the peer of that state may be at work.
     InputError says what is wrong with the SRS.
     """
     if srs is None:
@@ -368,14 +382,14 @@ async def open_proofs(
         return
     read = await trio.to_thread.run_sync(read_srs, srs)
     folder = state.absolute() / CIRCUITS
-    await trio.to_thread.run_sync(_prepared, folder)
+    await trio.to_thread.run_sync(_prepared, folder, sweeps)
     async with trio.open_nursery() as nursery:
         yield EzklProofs(folder, read, nursery, proves)
         nursery.cancel_scope.cancel()
 
 
-def _prepared(folder: Path) -> None:
+def _prepared(folder: Path, sweeps: bool) -> None:
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=True)
-    for left in folder.glob("work-*"):
+    for left in folder.glob("work-*") if sweeps else ():
         shutil.rmtree(left, ignore_errors=True)

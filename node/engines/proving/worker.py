@@ -28,7 +28,7 @@ from node.engines.proving.circuit import (
 )
 from node.engines.proving.worker_limits import bound
 from wire.codec import Value
-from wire.errors import EngineError
+from wire.errors import EngineError, EngineMissing
 
 MODEL, SETTINGS, COMPILED = "model.onnx", "settings.json", "model.compiled"
 VERIFYING_KEY, PROVING_KEY = "verifying.key", "proving.key"
@@ -81,6 +81,9 @@ def check(message: dict[str, Any]) -> dict[str, Value]:
     """Whether a proof is one of these public numbers, and not a byte longer than it has to be."""
     folder, proof = Path(message["folder"]), message["proof"]
     work = Path(message["work"])
+    with Path(message["srs"]).open("rb") as file:
+        if hashlib.file_digest(file, "sha256").digest() != message["srs_digest"]:
+            raise EngineMissing("the SRS is not the file any more that it was")
     reason = _rejected(folder, work, message["srs"], message["numbers"], proof)
     if not reason and not _rejected(folder, work, message["srs"], message["numbers"], proof[:-1]):
         # ezkl reads as many bytes as it needs, and leaves the rest alone.
@@ -118,6 +121,9 @@ def answer(message: dict[str, Any]) -> dict[str, Value]:
         return JOBS[message["do"]](message)
     except EngineError as error:
         return {"error": type(error).__name__, "message": error.message, "todo": error.todo}
+    except OSError as error:
+        # It is this machine's own trouble, and says nothing of a proof.
+        return {"error": "EngineMissing", "message": f"no room or no file: {error}", "todo": ""}
     except RuntimeError as error:
         # So ezkl says what it cannot do with a model, or with an input.
         return {"error": "ModelRefused", "message": f"ezkl: {error}"[:500], "todo": ""}

@@ -66,8 +66,15 @@ class ExactClaims:
         return Claimed(answer, self.asked.claimed(answer, tokens))
 
     def difference(self, question: bytes, parameters: Mapping[str, Any], output: bytes) -> str:
-        """What of an answer is not what the model gives, in words; empty if all is right.
+        """What of an answer is not what the model gives, in words; as `first_difference`."""
+        return self.first_difference(question, parameters, output)[0]
 
+    def first_difference(
+        self, question: bytes, parameters: Mapping[str, Any], output: bytes
+    ) -> tuple[str, int | None]:
+        """What of an answer is not what the model gives, in words, and the first token of it.
+
+        Words are empty if all is right; there is no token where only what is told of them differs.
         WireError if the question or the answer is none; ModelRefused if the model takes no such
         question.
         """
@@ -78,14 +85,9 @@ class ExactClaims:
         )
         missed = next((at for at, it in enumerate(margins) if it), None)
         if missed is not None:
-            return f"token {missed} of the answer is another one"
+            return f"token {missed} of the answer is another one", missed
         _, why = judged(output, answer.to_bytes(), len(found.tokens), BUILT_IN, is_exact=True)
-        return why
-
-    def first_wrong(self, found: Claimed) -> int | None:
-        """The first token of a claimed answer that the model does not give; None if all are."""
-        _, margins = self._told(found)
-        return next((at for at, it in enumerate(margins) if it), None)
+        return why, None
 
     def _begun(self, question: bytes, parameters: Mapping[str, Any]) -> TokenSequence:
         try:

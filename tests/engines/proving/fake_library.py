@@ -18,7 +18,7 @@ from node.engines.proving.circuit import (
     to_field,
 )
 from wire.codec import pack
-from wire.errors import ModelRefused
+from wire.errors import EngineMissing, ModelRefused
 
 KEY = "verifying.key"
 STEPS = 1 << SCALE_BITS
@@ -77,7 +77,8 @@ class FakeLibrary:
         (place / KEY).write_bytes(key)
         if message["proves"]:
             (place / "proving.key").write_bytes(b"proves")
-        return {"circuit": public_of(model, settings, key).to_plain()}
+        digest = hashlib.sha256(key).digest()
+        return {"circuit": public_of(model, settings, digest).to_plain()}
 
     def _proved(self, place: Path, message: dict[str, Any]) -> dict[str, Any]:
         key = (place / KEY).read_bytes()
@@ -92,6 +93,9 @@ class FakeLibrary:
         return {"numbers": told, "proof": _proof(key, told)}
 
     def _checked(self, place: Path, message: dict[str, Any]) -> dict[str, Any]:
+        with Path(message["srs"]).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").digest() != message["srs_digest"]:
+                raise EngineMissing("the SRS is not the file any more that it was")
         for it in message["numbers"]:
             from_field(it)
         right = _proof((place / KEY).read_bytes(), message["numbers"])

@@ -2,15 +2,17 @@
 
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 import trio
 
+from node.commands.verify_proof import _rejected
 from node.engines.proving.circuit import ROWS_MAX, SCALE_BITS
 from node.engines.proving.process import asked_of_worker, library_version
 from node.engines.proving.prover import CIRCUITS, WAITING_MAX, EzklProofs, open_proofs
@@ -90,6 +92,15 @@ async def check_promises(proofs: EzklProofs) -> None:
         assert await rejected(altered(output, proof=wrong_proof))
     # What the prover says of its key is compared, not used.
     assert "another circuit" in await rejected(altered(output, key=bytes(32)))
+    # What stands where the SRS was says nothing against a proof.
+    srs = proofs.srs.path
+    kept = srs.rename(srs.with_name("kept"))
+    try:
+        srs.write_bytes(b"another")
+        with pytest.raises(EngineMissing, match="not the file any more"):
+            await rejected(output)
+    finally:
+        kept.replace(srs)
 
 
 async def test_the_fake_keeps_the_promises(tmp_path: Path) -> None:
@@ -251,3 +262,41 @@ def test_a_proof_has_bounds_before_anybody_reads_it() -> None:
         CircuitProof(system="ezkl 23.0.5", srs=bytes(32), key=bytes(32), proof=bytes(70_000))
     with pytest.raises(WireError):
         CircuitProof(system="ezkl 23.0.5", srs=bytes(32), key=bytes(31), proof=b"1")
+
+
+@pytest.mark.parametrize("file", ["verifying.key", "circuit.public"])
+async def test_files_that_a_crash_damaged_are_made_again_and_blame_no_prover(
+    tmp_path: Path, file: str
+) -> None:
+    async with opened(tmp_path, srs_file(tmp_path)) as proofs:
+        fake = fake_of(proofs)
+        output = await proofs.prove(DIGITS, digit(), DEADLINE_S)
+        (folder,) = (tmp_path / CIRCUITS).iterdir()
+        (folder / file).write_bytes(b"\xc1")
+        assert await proofs.rejected(DIGITS, digit(), output, DEADLINE_S) == ""
+        assert fake.asked.count("key") == 2
+
+
+async def test_a_checker_that_this_machine_ended_once_is_asked_again(tmp_path: Path) -> None:
+    async with opened(tmp_path, srs_file(tmp_path)) as proofs:
+        output = await proofs.prove(DIGITS, digit(), DEADLINE_S)
+        fake, deaths = fake_of(proofs), iter([EngineFailed("the worker ended (signal 9)")])
+
+        async def ended_once(*arguments: Any, **options: Any) -> dict[str, Any]:
+            for death in deaths:
+                raise death
+            return await fake.ask(*arguments, **options)
+
+        proofs.ask = ended_once
+        assert await proofs.rejected(DIGITS, digit(), output, DEADLINE_S) == ""
+
+
+async def test_verifying_offline_leaves_the_work_of_the_peer_of_that_state(tmp_path: Path) -> None:
+    srs = srs_file(tmp_path)
+    async with opened(tmp_path, srs):
+        at_work = tmp_path / CIRCUITS / "work-of-the-peer"
+        at_work.mkdir()
+        # With ezkl or without it.
+        with suppress(EngineMissing):
+            assert await _rejected(tmp_path, srs, DIGITS, digit(), b"no output")
+        assert at_work.exists()
