@@ -149,22 +149,33 @@ class Blobs:
             raise _late(content_id, deadline_s) from error
 
     async def bring_blocks(
-        self, blocks: Mapping[ContentId, int | None], progress: Progress | None = None
+        self,
+        blocks: Mapping[ContentId, int | None],
+        progress: Progress | None = None,
+        behind: set[PeerId] | None = None,
     ) -> int:
         """Bring these blocks into the store, each with the size that it must have, if one is known.
 
-        The caller has a deadline. Returns the bytes that came from other peers. Raises Missing if
-        nobody has one of them, Malformed if one has another size.
+        The caller has a deadline. `behind` are sources to be asked last; those that fail or are
+        slow now are added, so that such a one holds up a download of many parts once, and not each
+        part. Returns the bytes that came from others. Raises Missing if nobody has one of them,
+        Malformed if one has another size.
         """
         download = Download(FetchPlan(), None, limits.BLOB_BYTES_MAX, progress)
         absent = [block for block in blocks if not self.store.has(block)]
         for block in absent:
             download.plan.need(block, Due(blocks[block], 0))
-        sources = self.likely_sources()
-        for at in range(0, len(sources), SOURCES_MAX):
-            if download.plan.done:
-                break
-            await Puller(self.store, self.peers, download).ask(sources[at : at + SOURCES_MAX])
+        if behind is not None:
+            download.behind = behind
+        sources, last = self.likely_sources(), frozenset(download.behind)
+        for some in (
+            [it for it in sources if it not in last],
+            [it for it in sources if it in last],
+        ):
+            for at in range(0, len(some), SOURCES_MAX):
+                if download.plan.done:
+                    break
+                await Puller(self.store, self.peers, download).ask(some[at : at + SOURCES_MAX])
         if not download.plan.done:
             lacking = next((it for it in absent if not self.store.has(it)), absent[0])
             raise nobody_has(lacking, len(sources))

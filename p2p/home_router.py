@@ -5,6 +5,7 @@ called in a thread, one at a time.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from socket import AF_INET, SOCK_DGRAM
 from typing import Any, TypeVar
@@ -67,7 +68,7 @@ class HomeRouter:
         """See `p2p.port_mapping.PortRouter`."""
         router = self._router()
         if mapped.by == "UPnP":
-            await self._in_thread(lambda: _upnp_close(mapped.external_port))
+            await self._in_thread(lambda: _upnp_close(mapped))
         elif mapped.by == "PCP":
             await self._by_pcp(router, mapped.port, mapped.external_port, 0)
         else:
@@ -82,7 +83,7 @@ class HomeRouter:
     async def _by_pcp(self, router: str, port: int, wanted: int, lifetime_s: int) -> MappedPort:
         self._nonce = self._nonce or self.entropy(NONCE_BYTES)
         nonce = self._nonce
-        with trio.socket.socket(AF_INET, SOCK_DGRAM) as probe:
+        with _datagrams() as probe:
             # Connecting sends nothing, and tells from which address packets would leave.
             await _connected(probe, router, self.port)
             host = probe.getsockname()[0]
@@ -105,7 +106,10 @@ class HomeRouter:
     async def _by_pmp(self, router: str, port: int, wanted: int, lifetime_s: int) -> MappedPort:
         request = pmp_request(port, lifetime_s, wanted)
         found = await self._asked(router, request, lambda it: read_pmp(it, port))
-        host = await self._asked(router, PMP_ADDRESS_REQUEST, read_pmp_address)
+        host = ""
+        with suppress(Unreachable, Refused):
+            # The port is open already, whether or not the router says where.
+            host = await self._asked(router, PMP_ADDRESS_REQUEST, read_pmp_address)
         return MappedPort(
             by="NAT-PMP",
             port=port,
@@ -117,7 +121,7 @@ class HomeRouter:
     async def _asked(self, router: str, request: bytes, read: Callable[[bytes], T]) -> T:
         """The first answer that is one to this; Unreachable if none comes."""
         wait_s = FIRST_WAIT_S
-        with trio.socket.socket(AF_INET, SOCK_DGRAM) as asking:
+        with _datagrams() as asking:
             # Connected, so that only what comes from the router is heard.
             await _connected(asking, router, self.port)
             for _ in range(ASKED_TIMES):
@@ -152,6 +156,14 @@ class HomeRouter:
         )
 
 
+def _datagrams() -> trio.socket.SocketType:
+    try:
+        return trio.socket.socket(AF_INET, SOCK_DGRAM)
+    except OSError as error:
+        # Others may hold all that this process may open.
+        raise Unreachable(f"the router cannot be asked: {error.strerror}") from error
+
+
 async def _connected(asking: trio.socket.SocketType, router: str, port: int) -> None:
     try:
         await asking.connect((router, port))
@@ -173,7 +185,8 @@ def _upnp_open(port: int, tried: list[int], lifetime_s: int) -> MappedPort:
     own = router.lanaddr
     for external in tried:
         before = _said(router.getspecificportmapping, external, "TCP")
-        if before is not None and before[0] != own:
+        if before is not None and (before[0], int(before[1])) != (own, port):
+            # Another machine's, or another program's of this one.
             continue
         _said(router.addportmapping, external, "TCP", own, port, "baton", "", lifetime_s)
         # A router may say yes to a port that another machine has: what it does is read back.
@@ -191,8 +204,12 @@ def _upnp_open(port: int, tried: list[int], lifetime_s: int) -> MappedPort:
     )
 
 
-def _upnp_close(external_port: int) -> None:
-    _said(_upnp().deleteportmapping, external_port, "TCP")
+def _upnp_close(mapped: MappedPort) -> None:
+    router = _upnp()
+    now = _said(router.getspecificportmapping, mapped.external_port, "TCP")
+    if now is not None and (now[0], int(now[1])) == (router.lanaddr, mapped.port):
+        # The router may have given it to another machine since.
+        _said(router.deleteportmapping, mapped.external_port, "TCP")
 
 
 def _said(ask: Callable[..., Any], *arguments: object) -> Any:

@@ -44,6 +44,8 @@ VERSION_S = 10.0
 # and more would be waited for at the end, or lost with a source that breaks off.
 _FIRST_BLOCKS = 4
 _REQUEST_S_MIN, _REQUEST_S_MAX = 0.25, 1.0
+# Whoever takes longer for one request is asked after all others for what else is wanted.
+_SLOW_S = 10.0
 # What of one request is held until it is kept.
 _HELD_BYTES_MAX = 4 << 20
 
@@ -66,6 +68,8 @@ class Download:
     # The sources that are asked now, and the blocks of one request to each.
     sources: int = 0
     at_once: dict[PeerId, int] = field(default_factory=dict)
+    # The sources that failed or were slow; whoever downloads more asks others before them.
+    behind: set[PeerId] = field(default_factory=set)
 
     def wake(self) -> None:
         """Have whoever waits look for work again."""
@@ -169,9 +173,12 @@ class Puller:
                 plan.lacks(source, block)
             else:
                 plan.failed(source, block)
+                self.download.behind.add(source)
 
     def _pace(self, source: PeerId, count: int, took_s: float) -> None:
         before = self.download.at_once.get(source, 1)
+        if took_s > stretched(_SLOW_S):
+            self.download.behind.add(source)
         if took_s > _REQUEST_S_MAX:
             self.download.at_once[source] = max(1, before // 2)
         elif took_s < _REQUEST_S_MIN and count >= before:
@@ -184,7 +191,8 @@ class Puller:
             if len(wanted) == 1:
                 got.append(Block(wanted[0], await want(self.peers, source, wanted[0])))
                 return got, True
-            deadline_s = stretched(BLOCK_DEADLINE_S * len(wanted))
+            # Many are asked only of who was quick: it may become slow, but not for each of them.
+            deadline_s = stretched(BLOCK_DEADLINE_S * min(len(wanted), _FIRST_BLOCKS))
             async with self.peers.call(source, deadline_s=deadline_s) as call:
                 await call.send(WantBlocks(blocks=tuple(wanted)))
                 coming = await _soon(call, BlocksComing)

@@ -257,9 +257,10 @@ class ContentStore:
         soft = self._recency.soft
         self._recency.soft = {root: soft[root] for root in soft if root != content_id}
 
-    def pins(self, *, limit: int = 1000) -> list[Pin]:
+    def pins(self, *, after: Pin | None = None, limit: int = 1000) -> list[Pin]:
+        start = b"" if after is None else after.id + after.why.encode() + b"\0"
         with self._backend.reading() as rows:
-            found = rows.scan(PINS, b"", min(limit, SCAN_ROWS_MAX))
+            found = rows.scan(PINS, start, min(limit, SCAN_ROWS_MAX))
         return [read_pin(key) for key, _ in found]
 
     # Records

@@ -257,8 +257,8 @@ class Store(Protocol):
         """Remove a soft pin; nothing happens if there is none."""
         ...
 
-    def pins(self, *, limit: int = 1000) -> list[Pin]:
-        """The pins, in the order of their ids."""
+    def pins(self, *, after: Pin | None = None, limit: int = 1000) -> list[Pin]:
+        """The pins, in the order of their ids and reasons, those that come after one."""
         ...
 
     async def write(self, table: Table, key: bytes, value: bytes | None) -> None:

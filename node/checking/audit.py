@@ -13,7 +13,8 @@ from node.checking.audit_verdicts import check_selection_and_verdicts
 from node.checking.layer_legs import check_layers
 from node.checking.report import AuditReport, ReceiptPart, Status
 from node.checking.segments import check_segments
-from node.task.levels import EXACT_FORMATS, PROVABLE_FORMAT
+from node.engines.interface import EXACT_FORMATS
+from node.task.levels import PROVABLE_FORMAT
 from wire import limits
 from wire.chain import check_chain, source_of
 from wire.content import ContentId

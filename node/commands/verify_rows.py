@@ -83,7 +83,7 @@ def _verify(
             due = last + 1
             if row is None or first <= row <= last:
                 _check(found, frame, head, row)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{path} is damaged: a bundle is not as it should be") from error
         except BatonError as error:
             raise InputError(

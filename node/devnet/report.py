@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.devnet.chances import most_by_chance, not_agreed_chance, wrong_chance
+from node.devnet.faults import Fault
 from node.devnet.net import Devnet
 
 # The text shows so many; `--json` has all of them, peer by peer.
@@ -141,21 +142,22 @@ def report_of(net: Devnet) -> DevnetReport:
             "peer_failures": dict(load.reasons.most_common(20)),
             "cpu_s_by_purpose": accounting.cpu_s(),
             "latency_table": load.latencies.table(),
-            "faults": [
-                {
-                    "name": it.name,
-                    "amount": it.amount,
-                    "at_s": it.at_s,
-                    "for_s": None if it.for_s == math.inf else it.for_s,
-                    "peers": list(it.peers),
-                    "seed": it.seed,
-                }
-                for it in net.faults
-            ],
+            "faults": [_fault(it) for it in net.faults],
             "series": [it.to_document() for it in sampler.samples],
             "run": net.config.to_document(),
         }
     )
+
+
+def _fault(fault: Fault) -> dict[str, Any]:
+    return {
+        "name": fault.name,
+        "amount": fault.amount,
+        "at_s": fault.at_s,
+        "for_s": None if fault.for_s == math.inf else fault.for_s,
+        "peers": list(fault.peers),
+        "seed": fault.seed,
+    }
 
 
 def _honest(net: Devnet) -> dict[str, int]:

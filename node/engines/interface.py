@@ -29,6 +29,8 @@ TOKEN_IDS, TOKEN_COUNTS = "token_ids", "token_counts"
 
 # The precision of models in whole numbers, which have the same on every device.
 EXACT_PROFILE = "exact"
+# Models in whole numbers: the same bits on every device.
+EXACT_FORMATS = frozenset({"exact", "exact-text"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Loaded:
 
     def same_bits_as(self, profile: str) -> bool:
         """Whether an engine of this profile has the same numbers to the bit."""
-        whole = self.manifest.profile == EXACT_PROFILE
+        whole = self.manifest.format in EXACT_FORMATS
         return whole or (self.exact and self.profile == profile)
 
     @property

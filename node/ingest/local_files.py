@@ -7,6 +7,7 @@ from pathlib import Path
 
 FILE_BYTES_MAX = 4 << 20
 FILES_MAX = 10_000
+WALKS_MAX = 3
 # The longest name that fits a record of passages.
 NAME_BYTES_MAX = 256
 
@@ -15,8 +16,22 @@ def files_below(root: Path, prefix: str, pattern: str = "**/*") -> dict[str, Pat
     """The readable files below a folder that fit a pattern, or one file, by `prefix` and path."""
     if root.is_file():
         return {f"{prefix}{root.name}": root.resolve()}
-    found = sorted(path for path in root.glob(pattern) if _is_readable(path, root, prefix))
+    found = sorted(path for path in _walked(root, pattern) if _is_readable(path, root, prefix))
     return {f"{prefix}{path.relative_to(root)}": path for path in found[:FILES_MAX]}
+
+
+def _walked(root: Path, pattern: str) -> list[Path]:
+    """Whatever fits a pattern; without what was below a folder that went away meanwhile."""
+    found: list[Path] = []
+    for _ in range(WALKS_MAX):
+        found = []
+        try:
+            found.extend(root.glob(pattern))
+        except OSError:
+            # A folder was removed while it was walked; the next walk does not see it.
+            continue
+        break
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +64,7 @@ def states_of(files: dict[str, Path]) -> dict[str, FileState]:
 def read_below(root: Path, path: Path) -> bytes:
     """As `read_file`, of a file that still lies below a folder; OSError if it does no more."""
     # A folder on the way to it may have been replaced by a link since it was listed.
-    if not path.parent.resolve().is_relative_to(root.resolve()) and path != root.resolve():
+    if path != Path(os.path.realpath(root)) and not _lies_below(root, path.parent):
         raise FileNotFoundError(2, "it lies elsewhere by now")
     return read_file(path)
 
@@ -67,15 +82,14 @@ def _is_readable(path: Path, root: Path, prefix: str) -> bool:
         return False
     relative = path.relative_to(root)
     hidden = any(part.startswith(".") for part in relative.parts)
-    # A link could lead out of the folder that its owner meant to share.
-    return (
-        _has_a_name(f"{prefix}{relative}")
-        and path.is_file()
-        and not path.is_symlink()
-        and not hidden
-        and path.resolve().is_relative_to(root.resolve())
-        and path.stat().st_size <= FILE_BYTES_MAX
-    )
+    # A link could lead out of the folder that its owner meant to share. Any file may be gone since.
+    state = None if hidden or not _has_a_name(f"{prefix}{relative}") else state_of(path)
+    return state is not None and state.size_bytes <= FILE_BYTES_MAX and _lies_below(root, path)
+
+
+def _lies_below(root: Path, path: Path) -> bool:
+    # Unlike `Path.resolve`, this raises nothing for links in a circle.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def _has_a_name(name: str) -> bool:

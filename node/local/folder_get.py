@@ -21,7 +21,7 @@ from p2p.blobs import Blobs
 from store import Store
 from store.files import NO_ROOM
 from wire import limits
-from wire.content import ContentId
+from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError, Malformed, Missing, StoreFull, TooSlow
 from wire.unixfs import UnixfsId
 
@@ -215,6 +215,7 @@ class _Bringing:
     _done_bytes: int = 0
     _size_bytes: int = 0
     _received_bytes: int = 0
+    _behind: set[PeerId] = field(default_factory=set)
 
     async def all(self) -> BroughtFolder:
         """From the root's node to the last file."""
@@ -223,8 +224,7 @@ class _Bringing:
             blocks = [it.block for it in nodes]
             await self._receive(dict.fromkeys(blocks), lambda _: None)
             found = await self.get.store.get_blocks(blocks)
-            for node, data in zip(nodes, found, strict=True):
-                plan.take(node, data)
+            await trio.to_thread.run_sync(_take_all, plan, nodes, found)
         entries = await trio.to_thread.run_sync(lambda: list(plan.entries()))
         files = [it for it in entries if it.size_bytes is not None]
         self._size_bytes = sum(it.size_bytes or 0 for it in files)
@@ -316,7 +316,7 @@ class _Bringing:
         self, blocks: dict[ContentId, int | None], arrived: Callable[[int], None]
     ) -> None:
         got_bytes = await self.get.blobs.bring_blocks(
-            blocks, lambda so_far_bytes, _: arrived(so_far_bytes)
+            blocks, lambda so_far_bytes, _: arrived(so_far_bytes), self._behind
         )
         # Another window may have been counted while this one was waited for.
         self._received_bytes += got_bytes
@@ -324,6 +324,12 @@ class _Bringing:
     def _tell(self, more_bytes: int) -> None:
         self._done_bytes += more_bytes
         self.progress(self._done_bytes, self._size_bytes)
+
+
+def _take_all(plan: FolderPlan, nodes: list[UnixfsId], found: list[bytes]) -> None:
+    # A full node has thousands of links, and a liar's folder has many of them.
+    for node, data in zip(nodes, found, strict=True):
+        plan.take(node, data)
 
 
 def _check_size(entry: FolderEntry, size_bytes: int, data: bytes) -> None:

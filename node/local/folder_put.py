@@ -188,6 +188,7 @@ class FolderPut:
 
     store: Store
     _one_at_a_time: trio.Lock = field(default_factory=trio.Lock)
+    _is_clean: bool = False
 
     async def publish(self, folder: Path, progress: Callable[[int, int], None]) -> Published:
         """Keep all of a folder, pinned; `progress` hears the bytes so far and those in all.
@@ -202,6 +203,7 @@ class FolderPut:
                 todo="publish it in parts",
             )
         async with self._one_at_a_time:
+            await self._release_left_over()
             pinned: dict[ContentId, None] = {}
             try:
                 link, stored_bytes = await self._keep_all(found, pinned, progress)
@@ -249,9 +251,12 @@ class FolderPut:
         A block that another published folder has too stays held by that one. If it is broken off,
         the next call goes on. Missing if nothing of the folder is here.
         """
-        if not self.store.has(root.block):
-            raise Missing(f"this peer has nothing of {root}", todo="see python -m node put --help")
         async with self._one_at_a_time:
+            await self._release_left_over()
+            if not self.store.has(root.block):
+                raise Missing(
+                    f"this peer has nothing of {root}", todo="see python -m node put --help"
+                )
             before_bytes = self.store.statistics().held_bytes
             nodes, at = [root], 0
             known = {root}
@@ -277,6 +282,17 @@ class FolderPut:
         except (Missing, Corrupt):
             # It was released by a call that broke off, after all that is below it.
             return []
+
+    async def _release_left_over(self) -> None:
+        """Release what a peer that was killed while it published has left pinned, once."""
+        if self._is_clean:
+            return
+        last: Pin | None = None
+        while page := self.store.pins(after=last, limit=_BATCH_BLOCKS):
+            last = page[-1]
+            await self._release([it.id for it in page if it.why == _PUBLISHING])
+            await trio.lowlevel.checkpoint()
+        self._is_clean = True
 
     async def _pin_for_good(self, blocks: Sequence[ContentId], root: UnixfsId) -> None:
         # The reason is the root, so that each block is held once by each folder that has it.

@@ -7,9 +7,9 @@ import trio
 from node.engines.exact import text_file
 from node.engines.exact.file import read_bytes
 from node.engines.exact.model import FILE, FORMAT, MODEL_BYTES_MAX, ExactModel
+from node.engines.interface import EXACT_FORMATS
 from node.engines.worker.exact_claims import ExactClaims
 from node.models.collection import Models
-from node.task.levels import EXACT_FORMATS
 from p2p.timeouts import stretched
 from wire.content import ContentId
 from wire.errors import BatonError

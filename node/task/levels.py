@@ -10,6 +10,7 @@ the proof, with a key that they make of the model themselves; nothing is compute
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from node.engines.interface import EXACT_FORMATS
 from node.gateway_config import check_verdicts, verdicts_of
 from wire import limits
 from wire.errors import InputError
@@ -22,7 +23,6 @@ from wire.task import Stage
 NEEDED_DEFAULT, VERIFIERS_DEFAULT = 2, 3
 CHECKED = (Level.SPOT_CHECKED, Level.REPLAYED)
 POSSIBLE = (Level.SIGNED, *CHECKED, Level.EXACT, Level.ZERO_KNOWLEDGE)
-EXACT_FORMATS = frozenset({"exact", "exact-text"})
 PROVABLE_FORMAT = "onnx"
 # The parameter of a call that asks for a proof with the output.
 PROVE = "prove"

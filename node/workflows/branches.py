@@ -21,13 +21,19 @@ from wire.signed import Signed
 # A keeper whose clock runs ahead would use up the slots of all others: what is later than this is
 # not taken from it.
 AHEAD_MS_MAX = 600_000
-# A keeper goes on from an entry with this number at most: the numbers have to last.
-NUMBER_MAX = 2**53
 
 
 def keeper_of(record: FeedRecord, epoch: int) -> PeerId:
     """The keeper that writes in an epoch."""
     return record.keepers[epoch % len(record.keepers)]
+
+
+def number_max(record: FeedRecord, now_ms: int) -> int:
+    """The highest number that a feed's entries can have by now: one for each millisecond.
+
+    So whoever skips numbers never leaves too few for those after it.
+    """
+    return max(0, now_ms - record.begun_at_ms) + AHEAD_MS_MAX
 
 
 def next_epoch(record: FeedRecord, keeper: PeerId, epoch: int) -> int:

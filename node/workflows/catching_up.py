@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from node.workflows.branches import AHEAD_MS_MAX, NUMBER_MAX, check_epoch, rank
+from node.workflows.branches import AHEAD_MS_MAX, check_epoch, number_max, rank
 from node.workflows.feed_reading import follows
 from wire.content import ContentId
 from wire.errors import Malformed, Refused
@@ -45,6 +45,8 @@ class CaughtUp:
 
     `kept_until` is None where nothing is given up. `beside` are its entries that do not hold.
     `fork` are two entries that convict who signed both. `more`: there are further entries.
+    `is_gap`: nobody has the entries before the first of `fresh` any more, so that it goes on from
+    nothing that stays.
     """
 
     fresh: tuple[Signed[FeedEntry], ...] = ()
@@ -52,6 +54,7 @@ class CaughtUp:
     beside: tuple[Signed[FeedEntry], ...] = ()
     fork: tuple[Signed[FeedEntry], Signed[FeedEntry]] | None = None
     more: bool = False
+    is_gap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +107,8 @@ class CatchingUp:
         return tuple(entries), page.last
 
     def _check_bounds(self, entry: FeedEntry) -> None:
-        if entry.number > NUMBER_MAX:
-            raise Malformed(f"the number {entry.number} leaves too few for those after it")
+        if entry.number > number_max(self.record, self.now_ms):
+            raise Malformed(f"the number {entry.number} is more than there can be by now")
         ahead_ms = entry.slot_ms - self.now_ms
         if ahead_ms > AHEAD_MS_MAX:
             # Nobody can tell whose clock is wrong.
@@ -137,10 +140,20 @@ class CatchingUp:
                 check_epoch(self.record, branch[-1], entries[0])
             branch += entries
             number = branch[-1].record.number + 1
-        before = self.known.entry_at(branch[0].record.number - 1) if common else None
-        if before is not None and follows(before.record, branch[0].record):
+        first = branch[0].record.number
+        before = self.known.entry_at(first - 1)
+        is_gap = before is None or not follows(before.record, branch[0].record)
+        if before is not None and not is_gap:
             check_epoch(self.record, before, branch[0])
-        return CaughtUp(fresh=tuple(branch), kept_until=branch[0].record.number - 1, more=True)
+        elif before is not None:
+            earlier, _ = await self._page(first - 1)
+            if earlier and earlier[0].record.number < first:
+                raise Malformed("its entries do not lead to its last one")
+        # One right before a gap that nothing goes on from is of a history that does not hold.
+        kept_until = first - (2 if before is not None and is_gap else 1)
+        return CaughtUp(
+            fresh=tuple(branch), kept_until=kept_until, more=True, is_gap=is_gap and first > 1
+        )
 
     async def _common(
         self, high: int

@@ -26,6 +26,7 @@ RESULT_BYTES_MAX = 4 << 20
 _FORMAT = 1
 _FILE, _HEAD, _BEGUN, _ENTRY, _WAITING = b"file\0", b"head\0", b"begun\0", b"entry\0", b"wait\0"
 _ROWS_AT_ONCE = 500
+_FORGOTTEN_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +178,15 @@ class WorkflowHistory:
             self.head, self.begun = head, None
             given_up.insert(0, entry)
         return given_up
+
+    async def forget_all(self) -> None:
+        """Forget every entry that is kept, as if there were too many since."""
+        while some := self.entries(1, _FORGOTTEN_AT_ONCE):
+            rows, unpins = list[Row](), list[Pin]()
+            for entry in some:
+                gone, pins = self._pruned(entry.record.number)
+                rows, unpins = rows + gone, unpins + pins
+            await self._commit(Write(rows=tuple(rows), unpins=tuple(unpins)))
 
     async def drop_begun(self) -> None:
         """Nothing is begun any more: another keeper sees to that slot."""

@@ -110,6 +110,9 @@ class KeeperWatch:
         history, lease = self.runner.history, self.lease
         given_up = [] if found.kept_until is None else await history.give_up(found.kept_until)
         await history.drop_begun()
+        if found.is_gap:
+            # What is shown to others never has a gap: entries on both sides of it are no feed.
+            await history.forget_all()
         for entry in found.fresh:
             await history.adopt(entry)
         holder = lease.holder

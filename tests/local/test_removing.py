@@ -100,6 +100,23 @@ async def test_removing_goes_on_after_an_end_at_any_moment(
     assert commits == 8
 
 
+async def test_what_a_killed_publication_left_is_released_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_put, "_BATCH_BLOCKS", 1)
+    folder = write_folder(tmp_path / "in", {"a": b"1", "b/c": b"2", "b/large": LARGE})
+    small = write_folder(tmp_path / "small", {"x": b"other"})
+    async with open_memory_store(quota_bytes=1 << 20) as store:
+        await store.put(b"another's", pin="put")
+        with pytest.raises(StoreUnusable):
+            await FolderPut(_Ends(store, 3)).publish(folder, lambda *_: None)  # type: ignore[arg-type]
+        assert len(store.pins()) > 1
+        published = await FolderPut(store).publish(small, lambda *_: None)
+        assert {it.why for it in store.pins()} == {"put", str(published.root)}
+        await FolderPut(store).remove(published.root)
+        assert [it.why for it in store.pins()] == ["put"]
+
+
 async def test_what_is_no_id_is_refused(tmp_path: Path) -> None:
     async with alone(tmp_path) as peer:
         for wrong in ("", "x", "bafy", None):

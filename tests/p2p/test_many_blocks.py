@@ -159,3 +159,40 @@ async def _read_late(asker: Keeper, holder: PeerId, wanted: WantBlocks) -> None:
         await trio.sleep(200)
         while True:
             await call.receive()
+
+
+async def test_a_source_that_turns_slow_holds_up_one_part_of_many(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    """It is quick until it is asked for many, and then sends one just in time, again and again."""
+    await holding(hood, "honest", DATA)
+    slow = await hood.add("slow")
+    for block in DATA:
+        await slow.store.put(block)
+    quick = iter(range(2))
+
+    async def trickle(call: TypedCall, message: Message) -> None:
+        assert isinstance(message, WantBlocks)
+        if next(quick, None) is not None:
+            await slow.blobs.on_want_blocks(call, message)
+            return
+        await call.send(BlocksComing(places=bytes(range(len(message.blocks)))))
+        for block in message.blocks:
+            await trio.sleep(25)
+            await call.send(BlockReply(data=await slow.store.get_block(block)))
+        await call.send(BlocksSent(count=len(message.blocks)))
+
+    slow.peers.handlers[WantBlocks] = trickle
+    asker = await hood.add("asker")
+    await hood.acquainted()
+    behind: set[PeerId] = set()
+    wanted = list(SIZES.items())
+    took_s = []
+    for at in range(0, len(wanted), 100):
+        began_at_s = trio.current_time()
+        await asker.blobs.bring_blocks(dict(wanted[at : at + 100]), None, behind)
+        took_s.append(trio.current_time() - began_at_s)
+    assert await asker.store.get_blocks(list(SIZES)) == DATA
+    assert behind == {slow.me}
+    assert max(took_s) < 150
+    assert max(took_s[1:]) < 5

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2p import home_router
 from p2p.home_router import HomeRouter
 from p2p.port_mapping import (
     AGAIN_S,
@@ -312,3 +313,69 @@ async def test_a_router_that_is_silent_is_unreachable(autojump_clock: MockClock)
     nowhere = HomeRouter(lambda count: NONCE[:count], lambda: None)
     with pytest.raises(Unreachable, match="no default router"):
         await nowhere.open_port(4747, 4747, LIFETIME_S)
+
+
+async def test_a_router_that_gives_a_port_and_tells_no_address_has_given_it() -> None:
+    """Whoever went on to another protocol would leave the port open, and not know of it."""
+    older = bytes((0, 0x81, 0, 1)) + bytes(4)
+    no_address = bytes((0, 0x80, 0, 3)) + bytes(8)
+    async with speaking(older, pmp_answer(), no_address) as (router, _heard):
+        found = await router.open_port(4747, 4747, LIFETIME_S)
+        assert (found.by, found.external_port, found.host) == ("NAT-PMP", 4750, "")
+
+
+async def test_a_machine_that_can_open_no_more_asks_no_router(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    router = HomeRouter(lambda count: NONCE[:count], lambda: "127.0.0.1", 9)
+    monkeypatch.setattr(home_router.trio.socket, "socket", full)
+    monkeypatch.setattr(home_router, "_upnp_open", full)
+    with pytest.raises(Unreachable):
+        await router._by_pcp("127.0.0.1", 4747, 4747, LIFETIME_S)
+    with pytest.raises(Unreachable):
+        await router._by_pmp("127.0.0.1", 4747, 4747, LIFETIME_S)
+
+
+class _UpnpRouter:
+    """What the library says of a router; `ports` has whose each of its ports is."""
+
+    lanaddr = "192.168.1.5"
+
+    def __init__(self, ports: dict[int, tuple[str, int]]) -> None:
+        self.ports = ports
+
+    def getspecificportmapping(self, external: int, _: str) -> tuple[str, int] | None:
+        return self.ports.get(external)
+
+    def addportmapping(self, external: int, _: str, host: str, port: int, *rest: object) -> bool:
+        self.ports[external] = (host, port)
+        return True
+
+    def deleteportmapping(self, external: int, _: str) -> bool:
+        del self.ports[external]
+        return True
+
+    def externalipaddress(self) -> str:
+        return OUTSIDE
+
+
+async def test_no_port_of_another_program_or_machine_is_taken_or_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others = {4747: ("192.168.1.5", 6881), 5000: ("192.168.1.9", 4747)}
+    upnp = _UpnpRouter(dict(others))
+    monkeypatch.setattr(home_router, "_upnp", lambda: upnp)
+    found = home_router._upnp_open(4747, [4747, 5000, 5001], LIFETIME_S)
+    assert found.external_port == 5001
+    assert others.items() <= upnp.ports.items()
+    # The router has given it to another machine since.
+    upnp.ports[5001] = ("192.168.1.9", 4747)
+    router = HomeRouter(lambda count: NONCE[:count], lambda: "127.0.0.1", 9)
+    await router.close_port(found)
+    assert upnp.ports[5001] == ("192.168.1.9", 4747)
+    upnp.ports[5001] = ("192.168.1.5", 4747)
+    await router.close_port(found)
+    assert upnp.ports == others

@@ -97,6 +97,7 @@ async def test_a_table_of_vectors_is_what_was_signed_or_its_row_is_named(
     for change, why in (
         (put([next_up, 1.0]), "row 280 of the table: the column 'vector'"),
         (put([7.0]), "row 280 of the table"),
+        *([(put([10**400, 1]), "row 280 of the table")] if form != "parquet" else []),
         (put([]), "row 280 of the table"),
         (lambda rows: rows.pop(280), "row 280 of the table has another number"),
         (lambda rows: rows.pop(), "row 299 is missing"),

@@ -3,6 +3,8 @@
 import os
 import time
 from pathlib import Path
+from shutil import rmtree
+from typing import Any
 
 import pytest
 import trio
@@ -215,6 +217,48 @@ async def test_a_file_that_is_being_written_is_taken_whole(
     with pytest.raises(Refused, match="is being written all the time") as refused:
         await source.fetch("files:a.txt")
     assert refused.value.retry_after_s == LOOK_S
+
+
+async def test_what_goes_away_while_a_folder_is_walked_ends_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = scanned(folder)
+    (folder / "late").mkdir()
+    (folder / "late" / "c.txt").write_text("gone soon")
+    walked = os.scandir
+
+    def scan(path: Any = ".") -> Any:
+        if str(path) == str(folder / "late"):
+            # Its owner removes it at the moment that it is about to be read.
+            rmtree(folder / "late", ignore_errors=True)
+        return walked(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(Refused, match="there is no file"):
+        await source.fetch("files:late/c.txt")
+    assert source.names() == ("files:a.txt", "files:deep/er/b.md")
+    monkeypatch.undo()
+    resolved = os.path.realpath
+
+    def resolve(path: Any, **how: Any) -> str:
+        if str(path) == str(folder / "a.txt"):
+            (folder / "a.txt").unlink(missing_ok=True)
+        return resolved(path, **how)
+
+    monkeypatch.setattr(os.path, "realpath", resolve)
+    scanned(folder)
+    monkeypatch.undo()
+    assert scanned(folder).names() == ("files:deep/er/b.md",)
+
+
+async def test_links_in_a_circle_end_nothing(folder: Path) -> None:
+    source = scanned(folder)
+    (folder / "deep" / "er" / "b.md").unlink()
+    (folder / "deep" / "er").rmdir()
+    (folder / "deep" / "er").symlink_to("er")
+    with pytest.raises(Refused, match="cannot be read"):
+        await source.fetch("files:deep/er/b.md")
+    assert scanned(folder).names() == ("files:a.txt",)
 
 
 async def test_a_folder_that_became_a_link_leads_nowhere(folder: Path) -> None:

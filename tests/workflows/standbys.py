@@ -195,6 +195,11 @@ class World:
         return site.keeper.get("w")
 
     @property
+    def wall_ms(self) -> int:
+        """What a right clock says."""
+        return int((START_S + trio.current_time()) * 1000)
+
+    @property
     def record(self) -> FeedRecord:
         """The record of its feed."""
         return self.kept(self.holders()[0]).kept_workflow.feed

@@ -15,6 +15,7 @@ from node.commands.verify_entry import verify_feed_fork
 from node.local.control import unheard
 from node.local.workflow_commands import WorkflowCommands
 from node.workflows.branches import check_epoch
+from node.workflows.feed_reading import follows
 from tests.workflows.standbys import EVERY_S, TAKEOVER_S, Site, World, add, open_world, trouble
 from wire.errors import InputError, Refused
 from wire.feed import FIRST_ENTRY, FeedEntry, FeedFork, FeedPage, contradiction_of_entries
@@ -267,6 +268,61 @@ async def test_hostile_entries_are_refused_and_change_nothing(
             assert first.kept()[: len(before)] == before
         assert {it[0] for it in first.offences} == {second.key.peer}
         world.alter.clear()
+
+
+@pytest.mark.parametrize("skipped", [0, 1, 10**12, 2**53 - 100])
+async def test_a_standby_that_pretends_to_have_forgotten_breaks_no_history(
+    skipped: int, autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Its one entry goes on from nothing that the others have, and it shows none before it."""
+    async with open_world(tmp_path) as world:
+        first, second, third = world.keepers
+        await trio.sleep(22)
+        last = first.kept()[-1].record
+        number = last.number + 1 + skipped
+        bad = sign(replace(last, number=number, previous=bytes([7]) * 32, epoch=1), second.key)
+
+        def altered(page: FeedPage) -> FeedPage:
+            return FeedPage(record=page.record, last=number, entries=(bad.raw,))
+
+        world.alter[second.key.peer] = altered
+        await trio.sleep(40)
+        world.alter.clear()
+        await world.kill(second)
+        await trio.sleep(6 * TAKEOVER_S)
+        # The others go on, with what everybody can read, and nobody but the liar is blamed.
+        (holder,) = world.holders()
+        assert holder in (first, third)
+        kept = holder.kept()
+        assert kept[-1].record.end == "done"
+        assert world.wall_ms - kept[-1].record.slot_ms < 3 * EVERY_S * 1000
+        for one, after in pairwise(kept):
+            assert follows(one.record, after.record)
+        for site in world.sites.values():
+            assert {it[0] for it in site.offences} <= {second.key.peer}
+        assert world.follower is not None
+        (found,) = world.follower.feeds.values()
+        assert found.last is not None
+        assert found.last.record.number >= kept[-2].record.number
+
+
+async def test_a_keeper_that_was_away_for_long_goes_on_after_the_gap(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_world(tmp_path, extra="keep = 10\n") as world:
+        first, second, third = world.keepers
+        await trio.sleep(22)
+        await world.kill(first)
+        await trio.sleep(TAKEOVER_S + 100)
+        await world.start(first)
+        await trio.sleep(20)
+        # What lies before the gap is too old for everybody, and kept by nobody.
+        assert 1 < len(first.kept()) <= 10
+        assert {it.id for it in first.kept()[-2:]} <= {it.id for it in second.kept()}
+        for one, after in pairwise(first.kept()):
+            assert follows(one.record, after.record)
+        for site in (first, second, third, world.crowd):
+            assert not site.offences
 
 
 async def test_a_file_that_differs_or_names_nobody_is_no_standbys(
