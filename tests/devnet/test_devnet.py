@@ -184,10 +184,12 @@ def no_honest_peer_lost_its_standing(found: dict[str, Any]) -> None:
         assert shares == sorted(shares)
 
 
+# Fewer than fourteen have too few verifiers of a rare model for every task to be agreed on.
+@pytest.mark.soak
 async def test_of_whom_three_of_five_misbehave_no_honest_peer_is_banned(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
-    _, report = await ran(tmp_path, config(THIRDS, peers=10, seconds=3, rate=3, deadline_s=60))
+    _, report = await ran(tmp_path, config(THIRDS, peers=14, seconds=3, rate=3, deadline_s=60))
     assert report.passed, report.lines()
     no_honest_peer_lost_its_standing(report.document)
     assert "Found out so far" in page_of(report.document)

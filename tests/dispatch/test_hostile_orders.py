@@ -145,7 +145,6 @@ class Scene:
                     self.there.peers.me,
                     self.events.append,
                     take,
-                    None,
                     trio.current_time() + deadline_s,
                 )
             except BatonError as error:
