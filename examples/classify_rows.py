@@ -39,11 +39,12 @@ def baton(*words: object) -> None:
 
 
 def vectors(model: str, table: Path) -> Iterator[np.ndarray]:
-    """The vector of each row, checked; they are asked for once."""
+    """The vector of each row, checked; they are asked for once, and again if the table changed."""
     out = table.with_suffix(".vectors.jsonl")
     state = os.environ.get("BATON_STATE", "~/.baton")
-    if not out.exists():
-        terms = ("--level", "signed", "--resume", "--state", state)
+    is_old = out.exists() and out.stat().st_mtime_ns < table.stat().st_mtime_ns
+    if is_old or not out.exists():
+        terms = ("--level", "signed", "--force" if is_old else "--resume", "--state", state)
         baton("ask", model, "--rows", table, "--column", "text", "--out", out, *terms)
     baton("verify", out)
     with out.open(encoding="utf-8") as lines:

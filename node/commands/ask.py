@@ -149,7 +149,8 @@ def show_route(result: Mapping[str, Any], name: Callable[[str], str] = short) ->
         )
     if result["charges"]:
         total, most = show_credits(result["charged"]), show_credits(result["price_max"])
-        console.print(f"  it cost [bold]{total} credits[/bold], of at most {most}")
+        then = " then, and nothing now" if result.get("kept_before") else ""
+        console.print(f"  it cost [bold]{total} credits[/bold], of at most {most}{then}")
 
 
 _CHARGED = {

@@ -45,8 +45,8 @@ def models(context: click.Context, *, state: Path, as_json: bool) -> None:
 def add_command(*, what: str, name: str | None, state: Path, as_json: bool) -> None:
     """Keep a model, and serve it if a peer is running.
 
-    It is a .gguf, an .onnx, a folder with safetensors, or content of the network by its id. A
-    running peer that runs or checks models serves it at once.
+    It is a .gguf, an .onnx, an .exact, a folder with safetensors, or content of the network by
+    its id. A running peer that runs or checks models serves it at once.
     """
     from node.commands.models import change_models, meant
 

@@ -242,9 +242,8 @@ def put_command(*, file: Path, copies: int | None, state: Path, as_json: bool) -
         run(lambda: put_folder(state.expanduser(), file, as_json=as_json))
         return 0
     if not file.is_file():
-        raise InputError(
-            f"{file} is not a file", todo="name one file, or a folder, that can be read"
-        )
+        why = "is not a file" if file.exists() else "does not exist"
+        raise InputError(f"{file} {why}", todo="name one file, or a folder, that can be read")
     enough = run(lambda: put(state.expanduser(), file, copies or 0, as_json=as_json))
     return 0 if enough else 1
 

@@ -15,6 +15,11 @@ from wire.errors import ModelRefused, WireError
 from wire.operations import CALL, GENERATE
 from wire.receipt import Receipt
 
+# A manifest comes with a bundle; of a file it is made, under the name that the file has.
+BUNDLE = (
+    "a bundle has the manifest (receipts export ID --output x.car); or name the file as its"
+    " model was called"
+)
 NOT_AT_HAND = "its input or its output is not at hand: --content FILE"
 
 
@@ -41,7 +46,7 @@ def replay_exact(path: Path, have: Have, is_of: Callable[[ContentId], bool]) -> 
                 replay_leg(report, path, leg, have)
             else:
                 what = f"leg {leg.stage + 1} gives the same bytes again, in whole numbers"
-                why = f"{path.name} is not known to be the model that it names"
+                why = f"{path.name} is not known to be the model that it names: {BUNDLE}"
                 report.note(ReceiptPart.REPLAY, None, what, why)
 
     return replay

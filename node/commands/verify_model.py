@@ -6,7 +6,7 @@ from pathlib import Path
 
 from node.checking.audit import Have, Replay, not_replayed
 from node.checking.report import AuditReport, ReceiptPart
-from node.commands.verify_exact import is_exact, replay_exact
+from node.commands.verify_exact import BUNDLE, is_exact, replay_exact
 from node.commands.verify_proof import is_onnx, replay_proof
 from node.models.inspect import describe
 from node.models.pinned import PACKAGED, PINNED
@@ -82,7 +82,7 @@ def check_model(report: AuditReport, model: str | None, have: Have) -> None:
         elif files is None:
             report.note(ReceiptPart.MODEL, None, what, "not given: --model FILE checks them")
         elif manifest is None:
-            why = f"no manifest of {model_id} is at hand that says which files it consists of"
+            why = f"no manifest of {model_id} is at hand that says which they are: {BUNDLE}"
             report.note(ReceiptPart.MODEL, None, what, why)
         else:
             missing = [it for it in manifest.files if it.content not in contents.values()]

@@ -7,6 +7,7 @@ from pathlib import Path
 from node.checking.audit import Have, Replay, not_replayed
 from node.checking.report import AuditReport, ReceiptPart
 from node.commands.command import run
+from node.commands.verify_exact import BUNDLE
 from node.engines.proving.circuit import SCALE_BITS
 from node.engines.proving.interface import ProvableModel
 from node.engines.proving.prover import open_proofs
@@ -47,7 +48,7 @@ def replay_proof(
         for leg in (it.record for it in report.receipts if it.record.operation == CALL):
             what = f"the proof of leg {leg.stage + 1} shows that the model gives this output"
             if leg.model is None or not is_of(leg.model):
-                why = f"{path.name} is not known to be the model that it names"
+                why = f"{path.name} is not known to be the model that it names: {BUNDLE}"
                 report.note(ReceiptPart.REPLAY, None, what, why)
             elif srs is None:
                 why = "not checked: give the SRS that it was made with, --srs FILE"

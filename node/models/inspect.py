@@ -17,6 +17,7 @@ from node.engines.host import calls as onnx_calls
 from node.engines.host import embedding
 from node.engines.interface import EXACT_PROFILE
 from node.models.encoder_config import read_encoder
+from node.models.pinned import PINNED
 from wire import limits
 from wire.content import ContentId
 from wire.errors import EngineError, InputError, ModelRefused
@@ -70,7 +71,7 @@ def is_path(name: str) -> bool:
 
 def describe(path: Path, name: str | None = None) -> InspectedModel:
     """Read enough of a file or folder to see what model it is; InputError, ModelRefused."""
-    called = _name(name or path.absolute().stem)
+    called = _name(name or _called_by_file(path.absolute()))
     with _refusing(path.name), _readable(path):
         if path.is_dir():
             return _bert(path, called)
@@ -199,6 +200,13 @@ def _readable(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path} cannot be read: {error.strerror}", todo="check its permissions"
         ) from error
+
+
+def _called_by_file(path: Path) -> str:
+    """A file's name without its ending; smollm2.exact is another model than the pinned smollm2."""
+    if path.suffix.lower() == ".exact" and path.stem in PINNED:
+        return f"{path.stem}-exact"
+    return path.stem
 
 
 def _name(text: str) -> str:

@@ -21,6 +21,9 @@ from wire.model import Manifest, ModelFile
 
 PIN = "model"
 
+# `join --model` has a path alone, so that the file's own name says what it is called.
+_ANOTHER_NAME = "models add FILE --name NAME, or rename the file"
+
 # Called with the bytes kept so far, and the bytes in all.
 Progress = Callable[[int, int], None]
 
@@ -111,13 +114,13 @@ class ModelStore:
                 await self._let_go(manifest)
                 raise InputError(
                     f"there is another model called {manifest.name!r} here: {model}",
-                    todo="give this one another name with --name, or remove that one: models rm",
+                    todo=f"give this one another: {_ANOTHER_NAME}; or remove that one: models rm",
                 )
         if manifest.name in PINNED and PINNED[manifest.name]().id != manifest.id:
             await self._let_go(manifest)
             raise InputError(
                 f"{manifest.name!r} is a name that Baton reserves for another model",
-                todo="give this one another with --name",
+                todo=f"give this one another: {_ANOTHER_NAME}",
             )
         await self.keep(manifest)
         return manifest

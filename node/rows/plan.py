@@ -105,12 +105,15 @@ class RowPlan:
 
     def _check_columns(self) -> None:
         if (self.operation == CALL) is not bool(self.tensors):
-            what = (
-                "is a function of tensors: say which columns are its inputs"
-                if self.operation == CALL
-                else f"does {self.operation}, and reads no tensors"
+            if self.operation == CALL:
+                raise InputError(
+                    "the model is a function of tensors",
+                    todo="say which columns are its inputs: --input NAME=COLUMN,…",
+                )
+            raise InputError(
+                f"the model does {self.operation}, and reads no tensors",
+                todo="name a column of texts, --column, and no --input",
             )
-            raise InputError(f"the model {what}", todo="--input NAME=COLUMN,… is for functions")
         names = [it.name for it in self.tensors]
         for said, what in ((names, "--input"), (self.keep, "--keep")):
             if len(set(said)) != len(said):

@@ -23,8 +23,8 @@ from wire.vrf import prove
 RECEIPTS_PER_S = 64.0
 RECEIPTS_AT_ONCE = 256.0
 ASKERS_PER_PREFIX = 4.0
-# Answers to all together: at most a tenth of a core. One prefix gets fewer, or many keys of one
-# owner could have nobody else's draws contributed to.
+# Answers to all together: at most a tenth of a core. One prefix is answered less often, or many
+# keys of one owner could have nobody else's draws contributed to.
 ANSWERS_PER_S = 4 * RECEIPTS_PER_S
 ANSWERS_AT_ONCE = 4 * RECEIPTS_AT_ONCE
 

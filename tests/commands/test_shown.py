@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from node.commands.ask import show_event
+from node.commands.ask import show_event, show_route
 from node.commands.output import console
 from node.commands.status import _layer_lines, _orders_line
 from node.commands.top import picture_of
@@ -78,3 +78,15 @@ def test_status_says_who_has_the_rest_of_a_models_layers_and_who_lied() -> None:
     assert lines[0].startswith("    the rest: layers 3-8 of 9 at ")
     assert "gave wrong rows of layers 3-8 of 9 and is banned" in lines[1]
     assert _layer_lines({"name": "minilm"}) == []
+
+
+def test_a_kept_answer_is_not_said_to_cost_anything_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    charge = {"for": "leg", "leg": 1, "peer": PEER, "amount": 22_800}
+    paid: dict[str, Any] = {"route": [], "verdicts": [], "charges": [charge]}
+    paid |= {"charged": 22_800, "price_max": 50_000}
+    show_route({**paid, "kept_before": False})
+    assert "nothing now" not in capsys.readouterr().out
+    show_route({**paid, "kept_before": True})
+    assert "then, and nothing now" in capsys.readouterr().out

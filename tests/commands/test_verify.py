@@ -187,3 +187,19 @@ def test_verdicts_on_something_else_do_not_make_a_fetch_checked(
     found = run(path, capsys)
     assert found["holds"]
     assert not found["checked"]
+
+
+def test_a_file_whose_model_is_not_known_says_what_shows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A receipt alone names a model by its id: the file has to be called as the model was."""
+    rows = golden("sklearn_mlp")[0]["X"][:2]
+    exact = made("sklearn_mlp")
+    manifest, _ = manifest_of_exact(kept_at(tmp_path, exact, "digits"))
+    call = Stage(role=Role.INFER, operation="call", model=manifest.id, parameters={})
+    answer = answer_to(call, source=asked_of(exact, [rows]), output=answer_of(exact, [rows]))
+    path = tmp_path / "call.receipt"
+    path.write_bytes(answer.raw)
+    found = run(path, capsys, model=str(kept_at(tmp_path, exact, "other")))
+    assert found["parts"]["replay"]["status"] == "cannot be known"
+    assert "receipts export ID --output x.car" in str(found)

@@ -20,6 +20,7 @@ from node.models.loader import ModelLoader
 from node.models.model_store import ModelStore
 from node.models.on_demand import open_on_demand
 from store import open_memory_store
+from tests.engines.exact.samples import kept_at, made
 from tests.engines.tiny import HIDDEN, TOKENS_MAX, write_tiny
 from tests.engines.tiny_gguf import gguf_manifest, write_gguf
 from wire.errors import EngineError, InputError, Malformed, ModelRefused
@@ -196,6 +197,21 @@ async def test_a_name_means_one_model(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="reserves for another"):
             await shelf.add(ONNX, "minilm")
         assert store.pins() == before
+
+
+async def test_an_exact_file_called_like_a_pinned_model_has_a_name_of_its_own(
+    tmp_path: Path,
+) -> None:
+    """What `models quantize --exact smollm2 ./smollm2.exact` makes has to be one to serve."""
+    path = kept_at(tmp_path, made("torch_mlp"), "smollm2")
+    async with open_memory_store(quota_bytes=1 << 30) as store:
+        assert (await ModelStore(store).add(path)).name == "smollm2-exact"
+    assert describe(kept_at(tmp_path, made("torch_mlp"), "digits")).name == "digits"
+    with pytest.raises(InputError) as told:
+        async with open_memory_store(quota_bytes=1 << 30) as store:
+            await ModelStore(store).add(path, "smollm2")
+    # `join` has no --name: what it is told to do has to be possible there too.
+    assert "rename the file" in (told.value.todo or "")
 
 
 def test_files_of_others_that_cannot_run_are_refused(tmp_path: Path) -> None:
