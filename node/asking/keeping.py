@@ -9,6 +9,7 @@ import trio
 from node.asking.answers import Answered, Answers, KeptAnswer
 from node.asking.journal import Journal
 from node.asking.run import TaskState
+from node.checking.check_request import listed_of
 from node.checking.tally import Tally
 from node.dispatch.handoff import LegResult
 from node.task.events import Kept
@@ -125,7 +126,8 @@ def _failed(task: EndedTask, error: BatonError) -> None:
 def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
     run, counted = task.run, task.counted
     candidates = {it for votes in counted.values() for it in votes.candidates}
-    listed = tuple(sorted(candidates))[: limits.CANDIDATES_MAX]
+    signed = {it.signer for votes in counted.values() for it in votes.verdicts}
+    listed = listed_of(candidates, signed, *(it.drawn for it in counted.values()))
     known = {peer: it for votes in counted.values() for peer, it in votes.weights.items()}
     weights = tuple(known.get(it, 0) for it in listed)
     verdicts = [it.raw for votes in counted.values() for it in votes.verdicts]

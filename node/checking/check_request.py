@@ -1,6 +1,6 @@
 """What is to be checked, and how a verifier is asked to: by its version, what it can read. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from node.task.levels import proves
@@ -36,6 +36,17 @@ class Drawn:
             place for place, peer in enumerate(sorted(listed)) if peer not in self.weights
         )
         return replace(self.record, stage=stage, besides=besides)
+
+
+def listed_of(
+    known: Iterable[PeerId], signed: Collection[PeerId], *draws: Drawn | None
+) -> tuple[PeerId, ...]:
+    """The candidates that an answer names, in order: no flood of others displaces who gave a
+    verdict, nor who was there when candidates contributed.
+    """
+    before = frozenset[PeerId]().union(*(it.weights for it in draws if it is not None))
+    order = sorted(known, key=lambda it: (it not in signed, it not in before, it))
+    return tuple(sorted(order[: limits.CANDIDATES_MAX]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import trio
 
 from node.checking.asked_verifiers import Quorum
 from node.checking.check_order import CheckOnOrder, CheckOrder, CheckOrders, PlacedCheck
-from node.checking.check_request import CheckRequest
+from node.checking.check_request import CheckRequest, listed_of
 from node.checking.commitments import LegCommitments, Shown, Tell
 from node.checking.contributions import Contributions
 from node.checking.odds import raised_by
@@ -164,7 +164,7 @@ class _Check:
             # What nobody is left to decide is not accepted.
             agreed=False if is_open and self.lost_since_at_s is not None else accepted,
             verdicts=tuple(votes.in_order()),
-            candidates=tuple(sorted(self.known))[: limits.CANDIDATES_MAX],
+            candidates=listed_of(self.known, votes.latest, self.claimed.drawn),
             disputed=is_open,
             needed=votes.needed,
             ran_out=self.lost_since_at_s is not None,

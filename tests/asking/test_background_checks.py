@@ -12,7 +12,8 @@ from trio.testing import MockClock
 from node.asking.answers import Answers, KeptAnswer, Later
 from node.asking.audit_share import KNOWN_AFTER, STRANGER_TIMES
 from node.asking.background_checks import WAITING_MAX, BackgroundChecks
-from node.asking.rechecking import _wrong
+from node.asking.rechecking import _guilty
+from node.checking.check_request import CheckRequest
 from node.checking.tally import Tally
 from node.commands.cli_peer import join_command
 from node.config import BACKGROUND_CHECKS_DEFAULT, NodeConfig
@@ -39,8 +40,8 @@ from wire.content import PeerId
 from wire.errors import InputError
 from wire.kinds import Level
 from wire.message import Check, Message
-from wire.receipt import Answer, Verdict
-from wire.signed import open_signed, sign
+from wire.receipt import Answer, Receipt, Verdict
+from wire.signed import Signed, open_signed, sign
 from wire.task import CheckPolicy
 
 
@@ -235,11 +236,19 @@ def test_bytes_that_another_kind_of_device_gives_are_no_proof() -> None:
     ]
     verdicts = tuple(open_signed(it, Verdict) for it in raws)
     tally = Tally(agreed=False, verdicts=verdicts, candidates=())
-    assert _wrong(honest.record, tally)
-    assert not _wrong(replace(honest.record, profile="another device"), tally)
+
+    def guilty(receipt: Signed[Receipt]) -> frozenset[PeerId]:
+        request = CheckRequest(
+            task=task, receipts=(receipt,), secret=SECRET, input=None, output=None
+        )
+        return _guilty(request, tally)
+
+    assert guilty(honest) == {honest.signer}
+    other = replace(honest, record=replace(honest.record, profile="another device"))
+    assert not guilty(other)
     # Rows of numbers are compared within a tolerance, on whatever device.
     rows = receipt_of(task, key_of("worker"), VECTORS, profile="another device", operation="embed")
-    assert _wrong(rows.record, tally)
+    assert guilty(rows) == {rows.signer}
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])

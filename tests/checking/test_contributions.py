@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from node.checking.audit import audit
 from node.checking.audit_draw import drawn_order
-from node.checking.check_request import CheckRequest, Drawn
+from node.checking.check_request import CheckRequest, Drawn, listed_of
 from node.checking.contributions import Contributions
 from node.checking.report import AuditReport, Point, Status
 from node.peer import Node
@@ -317,6 +317,21 @@ def test_an_answer_with_contributions_that_do_not_fit_does_not_hold(
     altered = changed(answer, **changes(answer.record))
     assert points_of(altered)[THEIRS].status is Status.FAILS
     assert not audit(altered.raw, have, now_ms=NOW_MS + 2000).holds
+
+
+def test_a_flood_of_candidates_displaces_neither_who_checked_nor_who_contributed() -> None:
+    every = sorted(key_of(f"known {at}").peer for at in range(limits.CANDIDATES_MAX + 300))
+    # Of the last in order: a flood can have any keys.
+    drawn = dict.fromkeys(every[-20:], 1)
+    record = mixed_answer().record.mixed[0]
+    signed, mixed = [every[-30], every[-25]], Drawn(drawn, bytes(32), record)
+    listed = listed_of(every, signed, None, mixed)
+    assert list(listed) == sorted(listed)
+    assert len(listed) == limits.CANDIDATES_MAX
+    assert {*signed, *drawn} <= set(listed)
+    kept = mixed.kept(0, {it: drawn.get(it, 0) for it in listed})
+    assert kept is not None
+    assert len(kept.besides) == limits.CANDIDATES_MAX - len(drawn)
 
 
 def test_one_leg_is_drawn_for_once() -> None:
