@@ -166,7 +166,7 @@ async def test_who_signed_for_a_wrong_token_is_banned_and_nobody_else(
     autojump_clock: MockClock, tmp_path: Path, first: Teller, second: Teller, liar: int | None
 ) -> None:
     async with open_network(tmp_path) as network:
-        asker = await network.start(S)
+        asker = await network.start(S, judges=True)
         one = await network.start(I, S, engine=first)
         for _ in range(3):
             await network.start(V, S)

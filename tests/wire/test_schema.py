@@ -27,10 +27,12 @@ from tests.wire.samples import (
 from wire import limits
 from wire.amount import AMOUNT_MAX
 from wire.content import ContentId, PeerId
+from wire.content_message import BlocksComing
 from wire.errors import Malformed, Oversize, WireError
 from wire.kinds import Level, Role
 from wire.ledger import ACTIONS, Grant, Member, Redemption
 from wire.motion import BOUNDS, FundGrant, Parameter
+from wire.receipt import MixedDraw
 from wire.schema import Between, Omitted, Parameters, Record
 from wire.stake import LeavingPart, StakePart
 from wire.tariff import ModelPrice
@@ -62,6 +64,7 @@ TIED_TO_OTHERS = {
         "StakeRow.leaving",
     ),
     *("AccountState.stake", "AccountState.leaving"),
+    *("Answer.mixed", "BlocksComing.places", "MixedDraw.index", "MixedDraw.count"),
     *("Answer.weights", "Answer.weights[]", "Commitments.items", "TellVerdicts.items"),
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
     *("CheckpointHeader.usage", "UseLine.growth", "UseLine.paid"),
@@ -451,6 +454,15 @@ def largest(kind: type[Record]) -> Record:
     if kind.__name__ == "Answer":
         count = limits.CANDIDATES_MAX
         values["candidates"] = tuple(PeerId(at.to_bytes(32, "big")) for at in range(count))
+        drawn = largest(MixedDraw)
+        stages = range(limits.STAGES_MAX)
+        values["mixed"] = tuple(dataclasses.replace(drawn, stage=it) for it in stages)
+    if kind is MixedDraw:
+        values["index"] = limits.DRAW_RECEIPTS_MAX - 1
+        values["absent"] = tuple(PeerId(at.to_bytes(32, "big")) for at in range(limits.ABSENT_MAX))
+        values["besides"] = tuple(range(limits.CANDIDATES_MAX))
+    if kind is BlocksComing:
+        values["places"] = bytes(range(limits.WANTED_BLOCKS_MAX))
     if kind.__name__ == "Check":
         values["rows"] = tuple(range(limits.SAMPLE_MAX))
     return altered(kind.__name__, **values | largest_of_the_ledger(kind.__name__))
