@@ -111,7 +111,9 @@ class Field:
             value = (getattr(BY_NAME[self.record], self.name)[:1] or (1,)) * int(size)
         else:
             value = ("x" if self.kind is str else b"x") * int(size)
-        return (value,) if self.inside else value
+        # Of proofs there are always as many as contributors.
+        count = limits.CONTRIBUTORS if str(self) == "MixedDraw.proofs[]" else 1
+        return (value,) * count if self.inside else value
 
     def beside(self) -> Iterator[Any]:
         """The values next to the bounds on their wrong sides."""
