@@ -65,6 +65,7 @@ TIED_TO_OTHERS = {
     ),
     *("AccountState.stake", "AccountState.leaving"),
     *("Answer.mixed", "BlocksComing.places", "MixedDraw.index", "MixedDraw.count"),
+    *("MixedDraw.proofs", "MixedDraw.absent", "MixedDraw.besides"),
     *("Answer.weights", "Answer.weights[]", "Commitments.items", "TellVerdicts.items"),
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
     *("CheckpointHeader.usage", "UseLine.growth", "UseLine.paid"),
@@ -111,9 +112,7 @@ class Field:
             value = (getattr(BY_NAME[self.record], self.name)[:1] or (1,)) * int(size)
         else:
             value = ("x" if self.kind is str else b"x") * int(size)
-        # Of proofs there are always as many as contributors.
-        count = limits.CONTRIBUTORS if str(self) == "MixedDraw.proofs[]" else 1
-        return (value,) * count if self.inside else value
+        return (value,) if self.inside else value
 
     def beside(self) -> Iterator[Any]:
         """The values next to the bounds on their wrong sides."""
@@ -205,7 +204,7 @@ def is_legal_at_its_bound(field: Field) -> None:
     for size in (field.bound.low, field.bound.high):
         try:
             record = altered(field.record, **{field.name: field.of_size(size)})
-        except Malformed:
+        except (Malformed, Oversize):
             assert f"{field.record}.{field.name}" in TIED_TO_OTHERS
         else:
             assert type(record).from_fields(record.to_fields()) == record
