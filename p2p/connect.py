@@ -35,7 +35,7 @@ PATIENCE_S = 4.0
 
 
 class NotCalled(Unreachable):
-    """Where the peer is said to be is left alone for now, for what others did: not its fault."""
+    """A peer is not called: no address is known yet, or others spoiled it. It is not its fault."""
 
 
 def is_its_fault(error: TransportError, waited_s: float, *, heard: bool) -> bool:
@@ -58,7 +58,7 @@ async def connect(
     WrongPeer, with the address, is told before others: it says something of the address for good.
     """
     deadline_at_s = trio.current_time() + deadline_s
-    trouble: TransportError = Unreachable(f"no address is known for {peer.short}")
+    trouble: TransportError = NotCalled(f"no address is known for {peer.short}")
     near = {str(it) for it in endpoint.connected()} if any(map(is_relayed, addresses)) else set()
     addresses = sorted(addresses, key=lambda it: (is_relayed(it), relay_of(it) not in near))
     for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):

@@ -29,7 +29,7 @@ from node.engines.interface import Part
 from node.task.events import EventSink, Failed, Streamed
 from node.task.refusals import ask_again_s
 from node.task.units import streamed_max
-from p2p.connect import PATIENCE_S
+from p2p.connect import PATIENCE_S, NotCalled
 from p2p.score import Offence
 from p2p.timeouts import stretched
 from wire.content import PeerId
@@ -46,6 +46,8 @@ from wire.kinds import RefusalCode, Role
 
 # Pause before the next try when no peer can take the leg now.
 PAUSE_S = 0.25
+# A peer that was not called, because nobody knows where it is yet, is looked at again after it.
+NOT_CALLED_AGAIN_S = 1.0
 # How often somebody else is looked for while the only peer that is known is overdue.
 LOOK_S = 2.0
 REASONS_KEPT = 4
@@ -366,7 +368,8 @@ class Failover:
 
     def _blame(self, peer: PeerId, error: BatonError) -> None:
         """Note that a peer refused or failed, and whether and when it may be asked again."""
-        again_s = ask_again_s(error)
+        # Who has just come says where it is once others have called it back.
+        again_s = NOT_CALLED_AGAIN_S if isinstance(error, NotCalled) else ask_again_s(error)
         refused, role = isinstance(error, Refused), self.handoff.leg.role.name.lower()
         if again_s is not None:
             self._patience.refused(peer, again_s, trio.current_time())

@@ -3,12 +3,18 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from node.dispatch import failover
+from node.dispatch.handoff import LegResult
+from node.dispatch.offer import offer_leg
 from node.task.events import Streamed
+from p2p.connect import NotCalled, connect
 from p2p.score import Standing
 from p2p.typed_call import TypedCall
 from store import open_memory_store
@@ -27,6 +33,7 @@ from tests.node.asking import (
 )
 from tests.node.engines import Broken, Counted, Stuck
 from tests.node.network import D, I, Network, S, V, open_network
+from wire.content import PeerId
 from wire.errors import TaskFailed
 from wire.kinds import Level
 from wire.message import Accept, Message, Offer
@@ -288,3 +295,32 @@ async def test_where_everybody_refuses_for_good_the_deadline_is_not_waited_out(
             await asked(asker, request(nothing, EMBED_PASSAGES, data=None, deadline_s=600))
         assert trio.current_time() - began_at_s < 15
         assert nothing_left(asker)
+
+
+async def test_who_is_not_called_for_now_is_asked_again_soon(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A peer that has just come says no address until others have called it back.
+    times: list[float] = []
+
+    async def not_called_yet(*given: Any) -> LegResult:
+        times.append(trio.current_time())
+        if len(times) < 3:
+            raise NotCalled("no address is known for it")
+        return await offer_leg(*given)
+
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        only = await network.start(I, S, engine=Counted())
+        await network.settled()
+        monkeypatch.setattr(failover, "offer_leg", not_called_yet)
+        answered, events = await asked(asker, request(level=Level.SIGNED, deadline_s=60))
+        assert signers(answered) == [only.peers.me]
+        assert len(failures(events)) == 2
+        assert times[-1] - times[0] < 20
+        assert asker.peers.standing(only.peers.me) is Standing.GOOD
+
+
+async def test_an_address_that_is_not_known_is_no_fault() -> None:
+    with pytest.raises(NotCalled, match="no address is known"):
+        await connect(SimpleNamespace(connected=tuple), PeerId(bytes(32)), (), 1.0)  # type: ignore[arg-type]
