@@ -70,7 +70,9 @@ class HomeRouter:
         if mapped.by == "UPnP":
             await self._in_thread(lambda: _upnp_close(mapped))
         elif mapped.by == "PCP":
-            await self._by_pcp(router, mapped.port, mapped.external_port, 0)
+            host = await self._host_towards(router)
+            end = pcp_request(host, mapped.port, self._nonce, 0, mapped.external_port)
+            await self._asked(router, end, lambda it: it)
         else:
             await self._asked(router, pmp_request(mapped.port, 0, 0), lambda it: it)
 
@@ -81,27 +83,24 @@ class HomeRouter:
         return router
 
     async def _by_pcp(self, router: str, port: int, wanted: int, lifetime_s: int) -> MappedPort:
-        self._nonce = self._nonce or self.entropy(NONCE_BYTES)
-        nonce = self._nonce
-        with _datagrams() as probe:
-            # Connecting sends nothing, and tells from which address packets would leave.
-            await _connected(probe, router, self.port)
-            host = probe.getsockname()[0]
+        self._nonce = nonce = self._nonce or self.entropy(NONCE_BYTES)
+        host = await self._host_towards(router)
         request = pcp_request(host, port, nonce, lifetime_s, wanted)
+        found = await self._asked(router, request, lambda it: read_pcp(it, port, nonce))
+        return MappedPort(
+            by="PCP",
+            port=port,
+            external_port=found.external_port,
+            lifetime_s=found.lifetime_s,
+            host=found.host,
+        )
 
-        def read(data: bytes) -> MappedPort:
-            if not lifetime_s:
-                return MappedPort(by="PCP", port=port, external_port=wanted, lifetime_s=0)
-            found = read_pcp(data, port, nonce)
-            return MappedPort(
-                by="PCP",
-                port=port,
-                external_port=found.external_port,
-                lifetime_s=found.lifetime_s,
-                host=found.host,
-            )
-
-        return await self._asked(router, request, read)
+    async def _host_towards(self, router: str) -> str:
+        """This machine's address from which packets to the router leave."""
+        with _datagrams() as probe:
+            # Connecting sends nothing.
+            await _connected(probe, router, self.port)
+            return str(probe.getsockname()[0])
 
     async def _by_pmp(self, router: str, port: int, wanted: int, lifetime_s: int) -> MappedPort:
         request = pmp_request(port, lifetime_s, wanted)

@@ -127,9 +127,8 @@ async def _checked(ledger: DemoLedger, living: list[DemoPeer], killed: list[Demo
         for peer in killed:
             peer.earned += int(row["charged"]) if row["peer"] == peer.id else 0
     with trio.move_on_after(EPOCH_WAIT_S):
-        # An epoch that began after the last redemption, and has ended.
-        first = int((await _called(asker, "wallet", {}))["epoch"])
-        while int((await _called(asker, "wallet", {}))["epoch"]) <= first:
+        # The epoch in which all was redeemed has to end.
+        while int((await _called(asker, "wallet", {}))["epoch"]) <= int(wallet["epoch"]):
             await trio.sleep(0.5)
     await _called(asker, "ledger_export", {"path": str(ledger.file)})
     found = await trio.to_thread.run_sync(replay_file, ledger.file)

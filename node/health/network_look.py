@@ -2,7 +2,6 @@
 
 import json
 import socket
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,13 @@ import trio
 from node.guest.sensors import LOOK_DEADLINE_S, said_by
 from node.health.facts import CallEnd, CallFacts, NetworkFacts, RouterFacts
 from p2p.ip_address import host_of, is_name
+from p2p.router_messages import PMP_ADDRESS_REQUEST, ROUTER_PORT, read_pmp_address
 from p2p.routes import default_router, outgoing_hosts
 from p2p.transport import ByteStream, Endpoint, Transport, WrongPeer
 from wire.content import PeerId
-from wire.errors import InputError, TransportError
+from wire.errors import InputError, Malformed, Refused, TransportError
 from wire.signing import SigningKey
 
-# The request of NAT-PMP for the address outside (RFC 6886, section 3.2): version 0, operation 0.
-_ASKS_ADDRESS = bytes(2)
-_TELLS_ADDRESS = struct.Struct(">BBHI4s")
-_NAT_PMP_PORT = 5351
 _ASKED_TIMES = 2
 CALLS_MAX = 16
 _RTF_GATEWAY = 0x2
@@ -111,13 +107,13 @@ def _names(rule: str, port: int) -> bool:
     return str(port) in after.replace("{", " ").replace("}", " ").replace(",", " ").split()
 
 
-async def ask_router(router: str, port: int = _NAT_PMP_PORT) -> RouterFacts:
+async def ask_router(router: str, port: int = ROUTER_PORT) -> RouterFacts:
     """What the router says by NAT-PMP; it answers nothing if that is not on."""
     with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         try:
             await asking.connect((router, port))
             for _ in range(_ASKED_TIMES):
-                await asking.send(_ASKS_ADDRESS)
+                await asking.send(PMP_ADDRESS_REQUEST)
                 with trio.move_on_after(LOOK_DEADLINE_S / _ASKED_TIMES / 2):
                     answer = await asking.recv(64)
                     return _read_router(router, answer)
@@ -128,12 +124,10 @@ async def ask_router(router: str, port: int = _NAT_PMP_PORT) -> RouterFacts:
 
 
 def _read_router(router: str, answer: bytes) -> RouterFacts:
-    if len(answer) < _TELLS_ADDRESS.size:
+    try:
+        return RouterFacts(asked=router, answers=True, external=read_pmp_address(answer))
+    except (Malformed, Refused):
         return RouterFacts(asked=router, answers=False)
-    version, operation, result, _, address = _TELLS_ADDRESS.unpack_from(answer)
-    if (version, operation) != (0, 128) or result:
-        return RouterFacts(asked=router, answers=False)
-    return RouterFacts(asked=router, answers=True, external=socket.inet_ntoa(address))
 
 
 async def call_all(
