@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from node.checking.audit import audit
 from node.checking.report import ReceiptPart, Status
-from node.local.commands import LocalCommands
+from node.local.ask_commands import AskCommands
 from node.local.content_commands import ContentCommands
 from node.local.ledger_commands import LedgerCommands
 from node.paying.till import GivenBy
@@ -49,8 +49,8 @@ async def test_every_leg_of_an_index_is_paid_though_one_peer_hands_on_to_the_nex
         asker, worker, checker, data = await with_data(network, priced(given=3, check=5), data=2)
         told: list[Mapping[str, Any]] = []
         with pytest.raises(InputError, match="at the cheapest peers for its legs"):
-            await LocalCommands(asker).embed(TERMS | {"price_max": 10}, told.append)
-        found = await LocalCommands(asker).embed(TERMS | {"price_max": 100_000}, told.append)
+            await AskCommands(asker).embed(TERMS | {"price_max": 10}, told.append)
+        found = await AskCommands(asker).embed(TERMS | {"price_max": 100_000}, told.append)
         parts = [it for it in told if it["event"] == "part"]
         assert found["tasks"] == len(parts) == [it["event"] for it in told].count("accepted") > 0
         passages = found["passages"]
@@ -90,7 +90,7 @@ async def test_nobody_has_a_leg_paid_that_is_not_its_to_give(
 ) -> None:
     async with open_network(tmp_path) as network:
         asker, worker, checker, data = await with_data(network, priced(given=3, check=5), data=2)
-        await LocalCommands(asker).embed(TERMS | {"price_max": 100_000}, lambda _: None)
+        await AskCommands(asker).embed(TERMS | {"price_max": 100_000}, lambda _: None)
         till, wall_s = worker.leg_server.till, asker.dependencies.environment.wall_s()
         assert till is not None
         task = task_of(asker.dependencies.key, wall_s, price_max=20)
