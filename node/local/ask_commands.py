@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from node.asking import as_maps
+from node.asking.affording import quote_of
 from node.asking.answers import Answered
 from node.asking.following import Follower
 from node.asking.run import TaskRequest
@@ -227,6 +228,10 @@ class AskCommands:
         """The names of all sources that data peers can bring in; one data peer is asked."""
         return {"sources": await list_sources(self._run, unheard)}
 
+    async def _least(self, request: TaskRequest) -> int:
+        quote = await quote_of(self.node.leg_server.dispatcher.directory, request)
+        return 0 if quote is None else quote.least
+
     async def embed(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Whole sources: fetched, cut, embedded, checked; kept as an index to search in."""
         model = self.node.models.meant(read_text(arguments, "model"))
@@ -234,7 +239,7 @@ class AskCommands:
         if not isinstance(names, list) or not names:
             raise InputError("name at least one source", todo="for example --source pydoc:try")
         terms = read_request((), arguments)
-        indexing = Indexing(self._run, self.node.blobs, model, terms, emit)
+        indexing = Indexing(self._run, self.node.blobs, model, terms, emit, self._least)
         index = await indexing.of([str(it) for it in names])
         index_id = await self.node.dependencies.store.put(index.to_bytes(), pin="index")
         return {"index": str(index_id), **indexing.counts}
