@@ -42,6 +42,8 @@ def _status(found: Mapping[str, Any]) -> None:
         f"[/{colour}]; {found['known']} known"
     )
     console.print(f"  roles {', '.join(found['roles'])}; up {found['uptime_s']:.0f} s")
+    if found.get("owner"):
+        console.print(f"  shown as a peer of the owner {found['owner']}")
     if found["paused"]:
         console.print(f"  [yellow]paused: {safe(found['paused'])}[/yellow]")
     for rule in found.get("guest", {}).get("cannot_tell", ()):
@@ -225,10 +227,21 @@ def _peers(found: Mapping[str, Any]) -> None:
             _stake_words(it["stake"]),
             f"{it['heard_s_ago']} s",
             safe(it["addresses"][0].partition("/p2p/")[0]) if it["addresses"] else "",
+            short(it["owner"]) if it.get("owner") else "",
         )
         for it in found["peers"]
     ]
-    columns = ("peer", "roles", "models", "connected", "standing", "staked", "heard", "address")
+    columns = (
+        "peer",
+        "roles",
+        "models",
+        "connected",
+        "standing",
+        "staked",
+        "heard",
+        "address",
+        "owner",
+    )
     show_table(f"{len(rows)} peers besides {short(found['me'])}", columns, rows)
 
 
