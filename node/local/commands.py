@@ -117,7 +117,7 @@ class LocalCommands:
             **{name: dict(status()) for name, status in node.status_sources.items()},
             "same_key_elsewhere": node.peers.handshake_log.same_key,
             "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
-            "reach": node.peers.dialing_back.as_map() | node.peers.relaying.as_map(),
+            "reach": node.peers.reach_map(),
             "unmet": node.peers.neighbours.unmet,
             "problems": [
                 *([f"store: {store.problem}"] if store.problem else []),
