@@ -184,6 +184,7 @@ _CHARGED = {
     "leg": "leg {leg}",
     "check": "its verdict on leg {leg}",
     "part": "what it showed of leg {leg}",
+    "rejected": "its verdict on leg {leg} of an answer that was not accepted",
 }
 
 
