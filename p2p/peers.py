@@ -20,6 +20,7 @@ from p2p.neighbours import Neighbours
 from p2p.peer_rpc import Handler, PeerRpc
 from p2p.port_mapping import PortRouter
 from p2p.reachability import Reachability
+from p2p.recovery import Recovery
 from p2p.relaying import Relaying
 from p2p.routes import outgoing_hosts
 from p2p.streams import open_streams
@@ -77,6 +78,7 @@ class Peers(PeerRpc):
     discovery: Discovery = field(init=False)
     dialing_back: DialingBack = field(init=False)
     relaying: Relaying = field(init=False)
+    recovery: Recovery = field(init=False)
     # None in an open network.
     members: Members | None = None
     # None where the local network is not spoken to.
@@ -97,6 +99,7 @@ class Peers(PeerRpc):
         self.dialing_back = DialingBack(self, self.neighbours, self.advertiser, reachability)
         self.relaying = Relaying(self, self.neighbours, self.advertiser, self.dialing_back)
         self.relaying.willing = self.config.relays
+        self.recovery = Recovery(self.neighbours, self.dialing_back, self.relaying)
         self.dialing_back.kept = self.relaying.addresses
         self.neighbours.held = self.relaying.held
         self.advertiser.announced = self.dialing_back.announced
@@ -136,6 +139,11 @@ class Peers(PeerRpc):
         """What we say of ourselves."""
         return self.advertiser.mine(self.endpoint)
 
+    def reach_map(self) -> dict[str, object]:
+        """How others reach this peer, and how its network changed, for `status`."""
+        parts = (self.dialing_back, self.relaying, self.recovery)
+        return {name: value for it in parts for name, value in it.as_map().items()}
+
     async def join(self) -> None:
         """Meet one bootstrap or known peer; Unreachable, naming each tried, if none answers."""
         await self.neighbours.join()
@@ -174,6 +182,7 @@ async def open_peers(
         streams.endpoint.watch(neighbours.on_connection)
         streams.endpoint.watch(peers.dialing_back.on_connection)
         streams.endpoint.watch(peers.relaying.on_connection)
+        streams.endpoint.watch(peers.recovery.on_connection)
         streams.endpoint.set_relay_rules(peers.relaying)
         async with trio.open_nursery() as nursery:
             if peers.members is None:
@@ -185,6 +194,7 @@ async def open_peers(
             nursery.start_soon(neighbours.swap_forever)
             nursery.start_soon(peers.dialing_back.ask_forever)
             nursery.start_soon(peers.relaying.keep_up_forever)
+            nursery.start_soon(peers.recovery.watch_forever)
             if router is not None:
                 nursery.start_soon(peers.dialing_back.map_forever, router)
             if peers.lan is not None:

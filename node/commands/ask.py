@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from node.commands.output import console, safe, short, show_json
-from node.commands.streamed import StreamedAnswer
+from node.commands.streamed import WAITING, StreamedAnswer
 from node.local.control import call
 from wire import limits
 from wire.amount import show_credits
@@ -195,8 +195,8 @@ def show_event(event: Mapping[str, Any]) -> None:
                 f"  {known} known and {event['needed']} have to agree: waiting for more;"
                 " --verdicts 0/0 asks for no check"
             )
-        case "failed" if event.get("code") == "loading":
-            # It is no failure: whoever loads is asked again soon.
+        case "failed" if event.get("code") in WAITING:
+            # It is no failure: whoever loads, or waits for a promise, is asked again soon.
             peer = f"[cyan]{short(event['peer'])}[/cyan]"
             console.print(f"  [dim]waiting for {peer}: {safe(event['why'])}[/dim]")
         case "failed":

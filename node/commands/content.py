@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from node.commands.ask import SOCKET
-from node.commands.output import console, safe, short, show_json, size
+from node.commands.output import console, counted_words, safe, short, show_json, size
 from node.local.control import call
 from wire.errors import InputError
 
@@ -123,7 +123,9 @@ async def put_folder(state: Path, folder: Path, *, as_json: bool) -> None:
         show_json(found)
         return
     new = size(found["stored_bytes"])
-    console.print(f"kept {found['files']} files, {size(found['size_bytes'])}, {new} new, as")
+    console.print(
+        f"kept {counted_words(found['files'], 'file')}, {size(found['size_bytes'])}, {new} new, as"
+    )
     console.print(found["id"])
 
 
@@ -139,7 +141,8 @@ async def get_folder(
     before = found["files_there_before"]
     there = f" ({before} were there)" if before else ""
     console.print(
-        f"{found['files']} files{there}, {size(found['size_bytes'])} in {safe(str(place))}"
+        f"{counted_words(found['files'], 'file')}{there}, {size(found['size_bytes'])} in"
+        f" {safe(str(place))}"
     )
 
 

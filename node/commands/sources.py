@@ -9,7 +9,15 @@ import trio
 
 from node.commands.agreed import AGREEMENT_SUFFIX
 from node.commands.ask import SOCKET, save_receipt, show_event, show_route
-from node.commands.output import console, plain_text, safe, short, show_json, show_table
+from node.commands.output import (
+    console,
+    counted_words,
+    plain_text,
+    safe,
+    short,
+    show_json,
+    show_table,
+)
 from node.commands.typed_file import read_text
 from node.ingest.bring import Brought
 from node.ingest.dataset import GetContent
@@ -212,7 +220,7 @@ def show_output(extraction: Extraction, output: bytes, rows: int) -> None:
     if extraction.is_table:
         table = DataTable.from_bytes(output)
         shown = [[safe(_short(cell)) for cell in row] for row in table.rows[:rows]]
-        show_table(f"{len(table.rows)} rows", [safe(it) for it in table.columns], shown)
+        show_table(counted_words(len(table.rows), "row"), [safe(it) for it in table.columns], shown)
     elif extraction.gives == "tensor":
         console.print(f"[bold]{safe(words_of(output))}[/bold]")
         console.print(safe(beginning_of(output)))
@@ -234,8 +242,8 @@ def _facts(brought: Brought) -> list[tuple[str, str]]:
         ("source", str(record.source)),
         *(("prepared", f"{it.id} ({_steps(it)})") for it in record.extraction.prepare),
         *([("pages", f"{len(record.pages)}{_MORE * record.more}")] if record.pages else []),
-        ("body", f"{record.body} ({record.body_size_bytes} bytes)"),
-        ("output", f"{record.output} ({len(brought.output)} bytes)"),
+        ("body", f"{record.body} ({counted_words(record.body_size_bytes, 'byte')})"),
+        ("output", f"{record.output} ({counted_words(len(brought.output), 'byte')})"),
     ]
 
 

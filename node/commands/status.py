@@ -34,7 +34,8 @@ async def look(state: Path, what: str, *, as_json: bool) -> None:
 
 
 def _status(found: Mapping[str, Any]) -> None:
-    console.print(f"[bold]peer {found['peer']}[/bold] in the network {found['network']!r}")
+    network = _network_words(found)
+    console.print(f"[bold]peer {found['peer']}[/bold] in the network {network}")
     seen, there = found["answered_last_minute"], found["connected"]
     colour = "green" if seen else "yellow"
     console.print(
@@ -69,7 +70,10 @@ def _status(found: Mapping[str, Any]) -> None:
         f"  own tasks: {tasks['accepted']} accepted, {tasks['answered']} answered,"
         f" {tasks['failed']} failed, {tasks['under_way']} under way"
     )
-    console.print(f"  here: {found['legs_done']} legs done, {found['checks_done']} checks made")
+    console.print(
+        f"  here: {counted_words(found['legs_done'], 'leg')} done,"
+        f" {counted_words(found['checks_done'], 'check')} made"
+    )
     if "background_checks" in found:
         console.print(_background_line(found["background_checks"]))
     for side, whose in (("asking", "at others"), ("serving", "of others here")):
@@ -98,6 +102,12 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
     for problem in found["problems"]:
         console.print(f"  [dim]{safe(problem)}[/dim]")
+
+
+def _network_words(found: Mapping[str, Any]) -> str:
+    """What people call the network: the id of one with a ledger or with members is no name."""
+    named: Mapping[str, Any] = found.get("ledger") or found.get("membership") or {}
+    return safe(named["name"]) if named.get("name") else repr(found["network"])
 
 
 def _traffic_line(traffic: Mapping[str, Any]) -> str:
@@ -178,7 +188,8 @@ def _ledger_lines(ledger: Mapping[str, Any]) -> list[str]:
     if ledger["member"]:
         doing = "ending" if ledger["sealed"] else "sat out" if ledger["sits_out"] else "running"
         lines.append(
-            f"  a member: epoch {ledger['epoch']} is {doing}, {ledger['orders']} orders so far;"
+            f"  a member: epoch {ledger['epoch']} is {doing},"
+            f" {counted_words(ledger['orders'], 'order')} so far;"
             f" supply {show_credits(ledger['supply'])} credits"
         )
     if ledger.get("staked"):
@@ -229,7 +240,7 @@ def _peers(found: Mapping[str, Any]) -> None:
         for it in found["peers"]
     ]
     columns = ("peer", "roles", "models", "connected", "standing", "staked", "heard", "address")
-    show_table(f"{len(rows)} peers besides {short(found['me'])}", columns, rows)
+    show_table(f"{counted_words(len(rows), 'peer')} besides {short(found['me'])}", columns, rows)
 
 
 _SHOW = {"status": _status, "peers": _peers}

@@ -223,7 +223,9 @@ def _show_segments(report: AuditReport) -> None:
     if report.segments:
         console.print("\n[bold]Segment by segment[/bold]  (each peer answers for its own tokens)")
     for one in report.segments:
-        tokens = f"tokens {one.first}-{one.end - 1}" if one.end > one.first else "the ending"
+        last = one.end - 1
+        tokens = f"tokens {one.first}-{last}" if last > one.first else f"token {last}"
+        tokens = "the ending" if last < one.first else tokens
         place = "" if one.first_wrong is None else f", first at token {one.first_wrong}"
         words = f"{tokens} of leg {one.leg} by …{str(one.signer)[-6:]}: {one.status.value}{place}"
         console.print(f" {_MARK[one.status]} {words}  [dim]{safe(one.detail)}[/dim]")

@@ -13,7 +13,7 @@ from node.asking.affording import quote_of
 from node.asking.answers import Answered
 from node.checking.audit import audit
 from node.checking.report import ReceiptPart, Status
-from node.local.commands import LocalCommands
+from node.local.ask_commands import AskCommands
 from node.paying import paying_channels
 from node.paying.pricing import need_of, units_at_most
 from node.paying_config import TypedPrice, TypedPrices
@@ -301,8 +301,8 @@ async def test_an_index_is_made_by_peers_that_ask_for_credits(
         terms = {"model": "hash", "sources": ["pydoc:try"], "needed": 1, "verifiers": 1}
         told: list[Mapping[str, Any]] = []
         with pytest.raises(InputError, match="only the first leg of a task is paid"):
-            await LocalCommands(asker).embed(terms, told.append)
-        found = await LocalCommands(asker).embed(terms | {"price_max": 100_000}, told.append)
+            await AskCommands(asker).embed(terms, told.append)
+        found = await AskCommands(asker).embed(terms | {"price_max": 100_000}, told.append)
         parts = [it for it in told if it["event"] == "part"]
         assert found["tasks"] == len(parts) == [it["event"] for it in told].count("accepted") > 0
         for part in parts:
