@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from node.commands.ask import SOCKET
+from node.commands.genesis import read_genesis
 from node.commands.output import console, safe, short, show_aside, show_json, show_table
 from node.commands.receipt_file import read_file
 from node.engines.exact.model import MODEL_BYTES_MAX
-from node.evidence.charges import charged, shown_finding
+from node.evidence.charges import ShownFinding, charged, shown_finding
 from node.evidence.offences import LEAST, OffenceFinding, forked_log, judged, lost_dispute
+from node.ledger.committee import Committee
 from node.local.control import call, unheard
 from wire import limits
 from wire.amount import show_credits
 from wire.dispute import Dispute
-from wire.errors import InputError, WireError
+from wire.errors import InputError, Malformed, WireError
 from wire.evidence import MAGIC, Evidence, OffenceKind
 from wire.jury import case_id
 from wire.kinds import Kind
@@ -135,6 +137,39 @@ def _show_convicted(finding: OffenceFinding) -> None:
         console.print(f"[bold red]{conviction.culprit}[/bold red]: {safe(finding.why)}")
 
 
+def _show_finding(
+    path: Path,
+    shown: ShownFinding,
+    finding: OffenceFinding,
+    genesis: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Say what a jury found; InputError unless its checkpoint is of the network of `genesis`."""
+    network = shown.header.network
+    if genesis is not None:
+        begun = read_genesis(genesis)
+        try:
+            if begun.id != network:
+                raise Malformed(f"it is of the network {network.short}")
+            Committee(begun.members).check_checkpoint(shown.checkpoint, shown.header)
+        except WireError as error:
+            raise InputError(
+                f"the finding is not of the network {begun.name!r}: {error.message}"
+            ) from error
+    if as_json:
+        known = {"network": str(network), "checkpoint_checked": genesis is not None}
+        show_json({"file": str(path), **known, **_finding_map(finding)})
+        return
+    _show_convicted(finding)
+    console.print(f"  the ledger of network {network} has taken what that costs")
+    if genesis is None:
+        console.print(
+            "  [yellow]whether the jury was drawn by that ledger is not checked: name its genesis"
+            " with --genesis FILE[/yellow]"
+        )
+
+
 async def _ask_jury(
     state: Path, path: Path, evidence: Evidence, *, only_check: bool, as_json: bool
 ) -> None:
@@ -163,7 +198,13 @@ async def _ask_jury(
 
 
 async def slash(
-    state: Path, path: Path, model: Path | None, *, only_check: bool, as_json: bool
+    state: Path,
+    path: Path,
+    model: Path | None,
+    genesis: Path | None,
+    *,
+    only_check: bool,
+    as_json: bool,
 ) -> None:
     """Judge evidence here, and, unless `only_check`, have the ledger take stake for it."""
     evidence = evidence_in(path, model)
@@ -176,12 +217,7 @@ async def slash(
     except WireError as error:
         raise _not_holding(error) from error
     if evidence.offence is OffenceKind.JURY_FINDING:
-        network = shown_finding(evidence).header.network
-        if as_json:
-            show_json({"file": str(path), "network": str(network), **_finding_map(finding)})
-        else:
-            _show_convicted(finding)
-            console.print(f"  the ledger of network {network} has taken what that costs")
+        _show_finding(path, shown_finding(evidence), finding, genesis, as_json=as_json)
         return
     document = {"file": str(path), **_finding_map(finding)}
     if not as_json:

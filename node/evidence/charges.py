@@ -27,7 +27,7 @@ from wire.tree import name_of
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
+class AccusedWork:
     """A leg that a jury is to look at: all that is named by content is here, and fits."""
 
     task: Signed[Task]
@@ -42,7 +42,7 @@ class Charge:
         return self.receipt.signer
 
 
-def charged(evidence: Evidence) -> Charge:
+def charged(evidence: Evidence) -> AccusedWork:
     """What is laid before a jury; WireError unless jurors have all that they need to look."""
     if evidence.offence is not OffenceKind.DISPUTED_WORK:
         raise Malformed("this is nothing that a jury is asked about")
@@ -68,7 +68,7 @@ def charged(evidence: Evidence) -> Charge:
         raise Malformed("nobody can compute such a leg again")
     if manifest.format in (HASH, exact.FORMAT):
         raise Malformed("everybody computes this to the same bits: show it as a wrong answer")
-    return Charge(task, receipt, manifest, source, output)
+    return AccusedWork(task, receipt, manifest, source, output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class ShownFinding:
     That `checkpoint` is the network's is for others to check: by its committee.
     """
 
-    charge: Charge
+    charge: AccusedWork
     jury: DrawnJury
     seats: int
     checkpoint: Checkpoint

@@ -241,6 +241,7 @@ def _jury_finding(evidence: Evidence) -> OffenceFinding:
     found = shown_finding(evidence)
     charge = found.charge
     conviction = work_of(charge.culprit, charge.receipt.id)
+    # That the checkpoint is its network's is for its committee to say.
     why = f"{found.seats} of {JURORS} seats of a jury found its answer wrong"
     return OffenceFinding(evidence.offence, (conviction,), why, found.header.network)
 
