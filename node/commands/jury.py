@@ -201,7 +201,7 @@ def charge(state: Path, receipt: str, file: Path, *, as_json: bool) -> None:
         if manifest is None or source is None or output is None:
             raise InputError(
                 "the model's manifest, the question or the answer is not kept with this receipt",
-                todo="name the bundle: python -m node receipts save ID",
+                todo="name the bundle: python -m node receipts export ID",
             )
         evidence = disputed_work(answer.task, answer.receipts[-1], manifest, source, output)
         shown = charged(evidence)
