@@ -31,6 +31,7 @@ from wire.content import ContentId, PeerId
 from wire.kinds import Role
 from wire.membership import ClaimInvite
 from wire.message import Goodbye, Hello, Ping, Seek, Swap
+from wire.ownership import Ownership
 from wire.reach import DialBack, Reserve
 from wire.signed import Signed
 from wire.signing import SigningKey
@@ -54,6 +55,8 @@ class PeersConfig:
     keep_calling: bool = False
     # Whether this peer passes calls on to peers behind routers, once it is open itself.
     relays: bool = True
+    # Whose this peer is, as its adverts are to say.
+    ownership: Ownership | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,7 @@ class Peers(PeerRpc):
         self.dialing_back.kept = self.relaying.addresses
         self.neighbours.held = self.relaying.held
         self.advertiser.announced = self.dialing_back.announced
+        self.advertiser.ownership = self.config.ownership
         self.advertiser.problem = self.blame
         self.advertiser.same_key = self.neighbours.on_same_key
         self.advertiser.from_future = self._note_clock

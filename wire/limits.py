@@ -125,6 +125,8 @@ COMMITMENTS_MAX = 64
 CONTRIBUTORS = 5
 ABSENT_MAX = 2
 CONTRIBUTION_CANDIDATES_MIN = 8
+# Owners that an answer names: of who asked, worked and checked.
+OWNERSHIPS_MAX = 96
 # Receipts that one contribution is for, and the bytes of the path from one to their root.
 DRAW_RECEIPTS_MAX = 64
 DRAW_PATH_BYTES_MAX = 192

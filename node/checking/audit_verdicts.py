@@ -5,6 +5,7 @@ Pure.
 
 from node.checking.audit_commitments import check_commitments
 from node.checking.audit_draw import drawn_order, say_made_up
+from node.checking.audit_owners import say_owners
 from node.checking.odds import odds_of_draw, odds_of_task, share_needed
 from node.checking.report import AuditReport, ReceiptPart
 from node.checking.segments import judge_segments, leave_unjudged
@@ -55,11 +56,7 @@ def check_selection_and_verdicts(
     for stage in legs:
         _check_votes(report, answer.record, task, stage)
     say_made_up(report, answer.record, legs)
-    report.note_limit(
-        ReceiptPart.SELECTION,
-        "whether the verifiers belong to one owner, and whether the candidates were all there were",
-        "a signature names a key, not a person",
-    )
+    say_owners(report, answer.record, task.signer)
 
 
 def _check_spared(report: AuditReport, answer: Answer) -> None:

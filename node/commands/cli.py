@@ -24,7 +24,7 @@ from node.commands.cli_ledger import (
     network_group,
     wallet_group,
 )
-from node.commands.cli_members import invite_group, members_group
+from node.commands.cli_members import invite_group, members_group, owner_group
 from node.commands.cli_models import bench_command, models
 from node.commands.cli_networks import demo_command, devnet_command, load_command
 from node.commands.cli_owner import (
@@ -81,6 +81,7 @@ COMMANDS: tuple[click.Command, ...] = (
     network_group,
     invite_group,
     members_group,
+    owner_group,
     wallet_group,
     earnings_command,
     ledger_group,

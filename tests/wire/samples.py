@@ -183,6 +183,7 @@ from wire.order import (
     TaskOutcome,
     Withdraw,
 )
+from wire.ownership import Ownership
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
 from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
@@ -314,6 +315,7 @@ MIXED_DRAW = MixedDraw(
     absent=(KEY.peer,),
     besides=(0, 3),
 )
+OWNERSHIP = Ownership.signed_by(KEY, OTHER_KEY.peer)
 VERDICT_COMMITMENT = VerdictCommitment(stage=1, verifier=KEY.peer, commitment=SECRET)
 ORDERED_COMMITMENT = OrderedCommitment(tag=7, commitment=SECRET)
 ORDERED_TELLING = OrderedTelling(tag=7, shown=SECRET, count=2)
@@ -423,6 +425,7 @@ SAMPLES: tuple[Record, ...] = (
     VERDICT_OPENING,
     VERDICT_COMMITMENT,
     MIXED_DRAW,
+    OWNERSHIP,
     Answer(
         task=b"task",
         receipts=(b"receipt",),
@@ -435,6 +438,7 @@ SAMPLES: tuple[Record, ...] = (
         charges=(CHARGE,),
         commitments=(VERDICT_COMMITMENT,),
         mixed=(MIXED_DRAW,),
+        owned=(OWNERSHIP,),
     ),
     PRICE,
     Tariff(network=BLOCK, models=(PRICE,), verdict=1000, increment=900_000),
