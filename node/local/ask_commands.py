@@ -96,6 +96,8 @@ class AskCommands:
         result["operation"] = operation
         result["answer"] = answered.answer.raw
         result["input_payload"] = data
+        # Years later the file's name may be another, and no peer that knows the model may run.
+        result["manifest_payload"] = b"" if manifest is None else manifest.to_bytes()
         result["result"] = await self._readable(operation, answered)
         result["payload"] = (
             answered.output if len(answered.output) < limits.INLINE_BYTES_MAX else b""
