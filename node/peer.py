@@ -170,7 +170,7 @@ class Node:
         """Pay others from now on, and ask for what this peer's owner wants."""
         self.paying = paying
         self.leg_server.dispatcher.directory.payer = self.tasks.checking.payer = paying.payer
-        self.leg_server.till = self.verify_role.till = paying.till
+        self.leg_server.till = self.verify_role.till = self.keep_role.till = paying.till
         self.peers.advertiser.changed()
 
     async def leave(self) -> None:
@@ -315,7 +315,7 @@ def _assembled(
         check_server=CheckServer(verify_role=judge.verify_role, peers=peers),
         contest_role=_contest_role(config, dependencies, blobs, exact_files),
         keep_role=KeepRole(blobs, willing=Role.STORE in config.roles),
-        copying=Copying(blobs),
+        copying=Copying(blobs, dispatcher.directory),
         tasks=tasks,
         probing=probing,
         rechecking=rechecking,

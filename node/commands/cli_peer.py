@@ -20,7 +20,13 @@ from node.commands.options import (
     state_option,
 )
 from node.console_config import CONSOLE_DEFAULT
-from node.paying_config import SPONSOR_EACH_DEFAULT, TypedPrices, read_prices, read_sponsoring
+from node.paying_config import (
+    SERVICES,
+    SPONSOR_EACH_DEFAULT,
+    TypedPrices,
+    read_prices,
+    read_sponsoring,
+)
 from wire.errors import InputError
 from wire.kinds import Role
 
@@ -148,7 +154,8 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     multiple=True,
     metavar="MODEL=IN:OUT",
     help="What others pay, in credits, for units given to a model and tokens that it makes, as"
-    " smollm2=0.3/1k:0.6/1k; +0.001 at the end is for each task. May be given several times."
+    " smollm2=0.3/1k:0.6/1k; +0.001 at the end is for each task. Also data=0.01/1k for passages"
+    " that are fetched and store=0.01/1k for KiB that are kept. May be given several times."
     " Default: free.",
 )
 @click.option("--price-check", help="What others pay, in credits, for each verdict. Default: free.")
@@ -286,7 +293,8 @@ def _priced(typed: tuple[str, ...], check: str | None) -> TypedPrices:
     from node.commands.models import meant
 
     found = read_prices(typed, check)
-    return TypedPrices({meant(name): it for name, it in found.models.items()}, found.check)
+    models = {name if name in SERVICES else meant(name): it for name, it in found.models.items()}
+    return TypedPrices(models, found.check)
 
 
 def _free_or_any(port: int) -> int:

@@ -15,7 +15,7 @@ import trio
 from node.config import NodeConfig
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import Engine
-from node.paying_config import Sponsoring, TypedPrices
+from node.paying_config import SERVICES, Sponsoring, TypedPrices
 from node.peer import Dependencies, Node, open_node
 from node.serving.sources import PydocSource, Source, Sources
 from p2p.adverts import Capacity, Environment
@@ -60,6 +60,11 @@ class Outsider:
             await handler(call, message)
 
         self.peers.handlers[kind] = noting
+
+
+def _sells(roles: Sequence[Role], prices: TypedPrices) -> bool:
+    """Whether a peer with these roles does what has a price."""
+    return bool({I, V} & set(roles)) or set(prices.models) <= set(SERVICES)
 
 
 @dataclass(slots=True)
@@ -134,7 +139,7 @@ class Network:
             genesis=genesis,
             invite=invite,
             sponsoring=sponsoring,
-            prices=prices if prices and {I, V} & set(roles) else TypedPrices(),
+            prices=prices if prices and _sells(roles, prices) else TypedPrices(),
         )
         async with AsyncExitStack() as own:
             if store is None:
