@@ -32,6 +32,7 @@ from wire.content import ContentId, PeerId
 from wire.kinds import Role
 from wire.membership import ClaimInvite
 from wire.message import Goodbye, Hello, Ping, Seek, Swap
+from wire.ownership import Ownership
 from wire.reach import DialBack, Reserve
 from wire.signed import Signed
 from wire.signing import SigningKey
@@ -55,6 +56,8 @@ class PeersConfig:
     keep_calling: bool = False
     # Whether this peer passes calls on to peers behind routers, once it is open itself.
     relays: bool = True
+    # Whose this peer is, as its adverts are to say.
+    ownership: Ownership | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,8 @@ class PeersStatistics:
     adverts_refused: Mapping[str, int]
     calls_served: int
     calls_failed: int
+    # After which time something on the way ends connections, if it does.
+    cut_after_s: float | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,6 +111,7 @@ class Peers(PeerRpc):
         self.dialing_back.kept = self.relaying.addresses
         self.neighbours.held = self.relaying.held
         self.advertiser.announced = self.dialing_back.announced
+        self.advertiser.ownership = self.config.ownership
         self.advertiser.problem = self.blame
         self.advertiser.same_key = self.neighbours.on_same_key
         self.advertiser.from_future = self._note_clock
@@ -131,6 +137,7 @@ class Peers(PeerRpc):
             adverts_refused=dict(self.advertiser.refused),
             calls_served=self.served,
             calls_failed=self.failed,
+            cut_after_s=self.neighbours.connection_ages.cut_after_s(),
         )
 
     def answered_last_minute(self) -> tuple[int, int]:

@@ -121,7 +121,9 @@ class Relaying:
         for heard in rpc.view.living(rpc.environment.wall_s()):
             peer = heard.signer
             direct = [
-                it for it in heard.record.addresses if is_public(host_of(it)) and not is_relayed(it)
+                it
+                for it in heard.record.reached_at
+                if is_public(host_of(it)) and not is_relayed(it)
             ]
             if (
                 not direct

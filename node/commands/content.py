@@ -21,6 +21,7 @@ from rich.progress import (
 from node.commands.ask import SOCKET
 from node.commands.output import console, counted_words, safe, short, show_json, size
 from node.local.control import call
+from wire.amount import show_credits
 from wire.errors import InputError
 
 DEADLINE_S = 24 * 3600.0
@@ -43,7 +44,7 @@ def counting() -> Progress:
     return Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
 
 
-async def put(state: Path, path: Path, copies: int, *, as_json: bool) -> bool:
+async def put(state: Path, path: Path, copies: int, price_max: int = 0, *, as_json: bool) -> bool:
     """Keep a file under its content id; whether there are as many copies as were asked for."""
     size_bytes = (await trio.Path(path).stat()).st_size
     with bar() as progress:
@@ -55,7 +56,7 @@ async def put(state: Path, path: Path, copies: int, *, as_json: bool) -> bool:
             else:
                 progress.update(task, completed=event["done_bytes"])
 
-        arguments = {"path": str(path.absolute()), "copies": copies}
+        arguments = {"path": str(path.absolute()), "copies": copies, "price_max": price_max}
         found = await call(state / SOCKET, "put", arguments, tell, deadline_s=DEADLINE_S)
     if as_json:
         show_json(found)
@@ -85,11 +86,12 @@ def copies_words(found: Mapping[str, Any]) -> list[str]:
 
 
 def _place(holder: Mapping[str, Any]) -> str:
-    until_wall_s = holder["until_wall_s"]
+    until_wall_s, paid = holder["until_wall_s"], holder["paid"]
     if until_wall_s is None:
         return f"at {short(holder['peer'])} for now"
     day = datetime.fromtimestamp(until_wall_s, UTC).date()
-    return f"at {short(holder['peer'])} until {day}"
+    cost = f" for {show_credits(paid)} credits" if paid else ""
+    return f"at {short(holder['peer'])} until {day}{cost}"
 
 
 async def get(

@@ -200,7 +200,7 @@ async def show_earnings(state: Path, *, redeem: bool, as_json: bool) -> None:
     rows = [
         (
             short(it["peer"]),
-            "verdicts" if it["model"] is None else short(it["model"]),
+            short(it["model"]) if it["for"] == "model" else it["for"],
             it["tasks"],
             show_credits(it["charged"]),
         )
@@ -208,12 +208,13 @@ async def show_earnings(state: Path, *, redeem: bool, as_json: bool) -> None:
     ]
     show_table(
         f"{show_credits(found['charged'])} credits earned",
-        ("from", "model", "tasks", "credits"),
+        ("from", "for", "tasks", "credits"),
         rows,
     )
     console.print(
         f"{show_credits(found['redeemed'])} redeemed, {show_credits(found['unredeemed'])} promised"
-        f" and not redeemed yet, {show_credits(found['lost'])} lost to who did not pay"
+        f" and not redeemed yet; {show_credits(found['ahead'])} of that is for work still to come."
+        f" {show_credits(found['lost'])} lost to who did not pay"
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from node.asking.copies import COPIES_MAX
-from node.local.arguments import read_content_id, read_number, read_path
+from node.local.arguments import read_amount, read_content_id, read_number, read_path
 from node.local.control import Command, Emit
 from node.local.folder_get import FolderGet
 from node.local.folder_put import FolderPut
@@ -53,7 +53,7 @@ class ContentCommands:
             raise InputError(
                 f"{copies} copies are not possible", todo=f"give --copies 1 to {COPIES_MAX}"
             )
-        size_bytes = 0
+        size_bytes, price_max = 0, read_amount(arguments, "price_max")
 
         def progress(done_bytes: int) -> None:
             nonlocal size_bytes
@@ -64,7 +64,7 @@ class ContentCommands:
         emit({"event": "copying"})
         copying = self.node.copying
         if copies:
-            found = await copying.make(content, size_bytes, copies)
+            found = await copying.make(content, size_bytes, copies, price_max)
         else:
             found = await copying.find(content)
         return {
@@ -75,7 +75,11 @@ class ContentCommands:
             "peers_looked_at": found.asked,
             # Peers other than this one; without a time, a peer did not say how long it keeps it.
             "holders": [
-                {"peer": str(peer), "until_wall_s": None if until is None else int(until)}
+                {
+                    "peer": str(peer),
+                    "until_wall_s": None if until is None else int(until),
+                    "paid": found.paid.get(peer, 0),
+                }
                 for peer, until in found.holders.items()
             ],
             "refusals": [{"peer": str(peer), "why": why} for peer, why in found.refusals.items()],
