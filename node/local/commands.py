@@ -59,7 +59,7 @@ class LocalCommands:
             await node.peers.neighbours.ask_around()
         answered, connected = node.peers.answered_last_minute()
         tasks, store = node.tasks.statistics(), node.dependencies.store.statistics()
-        engine, peers = node.dependencies.engine.statistics(), node.peers.statistics()
+        engine = node.dependencies.engine.statistics()
         orders = node.leg_server.dispatcher.directory.orders
         checks = node.tasks.checking.orders
         return {
@@ -117,13 +117,20 @@ class LocalCommands:
             "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
             "reach": node.peers.reach_map(),
             "unmet": node.peers.neighbours.unmet,
-            "adverts": {"heard": peers.adverts_heard, "refused": dict(peers.adverts_refused)},
-            "connections_cut_after_s": peers.cut_after_s,
+            **self._heard_map(),
             "problems": [
                 *([f"store: {store.problem}"] if store.problem else []),
                 *list(node.peers.problems.values())[-5:],
                 *list(node.log)[-5:],
             ],
+        }
+
+    def _heard_map(self) -> dict[str, object]:
+        """What became of others' adverts, and of connections."""
+        peers = self.node.peers.statistics()
+        return {
+            "adverts": {"heard": peers.adverts_heard, "refused": dict(peers.adverts_refused)},
+            "connections_cut_after_s": peers.cut_after_s,
         }
 
     async def _store_map(self, store: Statistics) -> dict[str, int]:
