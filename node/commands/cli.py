@@ -16,6 +16,7 @@ from node.commands.cli_console import (
 )
 from node.commands.cli_doctor import doctor_command
 from node.commands.cli_govern import fund_group, govern_group
+from node.commands.cli_jury import jury_group
 from node.commands.cli_keys import keys
 from node.commands.cli_ledger import (
     earnings_command,
@@ -85,6 +86,7 @@ COMMANDS: tuple[click.Command, ...] = (
     earnings_command,
     ledger_group,
     stake_group,
+    jury_group,
     evidence_command,
     slash_command,
     usage_command,
