@@ -117,11 +117,20 @@ class LocalCommands:
             "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
             "reach": node.peers.reach_map(),
             "unmet": node.peers.neighbours.unmet,
+            **self._heard_map(),
             "problems": [
                 *([f"store: {store.problem}"] if store.problem else []),
                 *list(node.peers.problems.values())[-5:],
                 *list(node.log)[-5:],
             ],
+        }
+
+    def _heard_map(self) -> dict[str, object]:
+        """What became of others' adverts, and of connections."""
+        peers = self.node.peers.statistics()
+        return {
+            "adverts": {"heard": peers.adverts_heard, "refused": dict(peers.adverts_refused)},
+            "connections_cut_after_s": peers.cut_after_s,
         }
 
     async def _store_map(self, store: Statistics) -> dict[str, int]:
