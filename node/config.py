@@ -60,6 +60,8 @@ class NodeConfig:
     lan: bool = False
     # Whether the home router is asked to pass a port on.
     map_port: bool = False
+    # A line in which its owner signed that this peer is its own; empty where that is not shown.
+    owner_line: str = ""
     # How long a leaving peer may take to finish its work.
     leave_s: float = 10.0
 

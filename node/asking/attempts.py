@@ -268,7 +268,7 @@ class Attempts:
         """Why an answer that is there is not given out: too few verifiers have spoken."""
         todo = (
             "give it more time (--deadline), ask for fewer (--verdicts 1/1), or wait until more"
-            " verifiers are there: python -m node peers"
+            " verifiers are there, of other owners: python -m node peers"
         )
         if self.dispatcher.directory.payer is not None:
             todo += "; verifiers that ask for credits need --pay-max, and credits in the wallet"

@@ -17,7 +17,8 @@ from wire.amount import show_credits
 from wire.errors import InputError
 
 SOCKET = "control.sock"
-# Of a document that was ranked.
+# Of an output that is shown, and of a document that was ranked.
+NUMBERS = 8
 LINE_CHARS = 200
 
 
@@ -27,7 +28,13 @@ async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
     tell = _silent if as_json else show_event
     sources = arguments.get("sources")
     if sources:
-        result = await call(state / SOCKET, "embed", arguments, tell, deadline_s=deadline_s)
+        # A fetch and then an answer, each in its time.
+        result = await call(state / SOCKET, "embed", arguments, tell, deadline_s=2 * deadline_s)
+        if "index" not in result:
+            from node.commands.beside import keep_call
+
+            show_asked(result, await keep_call(state, result), as_json=as_json)
+            return
         if as_json:
             show_json(result)
             return
@@ -51,6 +58,11 @@ async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
     if result["operation"] == "generate" and not as_json:
         streamed.finish(result["result"])
     saved = await trio.to_thread.run_sync(save_receipt, state, result)
+    show_asked(result, saved, as_json=as_json)
+
+
+def show_asked(result: Mapping[str, Any], saved: Path, *, as_json: bool) -> None:
+    """An answer, for a program or for a person."""
     if as_json:
         show_json(document(result, saved))
     else:
@@ -79,7 +91,7 @@ def json_file(path: Path, option: str) -> Any:
 
 
 def save_receipt(state: Path, result: Mapping[str, Any]) -> Path:
-    """Write the receipt, its input and its output beside it, where `verify` finds them."""
+    """Write the receipt, and beside it input, output and manifest, where `verify` finds them."""
     folder = state / "receipts"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{result['receipt']}.receipt"
@@ -88,6 +100,9 @@ def save_receipt(state: Path, result: Mapping[str, Any]) -> Path:
         path.with_suffix(".input").write_bytes(result["input_payload"])
     if result["payload"]:
         path.with_suffix(".output").write_bytes(result["payload"])
+    # A peer of an earlier version, which runs on, tells none.
+    if manifest := result.get("manifest_payload"):
+        path.with_suffix(".manifest").write_bytes(manifest)
     return path
 
 
@@ -98,10 +113,12 @@ def document(result: Mapping[str, Any], saved: Path) -> dict[str, Any]:
         data = found.pop("vector_f32")
         found["vector"] = list(struct.unpack(f"<{len(data) // 4}f", data))
     rest = {key: value for key, value in result.items() if key not in _RAW}
+    if "fetched" in rest:
+        rest["fetched"] = [it["receipt"] for it in rest["fetched"]]
     return {**rest, "result": found, "receipt_file": str(saved)}
 
 
-_RAW = ("answer", "payload", "input_payload", "result")
+_RAW = ("answer", "payload", "input_payload", "manifest_payload", "result")
 
 
 def show_answer(result: Mapping[str, Any], saved: Path) -> None:
@@ -116,13 +133,26 @@ def show_answer(result: Mapping[str, Any], saved: Path) -> None:
         data = found["vector_f32"]
         first = ", ".join(f"{it:+.4f}" for it in struct.unpack("<6f", data[:24]))
         console.print(f"\n[bold]vector of {found['dimensions']} numbers[/bold]: {first}, …")
+    elif "outputs" in found:
+        show_outputs(found["outputs"])
     elif result["operation"] != "generate":
         console.print(f"\n{safe(found['text'])}")
     if result["kept_before"]:
         then = "checked then" if result.get("verdicts") else "nobody checked it"
         console.print(f"\n[dim]this answer was kept from an earlier task, and {then}[/dim]")
     show_route(result)
+    for one in result.get("fetched", ()):
+        console.print(f"fetched {one['receipt']} by [cyan]{short(one['route'][0]['peer'])}[/cyan]")
     console.print(f"receipt {result['receipt']}\n  check it: python -m node verify {saved}")
+
+
+def show_outputs(outputs: Mapping[str, Any]) -> None:
+    """The first numbers of each tensor."""
+    for name, told in outputs.items():
+        shape = "x".join(map(str, told["shape"])) or "scalar"
+        first = ", ".join("none" if it is None else f"{it:g}" for it in told["data"][:NUMBERS])
+        more = ", …" if len(told["data"]) > NUMBERS else ""
+        console.print(f"\n[bold]{safe(name)}[/bold] ({told['type']} {shape}): {first}{more}")
 
 
 def show_passages(passages: list[Mapping[str, Any]]) -> None:

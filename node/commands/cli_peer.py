@@ -143,6 +143,12 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     " checked, for the level zk: of a ceremony, or of `models srs`. Default: no proofs.",
 )
 @click.option(
+    "--owner",
+    metavar="LINE|FILE",
+    help="Show whose peer this is, by the line that `owner sign` printed, or a file with it: peers"
+    " of one owner never check each other, and of them one checks an answer at most.",
+)
+@click.option(
     "--price",
     "prices",
     multiple=True,
@@ -258,18 +264,20 @@ def _refuse_without_gateway(*, apps: bool) -> None:
 def _invited(
     assembly: Assembly, typed: tuple[str, ...], more: dict[str, Any]
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The addresses of what was typed; and the invite, the LAN, the SRS, what is given."""
+    """The addresses of what was typed; and the invite, the LAN, the SRS, the owner, gifts."""
     from node.commands.members import read_invite
+    from node.commands.ownership import read_owner
 
     lines = tuple(it for it in typed if it.startswith(INVITE_PREFIX))
     folder = assembly.credentials
     invite, private = read_invite(lines, more.pop("invite_file"), folder and folder / CREDENTIAL)
     addresses = tuple(it for it in typed if it not in lines)
     sponsoring = read_sponsoring(more.pop("sponsor"), more.pop("sponsor_each"))
-    found = {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
+    found: dict[str, Any] = {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
     found["map_port"] = not more.pop("no_map_port")
     srs = more.pop("srs")
     found |= {"srs": None if srs is None else srs.expanduser()}
+    found["owner_line"] = read_owner(more.pop("owner"))
     return addresses, found | {"sponsoring": sponsoring}
 
 

@@ -49,8 +49,9 @@ FOLDER_ID = "bafybeiem7coag5mkjdmzv43ve2c4hwk27763sqd5vfqb5fold3iw3lmtgq"
     "--source",
     "sources",
     multiple=True,
-    help="Data that a data peer brings in and that is embedded, as pydoc:try. May be given several"
-    " times. Prints the id of an index.",
+    help="Data that a data peer brings in, as pydoc:try. May be given several times. It is"
+    " embedded, and the id of an index is printed; a function of tensors is called on what its"
+    " [[prepare]] gives.",
 )
 @click.option(
     "--count",

@@ -54,8 +54,8 @@ def _status(found: Mapping[str, Any]) -> None:
     if (reach := found.get("reach")) is not None:
         line = safe(reach_words(reach))
         console.print(f"  [yellow]{line}[/yellow]" if reach["how"] == ALONE else f"  {line}")
-    if (membership := found.get("membership")) is not None:
-        console.print(f"  {_membership_line(membership)}")
+    for line in _belonging_lines(found):
+        console.print(f"  {line}")
     for model in found["models"]:
         problem = f" [yellow]{safe(model['problem'])}[/yellow]" if model["problem"] else ""
         speed = f", {model['units_per_s']:.1f}/s" if "units_per_s" in model else ""
@@ -121,6 +121,13 @@ def _traffic_line(traffic: Mapping[str, Any]) -> str:
         if traffic[f"{name}_bytes_per_s"]:
             line += f"; at most {size(traffic[f'{name}_bytes_per_s'])}/s {way}"
     return line
+
+
+def _belonging_lines(found: Mapping[str, Any]) -> list[str]:
+    """Whose this peer is, and of which private network, where it is either."""
+    lines = [f"shown as a peer of the owner {found['owner']}"] if found.get("owner") else []
+    membership = found.get("membership")
+    return lines if membership is None else [*lines, _membership_line(membership)]
 
 
 def _membership_line(found: Mapping[str, Any]) -> str:
@@ -236,10 +243,21 @@ def _peers(found: Mapping[str, Any]) -> None:
             _stake_words(it["stake"]),
             f"{it['heard_s_ago']} s",
             safe(it["addresses"][0].partition("/p2p/")[0]) if it["addresses"] else "",
+            short(it["owner"]) if it.get("owner") else "",
         )
         for it in found["peers"]
     ]
-    columns = ("peer", "roles", "models", "connected", "standing", "staked", "heard", "address")
+    columns = (
+        "peer",
+        "roles",
+        "models",
+        "connected",
+        "standing",
+        "staked",
+        "heard",
+        "address",
+        "owner",
+    )
     show_table(f"{counted_words(len(rows), 'peer')} besides {short(found['me'])}", columns, rows)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import trio
+
 from node.asking import as_maps
 from node.asking.affording import quote_of
 from node.asking.answers import Answered
@@ -19,11 +21,13 @@ from node.local.control import Command, Emit, unheard
 from node.local.indexing import Indexing, list_sources
 from node.local.model_commands import named_as, until_ready
 from node.local.quoting import show_quote
+from node.local.source_calls import bring_inputs, known_manifest
 from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
 from node.task.levels import asked_at
 from node.task.scores import ranked, relevances
+from node.task.tensor_maps import shown_tensors
 from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId
@@ -34,6 +38,7 @@ from wire.operations import CALL, EMBED, GENERATE, NEAREST, RERANK
 from wire.payload import Hits, Index, Vectors
 from wire.schema import Scalar
 from wire.task import Stage
+from wire.tree import name_of
 
 # An index is one block, and the peer that made the index keeps it.
 INDEX_DEADLINE_S = 20.0
@@ -82,13 +87,25 @@ class AskCommands:
         self._check_does(manifest, operation)
         data, parameters = await self._input(operation, model, manifest, arguments)
         stage = Stage(role=Role.INFER, operation=operation, model=model, parameters=parameters)
-        answered = None
+        return await self._answer(request, stage, data, arguments, emit)
+
+    async def _answer(
+        self,
+        request: TaskRequest,
+        stage: Stage,
+        data: bytes,
+        arguments: Mapping[str, Any],
+        emit: Emit,
+    ) -> dict[str, Any]:
+        """The answer to one input, kept from before or asked for, as the socket gives it."""
+        operation, answered = stage.operation, None
+        assert stage.model is not None
         if not arguments.get("fresh"):
             answered = await self.node.tasks.answers.of_job(
                 stage, ContentId.of(data), request.needed
             )
         if answered is None:
-            await until_ready(self.node, model)
+            await until_ready(self.node, stage.model)
             asked = replace(request, stages=(asked_at(request.level, stage),), input=data)
             await show_quote(self.node, asked, str(arguments["model"]), emit)
             left = bool(arguments.get("attended"))
@@ -96,7 +113,12 @@ class AskCommands:
         result = as_maps.answer_map(answered)
         result["operation"] = operation
         result["answer"] = answered.answer.raw
-        result["input_payload"] = data
+        # What is large is got by its id.
+        result["input"], result["output"] = str(name_of(data)), str(name_of(answered.output))
+        result["input_payload"] = data if len(data) < limits.INLINE_BYTES_MAX else b""
+        # Years later the file's name may be another, and no peer that knows the model may run.
+        manifest = await self.node.models.learn(stage.model)
+        result["manifest_payload"] = b"" if manifest is None else manifest.to_bytes()
         result["result"] = await self._readable(operation, answered)
         result["payload"] = (
             answered.output if len(answered.output) < limits.INLINE_BYTES_MAX else b""
@@ -129,7 +151,8 @@ class AskCommands:
             name = str(model) if manifest is None else manifest.name
             raise InputError(
                 f"the model {name} is a function of tensors, and no text can be given to it",
-                todo="give it a table: --rows, --input NAME=COLUMN; or POST /v1/infer at a gateway",
+                todo="give it a source of tensors: --source NAME; or a table: --rows, --input"
+                " NAME=COLUMN; or POST /v1/infer at a gateway",
             )
         return questions.check_text(text, limits.TEXT_BYTES_MAX).encode(), dict(
             arguments.get("parameters") or {}
@@ -211,6 +234,8 @@ class AskCommands:
                 "tokens": reader.ending.tokens,
                 "prompt_tokens": reader.ending.prompt_tokens,
             }
+        if operation == CALL:
+            return {"outputs": await trio.to_thread.run_sync(shown_tensors, answered.output)}
         if operation != NEAREST:
             return {"text": answered.output.decode(errors="replace")}
         passages = []
@@ -224,6 +249,16 @@ class AskCommands:
             passages.append({"id": str(hit.passage), "score": hit.score, "text": text})
         return {"passages": passages}
 
+    async def _call(
+        self, manifest: Manifest, arguments: Mapping[str, Any], emit: Emit
+    ) -> dict[str, Any]:
+        """A function called on what sources give; with its answer, the fetches."""
+        request, names = read_request((), arguments), [str(it) for it in arguments["sources"]]
+        self._check_does(manifest, CALL)
+        brought = await bring_inputs(self.node, manifest, names, request, emit)
+        result = await self._answer(request, brought.stage, brought.data, arguments, emit)
+        return {**result, "fetched": [it.to_map() for it in brought.fetched]}
+
     async def sources(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """The names of all sources that data peers can bring in; one data peer is asked."""
         return {"sources": await list_sources(self._run, unheard)}
@@ -233,12 +268,21 @@ class AskCommands:
         return 0 if quote is None else quote.least
 
     async def embed(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """Whole sources: fetched, cut, embedded, checked; kept as an index to search in."""
-        model = self.node.models.meant(read_text(arguments, "model"))
+        """Whole sources: fetched, cut, embedded, checked; kept as an index to search in.
+
+        A function of tensors is called on what the sources give instead.
+        """
+        typed = read_text(arguments, "model")
+        model = self.node.models.meant(typed)
         names = arguments.get("sources")
         if not isinstance(names, list) or not names:
             raise InputError("name at least one source", todo="for example --source pydoc:try")
         terms = read_request((), arguments)
+        with named_as(typed, model):
+            manifest = await self.node.models.learn(model)
+            known = manifest.operations if manifest else ()
+            if questions.operation_of(arguments, known) == CALL:
+                return await self._call(known_manifest(manifest, typed), arguments, emit)
         indexing = Indexing(self._run, self.node.blobs, model, terms, emit, self._least)
         index = await indexing.of([str(it) for it in names])
         index_id = await self.node.dependencies.store.put(index.to_bytes(), pin="index")

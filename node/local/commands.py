@@ -10,7 +10,6 @@ from typing import Any
 import trio
 
 from node.local.app_commands import AppCommands
-from node.local.arguments import read_number
 from node.local.ask_commands import AskCommands
 from node.local.content_commands import ContentCommands
 from node.local.control import Command, Emit
@@ -22,12 +21,11 @@ from node.local.model_commands import ModelCommands, own_models
 from node.local.owner_commands import OwnerCommands
 from node.local.receipt_commands import ReceiptCommands
 from node.local.row_commands import RowCommands
-from node.local.stake_commands import StakeCommands, stake_of
-from node.local.views import Views
+from node.local.stake_commands import StakeCommands
+from node.local.views import Views, owner_text
 from node.peer import Node
 from store import Statistics, disk_bytes
 from wire import limits
-from wire.kinds import Role
 
 
 @dataclass(slots=True)
@@ -40,7 +38,6 @@ class LocalCommands:
         """Every command that the control socket takes, by its name on the socket."""
         return {
             "status": self.status,
-            "peers": self.peers,
             **ModelCommands(self.node).commands(),
             **Views(self.node).commands(),
             **OwnerCommands(self.node).commands(),
@@ -71,6 +68,7 @@ class LocalCommands:
             "network": node.config.peers.network,
             "addresses": list(node.peers.endpoint.addresses),
             "roles": sorted(role.name.lower() for role in node.config.roles),
+            "owner": owner_text(node),
             "paused": node.leg_server.paused,
             "uptime_s": round(trio.current_time() - node.started_at_s, 1),
             "connected": connected,
@@ -115,15 +113,24 @@ class LocalCommands:
                 ),
             },
             **{name: dict(status()) for name, status in node.status_sources.items()},
-            "same_key_elsewhere": node.peers.handshake_log.same_key,
-            "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
             "reach": node.peers.reach_map(),
             "unmet": node.peers.neighbours.unmet,
+            **self._heard_map(),
             "problems": [
                 *([f"store: {store.problem}"] if store.problem else []),
                 *list(node.peers.problems.values())[-5:],
                 *list(node.log)[-5:],
             ],
+        }
+
+    def _heard_map(self) -> dict[str, object]:
+        """What others say of our key and clock, and what became of their adverts, and our calls."""
+        peers, handshakes = self.node.peers.statistics(), self.node.peers.handshake_log
+        return {
+            "same_key_elsewhere": handshakes.same_key,
+            "clock_wrong_s": handshakes.clock_wrong_s(),
+            "adverts": {"heard": peers.adverts_heard, "refused": dict(peers.adverts_refused)},
+            "connections_cut_after_s": peers.cut_after_s,
         }
 
     async def _store_map(self, store: Statistics) -> dict[str, int]:
@@ -139,42 +146,3 @@ class LocalCommands:
     async def _disk_bytes(self, name: str) -> int:
         folder = self.node.config.state / name
         return await trio.to_thread.run_sync(disk_bytes, folder)
-
-    async def peers(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """The peers whose adverts are valid now: roles, models, addresses, standing.
-
-        At most `count` of them, connected ones first, without the first `after`; `total` there are.
-        """
-        node = self.node
-        wall_s = node.dependencies.environment.wall_s()
-        connected = node.peers.connected()
-        measured = node.leg_server.dispatcher.directory.measured
-        count, after = read_number(arguments, "count", 1 << 20), read_number(arguments, "after", 0)
-        living = sorted(
-            node.peers.view.living(wall_s), key=lambda it: (it.signer not in connected, it.signer)
-        )
-        rows = []
-        for heard in living[max(0, after) : max(0, after) + max(0, count)]:
-            advert = heard.record
-            rows.append(
-                {
-                    "peer": str(heard.signer),
-                    "roles": [role.name.lower() for role in Role if advert.plays(role)],
-                    "models": [it.name for it in advert.models],
-                    "addresses": list(advert.addresses),
-                    "connected": heard.signer in connected,
-                    "relayed": node.peers.endpoint.is_relayed(heard.signer),
-                    "standing": node.peers.standing(heard.signer).name.lower(),
-                    "free_slots": advert.free_slots,
-                    "stake": stake_of(node, heard),
-                    # What was measured here, when it worked for this peer; nothing it says.
-                    "round_trip_s": measured.round_trip_s(heard.signer) or None,
-                    "measured": {
-                        it.name: round(speed, 2)
-                        for it in advert.models
-                        if (speed := measured.units_per_s(heard.signer, it.model)) is not None
-                    },
-                    "heard_s_ago": max(0, int(wall_s - advert.issued_at_s)),
-                }
-            )
-        return {"me": str(node.peers.me), "total": len(living), "peers": rows}

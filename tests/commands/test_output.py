@@ -7,8 +7,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.commands.join import narrate
 from node.commands.demo_story import Story, on_event
+from node.commands.join import narrate
 from node.commands.output import counted_words, show_json
 from node.engines.hash_engine import hash_manifest
 from tests.node.network import I, S, open_network

@@ -30,6 +30,7 @@ from wire.kinds import Role
 from wire.ledger import Genesis
 from wire.membership import Invite
 from wire.message import Message, Want, WantBlocks
+from wire.ownership import Ownership
 from wire.signed import Signed
 from wire.signing import SigningKey
 
@@ -113,6 +114,7 @@ class Network:
         prices: TypedPrices | None = None,
         sponsoring: Sponsoring | None = None,
         invite: tuple[Signed[Invite], SigningKey] | None = None,
+        owner: SigningKey | None = None,
     ) -> AsyncIterator[Node]:
         if number is None:
             number = self.opened
@@ -124,6 +126,9 @@ class Network:
                 bootstraps=bootstraps,
                 listen=listen,
                 network="baton" if genesis is None else str(genesis.id),
+                ownership=None
+                if owner is None
+                else Ownership.signed_by(owner, self.key(number).peer),
             ),
             roles=frozenset(roles),
             # Who has the model for itself alone can look for itself.
