@@ -1,9 +1,11 @@
 """The endpoints put together, and errors of every kind in the one shape that clients know."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+import trio
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -11,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from node.apps.app_keys import AppKeys
-from node.gateway.access import OPEN_PATHS, AccessMiddleware
+from node.gateway.access import NOBODY, OPEN_PATHS, AccessMiddleware
 from node.gateway.anthropic_api import messages_router
 from node.gateway.app_door import AppDoor
 from node.gateway.batch_runner import BatchRunner
@@ -80,6 +82,17 @@ def gateway_app(
     def is_for_one() -> bool:
         return paywall is None and not door.used and keyring.is_for_one()
 
+    seen: set[bytes] = set()
+
+    def is_removed(owner: bytes) -> bool:
+        with suppress(BatonError):
+            keyring.keys(trio.current_time())
+        if owner == NOBODY or keyring.of_owner(owner) is not None:
+            seen.add(owner)
+            return False
+        # Who pays, or comes by an app, was never in the keyring.
+        return owner in seen or (paywall is None and not door.used)
+
     service = TaskService(node, config, is_for_one, GenerationMetrics(registry), purses)
     # Its own pages would load scripts from elsewhere; the document alone is served.
     app = FastAPI(
@@ -108,7 +121,7 @@ def gateway_app(
     batches = BatchStore(folder, environment.entropy, environment.wall_s)
     hot = _hot_posts(service)
     posts = {path.decode(): post for path, post in hot.posts.items() if post.kind is not None}
-    runner = BatchRunner(batches, posts, is_for_one, node.note)
+    runner = BatchRunner(batches, posts, is_for_one, node.note, is_removed)
     app.include_router(files_router(batches))
     app.include_router(batches_router(batches, runner))
     if paywall is not None and (means := paywall.means.get("baton")) is not None:

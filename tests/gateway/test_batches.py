@@ -324,3 +324,28 @@ def test_what_a_key_keeps_is_bounded_and_its_own(
     third = store.new_batch(b"a", store.stamp(), {})["id"]
     assert {it["id"] for it in store.batches(b"a")} == {second, third}
     assert store.under_way() == [(b"a", second), (b"a", third)]
+
+
+async def test_the_batches_of_a_key_that_is_removed_end_where_they_are(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    one = Clocked(tmp_path)
+    removed: set[bytes] = set()
+    one.runner.is_removed = removed.__contains__
+    mine, other = one.batch(200), one.batch(60, b"you")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.runner.run)
+        await trio.sleep(3.5)
+        removed.add(b"me")
+        await trio.sleep(30)
+        # One that had not begun ends too.
+        later = one.batch(20)
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    assert (one.now(mine)["status"], one.now(later)["status"]) == ("cancelled", "cancelled")
+    done = one.now(mine)["request_counts"]["completed"]
+    assert 0 < done < 200
+    assert one.results(mine) == [f"r{it}" for it in range(done)]
+    found = one.store.batch(b"you", other)
+    assert found is not None
+    assert found["status"] == "completed"
