@@ -82,17 +82,6 @@ def gateway_app(
     def is_for_one() -> bool:
         return paywall is None and not door.used and keyring.is_for_one()
 
-    seen: set[bytes] = set()
-
-    def is_removed(owner: bytes) -> bool:
-        with suppress(BatonError):
-            keyring.keys(trio.current_time())
-        if owner == NOBODY or keyring.of_owner(owner) is not None:
-            seen.add(owner)
-            return False
-        # Who pays, or comes by an app, was never in the keyring.
-        return owner in seen or (paywall is None and not door.used)
-
     service = TaskService(node, config, is_for_one, GenerationMetrics(registry), purses)
     # Its own pages would load scripts from elsewhere; the document alone is served.
     app = FastAPI(
@@ -121,6 +110,7 @@ def gateway_app(
     batches = BatchStore(folder, environment.entropy, environment.wall_s)
     hot = _hot_posts(service)
     posts = {path.decode(): post for path, post in hot.posts.items() if post.kind is not None}
+    is_removed = _removed_from(keyring, lambda: paywall is not None or door.used)
     runner = BatchRunner(batches, posts, is_for_one, node.note, is_removed)
     app.include_router(files_router(batches))
     app.include_router(batches_router(batches, runner))
@@ -134,6 +124,21 @@ def gateway_app(
     _handle(app, Exception, lambda _: BUG)
     _document(app, config)
     return AccessMiddleware(hot, Front(app), environment, config, keyring, paywall, door), runner
+
+
+def _removed_from(keyring: Keyring, has_others: Callable[[], bool]) -> Callable[[bytes], bool]:
+    """Says whose key is gone. With `has_others` some come that never had one here."""
+    seen: set[bytes] = set()
+
+    def is_removed(owner: bytes) -> bool:
+        with suppress(BatonError):
+            keyring.keys(trio.current_time())
+        if owner == NOBODY or keyring.of_owner(owner) is not None:
+            seen.add(owner)
+            return False
+        return owner in seen or not has_others()
+
+    return is_removed
 
 
 def _hot_posts(service: TaskService) -> HotPosts:
