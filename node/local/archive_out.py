@@ -16,7 +16,7 @@ from wire.unixfs import UnixfsId
 
 @dataclass(slots=True)
 class CarPlace:
-    """An archive that is being written, see `Place`; it appears under its name when it is whole."""
+    """An archive that is being written, see `FilledPlace`; it appears when it is whole."""
 
     path: Path
     size_bytes: int = 0
@@ -25,6 +25,7 @@ class CarPlace:
     _written: set[UnixfsId] = field(default_factory=set)
 
     def begin(self, plan: FolderPlan, entries: list[FolderEntry], size_bytes: int) -> None:
+        """The header and all nodes."""
         check_room(self.path, size_bytes)
         part = self.path.with_name(f".{self.path.name[:128]}.{os.getpid()}.part")
         with writing(self.path):
@@ -37,12 +38,15 @@ class CarPlace:
                 self._add(section(node_id, data))
 
     def there(self, entries: list[FolderEntry]) -> list[bool]:
+        """Nothing: an archive is written as a whole."""
         return [False] * len(entries)
 
     def has(self, entry: FolderEntry, leaves: Iterator[tuple[UnixfsId, int]]) -> bool:
+        """No: there is never anything."""
         return False
 
     def write(self, pieces: list[Piece]) -> None:
+        """Add pieces, each once."""
         with writing(self.path):
             for _, leaf, data in pieces:
                 # A folder of many equal files has their pieces once.
@@ -51,6 +55,7 @@ class CarPlace:
                     self._add(section(leaf, data))
 
     def end(self) -> None:
+        """Let it appear under its name, and survive a power cut."""
         assert self._file is not None
         assert self._part is not None
         with writing(self.path):
@@ -62,6 +67,7 @@ class CarPlace:
         self._file = self._part = None
 
     def drop(self) -> None:
+        """Leave no part of it."""
         if self._file is not None and self._part is not None:
             with suppress(OSError):
                 self._file.close()

@@ -23,7 +23,7 @@ from wire.unixfs import UnixfsId
 Piece = tuple[FolderEntry, UnixfsId, bytes]
 
 
-class Place(Protocol):
+class FilledPlace(Protocol):
     """What is filled, in this order; every method runs in a thread. InputError and StoreFull."""
 
     def begin(self, plan: FolderPlan, entries: list[FolderEntry], size_bytes: int) -> None:
@@ -53,7 +53,7 @@ class Place(Protocol):
 
 @dataclass(slots=True)
 class DiskFolder:
-    """A folder on the disk that is being filled, or a single file; see `Place`."""
+    """A folder on the disk that is being filled, or a single file; see `FilledPlace`."""
 
     top: Path
     root: UnixfsId
@@ -62,6 +62,7 @@ class DiskFolder:
     _file: IO[bytes] | None = None
 
     def begin(self, plan: FolderPlan, entries: list[FolderEntry], size_bytes: int) -> None:
+        """Make the folders; InputError where something else is there, StoreFull without room."""
         check_room(self.top, size_bytes)
         for entry in entries:
             if entry.size_bytes is None:
@@ -82,9 +83,11 @@ class DiskFolder:
                 raise _in_the_way(path)
 
     def there(self, entries: list[FolderEntry]) -> list[bool]:
+        """Whether anything is there under the name of each."""
         return [os.path.lexists(self.top.joinpath(*entry.names)) for entry in entries]
 
     def has(self, entry: FolderEntry, leaves: Iterator[tuple[UnixfsId, int]]) -> bool:
+        """Whether the file is there, whole; InputError if something else is in the way."""
         path = self.top.joinpath(*entry.names)
         with writing(path):
             try:
@@ -95,12 +98,17 @@ class DiskFolder:
                 with path.open("rb") as file:
                     if all(leaf.block.matches(file.read(size)) for leaf, size in leaves):
                         return True
-            # A file by itself is replaced by another once that is whole.
-            if entry.names or not stat.S_ISREG(said.st_mode):
+            if entry.names:
                 raise _in_the_way(path)
+            # A file by itself is replaced by another once that is whole.
+            if not stat.S_ISREG(said.st_mode):
+                raise InputError(
+                    f"{path} cannot be written: what is there is no file", todo="name a file"
+                )
         return False
 
     def write(self, pieces: list[Piece]) -> None:
+        """Add to files, in order."""
         for entry, _, data in pieces:
             path = self.top.joinpath(*entry.names)
             with writing(path):
@@ -124,12 +132,14 @@ class DiskFolder:
         self._file = self._name = None
 
     def end(self) -> None:
+        """Let the last file appear, and have all survive a power cut."""
         with writing(self.top):
             self._end_file()
         # Once for all: to wait for the disk after each of a thousand files takes many seconds.
         os.sync()
 
     def drop(self) -> None:
+        """Leave no file that is not whole."""
         if self._file is not None and self._part is not None:
             with suppress(OSError):
                 self._file.close()
@@ -149,10 +159,11 @@ def writing(path: Path) -> Iterator[None]:
 def check_room(path: Path, size_bytes: int) -> None:
     """StoreFull unless so many bytes are free beside `path`."""
     with writing(path):
-        free_bytes = shutil.disk_usage(path.parent).free
-    if size_bytes > free_bytes:
+        disk = shutil.disk_usage(path.parent)
+    # What is no disk, as /proc, has no size.
+    if size_bytes > disk.free and disk.total:
         raise StoreFull(
-            f"it has {size_bytes} bytes, and {free_bytes} are free at {path}",
+            f"it has {size_bytes} bytes, and {disk.free} are free at {path}",
             todo="free some space, or name a place on another disk",
         )
 

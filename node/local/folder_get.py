@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import trio
 
-from node.local.folder_disk import DiskFolder, Piece, Place
+from node.local.folder_disk import DiskFolder, FilledPlace, Piece
 from node.local.folder_plan import FolderEntry, FolderPlan
 from p2p.blobs import Blobs
 from store import Store
@@ -74,7 +74,7 @@ class FolderGet:
     async def bring_into(
         self,
         root: UnixfsId,
-        place: Place,
+        place: FilledPlace,
         path: Path,
         progress: Callable[[int, int], None],
         deadline_s: float,
@@ -124,7 +124,7 @@ class _Bringing:
 
     get: FolderGet
     root: UnixfsId
-    place: Place
+    place: FilledPlace
     progress: Callable[[int, int], None]
     only_file: bool = False
     _window: _Window = field(default_factory=_Window)
