@@ -6,7 +6,7 @@ from pathlib import Path
 from node.console_config import ConsoleConfig
 from node.gateway_config import GatewayConfig
 from node.guest.rules import GuestConfig
-from node.paying_config import Sponsoring, TypedPrices
+from node.paying_config import SERVICES, Sponsoring, TypedPrices
 from p2p.peers import PeersConfig
 from wire import limits
 from wire.errors import InputError
@@ -60,6 +60,8 @@ class NodeConfig:
     lan: bool = False
     # Whether the home router is asked to pass a port on.
     map_port: bool = False
+    # A line in which its owner signed that this peer is its own; empty where that is not shown.
+    owner_line: str = ""
     # How long a leaving peer may take to finish its work.
     leave_s: float = 10.0
 
@@ -75,7 +77,14 @@ class NodeConfig:
                 todo="give a number from 0 to 1 (--background-checks 0.05)",
             )
         for name in self.prices.models:
-            if name not in self.models:
+            if name in SERVICES:
+                role = Role[name.upper()]
+                if role not in self.roles:
+                    raise InputError(
+                        f"there is a price for {name}, and this peer does not play that role",
+                        todo=f"add --role {name}, or leave its --price out",
+                    )
+            elif name not in self.models:
                 raise InputError(
                     f"there is a price for {name[:80]!r}, which is not served here",
                     todo=f"serve it (--model {name[:80]}), or leave its --price out",

@@ -9,13 +9,16 @@ from wire.errors import InputError
 from wire.tariff import UNITS
 
 _PER = {"1k": 1000, "1m": 1_000_000}
-_PRICE = re.compile(r"([0-9.]+)/(1k|1m):([0-9.]+)/(1k|1m)(?:\+([0-9.]+))?")
+_PRICE = re.compile(r"([0-9.]+)/(1k|1m)(?::([0-9.]+)/(1k|1m))?(?:\+([0-9.]+))?")
+# What is no model and has a price: passages that are fetched, KiB that are kept for others.
+DATA, STORE = "data", "store"
+SERVICES = (DATA, STORE)
 _EXAMPLE = "for example --price smollm2=0.3/1k:0.6/1k"
 
 
 @dataclass(frozen=True, slots=True)
 class TypedPrice:
-    """What one model costs, in millionths for UNITS units; `base` for each task."""
+    """What one model or service costs, in millionths for UNITS units; `base` for each task."""
 
     base: int
     given: int
@@ -24,7 +27,7 @@ class TypedPrice:
 
 @dataclass(frozen=True, slots=True)
 class TypedPrices:
-    """What an owner asks for: models by the names that were typed, and each check."""
+    """What an owner asks for: models by the names that were typed, SERVICES, and each check."""
 
     models: Mapping[str, TypedPrice] = field(default_factory=dict)
     check: int = 0
@@ -39,16 +42,22 @@ def read_prices(typed: Iterable[str], check: str | None) -> TypedPrices:
     for text in typed:
         name, found, price = text.rpartition("=")
         match = _PRICE.fullmatch(price.strip().lower())
+        is_model = name.strip() not in SERVICES
+        if match is not None and (match[3] is not None) is not is_model:
+            match = None
         if not found or not name.strip() or match is None:
             raise InputError(
                 f"{text[:80]!r} is no price",
-                todo=f"give MODEL=IN:OUT in credits for 1k or 1m units, {_EXAMPLE}",
+                todo="give MODEL=IN:OUT in credits for 1k or 1m units, or data=IN for passages, or"
+                f" store=IN for KiB, {_EXAMPLE}",
             )
         if name.strip() in models:
             raise InputError(f"two prices for {name.strip()!r}", todo="give one")
         given, per_given, made, per_made, base = match.groups()
         models[name.strip()] = TypedPrice(
-            _amount(base or "0"), _for_units(given, per_given), _for_units(made, per_made)
+            _amount(base or "0"),
+            _for_units(given, per_given),
+            _for_units(made or "0", per_made or "1k"),
         )
     return TypedPrices(models, _amount(check or "0"))
 

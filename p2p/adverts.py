@@ -22,6 +22,7 @@ from wire import limits
 from wire.advert import Advert, ModelOffer
 from wire.content import ContentId, PeerId
 from wire.errors import Oversize, RemoteProtocolError, WireError
+from wire.ownership import Ownership
 from wire.signed import Envelope, Signed, sign
 from wire.signing import SigningKey
 
@@ -82,6 +83,8 @@ class Advertiser:
     publishes: bool = True
     # The addresses that are said; None for all that are listened on.
     announced: Callable[[], tuple[str, ...]] | None = None
+    # Whose this peer is, where that is to be known.
+    ownership: Ownership | None = None
     duplicate_keys: DuplicateKeys = field(default_factory=DuplicateKeys)
     heard: int = 0
     told_all: int = 0
@@ -136,7 +139,9 @@ class Advertiser:
 
     def _addresses(self, endpoint: Endpoint) -> tuple[str, ...]:
         said = endpoint.addresses if self.announced is None else self.announced()
-        return said[: limits.ADVERT_ADDRESSES_MAX]
+        if self.ownership is None:
+            return said[: limits.ADVERT_ADDRESSES_MAX]
+        return (*said[: limits.ADVERT_ADDRESSES_MAX - 1], self.ownership.address)
 
     async def speak_forever(self, endpoint: Endpoint) -> None:
         """Tell everybody what is urgent, as far as the network can bear it."""
@@ -223,7 +228,7 @@ class Advertiser:
         """Where it may be called: what its teller may say, and what was learned before."""
         nearest = self.view.origins.nearest(advert.signer, introducer)
         before = self.dialing.addresses_of(advert.signer)
-        addresses = [it for it in advert.record.addresses if it in before or may_call(it, nearest)]
+        addresses = [it for it in advert.record.reached_at if it in before or may_call(it, nearest)]
         self.dialing.learn(advert.signer, tuple(addresses))
 
     def take_in(self, advert: Signed[Advert], introducer: PeerId | None = None) -> Hearing:

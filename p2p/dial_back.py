@@ -166,6 +166,12 @@ class DialingBack:
             if is_public(answer.host):
                 answers.append(CallBack(stranger, answer.host, answer.reached))
 
+    def ask_anew(self) -> None:
+        """This machine's network has changed: strangers and the router are asked at once."""
+        self.reachability.ask_anew()
+        if self.mapping is not None:
+            self.mapping.ask_anew()
+
     # Being asked
 
     async def on_dial_back(self, call: TypedCall, message: Message) -> None:

@@ -26,6 +26,8 @@ class DialingConfig:
     known_max: int = 1000
     first_retry_s: float = 1.0
     retry_s_max: float = 120.0
+    # While nobody answers: it is this machine that is cut off, and nobody says when it is not.
+    cut_off_retry_s_max: float = 10.0
     dials_at_once: int = 4
     # Calls to peers that nobody here was ever connected to, at once and in the long run.
     stranger_dials: float = 16.0
@@ -41,6 +43,8 @@ class DialingConfig:
 
 # Calls in a row that nobody answered, before a peer is given up; the latter take two hours.
 _FAILURES_MAX, _MET_FAILURES_MAX = 8, 64
+# While this machine is cut off no more are counted: nobody is given up for that.
+_FAILURES_CUT_OFF = 4
 # Of those met before a start, so many are called whoever else there is.
 ANCHORS = 8
 # Another machine may have the address by then.
@@ -98,6 +102,8 @@ class Dialing:
     me: PeerId
     random: Random
     config: DialingConfig = field(default_factory=DialingConfig)
+    # Whether nobody can be reached from here now, so failures say nothing of whom was called.
+    cut_off: bool = False
     _peers: dict[PeerId, _Target] = field(default_factory=dict)
     _bootstraps: dict[str, _Target] = field(default_factory=dict)
     _bootstrap_peers: dict[str, PeerId] = field(default_factory=dict)
@@ -185,10 +191,18 @@ class Dialing:
         if dial.peer is not None:
             self.unreachable(dial.addresses, now_at_s, error)
 
+    def hurry(self, now_at_s: float) -> None:
+        """This machine's network has changed: whom it failed to reach may be called again."""
+        self._failing.clear()
+        for target in (*self._peers.values(), *self._bootstraps.values()):
+            target.due_at_s = min(target.due_at_s, now_at_s + self._wait_s(0))
+
     def unreachable(
         self, addresses: Sequence[str], now_at_s: float, error: BatonError | None = None
     ) -> None:
         """Nobody that was expected answered there: not asked again soon, under whatever key."""
+        if self.cut_off and not isinstance(error, WrongPeer):
+            return
         for address in addresses:
             if isinstance(error, WrongPeer) and error.found and address == error.address:
                 self.found(address, error.found, now_at_s)
@@ -244,7 +258,10 @@ class Dialing:
         if target is None:
             return
         target.dialing = target.lost = False
-        target.failures = target.failures + 1 if failed else 0
+        if not failed:
+            target.failures = 0
+        elif not self.cut_off or target.failures < _FAILURES_CUT_OFF:
+            target.failures += 1
         target.due_at_s = now_at_s + self._wait_s(target.failures)
         # A stranger that never answers makes room for one that may; who was met may come back.
         most = _MET_FAILURES_MAX if target.proven else _FAILURES_MAX
@@ -252,7 +269,9 @@ class Dialing:
             self._peers.pop(dial.peer, None)
 
     def _wait_s(self, failures: int) -> float:
-        wait_s = min(self.config.retry_s_max, self.config.first_retry_s * 2.0**failures)
+        config = self.config
+        most_s = config.cut_off_retry_s_max if self.cut_off else config.retry_s_max
+        wait_s = min(most_s, config.first_retry_s * 2.0**failures)
         # Half of it is drawn, so that a restarted bootstrap is not called by all at once.
         return wait_s * (0.5 + 0.5 * self.random.random())
 

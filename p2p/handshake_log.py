@@ -80,6 +80,11 @@ class HandshakeLog:
         skews = self._skews if called else self._told_skews
         skews[peer] = skew_s
 
+    def forget_clocks(self) -> None:
+        """Our clock was set: how far others' were ahead of it says nothing now."""
+        self._skews.clear()
+        self._told_skews.clear()
+
     def _others_ahead_s(self) -> tuple[float, int] | None:
         """How far most peers' clocks are ahead of ours, and how many said so; None if none did."""
         # Anybody may call and say a time; whom we called ourselves we had chosen.

@@ -174,7 +174,7 @@ class PeerRpc:
 
     async def _reach(self, peer: PeerId, deadline_s: float) -> None:
         advert = self.view.advert_of(peer)
-        said = advert.record.addresses if advert else ()
+        said = advert.record.reached_at if advert else ()
         addresses = self.dialing.to_call(
             peer, tuple(it for it in said if may_call(it, Scope.GLOBAL)), trio.current_time()
         )

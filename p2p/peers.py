@@ -20,6 +20,7 @@ from p2p.neighbours import Neighbours
 from p2p.peer_rpc import Handler, PeerRpc
 from p2p.port_mapping import PortRouter
 from p2p.reachability import Reachability
+from p2p.recovery import Recovery
 from p2p.relaying import Relaying
 from p2p.routes import outgoing_hosts
 from p2p.streams import open_streams
@@ -30,6 +31,7 @@ from wire.content import ContentId, PeerId
 from wire.kinds import Role
 from wire.membership import ClaimInvite
 from wire.message import Goodbye, Hello, Ping, Seek, Swap
+from wire.ownership import Ownership
 from wire.reach import DialBack, Reserve
 from wire.signed import Signed
 from wire.signing import SigningKey
@@ -53,6 +55,8 @@ class PeersConfig:
     keep_calling: bool = False
     # Whether this peer passes calls on to peers behind routers, once it is open itself.
     relays: bool = True
+    # Whose this peer is, as its adverts are to say.
+    ownership: Ownership | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,8 @@ class PeersStatistics:
     adverts_refused: Mapping[str, int]
     calls_served: int
     calls_failed: int
+    # After which time something on the way ends connections, if it does.
+    cut_after_s: float | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,6 +83,7 @@ class Peers(PeerRpc):
     discovery: Discovery = field(init=False)
     dialing_back: DialingBack = field(init=False)
     relaying: Relaying = field(init=False)
+    recovery: Recovery = field(init=False)
     # None in an open network.
     members: Members | None = None
     # None where the local network is not spoken to.
@@ -97,9 +104,11 @@ class Peers(PeerRpc):
         self.dialing_back = DialingBack(self, self.neighbours, self.advertiser, reachability)
         self.relaying = Relaying(self, self.neighbours, self.advertiser, self.dialing_back)
         self.relaying.willing = self.config.relays
+        self.recovery = Recovery(self.neighbours, self.dialing_back, self.relaying)
         self.dialing_back.kept = self.relaying.addresses
         self.neighbours.held = self.relaying.held
         self.advertiser.announced = self.dialing_back.announced
+        self.advertiser.ownership = self.config.ownership
         self.advertiser.problem = self.blame
         self.advertiser.same_key = self.neighbours.on_same_key
         self.advertiser.from_future = self._note_clock
@@ -125,6 +134,7 @@ class Peers(PeerRpc):
             adverts_refused=dict(self.advertiser.refused),
             calls_served=self.served,
             calls_failed=self.failed,
+            cut_after_s=self.neighbours.connection_ages.cut_after_s(),
         )
 
     def answered_last_minute(self) -> tuple[int, int]:
@@ -135,6 +145,11 @@ class Peers(PeerRpc):
     def mine(self) -> Signed[Advert]:
         """What we say of ourselves."""
         return self.advertiser.mine(self.endpoint)
+
+    def reach_map(self) -> dict[str, object]:
+        """How others reach this peer, and how its network changed, for `status`."""
+        parts = (self.dialing_back, self.relaying, self.recovery)
+        return {name: value for it in parts for name, value in it.as_map().items()}
 
     async def join(self) -> None:
         """Meet one bootstrap or known peer; Unreachable, naming each tried, if none answers."""
@@ -174,6 +189,7 @@ async def open_peers(
         streams.endpoint.watch(neighbours.on_connection)
         streams.endpoint.watch(peers.dialing_back.on_connection)
         streams.endpoint.watch(peers.relaying.on_connection)
+        streams.endpoint.watch(peers.recovery.on_connection)
         streams.endpoint.set_relay_rules(peers.relaying)
         async with trio.open_nursery() as nursery:
             if peers.members is None:
@@ -185,6 +201,7 @@ async def open_peers(
             nursery.start_soon(neighbours.swap_forever)
             nursery.start_soon(peers.dialing_back.ask_forever)
             nursery.start_soon(peers.relaying.keep_up_forever)
+            nursery.start_soon(peers.recovery.watch_forever)
             if router is not None:
                 nursery.start_soon(peers.dialing_back.map_forever, router)
             if peers.lan is not None:

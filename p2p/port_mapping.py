@@ -96,6 +96,10 @@ class PortMapping:
             with trio.CancelScope(deadline=trio.current_time() + CLOSE_DEADLINE_S, shield=True):
                 await self._close()
 
+    def ask_anew(self) -> None:
+        """The router may be another one, or have forgotten: it is asked again at once."""
+        self._due_at_s = float("-inf")
+
     async def _look(self) -> None:
         now_at_s, mapped = trio.current_time(), self.mapped
         port = self.reachability.local_port()

@@ -101,6 +101,11 @@ class Reachability:
             self.confirmed = {}
         self._due_at_s = -math.inf
 
+    def ask_anew(self) -> None:
+        """What was found may be true no more; until others answer it is said all the same."""
+        self._due_at_s = -math.inf
+        self._found.clear()
+
     def local_port(self) -> int | None:
         """The TCP port on which this machine listens for others."""
         for address in self._listening:

@@ -35,8 +35,8 @@ RELAYS_WANTED = 3
 LOOK_S = 0.5
 LEASE_S = 1800
 RESERVE_DEADLINE_S = 8.0
-# Who refused, or was not reached, is asked again after this.
-AGAIN_S = 120.0
+# Who refused, or was not reached, is asked again after this; whose connection was lost, after that.
+AGAIN_S, LOST_AGAIN_S = 120.0, 5.0
 TRIED_KEPT = 256
 # Calls that are taken through one relay at once, whatever it lets in.
 TAKEN_MAX = 32
@@ -101,6 +101,10 @@ class Relaying:
                 if found is not None and await self._reserve(*found):
                     self._changed()
 
+    def hurry(self) -> None:
+        """This machine's network has changed: whoever was not reached may be asked again."""
+        self._tried.clear()
+
     def _needed(self) -> bool:
         return self.dialing_back.reachability.reach in (Reach.ALONE, Reach.KEPT)
 
@@ -116,7 +120,9 @@ class Relaying:
         for heard in rpc.view.living(rpc.environment.wall_s()):
             peer = heard.signer
             direct = [
-                it for it in heard.record.addresses if is_public(host_of(it)) and not is_relayed(it)
+                it
+                for it in heard.record.reached_at
+                if is_public(host_of(it)) and not is_relayed(it)
             ]
             if (
                 not direct
@@ -156,6 +162,7 @@ class Relaying:
         if not rpc.endpoint.is_connected(peer):
             return False
         now_at_s = trio.current_time()
+        self._tried[peer] = now_at_s + LOST_AGAIN_S
         self._relays[peer] = _Lease(
             address, now_at_s + lease.record.lease_s / 2, now_at_s + lease.record.lease_s
         )

@@ -8,6 +8,7 @@ from wire.amount import Balance
 from wire.content import ContentId
 from wire.errors import Malformed
 from wire.kinds import Kind, Role
+from wire.ownership import own_addresses
 from wire.schema import Between, Int, Name, Omitted, Record
 from wire.signed import Signed, SignedRecord
 
@@ -30,6 +31,7 @@ class Advert(SignedRecord):
     `seq` starts from the wall clock in milliseconds, so that the adverts of a peer that lost its
     disk still replace its earlier ones. `instance` is drawn at each start: if two instances are
     alive under one key, two machines use that key. With `leaving`, others forget the peer at once.
+    The last of the `addresses` may be its owner's word (`wire.ownership`): `reached_at` is without.
     `tariffs` names what the peer asks for its work (`wire.tariff`), and `price` is the most of its
     models for UNITS units given and made; nothing and 0 where all of it is free.
     """
@@ -58,6 +60,11 @@ class Advert(SignedRecord):
         """Malformed if a model is named twice."""
         if len({offer.model for offer in self.models}) != len(self.models):
             raise Malformed("an advert names a model twice")
+
+    @property
+    def reached_at(self) -> tuple[str, ...]:
+        """The addresses at which the peer says that it is reached."""
+        return own_addresses(self.addresses)
 
     @property
     def tariff(self) -> ContentId | None:

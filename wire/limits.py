@@ -129,6 +129,8 @@ COMMITMENTS_MAX = 64
 CONTRIBUTORS = 5
 ABSENT_MAX = 2
 CONTRIBUTION_CANDIDATES_MIN = 8
+# Owners that an answer names: of who asked, worked and checked.
+OWNERSHIPS_MAX = 96
 # Receipts that one contribution is for, and the bytes of the path from one to their root.
 DRAW_RECEIPTS_MAX = 64
 DRAW_PATH_BYTES_MAX = 192
@@ -210,6 +212,11 @@ CERTIFICATES_BYTES_MAX = 512 << 10
 # Evidence against somebody, which an order carries: the records, and what they are about.
 EVIDENCE_BYTES_MAX = 48 << 10
 EVIDENCE_PARTS_MAX = 4
+# A jury's finding has an order of each juror in it.
+EVIDENCE_RECORDS_MAX = 16
+# What a jury is shown: with its finding it still fits into evidence.
+CASE_BYTES_MAX = 28 << 10
+DRAWN_JURY_BYTES_MAX = 1024
 
 # Stakes: what leaves in each of the epochs that it takes, and how many rows of the table travel
 # together.

@@ -7,6 +7,7 @@ from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed
 from wire.kinds import Kind, Role
+from wire.ownership import Ownership
 from wire.schema import Between, Digest, Int, Name, Omitted, Reason, Record, Row
 from wire.segment import SegmentBytes
 from wire.signed import SignedRecord
@@ -205,6 +206,9 @@ class Answer(SignedRecord):
     # One for each leg of which candidates contributed to the draw.
     mixed: Annotated[tuple[MixedDraw, ...], Between(0, limits.STAGES_MAX), Omitted(())] = ()
 
+    # Whose the peers are that asked, worked and checked, of those that declared it.
+    owned: Annotated[tuple[Ownership, ...], Between(0, limits.OWNERSHIPS_MAX), Omitted(())] = ()
+
     def check(self) -> None:
         """Malformed unless candidates are in order, each once, with a weight each or with none, and
         a leg has one draw at most.
@@ -213,5 +217,8 @@ class Answer(SignedRecord):
             raise Malformed("a leg's verifiers are drawn once")
         if len(self.weights) not in (0, len(self.candidates)):
             raise Malformed("a draw by weight names the weight of each candidate")
+        owned = tuple(it.peer for it in self.owned)
+        if tuple(sorted(set(owned))) != owned:
+            raise Malformed("peers with owners stand in order of their keys, each once")
         if tuple(sorted(set(self.candidates))) != self.candidates:
             raise Malformed("candidates stand in order of their keys, each once")

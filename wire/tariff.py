@@ -8,17 +8,23 @@ from wire import limits
 from wire.amount import Amount, Balance
 from wire.content import ContentId
 from wire.errors import Malformed
-from wire.kinds import Kind
+from wire.kinds import Kind, Role
+from wire.operations import FETCH
 from wire.schema import Between, Int, Record
 from wire.signed import SignedRecord
+from wire.task import Stage
 
 # Prices of units are for so many of them, so that one unit may cost less than a millionth.
 UNITS = 1_000_000
+# Work that no model does has a price too, under an id that stands for it: passages that a data peer
+# fetches, and KiB of content that a store keeps until it said that it would.
+FETCHED = ContentId.of(b"baton/1/price/fetch")
+KEPT = ContentId.of(b"baton/1/price/keep")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPrice(Record):
-    """What a leg with this model costs, in millionths.
+    """What a leg with this model costs, or work that FETCHED or KEPT stands for, in millionths.
 
     `base` is for each leg, `given` for UNITS units of what is given to the model, `made` for as
     many tokens that it makes.
@@ -55,6 +61,10 @@ class Tariff(SignedRecord):
         """What this model costs; None if it is free."""
         return next((it for it in self.models if it.model == model), None)
 
+    def price_for(self, stage: Stage) -> ModelPrice | None:
+        """What a leg costs; None if it is free, as the list of a data peer's sources is."""
+        return self.price_of(work_of(stage))
+
 
 class ChargeKind(IntEnum):
     """What was paid for. Append only."""
@@ -64,6 +74,15 @@ class ChargeKind(IntEnum):
     CHECK = 1
     # What a peer had streamed of a leg that another finished.
     PART = 2
+    # A verdict on an answer that was not accepted, and is not among those that are told.
+    REJECTED = 3
+
+
+def work_of(stage: Stage) -> ContentId | None:
+    """Under which id a leg's price stands: its model, or what stands for a fetch."""
+    if stage.role is Role.DATA:
+        return FETCHED if stage.operation == FETCH else None
+    return stage.model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,9 @@ import trio
 from node.asking.run import TaskRequest
 from node.dispatch.directory import PeerDirectory
 from node.paying.payer import Payer, PriceQuote, check_affordable
-from node.paying.pricing import units_at_most
+from node.paying.pricing import LegUnits, legs_at_most
 from node.task.units import units_of
 from wire.advert import Advert
-from wire.errors import InputError
 from wire.kinds import Level, Role
 from wire.latest import Latest
 from wire.signed import Signed
@@ -30,59 +29,73 @@ class Affording:
 
     async def check(self, request: TaskRequest) -> None:
         """InputError if every peer that is known asks for more than the task may cost."""
-        payer, stage = self.directory.payer, request.stages[0]
+        payer, stages = self.directory.payer, request.stages
         if payer is None:
             return
-        if len(request.stages) > 1:
-            await self._check_later(payer, request)
-            return
-        units = max(1, units_of(stage, request.input))
+        legs = _legs_of(request)
         terms = (request.level, request.needed)
-        key = (stage.model, request.price_max, units_at_most(stage, request.inline, units), terms)
+        key = (tuple(it.model for it in stages), request.price_max, tuple(legs), terms)
         now_at_s = trio.current_time()
         if self._found.get(key, 0.0) > now_at_s:
             return
-        quote = await payer.quote(self.directory.playing(stage), stage, request.inline, units)
-        check_affordable(quote, request.price_max, "it" if stage.model is None else "this model")
-        await payer.until_ready(
-            self.directory.playing(stage), stage, request.inline, units, request.price_max
-        )
-        if request.level is not Level.SIGNED and request.price_max:
-            await payer.until_checkable(
-                self._verifiers(payer, stage), request.price_max, request.needed
+        quote = await legs_quote(self.directory, request)
+        check_affordable(quote, request.price_max, _called(request))
+        for number, (stage, most) in enumerate(zip(stages, legs, strict=True)):
+            others = sum(min(it, default=0) for it in quote.legs) - min(
+                quote.legs[number], default=0
             )
+            await payer.until_ready(
+                *(self.directory.playing(stage), stage, most),
+                request.price_max - others,
+                given_on=number > 0,
+            )
+        if request.level is not Level.SIGNED and request.price_max:
+            for stage in stages:
+                if stage.role is Role.INFER:
+                    await payer.until_checkable(
+                        verifiers_of(payer, stage), request.price_max, request.needed
+                    )
         self._found[key] = now_at_s + KEPT_FOR_S
 
-    async def _check_later(self, payer: Payer, request: TaskRequest) -> None:
-        """InputError if only peers that ask for credits could do a later leg.
 
-        Such a leg is given on by whoever did the one before, who pays nothing.
-        """
-        for stage in request.stages[1:]:
-            playing = self.directory.playing(stage)
-            if playing and await payer.all_ask(playing, stage):
-                raise InputError(
-                    f"every peer that does the leg {stage.operation!r} asks for credits, and only"
-                    " the first leg of a task is paid",
-                    todo="ask for each leg in a task of its own, the output of one as the input of"
-                    " the next",
-                )
+def _legs_of(request: TaskRequest) -> list[LegUnits]:
+    units = max(1, units_of(request.stages[0], request.input))
+    return legs_at_most(request.stages, request.inline, units)
 
-    def _verifiers(self, payer: Payer, stage: Stage) -> list[Signed[Advert]]:
-        peers = payer.peers
-        found = peers.view.candidates(Role.VERIFY, stage.model, peers.environment.wall_s())
-        return [it for it in found if it.signer != peers.me]
+
+def _called(request: TaskRequest) -> str:
+    return "it" if request.stages[0].model is None else "this model"
+
+
+def verifiers_of(payer: Payer, stage: Stage) -> list[Signed[Advert]]:
+    """The verifiers of a stage's model that are known, without this peer."""
+    peers = payer.peers
+    found = peers.view.candidates(Role.VERIFY, stage.model, peers.environment.wall_s())
+    return [it for it in found if it.signer != peers.me]
+
+
+async def legs_quote(directory: PeerDirectory, request: TaskRequest) -> PriceQuote:
+    """What the legs of a request cost at most."""
+    payer = directory.payer
+    assert payer is not None
+    return PriceQuote(
+        tuple(
+            [
+                await payer.quote(directory.playing(stage), stage, most)
+                for stage, most in zip(request.stages, _legs_of(request), strict=True)
+            ]
+        )
+    )
 
 
 async def quote_of(directory: PeerDirectory, request: TaskRequest) -> PriceQuote | None:
-    """What the one leg of a request, and its verdicts, cost at most; None where all is free."""
-    payer, stage = directory.payer, request.stages[0]
+    """What the legs of a request, and its verdicts, cost at most; None where all is free."""
+    payer = directory.payer
     if payer is None:
         return None
-    units = max(1, units_of(stage, request.input))
-    found = await payer.quote(directory.playing(stage), stage, request.inline, units)
-    if request.level is Level.SIGNED:
-        return found
-    peers = payer.peers
-    verifiers = peers.view.candidates(Role.VERIFY, stage.model, peers.environment.wall_s())
-    return PriceQuote(found.prices, await payer.check_quote(verifiers, request.needed))
+    found, checks = await legs_quote(directory, request), 0
+    if request.level is not Level.SIGNED:
+        for stage in request.stages:
+            if stage.role is Role.INFER:
+                checks += await payer.check_quote(verifiers_of(payer, stage), request.needed)
+    return PriceQuote(found.legs, checks)

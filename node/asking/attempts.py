@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from node.asking.answers import Answers
-from node.asking.charging import charge, reject
+from node.asking.charging import charge, reject, unpayable
 from node.asking.disputing import Disputing
 from node.asking.journal import Journal
 from node.asking.run import TaskState
@@ -109,6 +109,7 @@ class Attempts:
                 input=inline,
                 units=units,
                 avoid=avoid,
+                unpayable=unpayable(self.dispatcher.directory, run),
                 lane=lane,
                 only=run.only,
                 bill=run.bill,
@@ -127,7 +128,7 @@ class Attempts:
                     counted = found.counted
                     charge(self.dispatcher.directory.payer, run, delivered, output, counted)
                     return AcceptedAnswer(delivered, counted, output)
-            reject(run, delivered)
+            reject(self.dispatcher.directory.payer, run, delivered, found.counted)
             # What was shown may be wrong: whoever goes on signs for all of it.
             run.shown.forget_segments()
             self.retried += 1
@@ -245,6 +246,7 @@ class Attempts:
                     run.on_event(Failed("answer rejected", maker, "it lost a dispute about it"))
                 return _Checked(lost, counted, is_final=True)
             if votes.agreed is None:
+                reject(self.dispatcher.directory.payer, run, delivered, counted)
                 raise self._unchecked(votes.agreeing, votes.needed)
             if not votes.agreed:
                 # A row in dispute that nobody could look at is not to be missed by another draw.
@@ -266,7 +268,7 @@ class Attempts:
         """Why an answer that is there is not given out: too few verifiers have spoken."""
         todo = (
             "give it more time (--deadline), ask for fewer (--verdicts 1/1), or wait until more"
-            " verifiers are there: python -m node peers"
+            " verifiers are there, of other owners: python -m node peers"
         )
         if self.dispatcher.directory.payer is not None:
             todo += "; verifiers that ask for credits need --pay-max, and credits in the wallet"

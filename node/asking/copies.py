@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import trio
 
+from node.dispatch.directory import PeerDirectory
+from node.paying.bill import Booking
 from node.serving.kept_for_others import fetch_deadline_s
 from p2p.blobs import Blobs
 from p2p.connect import TROUBLES
@@ -19,7 +21,7 @@ from p2p.score import Standing
 from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId, PeerId
-from wire.errors import Refused
+from wire.errors import InputError, Refused
 from wire.kinds import RefusalCode, Role
 from wire.message import Keep, Keeping
 from wire.tree import TreeNode
@@ -52,6 +54,8 @@ class Copies:
     asked: int = 0
     holders: dict[PeerId, float | None] = field(default_factory=dict)
     refusals: dict[PeerId, str] = field(default_factory=dict)
+    # What was paid to whom, in millionths.
+    paid: dict[PeerId, int] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -64,6 +68,7 @@ class Copying:
     """Counts and makes copies of what this peer keeps."""
 
     blobs: Blobs
+    directory: PeerDirectory
 
     @property
     def peers(self) -> Peers:
@@ -85,23 +90,34 @@ class Copying:
             await gather(look, likely[:LOOK_PEERS_MAX])
         return found
 
-    async def make(self, content: Copied, size_bytes: int, wanted: int) -> Copies:
+    async def make(
+        self, content: Copied, size_bytes: int, wanted: int, price_max: int = 0
+    ) -> Copies:
         """Ask peers to keep it until there are `wanted` copies, or nobody is left to be asked.
 
-        Who holds it is asked first: its copy may be one that it lets go of.
+        Who holds it is asked first: its copy may be one that it lets go of. Each copy may cost its
+        part of `price_max`, in millionths; who keeps it is paid once it has given blocks of it.
         """
         found = await self.find(content)
         left = self._keepers(found)[: TRIED_PER_COPY * wanted]
 
         async def ask(peer: PeerId) -> None:
+            price, payer = 0, self.directory.payer
             try:
-                until_wall_s = await self._promised(peer, content, size_bytes)
-            except TROUBLES as error:
+                if payer is not None:
+                    price = await payer.until_keepable(
+                        peer, size_bytes, price_max // max(1, wanted - 1)
+                    )
+                until_wall_s, is_new = await self._promised(peer, content, size_bytes)
+            except (*TROUBLES, InputError) as error:
                 found.refusals[peer] = error.message
                 return
             blocks = await self._sample(content)
             if await self.blobs.shows(peer, blocks, deadline_s=BLOCK_S):
                 found.holders[peer] = until_wall_s
+                if price and is_new and payer is not None:
+                    found.paid[peer] = price
+                    payer.book(peer, Booking(charged=price, tasks=1))
             else:
                 found.holders.pop(peer, None)
                 found.refusals[peer] = "it says that it keeps this, and gives no block of it"
@@ -129,8 +145,11 @@ class Copying:
         known.sort(key=lambda it: it not in found.holders)
         return [it for it in known if self._is_asked(it)]
 
-    async def _promised(self, peer: PeerId, content: Copied, size_bytes: int) -> float:
-        """Until when it says that it keeps this, by the wall clock; one of TROUBLES if not."""
+    async def _promised(self, peer: PeerId, content: Copied, size_bytes: int) -> tuple[float, bool]:
+        """Until when it says that it keeps this, by the wall clock, and whether it began only now.
+
+        One of TROUBLES if it does not keep it.
+        """
         neighbours = self.peers.neighbours
         version = await neighbours.version_of(peer, deadline_s=stretched(VERSION_S))
         tree = content if isinstance(content, UnixfsTree) else None
@@ -152,7 +171,7 @@ class Copying:
         async with self.peers.call(peer, deadline_s=stretched(deadline_s + ANSWER_S)) as call:
             await call.send(keep)
             kept = await call.expect(Keeping)
-        return self.peers.environment.wall_s() + kept.keep_s
+        return self.peers.environment.wall_s() + kept.keep_s, kept.keep_s >= keep.keep_s
 
     async def _sample(self, content: Copied) -> list[ContentId]:
         if isinstance(content, UnixfsTree):

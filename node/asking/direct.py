@@ -100,6 +100,9 @@ class DirectTasks:
         orders, stage = self.directory.orders, request.stages[0]
         if orders is None or not _is_common(request):
             return None
+        if self.directory.payer is not None and len(request.stages) > 1:
+            # What its later legs cost, and who can be paid for them, is found on its own path.
+            return None
         units = max(1, units_of(stage, request.inline))
         key = (stage.role, stage.model, units)
         able = known.get(key)

@@ -136,6 +136,7 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
         for stage, votes in sorted(counted.items())
         for verifier, commitment in votes.commitments
     ]
+    owned = {it.peer: it for votes in counted.values() for it in votes.owned}
     weighed = dict(zip(listed, weights, strict=True))
     drawn = [(stage, votes.drawn) for stage, votes in sorted(counted.items())]
     mixed = [it.kept(stage, weighed) for stage, it in drawn if it is not None]
@@ -153,4 +154,5 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
         commitments=tuple(commitments),
         weights=weights if any(weights) else (),
         mixed=tuple(it for it in mixed if it is not None),
+        owned=tuple(it for _, it in sorted(owned.items()))[: limits.OWNERSHIPS_MAX],
     )

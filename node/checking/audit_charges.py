@@ -19,6 +19,7 @@ WORDS = {
     ChargeKind.LEG: "leg {leg}",
     ChargeKind.CHECK: "a verdict on leg {leg}",
     ChargeKind.PART: "what was shown of leg {leg}",
+    ChargeKind.REJECTED: "a verdict on a rejected answer's leg {leg}",
 }
 
 
@@ -60,7 +61,13 @@ def _check_charge(
         report.note(ReceiptPart.COST, False, says, f"{tariff.signer} did not do it")
         return
     stage, receipt = task.record.stages[charge.stage], report.receipts[charge.stage]
-    if receipt.record.segments and charge.kind is not ChargeKind.CHECK:
+    if charge.kind is ChargeKind.REJECTED:
+        report.note_limit(
+            ReceiptPart.COST,
+            f"whether {tariff.signer.short} gave the verdict that it is paid for",
+            "it was on an answer that was not accepted, which is not told",
+        )
+    if receipt.record.segments and charge.kind in (ChargeKind.LEG, ChargeKind.PART):
         _check_own_tokens(report, charge, receipt, tariff.signer, what)
     source = source_of(task, report.receipts, charge.stage)
     found = charge_by(
@@ -111,6 +118,6 @@ def _did_it(report: AuditReport, charge: Charge, peer: PeerId) -> bool:
         case ChargeKind.CHECK:
             verdicts = report.verdicts
             return any((it.signer, it.record.receipt) == (peer, receipt.id) for it in verdicts)
-        case ChargeKind.PART:
-            # Nobody signs for a leg that it did not finish.
+        case ChargeKind.PART | ChargeKind.REJECTED:
+            # Nobody signs for a leg that it did not finish, and what was rejected is not told.
             return True

@@ -5,7 +5,7 @@ asked first, each for another part of the rows; more, in the order of the draw, 
 disagree, refuse or fall silent. A row that one of them finds wrong is recomputed by the others too.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,13 +17,13 @@ from node.checking.check_order import CheckOnOrder, CheckOrder, CheckOrders, Pla
 from node.checking.check_request import CheckRequest, listed_of
 from node.checking.commitments import LegCommitments, Shown, Tell
 from node.checking.contributions import Contributions
+from node.checking.known_verifiers import KnownVerifiers
 from node.checking.odds import raised_by
 from node.checking.tally import Tally
-from node.checking.ties import Ties, apart_first, tied_among, ties_in
+from node.checking.ties import apart_first, one_of_each, tied_among
 from node.checking.verdict import check_verdict
 from node.checking.votes import Votes
 from node.dispatch.backoff import Backoff
-from node.paying.payer import Payer
 from node.task.events import Checked, EventSink, Failed
 from node.task.refusals import ask_again_s
 from p2p.peers import Peers
@@ -31,7 +31,7 @@ from p2p.score import Offence, Standing
 from p2p.timeouts import stretched
 from wire import limits
 from wire.commitment import TellVerdict, VerdictCommitted
-from wire.content import ContentId, PeerId
+from wire.content import PeerId
 from wire.counting import count_down, count_up, counted
 from wire.errors import (
     BatonError,
@@ -57,38 +57,15 @@ DISPUTE_LOST_AFTER_S = 5.0
 
 
 @dataclass(slots=True)
-class Checking:
+class Checking(KnownVerifiers):
     """Asks verifiers for one peer."""
 
-    peers: Peers
     # None where every check goes by a conversation of its own.
     orders: CheckOrders | None = None
     # None where the asker alone draws.
     contributions: Contributions | None = None
-    # None in a network without credits, where nobody asks for any.
-    payer: Payer | None = None
     # Checks that each verifier does for us now.
     under_way: dict[PeerId, int] = field(default_factory=dict)
-    # How much a verifier counts in a draw: nobody counts more where there are no stakes.
-    weight: Callable[[PeerId], int] = lambda _: 0
-
-    def candidates(self, claimed: CheckRequest) -> list[PeerId]:
-        """The known verifiers that run the leg's model, without the peers that did the task."""
-        doers = claimed.doers | claimed.void | {self.peers.me}
-        known = self.verifiers(claimed.receipt.record.model) - doers
-        if self.payer is not None:
-            known = self.payer.payable(known, claimed.task.record)
-        return sorted(known)[: limits.CANDIDATES_MAX]
-
-    def verifiers(self, model: ContentId | None) -> set[PeerId]:
-        """The known verifiers that run a model, and may be asked."""
-        found = self.peers.view.candidates(Role.VERIFY, model, self.peers.environment.wall_s())
-        standing = self.peers.standing
-        return {it.signer for it in found if standing(it.signer) is not Standing.BANNED}
-
-    def ties(self, peers: Iterable[PeerId]) -> Ties:
-        """What ties known peers to each other."""
-        return ties_in(self.peers.view, peers, self.peers.environment.wall_s())
 
     async def check(
         self,
@@ -169,6 +146,7 @@ class _Check:
             needed=votes.needed,
             ran_out=self.lost_since_at_s is not None,
             tied=tied_among(agree, self.checking.ties(agree)),
+            owned=self.checking.owned(self.claimed.doers | votes.latest.keys()),
             commitments=tuple(self.commitments.made),
             weights=self.known,
             drawn=self.claimed.drawn,
@@ -211,7 +189,7 @@ class _Check:
         wanted = quorum.wanted(slow_since_at_s)
         # Who is there, and their order, takes walks, and most times nobody more is wanted.
         unasked = self._unasked() if wanted else []
-        ready = patience.ready(unasked, now_at_s)
+        ready = one_of_each(patience.ready(unasked, now_at_s), self.checking.owner_of)
         if wanted > len(ready):
             self._to_start.append(self._look_further)
         for verifier in ready[:wanted]:
@@ -229,10 +207,17 @@ class _Check:
         # Verifiers that became known during the wait are included: the draw is by key.
         found = self.checking.candidates(self.claimed)
         self.known = {it: self.checking.weight(it) for it in found} | self.known
-        asked = self.quorum.asked.keys() | self.claimed.void
-        left = [it for it in self.claimed.order_of(self.known) if it not in asked]
+        quorum = self.quorum
+        asked = quorum.asked.keys() | self.claimed.void
+        heard = quorum.votes.latest.keys() | quorum.under_way.keys()
+        taken = {self.checking.owner_of(it) for it in heard}
+        left = [
+            it
+            for it in self.claimed.order_of(self.known)
+            if it not in asked and self.checking.owner_of(it) not in taken
+        ]
         # Who said no, or nothing, leaves its place to whoever is next.
-        agree = {it.signer for it in self.quorum.votes.agreeing} | self.quorum.under_way.keys()
+        agree = {it.signer for it in quorum.votes.agreeing} | quorum.under_way.keys()
         left = apart_first(left, agree, self.checking.ties(self.known))
         # Peers that were silent before are asked last: waiting for them costs the most.
         left.sort(key=lambda it: self.peers.standing(it) is Standing.UNWELCOME)

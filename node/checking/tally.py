@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from node.checking.check_request import Drawn
 from wire.content import PeerId
+from wire.ownership import Ownership
 from wire.receipt import Verdict
 from wire.signed import Signed
 
@@ -26,6 +27,8 @@ class Tally:
     ran_out: bool = False
     # Of the verifiers that agree, how many may be one owner's for all this peer knows.
     tied: int = 0
+    # Whose the peers are that asked, worked and checked, of those that declared it.
+    owned: tuple[Ownership, ...] = ()
     # The commitments to verdicts, in the order in which they came.
     commitments: tuple[tuple[PeerId, bytes], ...] = ()
 

@@ -1,12 +1,13 @@
 """Which verifiers may be one owner's: those that one neighbour told of, or that sit side by side.
 
 Pure. A key costs nothing and an address range something, so of peers with the same introducer or
-address prefix one is asked while others are known, however much they have staked.
+address prefix one is asked while others are known, however much they have staked. Of those that
+show the same owner never more than one is asked.
 """
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from p2p.ip_address import Scope, host_of, scope_of
@@ -32,11 +33,18 @@ def ties_of(introducer: PeerId | None, addresses: tuple[str, ...]) -> frozenset[
     return frozenset(found)
 
 
-def ties_in(view: View, peers: Iterable[PeerId], wall_s: float) -> Ties:
-    """What ties peers to each other, of those that a view knows."""
+def ties_in(
+    view: View, peers: Iterable[PeerId], wall_s: float, admitters: Mapping[PeerId, PeerId]
+) -> Ties:
+    """What ties peers to each other, of those that a view knows.
+
+    `admitters` are who vouched for them, where that is known: nobody else can introduce them.
+    """
     found = map(view.entry_of, peers)
     return {
-        it.heard.signer: ties_of(it.introducer, it.heard.record.addresses)
+        it.heard.signer: ties_of(
+            admitters.get(it.heard.signer, it.introducer), it.heard.record.reached_at
+        )
         for it in found
         if it is not None and it.until_wall_s > wall_s
     }
@@ -68,6 +76,14 @@ def apart_first(drawn: Iterable[PeerId], asked: Iterable[PeerId], ties: Ties) ->
             first.append(peer)
             taken |= mine
     return first + last
+
+
+def one_of_each(drawn: Iterable[PeerId], owner_of: Callable[[PeerId], PeerId]) -> list[PeerId]:
+    """Those drawn, in order, without who has the owner of one before it."""
+    first: dict[PeerId, PeerId] = {}
+    for peer in drawn:
+        first.setdefault(owner_of(peer), peer)
+    return list(first.values())
 
 
 def tied_among(peers: Iterable[PeerId], ties: Ties) -> int:

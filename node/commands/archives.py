@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from node.commands.content import DEADLINE_S, moved
-from node.commands.output import console, safe, show_json, size
+from node.commands.output import console, counted_words, safe, show_json, size
 
 
 async def export(
@@ -28,7 +28,8 @@ async def take(state: Path, file: Path, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
         return
-    console.print(f"kept {found['files']} files, {size(found['size_bytes'])}, as")
+    files = counted_words(found["files"], "file")
+    console.print(f"kept {files}, {size(found['size_bytes'])}, as")
     console.print(found["id"])
     if found["id"] != found["root"]:
         console.print(f"(cut into pieces of 256 KiB; in the archive it was {found['root']})")

@@ -10,14 +10,15 @@ from typing import Any
 import trio
 
 from node.commands.output import console, safe, short, show_json
-from node.commands.streamed import StreamedAnswer
+from node.commands.streamed import WAITING, StreamedAnswer
 from node.local.control import call
 from wire import limits
 from wire.amount import show_credits
 from wire.errors import InputError
 
 SOCKET = "control.sock"
-# Of a document that was ranked.
+# Of an output that is shown, and of a document that was ranked.
+NUMBERS = 8
 LINE_CHARS = 200
 
 
@@ -27,7 +28,13 @@ async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
     tell = _silent if as_json else show_event
     sources = arguments.get("sources")
     if sources:
-        result = await call(state / SOCKET, "embed", arguments, tell, deadline_s=deadline_s)
+        # A fetch and then an answer, each in its time.
+        result = await call(state / SOCKET, "embed", arguments, tell, deadline_s=2 * deadline_s)
+        if "index" not in result:
+            from node.commands.beside import keep_call
+
+            show_asked(result, await keep_call(state, result), as_json=as_json)
+            return
         if as_json:
             show_json(result)
             return
@@ -49,6 +56,11 @@ async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
     if result["operation"] == "generate" and not as_json:
         streamed.finish(result["result"])
     saved = await trio.to_thread.run_sync(save_receipt, state, result)
+    show_asked(result, saved, as_json=as_json)
+
+
+def show_asked(result: Mapping[str, Any], saved: Path, *, as_json: bool) -> None:
+    """An answer, for a program or for a person."""
     if as_json:
         show_json(document(result, saved))
     else:
@@ -77,7 +89,7 @@ def json_file(path: Path, option: str) -> Any:
 
 
 def save_receipt(state: Path, result: Mapping[str, Any]) -> Path:
-    """Write the receipt, its input and its output beside it, where `verify` finds them."""
+    """Write the receipt, and beside it input, output and manifest, where `verify` finds them."""
     folder = state / "receipts"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{result['receipt']}.receipt"
@@ -86,6 +98,9 @@ def save_receipt(state: Path, result: Mapping[str, Any]) -> Path:
         path.with_suffix(".input").write_bytes(result["input_payload"])
     if result["payload"]:
         path.with_suffix(".output").write_bytes(result["payload"])
+    # A peer of an earlier version, which runs on, tells none.
+    if manifest := result.get("manifest_payload"):
+        path.with_suffix(".manifest").write_bytes(manifest)
     return path
 
 
@@ -96,10 +111,12 @@ def document(result: Mapping[str, Any], saved: Path) -> dict[str, Any]:
         data = found.pop("vector_f32")
         found["vector"] = list(struct.unpack(f"<{len(data) // 4}f", data))
     rest = {key: value for key, value in result.items() if key not in _RAW}
+    if "fetched" in rest:
+        rest["fetched"] = [it["receipt"] for it in rest["fetched"]]
     return {**rest, "result": found, "receipt_file": str(saved)}
 
 
-_RAW = ("answer", "payload", "input_payload", "result")
+_RAW = ("answer", "payload", "input_payload", "manifest_payload", "result")
 
 
 def show_answer(result: Mapping[str, Any], saved: Path) -> None:
@@ -114,13 +131,26 @@ def show_answer(result: Mapping[str, Any], saved: Path) -> None:
         data = found["vector_f32"]
         first = ", ".join(f"{it:+.4f}" for it in struct.unpack("<6f", data[:24]))
         console.print(f"\n[bold]vector of {found['dimensions']} numbers[/bold]: {first}, …")
+    elif "outputs" in found:
+        show_outputs(found["outputs"])
     elif result["operation"] != "generate":
         console.print(f"\n{safe(found['text'])}")
     if result["kept_before"]:
         then = "checked then" if result.get("verdicts") else "nobody checked it"
         console.print(f"\n[dim]this answer was kept from an earlier task, and {then}[/dim]")
     show_route(result)
+    for one in result.get("fetched", ()):
+        console.print(f"fetched {one['receipt']} by [cyan]{short(one['route'][0]['peer'])}[/cyan]")
     console.print(f"receipt {result['receipt']}\n  check it: python -m node verify {saved}")
+
+
+def show_outputs(outputs: Mapping[str, Any]) -> None:
+    """The first numbers of each tensor."""
+    for name, told in outputs.items():
+        shape = "x".join(map(str, told["shape"])) or "scalar"
+        first = ", ".join("none" if it is None else f"{it:g}" for it in told["data"][:NUMBERS])
+        more = ", …" if len(told["data"]) > NUMBERS else ""
+        console.print(f"\n[bold]{safe(name)}[/bold] ({told['type']} {shape}): {first}{more}")
 
 
 def show_passages(passages: list[Mapping[str, Any]]) -> None:
@@ -157,6 +187,7 @@ _CHARGED = {
     "leg": "leg {leg}",
     "check": "its verdict on leg {leg}",
     "part": "what it showed of leg {leg}",
+    "rejected": "its verdict on leg {leg} of an answer that was not accepted",
 }
 
 
@@ -195,8 +226,8 @@ def show_event(event: Mapping[str, Any]) -> None:
                 f"  {known} known and {event['needed']} have to agree: waiting for more;"
                 " --verdicts 0/0 asks for no check"
             )
-        case "failed" if event.get("code") == "loading":
-            # It is no failure: whoever loads is asked again soon.
+        case "failed" if event.get("code") in WAITING:
+            # It is no failure: whoever loads, or waits for a promise, is asked again soon.
             peer = f"[cyan]{short(event['peer'])}[/cyan]"
             console.print(f"  [dim]waiting for {peer}: {safe(event['why'])}[/dim]")
         case "failed":

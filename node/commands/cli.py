@@ -17,6 +17,7 @@ from node.commands.cli_console import (
 )
 from node.commands.cli_doctor import doctor_command
 from node.commands.cli_govern import fund_group, govern_group
+from node.commands.cli_jury import jury_group
 from node.commands.cli_keys import keys
 from node.commands.cli_ledger import (
     earnings_command,
@@ -24,7 +25,7 @@ from node.commands.cli_ledger import (
     network_group,
     wallet_group,
 )
-from node.commands.cli_members import invite_group, members_group
+from node.commands.cli_members import invite_group, members_group, owner_group
 from node.commands.cli_models import bench_command, models
 from node.commands.cli_networks import demo_command, devnet_command, load_command
 from node.commands.cli_owner import (
@@ -83,10 +84,12 @@ COMMANDS: tuple[click.Command, ...] = (
     network_group,
     invite_group,
     members_group,
+    owner_group,
     wallet_group,
     earnings_command,
     ledger_group,
     stake_group,
+    jury_group,
     evidence_command,
     slash_command,
     usage_command,

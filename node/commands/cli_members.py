@@ -1,10 +1,10 @@
-"""`invite`, `members`: who may take part in a private network."""
+"""`invite`, `members`, `owner`: who may take part in a private network, and whose peers are."""
 
 from pathlib import Path
 
 import click
 
-from node.commands.command import Command, Group, run
+from node.commands.command import Assembly, Command, Group, run
 from node.commands.options import json_option, roles_of, state_option
 
 PEER = "12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrnxiwGy1PP8iS"
@@ -124,3 +124,25 @@ def remove_command(*, peer: str, state: Path, as_json: bool) -> None:
     from node.commands.members import remove
 
     run(lambda: remove(state.expanduser(), peer, as_json=as_json))
+
+
+@click.group("owner", cls=Group, examples=(f"owner sign {PEER}",))
+def owner_group() -> None:
+    """Say whose peers are, so that they do not check each other."""
+
+
+@owner_group.command("sign", cls=Command, examples=("owner sign", f"owner sign {PEER}"))
+@click.argument("peers", nargs=-1, metavar="[PEER]...")
+@state_option
+@json_option
+@click.pass_obj
+def sign_command(assembly: Assembly, *, peers: tuple[str, ...], state: Path, as_json: bool) -> None:
+    """Sign with this state folder's key that peers are its owner's.
+
+    Each PEER, as `status` names it, has a line of its own; without one this folder's own peer has.
+    Whoever starts that peer gives it: join --owner LINE. The line is no secret, and holds for good;
+    only the peer that it names can show it.
+    """
+    from node.commands.ownership import sign_peers
+
+    run(lambda: sign_peers(peers, state.expanduser(), assembly.entropy, as_json=as_json))

@@ -20,7 +20,13 @@ from node.commands.options import (
     state_option,
 )
 from node.console_config import CONSOLE_DEFAULT
-from node.paying_config import SPONSOR_EACH_DEFAULT, TypedPrices, read_prices, read_sponsoring
+from node.paying_config import (
+    SERVICES,
+    SPONSOR_EACH_DEFAULT,
+    TypedPrices,
+    read_prices,
+    read_sponsoring,
+)
 from wire.errors import InputError
 from wire.kinds import Role
 
@@ -137,12 +143,19 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     " checked, for the level zk: of a ceremony, or of `models srs`. Default: no proofs.",
 )
 @click.option(
+    "--owner",
+    metavar="LINE|FILE",
+    help="Show whose peer this is, by the line that `owner sign` printed, or a file with it: peers"
+    " of one owner never check each other, and of them one checks an answer at most.",
+)
+@click.option(
     "--price",
     "prices",
     multiple=True,
     metavar="MODEL=IN:OUT",
     help="What others pay, in credits, for units given to a model and tokens that it makes, as"
-    " smollm2=0.3/1k:0.6/1k; +0.001 at the end is for each task. May be given several times."
+    " smollm2=0.3/1k:0.6/1k; +0.001 at the end is for each task. Also data=0.01/1k for passages"
+    " that are fetched and store=0.01/1k for KiB that are kept. May be given several times."
     " Default: free.",
 )
 @click.option("--price-check", help="What others pay, in credits, for each verdict. Default: free.")
@@ -251,18 +264,20 @@ def _refuse_without_gateway(*, apps: bool) -> None:
 def _invited(
     assembly: Assembly, typed: tuple[str, ...], more: dict[str, Any]
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The addresses of what was typed; and the invite, the LAN, the SRS, what is given."""
+    """The addresses of what was typed; and the invite, the LAN, the SRS, the owner, gifts."""
     from node.commands.members import read_invite
+    from node.commands.ownership import read_owner
 
     lines = tuple(it for it in typed if it.startswith(INVITE_PREFIX))
     folder = assembly.credentials
     invite, private = read_invite(lines, more.pop("invite_file"), folder and folder / CREDENTIAL)
     addresses = tuple(it for it in typed if it not in lines)
     sponsoring = read_sponsoring(more.pop("sponsor"), more.pop("sponsor_each"))
-    found = {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
+    found: dict[str, Any] = {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
     found["map_port"] = not more.pop("no_map_port")
     srs = more.pop("srs")
     found |= {"srs": None if srs is None else srs.expanduser()}
+    found["owner_line"] = read_owner(more.pop("owner"))
     return addresses, found | {"sponsoring": sponsoring}
 
 
@@ -278,7 +293,8 @@ def _priced(typed: tuple[str, ...], check: str | None) -> TypedPrices:
     from node.commands.models import meant
 
     found = read_prices(typed, check)
-    return TypedPrices({meant(name): it for name, it in found.models.items()}, found.check)
+    models = {name if name in SERVICES else meant(name): it for name, it in found.models.items()}
+    return TypedPrices(models, found.check)
 
 
 def _free_or_any(port: int) -> int:

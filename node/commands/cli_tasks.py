@@ -49,8 +49,9 @@ FOLDER_ID = "bafybeiem7coag5mkjdmzv43ve2c4hwk27763sqd5vfqb5fold3iw3lmtgq"
     "--source",
     "sources",
     multiple=True,
-    help="Data that a data peer brings in and that is embedded, as pydoc:try. May be given several"
-    " times. Prints the id of an index.",
+    help="Data that a data peer brings in, as pydoc:try. May be given several times. It is"
+    " embedded, and the id of an index is printed; a function of tensors is called on what its"
+    " [[prepare]] gives.",
 )
 @click.option(
     "--count",
@@ -220,9 +221,14 @@ def _check_asked(model: str, texts: int, sources: bool, messages: bool) -> None:
     help="How many peers are to have it, this one included. Other peers are asked to keep it"
     " for a week; put it again for longer. Default: copies of a file are only counted.",
 )
+@click.option(
+    "--pay-max", help="What all copies may cost, in credits; each its part. Default: nothing."
+)
 @state_option
 @json_option
-def put_command(*, file: Path, copies: int | None, state: Path, as_json: bool) -> int:
+def put_command(
+    *, file: Path, copies: int | None, pay_max: str | None, state: Path, as_json: bool
+) -> int:
     """Keep a file or a folder, and print its content id.
 
     The id is the one that IPFS tools compute: ipfs add -r --hidden --cid-version 1 --raw-leaves. Of
@@ -232,14 +238,17 @@ def put_command(*, file: Path, copies: int | None, state: Path, as_json: bool) -
     """
     from node.commands.content import put, put_folder
 
-    whole = file.resolve()
+    if pay_max is not None and not copies:
+        raise InputError("--pay-max is for copies at others", todo="add --copies 3")
+    most = 0 if pay_max is None else read_credits(pay_max)
+    whole, place, count = file.resolve(), state.expanduser(), copies or 0
     if file.is_dir() and whole.parent != whole:
-        there = run(lambda: put_folder(state.expanduser(), file, copies or 0, as_json=as_json))
-        return 0 if there else 1
+        enough = run(lambda: put_folder(place, file, count, most, as_json=as_json))
+        return 0 if enough else 1
     if not file.is_file():
         why = "is not a file" if file.exists() else "does not exist"
         raise InputError(f"{file} {why}", todo="name one file, or a folder, that can be read")
-    enough = run(lambda: put(state.expanduser(), file, copies or 0, as_json=as_json))
+    enough = run(lambda: put(place, file, count, most, as_json=as_json))
     return 0 if enough else 1
 
 

@@ -19,8 +19,9 @@ from rich.progress import (
 )
 
 from node.commands.ask import SOCKET
-from node.commands.output import console, safe, short, show_json, size
+from node.commands.output import console, counted_words, safe, short, show_json, size
 from node.local.control import call
+from wire.amount import show_credits
 from wire.errors import InputError
 
 DEADLINE_S = 24 * 3600.0
@@ -43,7 +44,7 @@ def counting() -> Progress:
     return Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
 
 
-async def put(state: Path, path: Path, copies: int, *, as_json: bool) -> bool:
+async def put(state: Path, path: Path, copies: int, price_max: int = 0, *, as_json: bool) -> bool:
     """Keep a file under its content id; whether there are as many copies as were asked for."""
     size_bytes = (await trio.Path(path).stat()).st_size
     with bar() as progress:
@@ -55,7 +56,7 @@ async def put(state: Path, path: Path, copies: int, *, as_json: bool) -> bool:
             else:
                 progress.update(task, completed=event["done_bytes"])
 
-        arguments = {"path": str(path.absolute()), "copies": copies}
+        arguments = {"path": str(path.absolute()), "copies": copies, "price_max": price_max}
         found = await call(state / SOCKET, "put", arguments, tell, deadline_s=DEADLINE_S)
     if as_json:
         show_json(found)
@@ -85,11 +86,12 @@ def copies_words(found: Mapping[str, Any]) -> list[str]:
 
 
 def _place(holder: Mapping[str, Any]) -> str:
-    until_wall_s = holder["until_wall_s"]
+    until_wall_s, paid = holder["until_wall_s"], holder["paid"]
     if until_wall_s is None:
         return f"at {short(holder['peer'])} for now"
     day = datetime.fromtimestamp(until_wall_s, UTC).date()
-    return f"at {short(holder['peer'])} until {day}"
+    cost = f" for {show_credits(paid)} credits" if paid else ""
+    return f"at {short(holder['peer'])} until {day}{cost}"
 
 
 async def get(
@@ -115,18 +117,21 @@ async def get(
         await trio.to_thread.run_sync(_pour, path)
 
 
-async def put_folder(state: Path, folder: Path, copies: int, *, as_json: bool) -> bool:
+async def put_folder(
+    state: Path, folder: Path, copies: int, price_max: int = 0, *, as_json: bool
+) -> bool:
     """Publish a folder under the id that IPFS tools compute; InputError for what cannot be.
 
     Whether there are as many copies as were asked for; without a number they are not counted.
     """
-    arguments = {"path": str(folder.absolute()), "copies": copies}
+    arguments = {"path": str(folder.absolute()), "copies": copies, "price_max": price_max}
     found = await moved(state, "put-folder", "keeping", arguments, DEADLINE_S)
     if as_json:
         show_json(found)
     else:
         new = size(found["stored_bytes"])
-        console.print(f"kept {found['files']} files, {size(found['size_bytes'])}, {new} new, as")
+        files = counted_words(found["files"], "file")
+        console.print(f"kept {files}, {size(found['size_bytes'])}, {new} new, as")
         console.print(found["id"])
         for line in copies_words(found) if copies else ():
             console.print(line)
@@ -158,7 +163,8 @@ async def get_folder(
     before = found["files_there_before"]
     there = f" ({before} were there)" if before else ""
     console.print(
-        f"{found['files']} files{there}, {size(found['size_bytes'])} in {safe(str(place))}"
+        f"{counted_words(found['files'], 'file')}{there}, {size(found['size_bytes'])} in"
+        f" {safe(str(place))}"
     )
 
 

@@ -16,7 +16,7 @@ from node.commands.demo_answer import PASSAGES
 from node.commands.demo_ledger import begin_ledger
 from node.commands.demo_peers import DemoPeer, planned, prepare_folder
 from node.commands.demo_story import Story, tell_story
-from node.commands.output import console, plain_text, safe, show_json, size
+from node.commands.output import console, counted_words, plain_text, safe, show_json, size
 from wire.amount import show_credits
 
 LOG_LINES = 9
@@ -78,7 +78,8 @@ def _picture(story: Story, now_at_s: float) -> Group:
     )
     head.no_wrap = True
     counts = (
-        f"{story.passages} passages; {story.accepted} tasks, {story.answered} answered,"
+        f"{counted_words(story.passages, 'passage')};"
+        f" {counted_words(story.accepted, 'task')}, {story.answered} answered,"
         f" {story.verified} checked, {story.retried} retried"
     )
     said = textwrap.wrap(plain_text(story.sentence), max(20, console.width - 6))[-SENTENCE_LINES:]
@@ -138,9 +139,9 @@ def _work(peer: DemoPeer) -> str:
     legs, checks = peer.status["legs_done"], peer.status["checks_done"]
     tasks = peer.status["tasks"]["answered"]
     words = [
-        f"{legs} legs" if legs else "",
+        counted_words(legs, "leg") if legs else "",
         f"{checks} checks" if checks else "",
-        f"{tasks} answers kept" if tasks else "",
+        f"{counted_words(tasks, 'answer')} kept" if tasks else "",
     ]
     return ", ".join(word for word in words if word)
 

@@ -19,6 +19,7 @@ import trio
 
 from node.commands.demo_ledger import PRICE_MAX, DemoLedger, settle
 from node.commands.demo_peers import WRITER, DemoPeer, last_line, open_peers, pids_of
+from node.commands.streamed import WAITING
 from node.local.control import call, unheard
 from p2p import timeouts
 from p2p.timeouts import Processes
@@ -264,6 +265,9 @@ def on_event(story: Story, event: Mapping[str, Any], narrate: Callable[[str], No
     match event["event"]:
         case "accepted":
             story.accepted += 1
+        case "failed" if event["code"] in WAITING:
+            # It is no failure: who loads, or waits for a promise, is asked again in a moment.
+            pass
         case "failed" if not story.killed:
             narrate(f"{event['what']}: {story.name_of(event['peer'])}: {event['why']}")
         case "failed" if story.name_of(event["peer"]) == story.killed:

@@ -5,13 +5,14 @@ import shlex
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
+from node.commands.network_of_peer import as_owned, in_network
 from node.commands.output import (
     clock_words,
     console,
@@ -31,7 +32,6 @@ from node.engines.host.launch import EngineConfig
 from node.engines.proving.prover import open_proofs
 from node.guest.machine_use import GpuUse
 from node.ingest.opening import open_ingest, open_poster
-from node.ledger.peer_ledger import pin, pinned
 from node.local.commands import LocalCommands
 from node.local.control import Command, check_socket_path, open_control
 from node.local.guest_manners import keep_manners
@@ -55,7 +55,6 @@ from p2p.transport import Transport
 from store import Store, key_seed, open_store
 from wire.calibration import Calibration
 from wire.content import ContentId
-from wire.errors import InputError
 from wire.kinds import Role
 from wire.signing import SigningKey
 
@@ -168,7 +167,7 @@ async def _open_peer(
                 open_proofs(config.state, config.srs, proves=Role.INFER in config.roles)
             ),
         )
-        config = await _with_ledger(config, key, store)
+        config = await in_network(as_owned(config, key), key, store)
         node = await stack.enter_async_context(open_node(config, dependencies))
         for problem in filter(None, (*problems, cut)):
             node.note(problem)
@@ -187,41 +186,6 @@ async def _calibrations(
     for table in kept.values():
         await store.put(table.to_bytes(), pin=PIN)
     return kept, problems
-
-
-async def _with_ledger(config: NodeConfig, key: SigningKey, store: Store) -> NodeConfig:
-    """The configuration in the network that is named, or that this folder belongs to.
-
-    InputError if these are two, or if the role of a member is asked for and is not this peer's.
-    """
-    genesis = config.genesis or pinned(store)
-    if genesis is None:
-        if Role.LEDGER in config.roles:
-            raise InputError(
-                "a network without a genesis has no ledger",
-                todo="make one with: python -m node network new NAME, and give --genesis FILE",
-            )
-        if config.prices or config.sponsoring is not None:
-            raise InputError(
-                "a network without a genesis has no credits to ask for, or to give",
-                todo="leave out --price, --price-check and --sponsor, or give --genesis FILE",
-            )
-        return config
-    is_member = key.peer in {it.key for it in genesis.members}
-    if Role.LEDGER in config.roles and not is_member:
-        raise InputError(
-            f"{key.peer} is no member of the ledger of {genesis.name!r}",
-            todo="leave out --role ledger, or begin a network that names this key with --member",
-        )
-    if config.sponsoring is not None:
-        config.sponsoring.check_opens(genesis.account_min)
-    await pin(store, genesis)
-    return replace(
-        config,
-        genesis=genesis,
-        roles=config.roles | ({Role.LEDGER} if is_member else set()),
-        peers=replace(config.peers, network=str(genesis.id)),
-    )
 
 
 @asynccontextmanager

@@ -107,13 +107,14 @@ async def show_account(state: Path, account: str | None, *, as_json: bool) -> No
     console.print(f"  [bold]{show_credits(found['balance'])} credits[/bold]")
     if found["channels"]:
         locked = show_credits(found["deposits"])
-        console.print(f"  and {locked} in {found['channels']} channels")
+        console.print(f"  and {locked} in {counted_words(found['channels'], 'channel')}")
     for line in stake_lines(found):
         console.print(f"  {line}")
     for channel in found["paying"]:
         console.print(
             f"  to [cyan]{short(channel['peer'])}[/cyan]: {show_credits(channel['charged'])} paid"
-            f" for {channel['tasks']} tasks, {show_credits(channel['promised'])} promised of"
+            f" for {counted_words(channel['tasks'], 'task')},"
+            f" {show_credits(channel['promised'])} promised of"
             f" {show_credits(channel['deposit'])}, until epoch {channel['expires_after_epoch']}"
         )
     owed = sum(it["unredeemed"] for it in found["earning"])
@@ -174,7 +175,7 @@ async def show_log(state: Path, *, as_json: bool) -> None:
         for it in found["orders"]
     ]
     columns = ("time (UTC)", "epoch", "number", "credits", "action", "to", "state")
-    show_table(f"{len(rows)} orders of {short(found['account'])}", columns, rows)
+    show_table(f"{counted_words(len(rows), 'order')} of {short(found['account'])}", columns, rows)
     received = [
         (it["epoch"], show_credits(it["amount"]), short(it["from"]), it["sequence"])
         for it in found["received"]
@@ -199,7 +200,7 @@ async def show_earnings(state: Path, *, redeem: bool, as_json: bool) -> None:
     rows = [
         (
             short(it["peer"]),
-            "verdicts" if it["model"] is None else short(it["model"]),
+            short(it["model"]) if it["for"] == "model" else it["for"],
             it["tasks"],
             show_credits(it["charged"]),
         )
@@ -207,12 +208,13 @@ async def show_earnings(state: Path, *, redeem: bool, as_json: bool) -> None:
     ]
     show_table(
         f"{show_credits(found['charged'])} credits earned",
-        ("from", "model", "tasks", "credits"),
+        ("from", "for", "tasks", "credits"),
         rows,
     )
     console.print(
         f"{show_credits(found['redeemed'])} redeemed, {show_credits(found['unredeemed'])} promised"
-        f" and not redeemed yet, {show_credits(found['lost'])} lost to who did not pay"
+        f" and not redeemed yet; {show_credits(found['ahead'])} of that is for work still to come."
+        f" {show_credits(found['lost'])} lost to who did not pay"
     )
 
 
@@ -223,7 +225,8 @@ async def export(state: Path, file: Path, *, as_json: bool) -> None:
         show_json(found)
     else:
         console.print(
-            f"{found['epochs']} epochs with {found['orders']} orders in {safe(found['path'])}"
+            f"{counted_words(found['epochs'], 'epoch')} with"
+            f" {counted_words(found['orders'], 'order')} in {safe(found['path'])}"
         )
 
 
@@ -264,7 +267,8 @@ def check(file: Path, genesis: Path | None, account: str | None, *, as_json: boo
         f"[green]this ledger holds[/green]: {safe(found.genesis.name)}, {found.genesis.id}"
     )
     console.print(
-        f"  {found.epochs} epochs, {found.orders} orders, {found.signatures} signatures checked"
+        f"  {counted_words(found.epochs, 'epoch')}, {counted_words(found.orders, 'order')},"
+        f" {counted_words(found.signatures, 'signature')} checked"
     )
     books = found.books
     console.print(

@@ -16,7 +16,7 @@ from node.commands.output import console, show_json, show_table
 from node.config import NodeConfig
 from node.devnet.open_loop import Latencies, moments
 from node.engines.hash_engine import HashEngine
-from node.local.commands import LocalCommands
+from node.local.ask_commands import AskCommands
 from node.local.control import call, unheard
 from node.peer import Dependencies, open_node
 from node.serving.sources import Sources
@@ -164,7 +164,7 @@ async def _asking(config: LoadConfig, runtime: Runtime) -> AsyncIterator[Ask]:
 @asynccontextmanager
 async def _own_peer(
     config: LoadConfig, runtime: Runtime, state: Path
-) -> AsyncIterator[LocalCommands]:
+) -> AsyncIterator[AskCommands]:
     node_config = NodeConfig(
         state=state,
         peers=PeersConfig(
@@ -186,7 +186,7 @@ async def _own_peer(
             sources=Sources({}),
         )
         async with open_node(node_config, dependencies) as node:
-            yield LocalCommands(node)
+            yield AskCommands(node)
 
 
 def _show(config: LoadConfig, outcome: Outcome) -> None:

@@ -272,3 +272,11 @@ def text_of(text: str | None, file: Path | None) -> str | None:
             f"{where} is not UTF-8 (byte {error.start})",
             todo="convert it first, for example with iconv",
         ) from error
+
+
+offline_option = click.option(
+    "--offline",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A ledger that was exported, instead of asking the network for it.",
+)

@@ -84,8 +84,9 @@ def safe(text: object) -> str:
 
 
 def counted_words(count: int, word: str) -> str:
-    """A count with its word: 1 answer, 2 answers."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+    """A count with its word: 1 answer, 2 answers, 2,000 entries."""
+    many = f"{word.removesuffix('y')}ies" if word.endswith("ry") else f"{word}s"
+    return f"{count:,} {word if count == 1 else many}"
 
 
 def size(size_bytes: float) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from node.commands.ask import SOCKET
-from node.commands.output import console, safe, show_json
+from node.commands.output import console, counted_words, safe, show_json
 from node.local.control import call, unheard
 from wire.errors import InputError
 
@@ -31,7 +31,7 @@ async def have_done(state: Path, command: str, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
     elif command == "leave":
-        console.print(f"it finishes {found['legs_under_way']} legs and leaves")
+        console.print(f"it finishes {counted_words(found['legs_under_way'], 'leg')} and leaves")
     elif found["paused"]:
         console.print(f"paused: {safe(found['paused'])}")
     else:

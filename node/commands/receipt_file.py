@@ -24,7 +24,7 @@ _HEAD_BYTES = 16
 # Part of a content id, and not all of it: its beginning, or its end as lists show it.
 _PART_OF_ID = re.compile("[a-z2-7]{6,50}")
 # What lies beside a receipt; the last three where a source was fetched.
-BESIDE = (".input", ".output", ".fetch", ".body", ".extracted")
+BESIDE = (".input", ".output", ".manifest", ".fetch", ".body", ".extracted")
 _WHERE = "receipt files lie in receipts/ of the state folder; see python -m node receipts"
 
 
@@ -53,6 +53,8 @@ class FoundReceipt:
     log: bytes | None = None
     # What files beside it, or given, hold.
     files: dict[str, ContentId] = field(default_factory=dict)
+    # Where it lies, and receipts that it names may lie too.
+    folder: Path | None = None
     # What came in the same bundle.
     bundled: Callable[[ContentId], bytes | None] = _nothing
 
@@ -69,6 +71,15 @@ class FoundReceipt:
         content_id = name_of(data)
         self.files[path.name] = content_id
         self.at_hand[content_id] = data
+
+    def bring_receipt(self, named: ContentId) -> None:
+        """Take another receipt as content, and all that lies beside it, if it is in the folder."""
+        if self.folder is None or not (path := self.folder / f"{named}.receipt").exists():
+            return
+        for one in (path, *map(path.with_suffix, BESIDE)):
+            if one.exists():
+                data = read_file(one, PAYLOAD_BYTES_MAX)
+                self.at_hand[name_of(data)] = data
 
 
 def full_id(state: Path, receipt: str) -> str:
@@ -108,8 +119,9 @@ def read_receipt(state: Path, receipt: str) -> FoundReceipt:
             from node.commands.kept import kept_answer
 
             kept = run(partial(kept_answer, state, wanted))
-            at_hand = {name_of(it): it for it in (kept["input"], kept["output"]) if it}
-            return FoundReceipt(kept["answer"], wanted, at_hand)
+            contents = (kept["input"], kept["output"], kept.get("manifest"))
+            at_hand = {name_of(it): it for it in contents if it}
+            return FoundReceipt(kept["answer"], wanted, at_hand, folder=path.parent)
     wanted = wanted or _parsed(path.stem)
     if path.suffix == BUNDLE_SUFFIX or begins_as_car(_head(path)):
         bundle = open_bundle(path)
@@ -117,7 +129,7 @@ def read_receipt(state: Path, receipt: str) -> FoundReceipt:
     raw = read_file(path, limits.FRAME_BYTES_MAX)
     if not begins_as_receipt(raw):
         raise _no_receipt(path, raw)
-    found = FoundReceipt(raw, wanted)
+    found = FoundReceipt(raw, wanted, folder=path.parent)
     places = path.with_suffix(LOG_SUFFIX)
     if places.exists():
         found.log = read_file(places, LogPlaces.SIZE_BYTES_MAX)

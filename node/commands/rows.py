@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from node.commands.ask import SOCKET
-from node.commands.output import console, show_json
+from node.commands.output import console, counted_words, show_json
 from node.local import questions
 from node.local.control import call, unheard
 from node.rows.job import BundleAnswer, JobEnd, JobFiles, RowJob
@@ -223,7 +223,7 @@ def _tell(files: JobFiles, end: JobEnd, kept_before: int, *, as_json: bool) -> N
         )
         return
     before = f", {end.rows_before:,} of them before" if end.rows_before else ""
-    console.print(f"{end.rows:,} rows in {files.out}{before}")
+    console.print(f"{counted_words(end.rows, 'row')} in {files.out}{before}")
     if end.bad_rows:
         console.print(f"[yellow]{end.bad_rows:,} rows are marked: see the column error[/yellow]")
     console.print(f"{end.bundles:,} bundles have receipts in {files.receipts}")

@@ -17,7 +17,7 @@ from node.commands.models import is_running
 from node.commands.output import console, plain_text, safe
 from node.commands.own_network import own_network
 from node.commands.running import run as fairly
-from node.commands.streamed import StreamedAnswer
+from node.commands.streamed import WAITING, StreamedAnswer
 from node.local.control import call
 from node.models.inspect import is_path
 from wire.errors import BatonError, InputError
@@ -275,4 +275,4 @@ class Chat:
 
 def _is_told(event: Mapping[str, Any]) -> bool:
     """Of what happens on the way only that a peer failed is worth a line in a conversation."""
-    return event["event"] == "failed" and event.get("code") != "loading"
+    return event["event"] == "failed" and event.get("code") not in WAITING

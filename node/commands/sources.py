@@ -8,8 +8,17 @@ from typing import Any
 import trio
 
 from node.commands.agreed import AGREEMENT_SUFFIX
-from node.commands.ask import SOCKET, save_receipt, show_event, show_route
-from node.commands.output import console, plain_text, safe, short, show_json, show_table
+from node.commands.ask import SOCKET, show_event, show_route
+from node.commands.beside import CONTENT_S, FETCH_BESIDE, get_content, keep_fetch
+from node.commands.output import (
+    console,
+    counted_words,
+    plain_text,
+    safe,
+    short,
+    show_json,
+    show_table,
+)
 from node.commands.typed_file import read_text
 from node.ingest.bring import Brought
 from node.ingest.dataset import GetContent
@@ -27,10 +36,6 @@ CELL_CHARS = 60
 _MORE = ", and there are more: raise pages in its [paging] for those"
 ROWS_SHOWN = 10
 ALL = 1 << 30
-# How long content may take that a running peer has by then.
-CONTENT_S = 120.0
-# What lies beside a receipt, and which content it is.
-_BESIDE = {".fetch": "record", ".body": "body", ".extracted": "extracted"}
 
 
 def add(state: Path, name: str, file: Path, *, allow_host: bool, as_json: bool) -> None:
@@ -138,7 +143,7 @@ async def fetch(
     if terms is not None:
         await _keep_agreement(state, result, as_json=as_json)
         return
-    saved = await _keep_beside(state, result)
+    saved = await keep_fetch(state, result)
     brought = await trio.to_thread.run_sync(_read_beside, saved)
     if as_json:
         show_json(
@@ -150,28 +155,15 @@ async def fetch(
     console.print(f"receipt {result['receipt']}\n  check it: python -m node verify {saved}")
 
 
-async def _keep_beside(state: Path, result: dict[str, Any]) -> Path:
-    """Write a receipt, with what was fetched beside it."""
-    saved = await trio.to_thread.run_sync(save_receipt, state, result)
-    for suffix, content in _BESIDE.items():
-        await _get(state, result[content], saved.with_suffix(suffix))
-    return saved
-
-
-async def _get(state: Path, content: str, path: Path) -> None:
-    asked = {"id": content, "path": str(path.absolute())}
-    await call(state / SOCKET, "get", asked, unheard, deadline_s=CONTENT_S)
-
-
 async def _keep_agreement(state: Path, result: dict[str, Any], *, as_json: bool) -> None:
     """Write every receipt of an agreement, and the agreement beside them; show what was agreed."""
     for one in result["fetches"]:
-        await _keep_beside(state, {**one, "input_payload": result["input_payload"]})
+        await keep_fetch(state, {**one, "input_payload": result["input_payload"]})
     record = FetchAgreement.from_bytes(result["agreement"])
     name = ContentId.of(result["agreement"])
     saved = state / "receipts" / f"{name}{AGREEMENT_SUFFIX}"
     saved.write_bytes(result["agreement"])
-    await _get(state, result["output"], saved.with_suffix(".extracted"))
+    await get_content(state, result["output"], saved.with_suffix(".extracted"))
     output = await trio.to_thread.run_sync(saved.with_suffix(".extracted").read_bytes)
     source = SourceRecord.from_bytes(result["input_payload"])
     if as_json:
@@ -196,7 +188,7 @@ async def _keep_agreement(state: Path, result: dict[str, Any], *, as_json: bool)
 
 
 def _read_beside(saved: Path) -> Brought:
-    record, body, output = (saved.with_suffix(it).read_bytes() for it in _BESIDE)
+    record, body, output = (saved.with_suffix(it).read_bytes() for it in FETCH_BESIDE)
     return Brought(AttestedFetch.from_bytes(record), body, output)
 
 
@@ -212,7 +204,7 @@ def show_output(extraction: Extraction, output: bytes, rows: int) -> None:
     if extraction.is_table:
         table = DataTable.from_bytes(output)
         shown = [[safe(_short(cell)) for cell in row] for row in table.rows[:rows]]
-        show_table(f"{len(table.rows)} rows", [safe(it) for it in table.columns], shown)
+        show_table(counted_words(len(table.rows), "row"), [safe(it) for it in table.columns], shown)
     elif extraction.gives == "tensor":
         console.print(f"[bold]{safe(words_of(output))}[/bold]")
         console.print(safe(beginning_of(output)))
@@ -234,8 +226,8 @@ def _facts(brought: Brought) -> list[tuple[str, str]]:
         ("source", str(record.source)),
         *(("prepared", f"{it.id} ({_steps(it)})") for it in record.extraction.prepare),
         *([("pages", f"{len(record.pages)}{_MORE * record.more}")] if record.pages else []),
-        ("body", f"{record.body} ({record.body_size_bytes} bytes)"),
-        ("output", f"{record.output} ({len(brought.output)} bytes)"),
+        ("body", f"{record.body} ({counted_words(record.body_size_bytes, 'byte')})"),
+        ("output", f"{record.output} ({counted_words(len(brought.output), 'byte')})"),
     ]
 
 

@@ -34,7 +34,8 @@ async def look(state: Path, what: str, *, as_json: bool) -> None:
 
 
 def _status(found: Mapping[str, Any]) -> None:
-    console.print(f"[bold]peer {found['peer']}[/bold] in the network {found['network']!r}")
+    network = _network_words(found)
+    console.print(f"[bold]peer {found['peer']}[/bold] in the network {network}")
     seen, there = found["answered_last_minute"], found["connected"]
     colour = "green" if seen else "yellow"
     console.print(
@@ -53,8 +54,8 @@ def _status(found: Mapping[str, Any]) -> None:
     if (reach := found.get("reach")) is not None:
         line = safe(reach_words(reach))
         console.print(f"  [yellow]{line}[/yellow]" if reach["how"] == ALONE else f"  {line}")
-    if (membership := found.get("membership")) is not None:
-        console.print(f"  {_membership_line(membership)}")
+    for line in _belonging_lines(found):
+        console.print(f"  {line}")
     for model in found["models"]:
         problem = f" [yellow]{safe(model['problem'])}[/yellow]" if model["problem"] else ""
         speed = f", {model['units_per_s']:.1f}/s" if "units_per_s" in model else ""
@@ -69,7 +70,10 @@ def _status(found: Mapping[str, Any]) -> None:
         f"  own tasks: {tasks['accepted']} accepted, {tasks['answered']} answered,"
         f" {tasks['failed']} failed, {tasks['under_way']} under way"
     )
-    console.print(f"  here: {found['legs_done']} legs done, {found['checks_done']} checks made")
+    console.print(
+        f"  here: {counted_words(found['legs_done'], 'leg')} done,"
+        f" {counted_words(found['checks_done'], 'check')} made"
+    )
     if "background_checks" in found:
         console.print(_background_line(found["background_checks"]))
     for side, whose in (("asking", "at others"), ("serving", "of others here")):
@@ -100,6 +104,12 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [dim]{safe(problem)}[/dim]")
 
 
+def _network_words(found: Mapping[str, Any]) -> str:
+    """What people call the network: the id of one with a ledger or with members is no name."""
+    named: Mapping[str, Any] = found.get("ledger") or found.get("membership") or {}
+    return safe(named["name"]) if named.get("name") else repr(found["network"])
+
+
 def _traffic_line(traffic: Mapping[str, Any]) -> str:
     """What was sent and received, in one line, and what the owner gives."""
     line = f"  sent {size(traffic['sent_bytes'])}, received {size(traffic['received_bytes'])}"
@@ -111,6 +121,13 @@ def _traffic_line(traffic: Mapping[str, Any]) -> str:
         if traffic[f"{name}_bytes_per_s"]:
             line += f"; at most {size(traffic[f'{name}_bytes_per_s'])}/s {way}"
     return line
+
+
+def _belonging_lines(found: Mapping[str, Any]) -> list[str]:
+    """Whose this peer is, and of which private network, where it is either."""
+    lines = [f"shown as a peer of the owner {found['owner']}"] if found.get("owner") else []
+    membership = found.get("membership")
+    return lines if membership is None else [*lines, _membership_line(membership)]
 
 
 def _membership_line(found: Mapping[str, Any]) -> str:
@@ -178,7 +195,8 @@ def _ledger_lines(ledger: Mapping[str, Any]) -> list[str]:
     if ledger["member"]:
         doing = "ending" if ledger["sealed"] else "sat out" if ledger["sits_out"] else "running"
         lines.append(
-            f"  a member: epoch {ledger['epoch']} is {doing}, {ledger['orders']} orders so far;"
+            f"  a member: epoch {ledger['epoch']} is {doing},"
+            f" {counted_words(ledger['orders'], 'order')} so far;"
             f" supply {show_credits(ledger['supply'])} credits"
         )
     if ledger.get("staked"):
@@ -225,11 +243,22 @@ def _peers(found: Mapping[str, Any]) -> None:
             _stake_words(it["stake"]),
             f"{it['heard_s_ago']} s",
             safe(it["addresses"][0].partition("/p2p/")[0]) if it["addresses"] else "",
+            short(it["owner"]) if it.get("owner") else "",
         )
         for it in found["peers"]
     ]
-    columns = ("peer", "roles", "models", "connected", "standing", "staked", "heard", "address")
-    show_table(f"{len(rows)} peers besides {short(found['me'])}", columns, rows)
+    columns = (
+        "peer",
+        "roles",
+        "models",
+        "connected",
+        "standing",
+        "staked",
+        "heard",
+        "address",
+        "owner",
+    )
+    show_table(f"{counted_words(len(rows), 'peer')} besides {short(found['me'])}", columns, rows)
 
 
 _SHOW = {"status": _status, "peers": _peers}

@@ -10,6 +10,9 @@ from wire.errors import WireError
 from wire.generation import Token, read_frames
 
 Write = Callable[[str], None]
+# What a peer says, as events name it, that is asked again in a moment: it loads the model, or waits
+# for its price to be promised.
+WAITING = frozenset({"loading", "not_paid"})
 CORRECTED = "[what stands above was wrong; the right answer is]"
 
 

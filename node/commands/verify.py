@@ -9,6 +9,7 @@ from node.checking.audit import audit
 from node.checking.audit_log import log_of
 from node.checking.report import AuditReport, ReceiptPart, Status
 from node.checking.summary import Summary, summary_of
+from node.commands.chained import check_chain
 from node.commands.command import run
 from node.commands.fetched import check_fetches
 from node.commands.output import console, safe, show_json
@@ -20,7 +21,7 @@ from wire.chain import doers_of, source_of
 from wire.content import ContentId
 from wire.errors import InputError
 from wire.kinds import Level
-from wire.operations import FETCH
+from wire.operations import CALL, FETCH
 
 # Of a question or an answer so much is shown.
 SHOWN_CHARS = 400
@@ -121,9 +122,12 @@ def _check_expected(report: AuditReport, found: FoundReceipt, expected: Expected
     if not report.is_chain:
         # It is said above that it does not hold, and what it names is not known.
         return
-    signed_for = _signed_for(report)
+    signed_for = _signed_for(report) | {it.record.model for it in report.receipts}
     if any(it.record.operation == FETCH for it in report.receipts):
         signed_for |= run(partial(check_fetches, report, found.have, Extractor().extract))
+    if any(it.record.operation == CALL for it in report.receipts):
+        extract = Extractor().extract
+        run(partial(check_chain, report, found.have, found.bring_receipt, extract))
     for called, name in found.files.items():
         if name not in signed_for:
             what = f"{called} is an input or an output of this task"
@@ -223,7 +227,9 @@ def _show_segments(report: AuditReport) -> None:
     if report.segments:
         console.print("\n[bold]Segment by segment[/bold]  (each peer answers for its own tokens)")
     for one in report.segments:
-        tokens = f"tokens {one.first}-{one.end - 1}" if one.end > one.first else "the ending"
+        last = one.end - 1
+        tokens = f"tokens {one.first}-{last}" if last > one.first else f"token {last}"
+        tokens = "the ending" if last < one.first else tokens
         place = "" if one.first_wrong is None else f", first at token {one.first_wrong}"
         words = f"{tokens} of leg {one.leg} by …{str(one.signer)[-6:]}: {one.status.value}{place}"
         console.print(f" {_MARK[one.status]} {words}  [dim]{safe(one.detail)}[/dim]")

@@ -8,7 +8,7 @@ from typing import Any
 
 from node.checking.audit import audit
 from node.checking.report import Status
-from node.commands.output import console, safe, show_json
+from node.commands.output import console, counted_words, safe, show_json
 from node.rows.comparing import TableCheck, answer_columns, outputs_in, read_as_table
 from node.rows.job import RECEIPTS_SUFFIX
 from node.rows.journal import read_every_frame
@@ -248,11 +248,12 @@ def _show(found: _Found, head: Mapping[str, Any], *, as_json: bool) -> None:
         tell(f"  answer    sha256 {one['output_sha256']}")
         tell(f"  path      {len(one['path'])} hashes, to the root {one['root']}")
         tell(f"  receipt   {one['receipt']}, by {one['answered_by']}")
-        tell(f"  level     {one['level']}, with {one['verdicts']} verdicts")
+        tell(f"  level     {one['level']}, with {counted_words(one['verdicts'], 'verdict')}")
     else:
         tell(
-            f"[green]✓[/green] {found.rows:,} rows in {found.bundles:,} bundles, with"
-            f" {found.receipts:,} receipts, hold"
+            f"[green]✓[/green] {counted_words(found.rows, 'row')} in"
+            f" {counted_words(found.bundles, 'bundle')}, with"
+            f" {counted_words(found.receipts, 'receipt')}, hold"
         )
         if found.bad_rows:
             tell(f"  {found.bad_rows:,} rows were marked as bad, and not asked")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from node.commands.ask import SOCKET
-from node.commands.output import console, safe, short, show_json, show_table
+from node.commands.output import console, counted_words, safe, short, show_json, show_table
 from node.commands.typed_file import read_text
 from node.local.control import call, unheard
 from node.workflows.definition import FILE_BYTES_MAX
@@ -68,7 +68,9 @@ async def list_workflows(state: Path, *, as_json: bool) -> None:
     for row in found["followed"]:
         if row["doubles"]:
             doubles = row["doubles"]
-            console.print(f"{safe(row['name'])}: {doubles} slots had results of two keepers")
+            console.print(
+                f"{safe(row['name'])}: {counted_words(doubles, 'slot')} had results of two keepers"
+            )
     for row in (*found["workflows"], *found["broken"], *found["followed"]):
         if row["problem"]:
             console.print(f"[yellow]{safe(row['name'])}: {safe(row['problem'])}[/yellow]")
@@ -121,7 +123,7 @@ async def show(state: Path, name: str, *, as_json: bool) -> None:
             f" {to['waiting']} waiting"
         )
         if to["problem"]:
-            tried = f"failed {to['failed']} times"
+            tried = f"failed {counted_words(to['failed'], 'time')}"
             console.print(f"  [yellow]{tried}, and tried again: {safe(to['problem'])}[/yellow]")
     if found["problem"]:
         console.print(f"[yellow]{safe(found['problem'])}[/yellow]")
@@ -162,7 +164,7 @@ async def history(state: Path, name: str, count: int, *, as_json: bool) -> None:
         return
     columns = ("number", "slot", "end", "late", "took", "result", "receipt")
     rows = [[safe(it) for it in _cells(entry)] for entry in found["entries"]]
-    show_table(f"{len(rows)} entries", columns, rows)
+    show_table(counted_words(len(rows), "entry"), columns, rows)
     if len({it["keeper"] for it in found["entries"]}) > 1:
         for keeper in dict.fromkeys(it["keeper"] for it in found["entries"]):
             numbers = [it["number"] for it in found["entries"] if it["keeper"] == keeper]
@@ -212,7 +214,10 @@ async def follow(state: Path, feed: str, *, as_json: bool) -> None:
         console.print(f"[yellow]it is followed, but now: {safe(found['problem'])}[/yellow]")
         return
     console.print(f"following {safe(found['name'])} ({safe(found['schedule'])})")
-    console.print(f"{found['entries']} entries so far; see python -m node workflows history {feed}")
+    console.print(
+        f"{counted_words(found['entries'], 'entry')} so far; see python -m node workflows"
+        f" history {feed}"
+    )
 
 
 async def export(state: Path, name: str, number: int, file: Path, *, as_json: bool) -> None:

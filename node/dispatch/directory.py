@@ -16,6 +16,7 @@ from node.dispatch.route import Candidate, Leg, PeerLoad, candidates, ranked
 from node.dispatch.sitting import Sitting
 from node.dispatch.trials import Trials
 from node.paying.payer import Payer
+from node.paying.pricing import units_at_most
 from p2p.peers import Peers
 from p2p.score import Standing
 from wire.advert import Advert
@@ -100,9 +101,9 @@ class PeerDirectory:
         """Those that do the leg for at most `left` millionths, each with its price."""
         if (payer := self.payer) is None:
             return list(able)
-        found = []
+        found, most = [], units_at_most(stage, data, units)
         for one in able:
-            price = payer.price_at(one.peer, stage, data, units, left)
+            price = payer.price_at(one.peer, stage, most, left)
             if price is not None:
                 found.append(replace(one, price=price) if price else one)
         return found

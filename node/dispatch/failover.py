@@ -190,7 +190,7 @@ class Failover:
         directory, stage = self.directory, self.handoff.leg
         known = [it for it in choices if it.delivered and not it.unwelcome and not is_busy(it)]
         alone = chosen.delivered or not known or directory.background is None
-        alone = alone or self.handoff.bill is not None
+        alone = alone or self.handoff.is_paid
         if alone or self.shown.units or not (self.handoff.is_last or stage.role is Role.DATA):
             return chosen
         if not directory.trials.spend():
@@ -220,7 +220,7 @@ class Failover:
                 delivered = await self._hand_to(first, others)
                 nursery.cancel_scope.cancel()
             return delivered
-        if self.handoff.bill is not None or not self._may_hedge(first):
+        if self.handoff.is_paid or not self._may_hedge(first):
             return await self._hand_to(first, others)
         trials, won = self.directory.trials, list[LegResult]()
         trials.under_way += not first.delivered

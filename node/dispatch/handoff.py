@@ -25,6 +25,8 @@ class Handoff:
     resume: Progress | None = None
     segments: tuple[Signed[Segment], ...] = ()
     avoid: frozenset[PeerId] = frozenset()
+    # Peers that a later leg is not to be given to, since its asker cannot pay them now.
+    unpayable: frozenset[PeerId] = frozenset()
     # Which of the asker's own tasks it takes turns with.
     lane: bytes = b""
     # The only peers that may be asked for its first leg; empty for any. It is not sent on.
@@ -74,7 +76,12 @@ class Handoff:
     @property
     def price_left(self) -> int:
         """What a peer may ask for its first leg, which its asker pays."""
-        return 0 if self.bill is None else self.bill.left
+        return 0 if self.bill is None else max(0, self.bill.left - self.bill.reserved)
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether more than one peer that does it may cost more: its asker pays."""
+        return self.bill is not None or self.task.record.price_max > 0
 
     def share_of_time(self, *, others: bool) -> float:
         """The share of the remaining time that one peer may take.

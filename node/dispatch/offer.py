@@ -156,7 +156,9 @@ async def _by_conversation(
         deadline_ms=max(1, int(left_s * 1000)),
         units=handoff.units,
         resume=handoff.resume,
-        avoid=tuple(sorted(handoff.avoid))[: limits.AVOID_MAX],
+        avoid=(*sorted(handoff.avoid), *sorted(handoff.unpayable - handoff.avoid))[
+            : limits.AVOID_MAX
+        ],
     )
     async with directory.peers.call(peer, deadline_s=left_s) as call:
         await call.send(offer)

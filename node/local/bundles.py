@@ -17,6 +17,7 @@ from node.checking.audit import audit
 from node.checking.audit_log import log_of
 from node.checking.named import named_by
 from node.checking.report import Status
+from node.ingest.model_inputs import read_fetched
 from node.local.receipts import BY_IMPORT, IMPORTED_MAX, Imported, imported, read_kept
 from node.models.model_store import ModelStore
 from store import Row, Store, Table, Write
@@ -29,10 +30,11 @@ from wire.errors import InputError, Missing, StoreError, TransportError, WireErr
 from wire.fetch import AttestedFetch
 from wire.log import LogPlaces
 from wire.model import Manifest
-from wire.operations import FETCH
+from wire.operations import CALL, FETCH
 from wire.payload import Passages
 from wire.receipt import Answer, Receipt
 from wire.signed import Signed, open_signed
+from wire.task import Task
 from wire.tree import Block, split
 
 CONTENT_BYTES_MAX = 64 << 20
@@ -116,7 +118,7 @@ async def export_receipt(
 
 async def _bring_fetched(store: Store, answer: Signed[Answer], fetch: Fetch) -> list[ContentId]:
     """Of each fetch its record, what came, and what was made of that; what can be had, is here."""
-    wanted = []
+    wanted = await _bring_fetches_of_calls(store, answer, fetch)
     for raw in answer.record.receipts:
         receipt = open_signed(raw, Receipt)
         if receipt.record.operation != FETCH:
@@ -131,6 +133,27 @@ async def _bring_fetched(store: Store, answer: Signed[Answer], fetch: Fetch) -> 
                 for content_id in rest:
                     await _bring_here(store, content_id, receipt.signer, fetch)
                     wanted.append(content_id)
+    return wanted
+
+
+async def _bring_fetches_of_calls(
+    store: Store, answer: Signed[Answer], fetch: Fetch
+) -> list[ContentId]:
+    """The receipts of fetches that calls name, each with all that belongs to it; what can be had.
+
+    They are of this peer's own tasks, so they are here, unless they made room.
+    """
+    wanted: list[ContentId] = []
+    task = open_signed(answer.record.task, Task)
+    for stage in task.record.stages:
+        with suppress(InputError, StoreError, TransportError, WireError):
+            for named in read_fetched(stage.parameters) if stage.operation == CALL else ():
+                one = await read_kept(store, named)
+                wanted.append(named)
+                for content_id, signer in named_by(one).blobs.items():
+                    await _bring_here(store, content_id, signer, fetch)
+                    wanted.append(content_id)
+                wanted += await _bring_fetched(store, one, fetch)
     return wanted
 
 

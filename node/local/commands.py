@@ -4,67 +4,28 @@ Arguments come over the control socket from the peer's own user, and are checked
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import trio
 
-from node.asking import as_maps
-from node.asking.answers import Answered
-from node.asking.following import Follower
-from node.asking.run import TaskRequest
-from node.gateway.reading import Reader
-from node.local import questions
 from node.local.app_commands import AppCommands
-from node.local.arguments import read_content_id, read_number, read_request, read_text
+from node.local.ask_commands import AskCommands
 from node.local.content_commands import ContentCommands
-from node.local.control import Command, Emit, unheard
+from node.local.control import Command, Emit
 from node.local.fetch_commands import FetchCommands
 from node.local.govern_commands import GovernCommands
-from node.local.indexing import Indexing, list_sources
 from node.local.ledger_commands import LedgerCommands
 from node.local.member_commands import MemberCommands
-from node.local.model_commands import ModelCommands, named_as, own_models, until_ready
+from node.local.model_commands import ModelCommands, own_models
 from node.local.owner_commands import OwnerCommands
-from node.local.quoting import show_quote
 from node.local.receipt_commands import ReceiptCommands
 from node.local.row_commands import RowCommands
-from node.local.stake_commands import StakeCommands, stake_of
-from node.local.views import Views
+from node.local.stake_commands import StakeCommands
+from node.local.views import Views, owner_text
 from node.peer import Node
-from node.serving.nearest import INDEX_BYTES_MAX
-from node.task.events import Event, EventSink, LegDone, ignore_event
-from node.task.levels import asked_at
-from node.task.scores import ranked, relevances
-from p2p.timeouts import stretched
 from store import Statistics, disk_bytes
 from wire import limits
-from wire.content import ContentId
-from wire.errors import InputError, WireError
-from wire.kinds import Level, Role
-from wire.model import Manifest
-from wire.operations import CALL, EMBED, GENERATE, NEAREST, RERANK
-from wire.payload import Hits, Index, Vectors
-from wire.schema import Scalar
-from wire.task import Stage
-
-GET_DEADLINE_S = 3600
-# An index is one block, and the peer that made the index keeps it.
-INDEX_DEADLINE_S = 20.0
-PASSAGE_DEADLINE_S = 30.0
-
-
-class _Attending(Follower):
-    """A client that wants its task for as long as it is there itself."""
-
-    __slots__ = ("_sink",)
-
-    def __init__(self, sink: EventSink) -> None:
-        super().__init__()
-        self._sink = sink
-
-    def on_event(self, event: Event) -> None:
-        self._sink(event)
 
 
 @dataclass(slots=True)
@@ -77,14 +38,11 @@ class LocalCommands:
         """Every command that the control socket takes, by its name on the socket."""
         return {
             "status": self.status,
-            "peers": self.peers,
             **ModelCommands(self.node).commands(),
             **Views(self.node).commands(),
             **OwnerCommands(self.node).commands(),
             **ReceiptCommands(self.node).commands(),
-            "ask": self.ask,
-            "embed": self.embed,
-            "sources": self.sources,
+            **AskCommands(self.node).commands(),
             **ContentCommands(self.node).commands(),
             **LedgerCommands(self.node).commands(),
             **GovernCommands(self.node).commands(),
@@ -95,15 +53,13 @@ class LocalCommands:
             **MemberCommands(self.node).commands(),
         }
 
-    # Looking
-
     async def status(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         node = self.node
         if arguments.get("ask_around", True):
             await node.peers.neighbours.ask_around()
         answered, connected = node.peers.answered_last_minute()
         tasks, store = node.tasks.statistics(), node.dependencies.store.statistics()
-        engine = node.dependencies.engine.statistics()
+        engine, peers = node.dependencies.engine.statistics(), node.peers.statistics()
         orders = node.leg_server.dispatcher.directory.orders
         checks = node.tasks.checking.orders
         return {
@@ -112,6 +68,7 @@ class LocalCommands:
             "network": node.config.peers.network,
             "addresses": list(node.peers.endpoint.addresses),
             "roles": sorted(role.name.lower() for role in node.config.roles),
+            "owner": owner_text(node),
             "paused": node.leg_server.paused,
             "uptime_s": round(trio.current_time() - node.started_at_s, 1),
             "connected": connected,
@@ -158,8 +115,10 @@ class LocalCommands:
             **{name: dict(status()) for name, status in node.status_sources.items()},
             "same_key_elsewhere": node.peers.handshake_log.same_key,
             "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
-            "reach": node.peers.dialing_back.as_map() | node.peers.relaying.as_map(),
+            "reach": node.peers.reach_map(),
             "unmet": node.peers.neighbours.unmet,
+            "adverts": {"heard": peers.adverts_heard, "refused": dict(peers.adverts_refused)},
+            "connections_cut_after_s": peers.cut_after_s,
             "problems": [
                 *([f"store: {store.problem}"] if store.problem else []),
                 *list(node.peers.problems.values())[-5:],
@@ -180,221 +139,3 @@ class LocalCommands:
     async def _disk_bytes(self, name: str) -> int:
         folder = self.node.config.state / name
         return await trio.to_thread.run_sync(disk_bytes, folder)
-
-    async def peers(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """The peers whose adverts are valid now: roles, models, addresses, standing.
-
-        At most `count` of them, connected ones first, without the first `after`; `total` there are.
-        """
-        node = self.node
-        wall_s = node.dependencies.environment.wall_s()
-        connected = node.peers.connected()
-        measured = node.leg_server.dispatcher.directory.measured
-        count, after = read_number(arguments, "count", 1 << 20), read_number(arguments, "after", 0)
-        living = sorted(
-            node.peers.view.living(wall_s), key=lambda it: (it.signer not in connected, it.signer)
-        )
-        rows = []
-        for heard in living[max(0, after) : max(0, after) + max(0, count)]:
-            advert = heard.record
-            rows.append(
-                {
-                    "peer": str(heard.signer),
-                    "roles": [role.name.lower() for role in Role if advert.plays(role)],
-                    "models": [it.name for it in advert.models],
-                    "addresses": list(advert.addresses),
-                    "connected": heard.signer in connected,
-                    "relayed": node.peers.endpoint.is_relayed(heard.signer),
-                    "standing": node.peers.standing(heard.signer).name.lower(),
-                    "free_slots": advert.free_slots,
-                    "stake": stake_of(node, heard),
-                    # What was measured here, when it worked for this peer; nothing it says.
-                    "round_trip_s": measured.round_trip_s(heard.signer) or None,
-                    "measured": {
-                        it.name: round(speed, 2)
-                        for it in advert.models
-                        if (speed := measured.units_per_s(heard.signer, it.model)) is not None
-                    },
-                    "heard_s_ago": max(0, int(wall_s - advert.issued_at_s)),
-                }
-            )
-        return {"me": str(node.peers.me), "total": len(living), "peers": rows}
-
-    # Asking
-
-    async def ask(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """One task: a text embedded, searched with or answered; events on the way.
-
-        With `attended` the task ends when whoever asked goes away.
-        """
-        typed = read_text(arguments, "model")
-        model = self.node.models.meant(typed)
-        with named_as(typed, model):
-            return await self._ask(model, arguments, emit)
-
-    async def _ask(
-        self, model: ContentId, arguments: Mapping[str, Any], emit: Emit
-    ) -> dict[str, Any]:
-        request = read_request((), arguments)
-        manifest = await self.node.models.learn(model)
-        operation = questions.operation_of(arguments, manifest.operations if manifest else ())
-        self._check_does(manifest, operation)
-        data, parameters = await self._input(operation, model, manifest, arguments)
-        stage = Stage(role=Role.INFER, operation=operation, model=model, parameters=parameters)
-        answered = None
-        if not arguments.get("fresh"):
-            answered = await self.node.tasks.answers.of_job(
-                stage, ContentId.of(data), request.needed
-            )
-        if answered is None:
-            await until_ready(self.node, model)
-            asked = replace(request, stages=(asked_at(request.level, stage),), input=data)
-            await show_quote(self.node, asked, str(arguments["model"]), emit)
-            left = bool(arguments.get("attended"))
-            answered = await self._run(asked, emit, self._few_verifiers(asked, emit), attended=left)
-        result = as_maps.answer_map(answered)
-        result["operation"] = operation
-        result["answer"] = answered.answer.raw
-        result["input_payload"] = data
-        result["result"] = await self._readable(operation, answered)
-        result["payload"] = (
-            answered.output if len(answered.output) < limits.INLINE_BYTES_MAX else b""
-        )
-        return result
-
-    async def _input(
-        self,
-        operation: str,
-        model: ContentId,
-        manifest: Manifest | None,
-        arguments: Mapping[str, Any],
-    ) -> tuple[bytes, dict[str, Scalar]]:
-        """What the model is given, and with which parameters."""
-        if operation == GENERATE:
-            chats = manifest is None or bool(manifest.parameters.get("chat", True))
-            parameters = questions.generate_parameters(arguments)
-            return questions.generate_input(arguments, chats=chats), parameters
-        text = read_text(arguments, "text")
-        if operation == NEAREST:
-            index_id = read_content_id(arguments.get("index"))
-            await self._check_index(index_id, model)
-            count = read_number(arguments, "count", 5)
-            return questions.search_input(text, index_id, count), {}
-        if operation == EMBED:
-            return questions.embed_input(text), {}
-        if operation == RERANK:
-            return questions.rerank_input(text, arguments.get("documents")), {}
-        if operation == CALL:
-            name = str(model) if manifest is None else manifest.name
-            raise InputError(
-                f"the model {name} is a function of tensors, and no text can be given to it",
-                todo="give it a table: --rows, --input NAME=COLUMN; or POST /v1/infer at a gateway",
-            )
-        return questions.check_text(text, limits.TEXT_BYTES_MAX).encode(), dict(
-            arguments.get("parameters") or {}
-        )
-
-    def _check_does(self, manifest: Manifest | None, operation: str) -> None:
-        """Refuse at once what no peer could do; of a model unknown here only others can tell."""
-        if manifest is not None and operation not in manifest.operations:
-            raise InputError(
-                f"the model {manifest.name} has no operation {operation!r}",
-                todo=f"use one of {', '.join(manifest.operations)}",
-            )
-
-    async def _check_index(self, index_id: ContentId, model: ContentId) -> None:
-        """Fetch the index, so that a wrong index and busy searchers give different errors."""
-        data = await self.node.blobs.get(
-            index_id, deadline_s=stretched(INDEX_DEADLINE_S), size_bytes_max=INDEX_BYTES_MAX
-        )
-        try:
-            index = Index.from_bytes(data)
-        except WireError as error:
-            raise InputError(
-                f"{index_id} is not an index", todo="use the id that ask --source printed"
-            ) from error
-        if index.model != model:
-            raise InputError(
-                f"the index {index_id.short} was made with the model {index.model}",
-                todo="use that model",
-            )
-
-    def _few_verifiers(self, request: TaskRequest, emit: Emit) -> EventSink:
-        """Emit a notice when a leg is done and has to wait for verifiers that are not known yet."""
-
-        def on_event(event: Event) -> None:
-            if not isinstance(event, LegDone):
-                return
-            verifiers = self.node.tasks.checking.verifiers(event.receipt.record.model)
-            known = len(verifiers - {event.receipt.signer, self.node.peers.me})
-            if known < request.needed and request.level is not Level.SPOT_CHECKED:
-                emit({"event": "few_verifiers", "known": known, "needed": request.needed})
-
-        return on_event
-
-    async def _run(
-        self,
-        request: TaskRequest,
-        emit: Emit,
-        then: EventSink = ignore_event,
-        *,
-        attended: bool = False,
-    ) -> Answered:
-        def on_event(event: Event) -> None:
-            emit(as_maps.event_map(event))
-            then(event)
-
-        tasks = self.node.tasks
-        if attended:
-            answered = await tasks.ask(request, _Attending(on_event))
-            # It waits without a limit.
-            assert answered is not None
-            return answered
-        return await tasks.watch(await tasks.submit(request), on_event)
-
-    async def _readable(self, operation: str, answered: Answered) -> dict[str, Any]:
-        """The output in a form that a person, or a script, can use."""
-        if operation == EMBED:
-            vectors = Vectors.from_bytes(answered.output)
-            return {"dimensions": vectors.dimensions, "vector_f32": vectors.data}
-        if operation == RERANK:
-            scores = relevances(answered.output, Vectors.from_bytes(answered.output).rows)
-            return {"ranked": [{"index": at, "score": scores[at]} for at in ranked(scores)]}
-        if operation == GENERATE:
-            reader = Reader()
-            reader.finish(answered.output)
-            assert reader.ending is not None
-            return {
-                "text": reader.fresh().text,
-                "reason": reader.reason,
-                "tokens": reader.ending.tokens,
-                "prompt_tokens": reader.ending.prompt_tokens,
-            }
-        if operation != NEAREST:
-            return {"text": answered.output.decode(errors="replace")}
-        passages = []
-        for hit in Hits.from_bytes(answered.output).hits:
-            data = await self.node.blobs.get(
-                hit.passage,
-                deadline_s=stretched(PASSAGE_DEADLINE_S),
-                size_bytes_max=limits.PASSAGE_BYTES_MAX,
-            )
-            text = data.decode(errors="replace")
-            passages.append({"id": str(hit.passage), "score": hit.score, "text": text})
-        return {"passages": passages}
-
-    async def sources(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """The names of all sources that data peers can bring in; one data peer is asked."""
-        return {"sources": await list_sources(self._run, unheard)}
-
-    async def embed(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """Whole sources: fetched, cut, embedded, checked; kept as an index to search in."""
-        model = self.node.models.meant(read_text(arguments, "model"))
-        names = arguments.get("sources")
-        if not isinstance(names, list) or not names:
-            raise InputError("name at least one source", todo="for example --source pydoc:try")
-        terms = read_request((), arguments)
-        indexing = Indexing(self._run, self.node.blobs, model, terms, emit)
-        index = await indexing.of([str(it) for it in names])
-        index_id = await self.node.dependencies.store.put(index.to_bytes(), pin="index")
-        return {"index": str(index_id), **indexing.counts}

@@ -12,7 +12,7 @@ import trio
 from node.asking.copies import COPIES_MAX, Copied, Copies
 from node.local.archive_in import look_into
 from node.local.archive_out import CarPlace
-from node.local.arguments import read_content_id, read_number, read_path
+from node.local.arguments import read_amount, read_content_id, read_number, read_path
 from node.local.control import Command, Emit
 from node.local.folder_get import FolderGet
 from node.local.folder_plan import FolderPlan
@@ -59,17 +59,17 @@ class ContentCommands:
         The answer has its content `id`, `size_bytes`, and how many `copies` were found or made.
         Without a number they are only counted.
         """
-        path, copies = read_path(arguments), _read_copies(arguments)
+        path, wanted = read_path(arguments), _CopiesWanted.read(arguments)
         found = look_at_file(path)
         if found.size_bytes > limits.BLOCK_BYTES_MAX:
             published = await self._folder_put.publish_file(path, _telling(emit))
             shown, size_bytes = str(published.root), published.size_bytes
-            copied = await self._copies_of(published.root, copies, emit)
+            copied = await self._copies_of(published.root, wanted, emit)
         else:
             content = await self.node.dependencies.store.put_file(path, pin=_PUT)
             shown, size_bytes = str(content), found.size_bytes
-            copied = await self._copies(content, size_bytes, copies, emit)
-        return {"id": shown, "size_bytes": size_bytes, **_copies_told(copied, copies)}
+            copied = await self._copies(content, size_bytes, wanted, emit)
+        return {"id": shown, "size_bytes": size_bytes, **_copies_told(copied, wanted)}
 
     async def get(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Bring the content `id` into the file `path`, from the store or from other peers."""
@@ -92,12 +92,12 @@ class ContentCommands:
 
         Where `copies` are wanted, it has those too, as for a file.
         """
-        copies = _read_copies(arguments)
+        wanted = _CopiesWanted.read(arguments)
         published = await self._folder_put.publish(read_path(arguments), _telling(emit))
-        if not copies:
+        if not wanted.count:
             return _published_told(published)
-        copied = await self._copies_of(published.root, copies, emit)
-        return {**_published_told(published), **_copies_told(copied, copies)}
+        copied = await self._copies_of(published.root, wanted, emit)
+        return {**_published_told(published), **_copies_told(copied, wanted)}
 
     async def get_folder(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Bring the folder or large file `id` to `path`, from the store or from other peers.
@@ -172,14 +172,16 @@ class ContentCommands:
             "released_bytes": max(0, before_bytes - store.statistics().held_bytes),
         }
 
-    async def _copies_of(self, root: UnixfsId, copies: int, emit: Emit) -> Copies:
+    async def _copies_of(self, root: UnixfsId, wanted: "_CopiesWanted", emit: Emit) -> Copies:
         tree = await self._folder_put.tree_of(root)
-        return await self._copies(tree, tree.counted_bytes, copies, emit)
+        return await self._copies(tree, tree.counted_bytes, wanted, emit)
 
-    async def _copies(self, content: Copied, size_bytes: int, copies: int, emit: Emit) -> Copies:
+    async def _copies(
+        self, content: Copied, size_bytes: int, wanted: "_CopiesWanted", emit: Emit
+    ) -> Copies:
         emit({"event": "copying"})
-        if copies:
-            return await self.node.copying.make(content, size_bytes, copies)
+        if wanted.count:
+            return await self.node.copying.make(content, size_bytes, wanted.count, wanted.price_max)
         return await self.node.copying.find(content)
 
 
@@ -194,13 +196,22 @@ def _write_one(place: CarPlace, root: UnixfsId, data: bytes) -> None:
         place.drop()
 
 
-def _read_copies(arguments: Mapping[str, Any]) -> int:
-    copies = read_number(arguments, "copies", 0)
-    if not 0 <= copies <= COPIES_MAX:
-        raise InputError(
-            f"{copies} copies are not possible", todo=f"give --copies 1 to {COPIES_MAX}"
-        )
-    return copies
+@dataclass(frozen=True, slots=True)
+class _CopiesWanted:
+    """How many, 0 to have them counted alone; and what all may cost, in millionths."""
+
+    count: int
+    price_max: int
+
+    @classmethod
+    def read(cls, arguments: Mapping[str, Any]) -> "_CopiesWanted":
+        """InputError for what is no number of copies, or no amount."""
+        copies = read_number(arguments, "copies", 0)
+        if not 0 <= copies <= COPIES_MAX:
+            raise InputError(
+                f"{copies} copies are not possible", todo=f"give --copies 1 to {COPIES_MAX}"
+            )
+        return cls(copies, read_amount(arguments, "price_max"))
 
 
 def _read_root(arguments: Mapping[str, Any]) -> UnixfsId:
@@ -231,14 +242,18 @@ def _published_told(published: Published) -> dict[str, Any]:
     }
 
 
-def _copies_told(found: Copies, wanted: int) -> dict[str, Any]:
+def _copies_told(found: Copies, wanted: _CopiesWanted) -> dict[str, Any]:
     return {
         "copies": found.count,
-        "copies_wanted": wanted,
+        "copies_wanted": wanted.count,
         "peers_looked_at": found.asked,
         # Peers other than this one; without a time, a peer did not say how long it keeps it.
         "holders": [
-            {"peer": str(peer), "until_wall_s": None if until is None else int(until)}
+            {
+                "peer": str(peer),
+                "until_wall_s": None if until is None else int(until),
+                "paid": found.paid.get(peer, 0),
+            }
             for peer, until in found.holders.items()
         ],
         "refusals": [{"peer": str(peer), "why": why} for peer, why in found.refusals.items()],

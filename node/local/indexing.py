@@ -3,9 +3,8 @@
 Data peers are not trusted: lists have a bound, and every part is compared with what was asked for.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from node.asking import as_maps
 from node.asking.answers import Answered
@@ -107,7 +106,8 @@ class Indexing:
             Stage(role=Role.DATA, operation=FETCH, model=None, parameters=wanted),
             Stage(role=Role.INFER, operation=EMBED_PASSAGES, model=self.model, parameters={}),
         )
-        row = await (self._paid if self.terms.price_max else self._handed_on)(stages)
+        answered = await self.run(replace(self.terms, stages=stages), self.emit)
+        row = as_maps.answer_map(answered)
         found, vectors = ContentId.parse(row["route"][0]["output"]), row["output"]
         data = await self.blobs.get(
             found,
@@ -129,27 +129,3 @@ class Indexing:
         self.counts["attempts"] += row["attempts"]
         self.emit({"event": "part", "source": name, **self.counts, **row})
         return passages
-
-    async def _handed_on(self, stages: tuple[Stage, Stage]) -> dict[str, Any]:
-        """One task: the data peer gives what it fetched to a peer that embeds it."""
-        answered = await self.run(replace(self.terms, stages=stages), self.emit)
-        return as_maps.answer_map(answered)
-
-    async def _paid(self, stages: tuple[Stage, Stage]) -> dict[str, Any]:
-        """Two tasks: nobody but the asker pays, so it gives what was fetched on by itself."""
-        fetch, embed = stages
-        first = replace(self.terms, stages=(fetch,), level=Level.SIGNED)
-        fetched = await self.run(first, _but_accepted(self.emit))
-        request = replace(self.terms, stages=(embed,), input=fetched.output)
-        row = as_maps.answer_map(await self.run(request, self.emit))
-        return row | {"route": [*as_maps.answer_map(fetched)["route"], *row["route"]]}
-
-
-def _but_accepted(emit: Emit) -> Emit:
-    """Tells what happens in a task, but not that it is one more: a part counts as one."""
-
-    def tell(event: Mapping[str, Any]) -> None:
-        if event["event"] != "accepted":
-            emit(event)
-
-    return tell

@@ -13,6 +13,7 @@ from node.ledger.peer_ledger import PeerLedger
 from node.local.arguments import read_key, read_number, read_path, read_text
 from node.local.control import Command, Emit
 from node.local.stake_commands import stake_map
+from node.paying.own_tariff import SERVICE_IDS
 from node.peer import Node
 from p2p.timeouts import stretched
 from wire.amount import AMOUNT_MAX
@@ -94,13 +95,21 @@ class LedgerCommands:
         rows = channels.rows()
         return {
             "account": str(self.node.peers.me),
-            "sums": channels.sums(),
+            "sums": self.earned(),
             "channels": rows,
             "charged": sum(it["charged"] for it in rows),
             "redeemed": sum(it["redeemed"] for it in rows),
             "unredeemed": sum(it["unredeemed"] for it in rows),
+            "ahead": sum(it["ahead"] for it in rows),
             "lost": sum(it["lost"] for it in rows),
         }
+
+    def earned(self) -> list[dict[str, Any]]:
+        """What each payer was charged, and what for: a model, verdicts, data or store."""
+        assert self.node.paying is not None
+        kinds = {None: "verdicts"} | {str(it): name for name, it in SERVICE_IDS.items()}
+        sums = self.node.paying.till.channels.sums()
+        return [it | {"for": kinds.get(it["model"], "model")} for it in sums]
 
     async def pay(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Pay `amount` millionths to the account `to`, and wait until it is settled."""

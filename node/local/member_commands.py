@@ -108,10 +108,10 @@ class MemberCommands:
         """An admitter where it is reached now; InputError if nobody knows where."""
         peers = self.node.peers
         if peer == peers.me:
-            said = peers.mine().record.addresses or peers.endpoint.addresses
+            said = peers.mine().record.reached_at or peers.endpoint.addresses
         else:
             heard = peers.view.advert_of(peer)
-            said = () if heard is None else heard.record.addresses
+            said = () if heard is None else heard.record.reached_at
         if not said:
             raise InputError(
                 f"nobody knows where {peer} is reached", todo="see: python -m node peers"

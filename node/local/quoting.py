@@ -18,7 +18,15 @@ async def show_quote(node: Node, request: TaskRequest, called: str, emit: Emit) 
             "least": quote.least,
             "most": quote.most,
             "checks": quote.checks,
-            "peers": len(quote.prices),
+            "peers": min(map(len, quote.legs)),
+            "legs": [
+                {
+                    "operation": stage.operation,
+                    "least": min(prices, default=0),
+                    "most": max(prices, default=0),
+                }
+                for stage, prices in zip(request.stages, quote.legs, strict=True)
+            ],
             "price_max": request.price_max,
         }
     )

@@ -41,6 +41,8 @@ def _text(value: Any) -> str:
             return ", ".join(map(_text, value))
         case None:
             return ""
+        case bytes() if type(value) is bytes:
+            return value.hex()
         case _:
             name = getattr(value, "name", None)
             return name.lower() if isinstance(name, str) and hasattr(value, "value") else str(value)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.ledger.account_view import AccountView
+from node.ledger.juries import bond_for
 from node.ledger.peer_ledger import PeerLedger
 from node.ledger.slashing import BOND_MIN, check_evidence
 from node.local.arguments import read_key, read_number, read_text
@@ -99,7 +100,12 @@ class StakeCommands:
             )
         accusation = Accusation(evidence=raw, bond=BOND_MIN)
         try:
-            check_evidence(accusation, self._ledger.genesis.id)
+            if check_evidence(accusation, self._ledger.genesis.id) is None:
+                # A jury is asked: what that costs is in the books.
+                if self._ledger.member is None:
+                    await self._ledger.follower.catch_up()
+                bond = bond_for(self._ledger.draft().books.motions.rows)
+                accusation = Accusation(evidence=raw, bond=bond)
         except WireError as error:
             raise InputError(error.message, todo="nothing was sent to the ledger") from error
         return (await wallet.order(emit, accuse=(accusation,))).to_map()

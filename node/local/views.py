@@ -1,12 +1,22 @@
-"""What the running peer tells of itself besides its status: its settings, and its notes."""
+"""What the running peer tells besides its status: its settings, its notes, and whom it knows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from node.local.arguments import read_number
 from node.local.control import Command, Emit
 from node.local.settings import settings_of
+from node.local.stake_commands import stake_of
 from node.peer import Node
+from wire.kinds import Role
+from wire.ownership import shown_in
+
+
+def owner_text(node: Node) -> str | None:
+    """The owner that a peer shows in its adverts; None if it shows none."""
+    shown = node.config.peers.ownership
+    return None if shown is None else str(shown.owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +30,7 @@ class Views:
         return {
             "config": self.config,
             "logs": self.logs,
+            "peers": self.peers,
         }
 
     async def config(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
@@ -29,3 +40,44 @@ class Views:
     async def logs(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """What was noted last, oldest first."""
         return {"lines": [*self.node.peers.problems.values(), *self.node.log]}
+
+    async def peers(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """The peers whose adverts are valid now: roles, models, addresses, standing.
+
+        At most `count` of them, connected ones first, without the first `after`; `total` there are.
+        """
+        node = self.node
+        wall_s = node.dependencies.environment.wall_s()
+        connected = node.peers.connected()
+        measured = node.leg_server.dispatcher.directory.measured
+        count, after = read_number(arguments, "count", 1 << 20), read_number(arguments, "after", 0)
+        living = sorted(
+            node.peers.view.living(wall_s), key=lambda it: (it.signer not in connected, it.signer)
+        )
+        rows = []
+        for heard in living[max(0, after) : max(0, after) + max(0, count)]:
+            advert = heard.record
+            shown = shown_in(advert.addresses, heard.signer)
+            rows.append(
+                {
+                    "peer": str(heard.signer),
+                    "roles": [role.name.lower() for role in Role if advert.plays(role)],
+                    "models": [it.name for it in advert.models],
+                    "addresses": list(advert.reached_at),
+                    "owner": None if shown is None else str(shown.owner),
+                    "connected": heard.signer in connected,
+                    "relayed": node.peers.endpoint.is_relayed(heard.signer),
+                    "standing": node.peers.standing(heard.signer).name.lower(),
+                    "free_slots": advert.free_slots,
+                    "stake": stake_of(node, heard),
+                    # What was measured here, when it worked for this peer; nothing it says.
+                    "round_trip_s": measured.round_trip_s(heard.signer) or None,
+                    "measured": {
+                        it.name: round(speed, 2)
+                        for it in advert.models
+                        if (speed := measured.units_per_s(heard.signer, it.model)) is not None
+                    },
+                    "heard_s_ago": max(0, int(wall_s - advert.issued_at_s)),
+                }
+            )
+        return {"me": str(node.peers.me), "total": len(living), "peers": rows}

@@ -1,16 +1,15 @@
 """What a workflow asks of the network through the peer that keeps it: as `ask` and `sources` do."""
 
-import math
 import struct
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import trio
 
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.gateway.reading import Reader
+from node.ingest.model_inputs import FETCHED, fetched_parameter, model_inputs
 from node.ingest.owned import OwnedSources
 from node.ingest.table import DataTable
 from node.local import questions
@@ -18,10 +17,12 @@ from node.local.agreeing import Agreeing, FetchedSource, fetch_stage
 from node.local.control import unheard
 from node.local.fetch_commands import FetchCommands
 from node.local.model_commands import named_as, until_ready
+from node.local.source_calls import call_input, known_manifest
 from node.peer import Node
 from node.task.events import ignore_event
 from node.task.levels import asked_at
-from node.workflows.definition import ModelStep, SourceStep
+from node.task.tensor_maps import finite, tensor_maps
+from node.workflows.definition import OPERATIONS, ModelStep, SourceStep
 from node.workflows.feed_reading import FeedName
 from node.workflows.following import FeedFollower
 from node.workflows.preparing import output_of_result, prompt_of, tensors_of_table
@@ -37,7 +38,7 @@ from wire.receipt import Receipt
 from wire.schema import Parameters, Scalar
 from wire.signed import open_signed
 from wire.task import Stage, Task
-from wire.tensors import Tensor, Tensors
+from wire.tree import name_of
 
 
 @dataclass(slots=True)
@@ -46,6 +47,24 @@ class PeerSteps:
 
     node: Node
     follower: FeedFollower | None = None
+
+    async def check(self, model: ModelStep) -> None:
+        """InputError if the model is known here and cannot do what is asked of it."""
+        try:
+            model_id = self.node.models.meant(model.model)
+        except InputError:
+            # It may be somebody's by the time of the first slot.
+            return
+        manifest = await self.node.models.learn(model_id)
+        if manifest is None:
+            return
+        _check_does(manifest, model)
+        known = {it.name for it in model_inputs(manifest.parameters)}
+        if known and (odd := sorted({it.name for it in model.inputs} - known)):
+            raise InputError(
+                f"the model {manifest.name} has no input {odd[0][:40]!r}",
+                todo=f"its inputs are {', '.join(sorted(known))[:200]}",
+            )
 
     async def bring(self, source: SourceStep, deadline_s: int) -> BroughtInput:
         """Have a source fetched by a data peer: by this one where it is one, and it is its own."""
@@ -100,12 +119,16 @@ class PeerSteps:
         contents = {agreed} if agreed is not None else set()
         for it in found:
             contents |= {*_contents_of(it.answered), it.record_id, *_named_by(it.record)}
-        table = None
-        if first.record.extraction.is_table:
+        table, extraction = None, first.record.extraction
+        if extraction.is_table:
             table = await trio.to_thread.run_sync(DataTable.from_bytes, output)
+        # Of several that agree, one that said the very same.
+        same = next((it for it in found if it.record.output == name_of(output)), None)
+        is_tensor = extraction.gives == "tensor" and same is not None
         return BroughtInput(
             output=output,
             table=table,
+            tensor_of=same.answered.answer.id if is_tensor and same is not None else None,
             answers=tuple(it.answered.answer.id for it in found),
             contents=tuple(contents),
         )
@@ -115,11 +138,8 @@ class PeerSteps:
         model_id = self.node.models.meant(model.model)
         with named_as(model.model, model_id):
             manifest = await self.node.models.learn(model_id)
-            if manifest is not None and model.operation not in manifest.operations:
-                raise InputError(
-                    f"the model {manifest.name} has no operation {model.operation!r}",
-                    todo=f"use one of {', '.join(manifest.operations)}",
-                )
+            if manifest is not None:
+                _check_does(manifest, model)
             data, parameters = await trio.to_thread.run_sync(_question, model, brought, manifest)
             stage = Stage(
                 role=Role.INFER, operation=model.operation, model=model_id, parameters=parameters
@@ -148,6 +168,23 @@ class PeerSteps:
         return await self.node.dependencies.store.get(content)
 
 
+_NO_TENSOR = (
+    "end its [[prepare]] with stack, window, tokenise or image, or say which columns go where:"
+    " [model.inputs.NAME]"
+)
+
+
+def _check_does(manifest: Manifest, model: ModelStep) -> None:
+    if model.operation not in manifest.operations:
+        able = [it for it in manifest.operations if it in OPERATIONS]
+        raise InputError(
+            f"the model {manifest.name} has no operation {model.operation!r}",
+            todo=f'in [model] say operation = "{able[0]}"'
+            if able
+            else f"it does only {', '.join(manifest.operations)}, and no workflow asks for that",
+        )
+
+
 def _fresh(stage: Stage) -> Stage:
     """A fetch that nothing of an earlier one will do for."""
     parameters: Parameters = {**stage.parameters, "max_age_s": 0}
@@ -158,10 +195,20 @@ def _question(
     model: ModelStep, brought: BroughtInput, manifest: Manifest | None
 ) -> tuple[bytes, dict[str, Scalar]]:
     """The input of a model, and its parameters; InputError if they do not fit."""
+    if model.operation == CALL and not model.inputs:
+        if brought.tensor_of is None:
+            raise InputError("the source gave no tensor", todo=_NO_TENSOR)
+        data = call_input(known_manifest(manifest, model.model), [brought.output])
+        return data, {FETCHED: fetched_parameter([brought.tensor_of])}
     if model.operation == CALL:
         if brought.table is None:
             raise InputError("the source gave no table", todo="name a format: json or csv")
         return tensors_of_table(model, brought.table), {}
+    if brought.tensor_of is not None:
+        raise InputError(
+            f"the source gave a tensor, and {model.operation} takes words",
+            todo='ask a function: operation = "call"',
+        )
     if brought.table is None:
         text = prompt_of(model, brought.output)
     else:
@@ -184,25 +231,14 @@ def _readable(answered: Answered) -> dict[str, Any]:
     if operation == EMBED:
         vectors = Vectors.from_bytes(answered.output)
         numbers = struct.unpack(f"<{len(vectors.data) // 4}f", vectors.data)
-        return found | {"dimensions": vectors.dimensions, "vector": list(map(_finite, numbers))}
+        return found | {"dimensions": vectors.dimensions, "vector": list(map(finite, numbers))}
     if operation == CALL:
-        tensors = Tensors.from_bytes(answered.output).tensors
-        return found | {"outputs": {it.name: _tensor(it) for it in tensors}}
+        return found | {"outputs": tensor_maps(answered.output)}
     if operation == GENERATE:
         reader = Reader()
         reader.finish(answered.output)
         return found | {"text": reader.fresh().text, "reason": reader.reason}
     return found | {"text": answered.output.decode(errors="replace")}
-
-
-def _tensor(tensor: Tensor) -> dict[str, Any]:
-    values = np.frombuffer(tensor.data, np.dtype(tensor.kind).newbyteorder("<")).tolist()
-    return {"type": tensor.kind, "shape": list(tensor.shape), "data": list(map(_finite, values))}
-
-
-def _finite(value: Any) -> Any:
-    """What JSON has no number for is null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _contents_of(answered: Answered) -> tuple[ContentId, ...]:

@@ -15,6 +15,9 @@ from wire.signed import Envelope, Signed
 from wire.tariff import Charge, ChargeKind, Tariff
 from wire.task import Stage
 
+# Of what a task may cost, verdicts on answers that are not accepted come to this part at most.
+REJECTED_PART = 2
+
 
 @dataclass(slots=True)
 class Held:
@@ -59,6 +62,8 @@ class Bill:
 
     price_max: int
     charges: list[Charge] = field(default_factory=list)
+    # Kept back for the legs after the first, which others give on.
+    reserved: int = 0
     book: Book = lambda _peer, _booking: None
     _held: dict[PeerId, Held] = field(default_factory=dict)
 
@@ -143,10 +148,20 @@ class Bill:
             amount = min(amount, cost(by, held.stage, held.most))
         return self._charge(peer, held, ChargeKind.LEG, begun, amount)
 
-    def check(self, tariff: Signed[Tariff], number: int, stage: Stage) -> int:
-        """Charge a verdict, whichever way it went; how much that is."""
-        held = Held(tariff, number, stage)
-        return self._charge(tariff.signer, held, ChargeKind.CHECK, 0, tariff.record.verdict)
+    def check(
+        self, tariff: Signed[Tariff], number: int, stage: Stage, *, accepted: bool = True
+    ) -> int:
+        """Charge a verdict, whichever way it went; how much that is.
+
+        Those on answers that are not accepted come to a part of what the task may cost at most, so
+        that enough is left for another attempt.
+        """
+        price, kind = tariff.record.verdict, ChargeKind.CHECK
+        if not accepted:
+            kind = ChargeKind.REJECTED
+            before = sum(it.amount for it in self.charges if it.kind is kind)
+            price = price if before + price <= self.price_max // REJECTED_PART else 0
+        return self._charge(tariff.signer, Held(tariff, number, stage), kind, 0, price)
 
     def _charge(
         self, peer: PeerId, held: Held | None, kind: ChargeKind, units: int, amount: int

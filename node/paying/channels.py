@@ -6,6 +6,7 @@ never promises more than one increment beyond what it was charged and shown, and
 works for more than was promised: neither risks more than one increment.
 """
 
+import math
 from dataclasses import dataclass
 
 from wire.amount import CREDIT
@@ -35,6 +36,7 @@ class PaidChannel:
     tasks: int = 0
     # What the payee says that it has charged.
     told: int = 0
+    told_at_s: float = -math.inf
     # Of tasks under way: what is held for them, and what their shown tokens cost.
     held: int = 0
     shown: int = 0

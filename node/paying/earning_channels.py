@@ -130,7 +130,7 @@ class EarningChannels:
             self.keep_charges()
 
     def sums(self) -> list[dict[str, Any]]:
-        """What each payer was charged for each model, and for verdicts, where there is no model."""
+        """What each payer was charged for each model or service; None stands for verdicts."""
         return [
             {
                 "peer": str(payer),
@@ -152,6 +152,8 @@ class EarningChannels:
                 "charged": it.charged,
                 "redeemed": it.redeemed,
                 "unredeemed": it.unredeemed,
+                # Promised for work that is still to come, and what was worked for and not promised.
+                "ahead": max(0, it.highest - it.charged),
                 "lost": max(0, it.charged - it.highest),
                 "tasks": it.tasks,
                 "expires_after_epoch": it.expiry,

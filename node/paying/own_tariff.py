@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import trio
 
-from node.paying_config import TypedPrices
+from node.paying_config import DATA, STORE, TypedPrices
 from p2p.peers import Peers
 from store import Store
 from wire import limits
@@ -17,7 +17,7 @@ from wire.content import ContentId
 from wire.errors import StoreError
 from wire.ledger import Genesis
 from wire.signed import Signed, sign
-from wire.tariff import UNITS, ModelPrice, Tariff
+from wire.tariff import FETCHED, KEPT, UNITS, ModelPrice, Tariff
 
 LOOK_EVERY_S = 1.0
 # Neither side is owed more than this many tokens and tasks, and the longest prompt, cost with the
@@ -27,6 +27,7 @@ INCREMENT_UNITS = 1000
 # Twice as many as one asker has under way here, so that those do not wait for the next voucher.
 INCREMENT_TASKS = 128
 PIN = "tariff"
+SERVICE_IDS = {DATA: FETCHED, STORE: KEPT}
 
 
 @dataclass(slots=True)
@@ -45,7 +46,7 @@ class OwnTariff:
         """What is asked for now; None if nothing is, or no priced model is known yet."""
         found: dict[ContentId, ModelPrice] = {}
         for name, typed in self.typed.models.items():
-            if (model := self.resolve(name)) is None:
+            if (model := SERVICE_IDS.get(name) or self.resolve(name)) is None:
                 continue
             found[model] = ModelPrice(
                 model=model, base=typed.base, given=typed.given, made=typed.made

@@ -7,14 +7,15 @@ import trio
 
 from node.paying.bill import Bill, Booking, Held
 from node.paying.paying_channels import PayingChannels
-from node.paying.pricing import LegUnits, cost, need_of, units_at_most
+from node.paying.pricing import LegUnits, cost, cost_of_keeping, need_of
 from node.paying.tariffs import Tariffs
 from p2p.peers import Peers
 from p2p.timeouts import stretched
 from wire.advert import Advert
 from wire.amount import show_credits
 from wire.content import PeerId
-from wire.errors import InputError
+from wire.errors import InputError, Refused
+from wire.kinds import RefusalCode
 from wire.signed import Signed
 from wire.task import Stage, Task
 
@@ -27,21 +28,26 @@ LOOK_EVERY_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class PriceQuote:
-    """What a leg would cost at the peers that could do it, at most, in millionths."""
+    """What a task would cost at the peers that could do it, at most, in millionths."""
 
-    # Of each peer whose prices are known; 0 for those that ask for nothing.
-    prices: tuple[int, ...]
+    # For each leg, of each peer whose prices are known; 0 for those that ask for nothing.
+    legs: tuple[tuple[int, ...], ...]
     checks: int = 0
 
     @property
     def least(self) -> int:
-        """At the cheapest peer, with its checks."""
-        return min(self.prices, default=0) + self.checks
+        """At the cheapest peers, with its checks."""
+        return sum(min(it, default=0) for it in self.legs) + self.checks
 
     @property
     def most(self) -> int:
-        """At the dearest one."""
-        return max(self.prices, default=0) + self.checks
+        """At the dearest ones."""
+        return sum(max(it, default=0) for it in self.legs) + self.checks
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the prices of a peer are known for each leg."""
+        return all(self.legs)
 
 
 @dataclass(slots=True)
@@ -55,20 +61,17 @@ class Payer:
     # Before a task
 
     async def quote(
-        self, adverts: Sequence[Signed[Advert]], stage: Stage, data: bytes | None, units: int
-    ) -> PriceQuote:
-        """What this leg would cost at most at each of these peers."""
+        self, adverts: Sequence[Signed[Advert]], stage: Stage, most: LegUnits
+    ) -> tuple[int, ...]:
+        """What this leg would cost at most at each of these peers whose prices are known."""
         await self.tariffs.learn(adverts)
-        most = units_at_most(stage, data, units)
         prices = [self._cost(it, stage, most) for it in adverts]
-        return PriceQuote(tuple(it for it in prices if it is not None))
+        return tuple(it for it in prices if it is not None)
 
-    async def all_ask(self, adverts: Sequence[Signed[Advert]], stage: Stage) -> bool:
-        """Whether each of these peers has a price for the model of a leg."""
-        await self.tariffs.learn(adverts)
-        tariffs = [self.tariffs.of(it) for it in adverts if it.record.tariff is not None]
-        asking = [it for it in tariffs if it and it.record.price_of(stage.model) is not None]
-        return len(asking) == len(adverts)
+    def least(self, adverts: Sequence[Signed[Advert]], stage: Stage, most: LegUnits) -> int:
+        """What this leg costs at most at the cheapest of these peers, by what is known now."""
+        prices = (self._cost(it, stage, most) for it in adverts)
+        return min((it for it in prices if it is not None), default=0)
 
     async def check_quote(self, adverts: Sequence[Signed[Advert]], needed: int) -> int:
         """What so many verdicts cost at most, by the cheapest of these verifiers."""
@@ -80,23 +83,29 @@ class Payer:
         self,
         adverts: Sequence[Signed[Advert]],
         stage: Stage,
-        data: bytes | None,
-        units: int,
+        most: LegUnits,
         price_max: int,
+        *,
+        given_on: bool = False,
     ) -> None:
-        """Wait until one of these peers can be paid; InputError says why none can."""
+        """Wait until one of these peers can be paid; InputError says why none can.
+
+        `given_on`: by whoever did the leg before.
+        """
         peers = [it.signer for it in adverts]
         self.channels.trouble = None
         with trio.move_on_after(stretched(READY_DEADLINE_S)):
             while not any(
-                self.price_at(it, stage, data, units, price_max) is not None for it in peers
+                self.price_at(it, stage, most, price_max, given_on=given_on) is not None
+                for it in peers
             ):
                 if (why := self.channels.trouble) is not None:
                     raise why
                 await trio.sleep(LOOK_EVERY_S)
             return
         raise InputError(
-            "no peer that runs this model could be paid in time: its channel is not open yet",
+            f"no peer that does the leg {stage.operation!r} could be paid in time: its channel is"
+            " not open yet",
             todo="ask again in a moment; see how it stands: python -m node wallet",
         )
 
@@ -139,12 +148,43 @@ class Payer:
         tariff = self.tariffs.of(heard)
         return None if tariff is None else tariff.record.verdict
 
+    async def until_keepable(self, peer: PeerId, size_bytes: int, left: int) -> int:
+        """What a peer asks for keeping content, once that can be paid; Refused if it is too much.
+
+        InputError says why it cannot be paid.
+        """
+        heard = self.peers.view.advert_of(peer)
+        if heard is None or heard.record.tariff is None:
+            return 0
+        await self.tariffs.learn([heard])
+        tariff = self.tariffs.of(heard)
+        price = 0 if tariff is None else cost_of_keeping(tariff.record, size_bytes)
+        if tariff is None or not price:
+            return 0
+        if price > left:
+            allowed = f"at most {show_credits(left)} are" if left else "nothing is"
+            raise Refused(
+                f"it asks for {show_credits(price)} credits, and {allowed} to be paid",
+                code=RefusalCode.NOT_PAID,
+            )
+        self.channels.trouble = None
+        with trio.move_on_after(stretched(READY_DEADLINE_S)):
+            while not self.channels.ready(tariff, price):
+                if (why := self.channels.trouble) is not None:
+                    raise why
+                await trio.sleep(LOOK_EVERY_S)
+            return price
+        raise Refused("its channel is not open yet", code=RefusalCode.NOT_PAID, retry_after_s=1.0)
+
     # While a task is on its way
 
     def price_at(
-        self, peer: PeerId, stage: Stage, data: bytes | None, units: int, left: int
+        self, peer: PeerId, stage: Stage, most: LegUnits, left: int, *, given_on: bool = False
     ) -> int | None:
-        """What a peer would ask for a leg at most; None if it cannot be asked for that now."""
+        """What a peer would ask for a leg at most; None if it cannot be asked for that now.
+
+        Of a leg that another gives on nobody here sees how it goes: it is promised as a whole.
+        """
         heard = self.peers.view.advert_of(peer)
         if heard is None or heard.record.tariff is None or peer == self.peers.me:
             return 0
@@ -152,12 +192,11 @@ class Payer:
         if tariff is None:
             self.tariffs.learn_soon(heard)
             return None
-        most = units_at_most(stage, data, units)
         price = cost(tariff.record, stage, most)
         if price > left:
             return None
-        need = min(price, need_of(tariff.record, stage, most))
-        return price if not price or self.channels.ready(tariff, need) else None
+        need = price if given_on else min(price, need_of(tariff.record, stage, most))
+        return price if not price or self.channels.ready(tariff, need, fresh=given_on) else None
 
     def note_given(
         self, bill: Bill, peer: PeerId, number: int, stage: Stage, most: LegUnits, begun: int
@@ -166,11 +205,23 @@ class Payer:
         bill.book = self.book
         heard = self.peers.view.advert_of(peer)
         tariff = None if heard is None or peer == self.peers.me else self.tariffs.of(heard)
-        if tariff is None or tariff.record.price_of(stage.model) is None:
+        if tariff is None or tariff.record.price_for(stage) is None:
             return
         need = need_of(tariff.record, stage, most)
         held = Held(tariff, number, stage, min(need, bill.left), begun, most=most)
         bill.note_given(peer, held)
+
+    def note_done(
+        self, bill: Bill, peer: PeerId, number: int, stage: Stage, most: LegUnits
+    ) -> None:
+        """Note who did a leg that others gave on, by the prices that were agreed on with it."""
+        bill.book, channel = self.book, self.channels.by_peer.get(peer)
+        heard = self.peers.view.advert_of(peer)
+        tariff = None if channel is None else self.tariffs.agreed(channel.tariff, peer)
+        if tariff is None and heard is not None:
+            tariff = self.tariffs.of(heard)
+        if tariff is not None and tariff.record.price_for(stage) is not None:
+            bill.note_given(peer, Held(tariff, number, stage, most=most))
 
     def book(self, peer: PeerId, booking: Booking) -> None:
         """Take in what a bill says of a peer's account."""
@@ -196,24 +247,31 @@ class Payer:
         return {it for it in verifiers if self.may_check(it, task.price_max, needed)}
 
     def charge_checks(
-        self, bill: Bill, verifiers: Iterable[PeerId], number: int, stage: Stage
+        self,
+        bill: Bill,
+        verifiers: Iterable[PeerId],
+        number: int,
+        stage: Stage,
+        *,
+        accepted: bool = True,
     ) -> None:
-        """Charge the verdicts of these verifiers."""
+        """Charge the verdicts of these verifiers, whichever way they went."""
         bill.book = self.book
         for verifier in verifiers:
             heard = self.peers.view.advert_of(verifier)
             tariff = None if heard is None else self.tariffs.of(heard)
             if tariff is not None:
-                bill.check(tariff, number, stage)
+                bill.check(tariff, number, stage, accepted=accepted)
 
 
 def check_affordable(quote: PriceQuote, price_max: int, model: str) -> None:
     """InputError if no peer would do it for as much as is to be paid."""
-    if not quote.prices or quote.least <= price_max:
+    if not quote.is_known or quote.least <= price_max:
         return
     allowed = f"at most {show_credits(price_max)} are" if price_max else "nothing is"
+    cheapest = f"peer that runs {model}" if len(quote.legs) == 1 else "peers for its legs"
     raise InputError(
-        f"this costs up to {show_credits(quote.least)} credits at the cheapest peer that runs"
-        f" {model}, and {allowed} to be paid",
+        f"this costs up to {show_credits(quote.least)} credits at the cheapest {cheapest}, and"
+        f" {allowed} to be paid",
         todo=f"allow more: --pay-max {show_credits(quote.least)}; or ask for less (--max-tokens)",
     )

@@ -40,6 +40,8 @@ BALANCE_PART = 4
 EXPIRY_EPOCHS = 24 * 7
 # After a failure a channel is tried again so much later.
 AGAIN_S = 2.0
+# What a payee told of a channel is believed so long, where others give it work too.
+TOLD_FOR_S = 5.0
 # Which channels have expired is looked up in this part of an epoch, within these bounds.
 EPOCH_PART = 4
 LOOK_S_MIN, LOOK_S_MAX = 5.0, 600.0
@@ -96,8 +98,11 @@ class PayingChannels:
 
     # Whether work can be paid
 
-    def ready(self, tariff: Signed[Tariff], need: int) -> bool:
-        """Whether a peer can be given work that needs so much; if not, it will be soon."""
+    def ready(self, tariff: Signed[Tariff], need: int, *, fresh: bool = False) -> bool:
+        """Whether a peer can be given work that needs so much; if not, it will be soon.
+
+        `fresh`: others give it work too that this peer pays, so it is asked how it stands by now.
+        """
         peer = tariff.signer
         channel = self.by_peer.get(peer)
         if channel is not None and not channel.held and self._is_over(channel, need):
@@ -113,7 +118,8 @@ class PayingChannels:
             channel.increment = tariff.record.increment
             self._pay_soon(channel, tariff, need)
             return False
-        if channel.wants(need):
+        is_old = fresh and channel.told_at_s + TOLD_FOR_S < trio.current_time()
+        if is_old or channel.wants(need):
             self._pay_soon(channel, tariff, need)
         return channel.available >= need
 
@@ -285,7 +291,7 @@ class PayingChannels:
 
     def _hear(self, channel: PaidChannel, paid: Paid) -> None:
         """Take in what the payee has; WireError for a voucher that is not ours."""
-        channel.told = paid.charged
+        channel.told, channel.told_at_s = paid.charged, trio.current_time()
         if paid.voucher is None:
             return
         found = open_signed(paid.voucher, Voucher)

@@ -4,16 +4,20 @@ Asker, worker and auditor compute the same number from the same bytes: the tarif
 signed receipt, and the input and the output that it names.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from node.task.units import TOKENS_MAX, streamed_max, units_of
+from node.task.units import GUESS_MAX, TOKENS_MAX, fetched_max, streamed_max, units_of
 from wire import limits
 from wire.amount import AMOUNT_MAX
 from wire.errors import WireError
 from wire.generation import Ending, read_frames
-from wire.operations import GENERATE, streams
+from wire.kinds import Role
+from wire.operations import FETCH, GENERATE, streams
+from wire.payload import Passages, Texts
 from wire.receipt import Receipt
-from wire.tariff import UNITS, Charge, ChargeKind, Tariff
+from wire.tariff import KEPT, UNITS, Charge, ChargeKind, Tariff
 from wire.task import Stage
 
 # An output that was computed for an earlier task costs this part of it.
@@ -32,9 +36,20 @@ class LegUnits:
 
 def units_at_most(stage: Stage, data: bytes | None, guess: int = 1) -> LegUnits:
     """The most that a leg can be charged for; `data` is its input, where it is at hand."""
+    if stage.role is Role.DATA:
+        return LegUnits(fetched_max(stage), 0)
     if not streams(stage.operation):
         return LegUnits(units_of(stage, data, guess), 0)
     return LegUnits(_prompt_max(stage, data), streamed_max(stage))
+
+
+def legs_at_most(stages: Sequence[Stage], data: bytes | None, guess: int = 1) -> list[LegUnits]:
+    """As `units_at_most`, of each leg of a task; what a later leg is given is not known yet."""
+    found = [units_at_most(stages[0], data, guess)]
+    for before, stage in pairwise(stages):
+        given = fetched_max(before) if before.role is Role.DATA else GUESS_MAX
+        found.append(units_at_most(stage, None, given))
+    return found
 
 
 def _prompt_max(stage: Stage, data: bytes | None) -> int:
@@ -51,6 +66,8 @@ def units_counted(
 
     Without the output the receipt's units count, up to what the task asked for.
     """
+    if stage.role is Role.DATA:
+        return LegUnits(_fetched(stage, min(receipt.units, fetched_max(stage)), output), 0)
     if not streams(stage.operation):
         given = receipt.units
         return LegUnits(min(given, units_of(stage, source, given)), 0)
@@ -59,6 +76,18 @@ def units_counted(
         return LegUnits(0, made)
     tokens, prompt_tokens = _counted_frames(output)
     return LegUnits(min(prompt_tokens, _prompt_max(stage, source)), min(made, tokens))
+
+
+def _fetched(stage: Stage, units: int, output: bytes | None) -> int:
+    """The passages or names that a data leg brought in, by its output where it is at hand."""
+    if output is None:
+        return units
+    try:
+        if stage.operation == FETCH:
+            return min(units, len(Passages.from_bytes(output).passages))
+        return min(units, len(Texts.from_bytes(output).texts))
+    except WireError:
+        return 0
 
 
 def _counted_frames(output: bytes) -> tuple[int, int]:
@@ -78,11 +107,20 @@ def _counted_frames(output: bytes) -> tuple[int, int]:
 
 def cost(tariff: Tariff, stage: Stage, units: LegUnits) -> int:
     """What a leg with so many units costs, in millionths; 0 for what the tariff does not name."""
-    price = tariff.price_of(stage.model)
+    price = tariff.price_for(stage)
     if price is None:
         return 0
     by_units = units.given * price.given + units.made * price.made
     return min(AMOUNT_MAX, price.base + -(-by_units // UNITS))
+
+
+def cost_of_keeping(tariff: Tariff, size_bytes: int) -> int:
+    """What it costs that a peer keeps content until the time that it says, in millionths."""
+    price = tariff.price_of(KEPT)
+    if price is None:
+        return 0
+    kib = (size_bytes + 1023) // 1024
+    return min(AMOUNT_MAX, price.base + -(-kib * price.given // UNITS))
 
 
 def need_of(tariff: Tariff, stage: Stage, most: LegUnits) -> int:
@@ -92,7 +130,7 @@ def need_of(tariff: Tariff, stage: Stage, most: LegUnits) -> int:
 
 def cost_of_part(tariff: Tariff, stage: Stage, shown: int) -> int:
     """What `shown` tokens of a leg cost that another peer finished: no base, and no prompt."""
-    price = tariff.price_of(stage.model)
+    price = tariff.price_for(stage)
     if price is None:
         return 0
     return min(AMOUNT_MAX, -(-min(shown, TOKENS_MAX) * price.made // UNITS))
@@ -122,7 +160,7 @@ def charge_by(
 ) -> int:
     """What a charge of an answer has to be at most, for whoever checks the answer."""
     match charge.kind:
-        case ChargeKind.CHECK:
+        case ChargeKind.CHECK | ChargeKind.REJECTED:
             return tariff.verdict
         case ChargeKind.PART:
             return cost_of_part(tariff, stage, charge.units)

@@ -41,6 +41,11 @@ class Tariffs:
         found = None if named is None else self._known.get(named)
         return found if found is not None and found.signer == heard.signer else None
 
+    def agreed(self, named: ContentId | None, peer: PeerId) -> Signed[Tariff] | None:
+        """The tariff with this id, if it is a peer's, and known here."""
+        found = None if named is None else self._known.get(named)
+        return found if found is not None and found.signer == peer else None
+
     def know(self, tariff: Signed[Tariff]) -> None:
         """Keep one that was read and checked."""
         self._known[tariff.id] = tariff

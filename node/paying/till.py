@@ -1,11 +1,15 @@
 """What this peer asks of others for its work: it works for what was promised, and no further.
 
 Work of a task is paid by who signed the task. A leg holds what its prompt and first tokens cost; a
-stream that has shown what was promised waits for the next voucher, and goes on where it stood.
+stream that has shown what was promised waits for the next voucher, and goes on where it stood. A
+leg after the first is given on by a peer that pays nothing: all that it may cost is held for it,
+and one task costs its signer no more here than it allows, however often it is given on.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 import trio
 
@@ -16,6 +20,7 @@ from node.paying.own_tariff import OwnTariff
 from node.paying.pricing import (
     LegUnits,
     cost,
+    cost_of_keeping,
     cost_of_leg,
     cost_of_part,
     need_of,
@@ -23,18 +28,39 @@ from node.paying.pricing import (
 )
 from p2p.timeouts import stretched
 from wire.amount import show_credits
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
 from wire.errors import Refused
 from wire.kinds import RefusalCode
+from wire.latest import Latest
 from wire.receipt import Receipt
 from wire.signed import Signed
-from wire.tariff import Tariff
+from wire.tariff import KEPT, Tariff, work_of
 from wire.task import Stage, Task
 
 # A stream that is not paid waits so long.
 UNPAID_DEADLINE_S = 20.0
 AGAIN_S = 0.5
+# Tasks of which it is remembered what they cost here, where others gave them on.
+TASKS_KEPT = 10_000
 Relay = Callable[[Part], Awaitable[None]]
+
+
+class GivenBy(Enum):
+    """Who offers a leg that costs something."""
+
+    # Who signed the task, as its first leg.
+    PAYER = auto()
+    # Who did the leg before.
+    DOER = auto()
+    OTHER = auto()
+
+    @classmethod
+    def of(cls, by: PeerId, me: PeerId, signer: PeerId, done: Sequence[PeerId]) -> "GivenBy":
+        """`done`: who signed the legs before, in order."""
+        if not done:
+            return cls.PAYER if by == signer else cls.OTHER
+        # A peer that did the leg before may have this one too.
+        return cls.DOER if done[-1] in (by, me) else cls.OTHER
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +75,10 @@ class Seat:
     given: int
     held: int
     begun: int
+    # Of a leg that was given on: its task, and what it may come to, which is noted.
+    given_on: ContentId | None = None
+    spent: Latest[ContentId, int] = field(default_factory=lambda: Latest(1))
+    noted: int = 0
     shown: int = 0
     # Whether its payer gave it up while it was worked on.
     abandoned: bool = False
@@ -60,7 +90,9 @@ class Seat:
         price = cost(self.tariff, self.stage, most)
         if price > self.price_max:
             raise _too_little("the leg", price, self.price_max)
-        need = min(price, need_of(self.tariff, self.stage, most))
+        need = price
+        if self.given_on is None:
+            need = min(price, need_of(self.tariff, self.stage, most))
         if not self._hold(need):
             raise _unpaid(need, "the input is more than was said, and that much is not promised")
         self.given = most.given
@@ -85,7 +117,9 @@ class Seat:
             return
         self._over = True
         self.channel.held -= self.held
-        self.channels.charge(self.channel, amount, self.stage.model)
+        if self.given_on is not None:
+            self.spent[self.given_on] = self.spent.get(self.given_on, 0) + amount - self.noted
+        self.channels.charge(self.channel, amount, work_of(self.stage))
 
     def paced(self, relay: Relay) -> Relay:
         """A relay that passes on what is paid for, and waits for the next voucher before more."""
@@ -133,6 +167,8 @@ class Till:
     own: OwnTariff
     channels: EarningChannels
     unpaid: int = field(default=0)
+    # What tasks that were given on cost here, with what they may come to that are under way.
+    _spent: Latest[ContentId, int] = field(default_factory=lambda: Latest(TASKS_KEPT))
 
     def seat(
         self,
@@ -142,34 +178,57 @@ class Till:
         units: int,
         begun: int = 0,
         *,
-        is_payer: bool = True,
+        given_by: GivenBy = GivenBy.PAYER,
     ) -> Seat | None:
-        """Hold what a leg needs; None if it is free, Refused if it is not paid for.
-
-        `is_payer`: whoever offers it signed the task, and it is the first leg. Nobody spends what
-        another has promised.
-        """
+        """Hold what a leg needs; None if it is free, Refused if it is not paid for."""
         tariff = self.own.now
         if tariff is None or task.signer == self.me:
             return None
-        if tariff.record.price_of(stage.model) is None:
+        if tariff.record.price_for(stage) is None:
             return None
-        if not is_payer:
+        if given_by is GivenBy.OTHER:
             raise Refused(
-                "a leg that costs something is offered by who pays it",
+                "a leg that costs something is offered by who pays it, or did the leg before",
                 code=RefusalCode.NOT_PAID,
             )
+        given_on = task.id if given_by is GivenBy.DOER else None
         most, price_max = units_at_most(stage, data, units), task.record.price_max
+        if given_on is not None:
+            price_max, begun = max(0, price_max - self._spent.get(given_on, 0)), 0
         price = cost(tariff.record, stage, most)
         if price > price_max:
             raise _too_little("the leg", price, price_max)
         if not price:
             return None
-        need = min(price, need_of(tariff.record, stage, most))
+        need = price if given_on else min(price, need_of(tariff.record, stage, most))
         channel = self._channel(task.signer, need)
         channel.held += need
-        given = most.given
-        return Seat(channel, self.channels, tariff.record, stage, price_max, given, need, begun)
+        seat = Seat(
+            *(channel, self.channels, tariff.record, stage, price_max, most.given, need, begun)
+        )
+        if given_on is not None:
+            seat.given_on, seat.spent, seat.noted = given_on, self._spent, price
+            self._spent[given_on] = self._spent.get(given_on, 0) + price
+        return seat
+
+    @contextmanager
+    def keeping(self, payer: PeerId, size_bytes: int) -> Iterator[None]:
+        """Charge content that is kept for a payer; Refused unless that is promised.
+
+        Nothing is charged if it ends with an error.
+        """
+        tariff = self.own.now
+        price = 0 if tariff is None else cost_of_keeping(tariff.record, size_bytes)
+        if not price:
+            yield
+            return
+        channel = self._channel(payer, price)
+        channel.held += price
+        try:
+            yield
+            self.channels.charge(channel, price, KEPT)
+        finally:
+            channel.held -= price
 
     def check_verdict(self, task: Signed[Task]) -> None:
         """Refused unless a verdict on this task is paid for."""

@@ -4,11 +4,12 @@ Nothing of it is pinned: what the owner keeps comes first at any time. The store
 others last of all that is not pinned, and who asked finds out by asking for blocks of it.
 """
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 
 import trio
 
+from node.paying.till import Till
 from node.serving.kept_for_others import (
     ITEMS_MAX,
     WORTH_WRITING_S,
@@ -44,6 +45,8 @@ class KeepRole:
     paused: str = ""
     store: Store = field(init=False)
     kept_items: KeptForOthers = field(init=False)
+    # What this peer asks for what it keeps; None where that is free.
+    till: Till | None = field(default=None)
 
     def __post_init__(self) -> None:
         self.store = self.blobs.store
@@ -79,7 +82,16 @@ class KeepRole:
             and until_wall_s <= known.until_wall_s + WORTH_WRITING_S
             and self.store.has(wanted.content)
         ):
-            return max(1, int(min(known.until_wall_s - wall_s, wanted.keep_s)))
+            # Less than was asked for says that nothing is charged: it was paid for before.
+            return max(1, int(min(known.until_wall_s - wall_s, wanted.keep_s - 1)))
+        with nullcontext() if self.till is None else self.till.keeping(asker, wanted.size_bytes):
+            await self._keep_newly(asker, content, wanted, until_wall_s)
+        return wanted.keep_s
+
+    async def _keep_newly(
+        self, asker: PeerId, content: KeptId, wanted: Keep, until_wall_s: float
+    ) -> None:
+        wall_s = self.blobs.peers.environment.wall_s()
         held_bytes = self.store.statistics().held_bytes
         deadline_s = self.kept_items.begin(asker, content, wanted.size_bytes, held_bytes, wall_s)
         try:
@@ -94,7 +106,6 @@ class KeepRole:
             self.kept_items.ended(asker, content, self.blobs.peers.environment.wall_s())
             if content not in self.kept_items.items:
                 self.store.soft_unpin(content)
-        return wanted.keep_s
 
     async def _bring(
         self, asker: PeerId, content: ContentId, size_bytes: int, deadline_s: float

@@ -15,7 +15,7 @@ from node.dispatch.dispatcher import Dispatcher
 from node.dispatch.handoff import Handoff, LegResult, Relay
 from node.dispatch.progress import StreamProgress
 from node.dispatch.resuming import reads_segments
-from node.paying.till import Till
+from node.paying.till import GivenBy, Till
 from node.serving.done_legs import DoneLeg, DoneLegs, job_key_of, leg_key_of
 from node.serving.finishing import FinishedLeg, Finishing, readable, receipt_of, shares_signature
 from node.serving.infer_role import InferRole
@@ -153,8 +153,9 @@ class LegServer:
         if self.till is not None:
             begun = handoff.begun_units
             task, leg, data = handoff.task, handoff.leg, handoff.input
-            is_payer = by == task.signer and not handoff.receipts
-            lease.seat = self.till.seat(task, leg, data, handoff.units, begun, is_payer=is_payer)
+            done = [it.signer for it in handoff.receipts]
+            given_by = GivenBy.of(by, self.key.peer, task.signer, done)
+            lease.seat = self.till.seat(task, leg, data, handoff.units, begun, given_by=given_by)
         if not known and leg_key not in self.running:
             try:
                 lease.admit(handoff, by, deadline_at_s)

@@ -3,7 +3,7 @@
 from wire import limits
 from wire.errors import WireError
 from wire.kinds import Role
-from wire.operations import OPERATIONS, Unit, streams
+from wire.operations import FETCH, OPERATIONS, Unit, streams
 from wire.payload import Passages, Texts
 from wire.task import Stage
 
@@ -20,6 +20,14 @@ GUESS_MAX = limits.PASSAGES_MAX
 def streamed_max(stage: Stage) -> int:
     """How many units of a leg may come in pieces: 0 unless its output is streamed."""
     return units_of(stage, None) if streams(stage.operation) else 0
+
+
+def fetched_max(stage: Stage) -> int:
+    """How many passages or names a data leg brings in at most."""
+    most = PASSAGES_PER_LEG if stage.operation == FETCH else limits.PASSAGES_MAX
+    count = stage.parameters.get("count", most)
+    # A bad value counts as the most; the data peer refuses it with a better reason.
+    return min(count, most) if type(count) is int and count > 0 else most
 
 
 def units_of(stage: Stage, data: bytes | None, guess: int = 1) -> int:

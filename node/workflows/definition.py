@@ -61,7 +61,7 @@ _SOURCE_KEYS = {
     "feed": ("feed",),
     "kind": (
         *("kind", "url", "format", "select", "columns", "encoding", "delimiter", "heading"),
-        *("headers", "keep_headers", "paging", "content", "path", "quorum", "agree"),
+        *("headers", "keep_headers", "paging", "content", "path", "prepare", "quorum", "agree"),
     ),
 }
 _MODEL_KEYS = ("name", "operation", "prompt", "level", "verdicts", "parameters", "inputs")
@@ -98,7 +98,10 @@ class TableTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelStep:
-    """What a model is asked. `prompt` has `{input}` where the source's text goes."""
+    """What a model is asked. `prompt` has `{input}` where the source's text goes.
+
+    A call without `inputs` is given the tensor that the source's preparation gives.
+    """
 
     model: str
     operation: str
@@ -240,6 +243,8 @@ def _source(top: TableReader, model: ModelStep | None) -> SourceStep:
     if said[0] == "text":
         if model is None:
             table.reject("text", "a text needs a model that is asked about it")
+        if model.operation == CALL:
+            table.reject("text", "a text gives a function no numbers", _TENSOR)
         return SourceStep(text=table.string("text", chars_max=limits.TEXT_BYTES_MAX))
     if said[0] == "feed":
         try:
@@ -261,11 +266,18 @@ def _source(top: TableReader, model: ModelStep | None) -> SourceStep:
         table.reject("kind", error.message, error.todo)
     if record.kind not in ("http", "dataset"):
         table.reject("kind", f"a source of the kind {record.kind} is kept under a name", _ADD)
+    gives = record.extraction.gives
+    if model is not None and model.operation == CALL and not model.inputs and gives != "tensor":
+        table.reject("kind", f"the source gives a {gives}, and a function takes tensors", _TENSOR)
     return SourceStep(record=record, quorum=quorum, agree=agree)
 
 
 _KEY = 'python -m node status tells a peer its key: standbys = ["KEY"]'
 _SEE = "its keeper sees it with python -m node workflows list"
+_TENSOR = (
+    "take a source whose [[prepare]] ends with stack, window, tokenise or image, or name columns:"
+    " [model.inputs.NAME]"
+)
 _ADD = "python -m node sources add NAME FILE, and name it here: name = "
 
 
@@ -278,8 +290,8 @@ def _model(top: TableReader) -> ModelStep:
     operation = named if named in OPERATIONS else ""
     if not operation:
         table.reject("operation", f"operation is one of {', '.join(OPERATIONS)}")
-    if (operation == CALL) is not bool(inputs):
-        table.reject("inputs", f"[model.inputs.NAME] and the operation {CALL} belong together")
+    if inputs and operation != CALL:
+        table.reject("inputs", f"[model.inputs.NAME] is for the operation {CALL}")
     prompt = table.string("prompt", INPUT, chars_max=limits.TEXT_BYTES_MAX)
     try:
         terms = terms_of(

@@ -109,6 +109,8 @@ class WorkflowKeeper:
             feed = await self._feed_to_stand_by_for(standby_of)
             workflow = read_workflow(text, feed.name)
             _check_same(workflow, feed)
+        if workflow.model is not None and workflow.name not in self.running:
+            await self.seams.steps.check(workflow.model)
         async with self._changing:
             known = self.running.get(workflow.name)
             if known is not None and known.kept_workflow.text == text:

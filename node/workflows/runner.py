@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from node.ingest.table import DataTable
+from node.task.tensor_maps import tensor_maps
 from node.workflows.definition import Workflow
 from node.workflows.history import (
     BegunSlot,
@@ -293,7 +294,9 @@ def _reason(error: BatonError) -> str:
 
 
 def _plain(brought: BroughtInput) -> dict[str, Any]:
-    """A result that no model made: the table or the text that came."""
+    """A result that no model made: the table, the tensor or the text that came."""
+    if brought.tensor_of is not None:
+        return {"outputs": tensor_maps(brought.output)}
     if brought.table is not None:
         table: DataTable = brought.table
         return {"columns": list(table.columns), "rows": [list(it) for it in table.rows]}

@@ -13,11 +13,13 @@ from wire.content import ContentId
 class BroughtInput:
     """What a source gave. `table` is None for a text; `answers` are the data peers' receipts.
 
+    `tensor_of` is the receipt of the fetch that gave this very tensor; None for anything else.
     `contents` is all that has to be kept so that it can be checked later.
     """
 
     output: bytes
     table: DataTable | None = None
+    tensor_of: ContentId | None = None
     answers: tuple[ContentId, ...] = ()
     contents: tuple[ContentId, ...] = ()
 
@@ -33,6 +35,10 @@ class ModelAnswer:
 
 class Steps(Protocol):
     """Asks the network; every call raises a BatonError if it fails, and may be tried again."""
+
+    async def check(self, model: ModelStep) -> None:
+        """InputError if the model is known here and cannot do what is asked of it."""
+        ...
 
     async def bring(self, source: SourceStep, deadline_s: int) -> BroughtInput:
         """Have a source fetched."""

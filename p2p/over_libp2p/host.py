@@ -54,7 +54,7 @@ _FAIR = frozenset(
 # What libp2p notifies of and nobody listens for.
 UNHEARD = frozenset({"opened_stream", "closed_stream"})
 # How old the addresses may be that libp2p tells others; our own adverts are never old.
-ADDRESSES_S = 10.0
+ADDRESSES_S = 5.0
 
 
 class SoundSwarm(Swarm):  # type: ignore[misc]

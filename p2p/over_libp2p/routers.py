@@ -65,6 +65,12 @@ class Routers:
             self._by_wan[router.wan] = router
             router = router.carrier
 
+    def renumber(self, router: Router, wan: str) -> None:
+        """Its provider gives the router another outer IP address."""
+        del self._by_wan[router.wan]
+        router.wan = wan
+        self._by_wan[wan] = router
+
     def own(self, name: str, port: int) -> Place:
         """What a listener of this host on this port is found under."""
         site = self.sites[name]

@@ -7,8 +7,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.commands.demo_story import Story, on_event
 from node.commands.join import narrate
-from node.commands.output import show_json
+from node.commands.output import counted_words, show_json
 from node.engines.hash_engine import hash_manifest
 from tests.node.network import I, S, open_network
 
@@ -38,3 +39,16 @@ def test_a_json_document_holds_no_letter_that_a_terminal_obeys(
     assert told.isascii()
     assert all(it.isprintable() or it == "\n" for it in told)
     assert json.loads(told) == document
+
+
+def test_a_count_agrees_with_its_word() -> None:
+    told = [counted_words(*it) for it in ((1, "entry"), (2000, "entry"), (0, "key"), (1, "leg"))]
+    assert told == ["1 entry", "2,000 entries", "0 keys", "1 leg"]
+
+
+def test_a_price_that_is_promised_in_a_moment_is_no_failure_on_the_demos_screen() -> None:
+    story, told = Story(Path(), "why?", ()), list[str]()
+    for code in ("not_paid", "loading", "busy", None):
+        why = {"event": "failed", "what": "infer leg", "peer": "x", "why": f"{code}", "code": code}
+        on_event(story, why, told.append)
+    assert [it.rpartition(" ")[2] for it in told] == ["busy", "None"]

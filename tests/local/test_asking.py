@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from node.engines.hash_engine import HashEngine, hash_manifest
-from node.local.commands import LocalCommands
+from node.local.ask_commands import AskCommands
 from node.local.model_commands import ModelCommands
 from node.peer import Node
 from tests.node.network import I, Network, S, open_network
@@ -39,7 +39,7 @@ async def test_a_model_of_others_is_asked_by_its_name(
         await trio.sleep(5)
         events: list[Mapping[str, Any]] = []
         arguments = {"model": "theirs", "text": "hello", "operation": "generate", **UNCHECKED}
-        found = await LocalCommands(asker).ask(
+        found = await AskCommands(asker).ask(
             arguments | {"parameters": {"tokens": 4}}, events.append
         )
         assert found["operation"] == "generate"
@@ -56,11 +56,11 @@ async def test_errors_say_the_name_that_was_typed(
     async with open_network(tmp_path) as network:
         asker = await network.start(S)
         with pytest.raises(InputError, match=r"smollm2 \(baf"):
-            await LocalCommands(asker).ask({"model": "smollm2", "text": "x", **UNCHECKED}, unheard)
+            await AskCommands(asker).ask({"model": "smollm2", "text": "x", **UNCHECKED}, unheard)
         with pytest.raises(InputError, match=r"'smollm2'.*this peer runs none"):
             await ModelCommands(asker).prepare({"what": "smollm2"}, unheard)
         with pytest.raises(InputError, match="no model 'fly'"):
-            await LocalCommands(asker).ask({"model": "fly", "text": "x", **UNCHECKED}, unheard)
+            await AskCommands(asker).ask({"model": "fly", "text": "x", **UNCHECKED}, unheard)
 
 
 async def test_a_name_that_two_models_have_is_asked_for_by_id(
@@ -88,7 +88,7 @@ async def test_a_task_ends_when_whoever_attends_to_it_goes_away(
         arguments = {"model": "hash", "text": "x", "operation": "generate", **UNCHECKED}
         for attended, left in ((True, 0), (False, 1)):
             with trio.move_on_after(3):
-                await LocalCommands(asker).ask(
+                await AskCommands(asker).ask(
                     arguments | {"attended": attended, "parameters": {"tokens": 20, "seed": left}},
                     unheard,
                 )

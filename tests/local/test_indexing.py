@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.local.commands import LocalCommands
+from node.local.ask_commands import AskCommands
 from node.local.indexing import PARTS_MAX, SOURCES_LISTED_MAX
 from node.serving.data_role import DataRole
 from node.serving.role import Done, Emit, LegInput
@@ -44,7 +44,7 @@ async def test_a_list_without_end_is_ended(autojump_clock: MockClock, tmp_path: 
         data.leg_server.roles[Role.DATA] = Endless(PydocSource(), data.dependencies.store)
         await network.settled()
         with trio.fail_after(600):
-            found = await LocalCommands(asker).sources({}, unheard)
+            found = await AskCommands(asker).sources({}, unheard)
         assert found["sources"] == ["name"] * SOURCES_LISTED_MAX
 
 
@@ -81,7 +81,7 @@ async def test_passages_that_were_not_asked_for_make_no_index(
         data.leg_server.roles[Role.DATA] = rogue(PydocSource(), data.dependencies.store)
         await network.settled()
         with pytest.raises(expected, match=words):
-            await LocalCommands(asker).embed({**UNCHECKED, "sources": ["pydoc:try"]}, unheard)
+            await AskCommands(asker).embed({**UNCHECKED, "sources": ["pydoc:try"]}, unheard)
 
 
 class Long:
@@ -108,7 +108,7 @@ async def test_a_source_of_more_parts_than_an_index_holds_is_refused_at_its_firs
         await network.start(I, S)
         honest = await network.start(D, S, source=Long(PASSAGES_PER_LEG * 2))
         await network.settled()
-        found = await LocalCommands(asker).embed({**UNCHECKED, "sources": ["long:0"] * 3}, unheard)
+        found = await AskCommands(asker).embed({**UNCHECKED, "sources": ["long:0"] * 3}, unheard)
         # A name that is given three times is in the index once.
         assert (found["tasks"], found["passages"]) == (2, 64)
         data = await asker.dependencies.store.get(ContentId.parse(found["index"]))
@@ -124,5 +124,5 @@ async def test_a_source_of_more_parts_than_an_index_holds_is_refused_at_its_firs
         )
         done = asker.tasks.statistics().answered
         with pytest.raises(InputError, match="fewer of them"):
-            await LocalCommands(asker).embed({**UNCHECKED, "sources": ["long:0"]}, unheard)
+            await AskCommands(asker).embed({**UNCHECKED, "sources": ["long:0"]}, unheard)
         assert asker.tasks.statistics().answered == done + 1

@@ -15,7 +15,7 @@ import trio
 from node.config import NodeConfig
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import Engine
-from node.paying_config import Sponsoring, TypedPrices
+from node.paying_config import SERVICES, Sponsoring, TypedPrices
 from node.peer import Dependencies, Node, open_node
 from node.serving.sources import PydocSource, Source, Sources
 from p2p.adverts import Capacity, Environment
@@ -30,6 +30,7 @@ from wire.kinds import Role
 from wire.ledger import Genesis
 from wire.membership import Invite
 from wire.message import Message, Want, WantBlocks
+from wire.ownership import Ownership
 from wire.signed import Signed
 from wire.signing import SigningKey
 
@@ -59,6 +60,11 @@ class Outsider:
             await handler(call, message)
 
         self.peers.handlers[kind] = noting
+
+
+def _sells(roles: Sequence[Role], prices: TypedPrices) -> bool:
+    """Whether a peer with these roles does what has a price."""
+    return bool({I, V} & set(roles)) or set(prices.models) <= set(SERVICES)
 
 
 @dataclass(slots=True)
@@ -108,6 +114,7 @@ class Network:
         prices: TypedPrices | None = None,
         sponsoring: Sponsoring | None = None,
         invite: tuple[Signed[Invite], SigningKey] | None = None,
+        owner: SigningKey | None = None,
     ) -> AsyncIterator[Node]:
         if number is None:
             number = self.opened
@@ -119,6 +126,9 @@ class Network:
                 bootstraps=bootstraps,
                 listen=listen,
                 network="baton" if genesis is None else str(genesis.id),
+                ownership=None
+                if owner is None
+                else Ownership.signed_by(owner, self.key(number).peer),
             ),
             roles=frozenset(roles),
             # Who has the model for itself alone can look for itself.
@@ -129,7 +139,7 @@ class Network:
             genesis=genesis,
             invite=invite,
             sponsoring=sponsoring,
-            prices=prices if prices and {I, V} & set(roles) else TypedPrices(),
+            prices=prices if prices and _sells(roles, prices) else TypedPrices(),
         )
         async with AsyncExitStack() as own:
             if store is None:

@@ -9,85 +9,40 @@ from libp2p.network.connection.raw_connection import RawConnection
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 from trio.testing import MockClock
 
-from p2p.over_libp2p import Router, Site
+from p2p.over_libp2p import Site
 from p2p.over_libp2p.circuits import RELAY, RELAYED, Line
 from p2p.over_libp2p.host import libp2p_id
 from p2p.over_libp2p.stream import LibStream
-from p2p.peers import Peers
 from p2p.reachability import Reach
 from p2p.relay_limits import RelayCounts, RelayLimits
 from p2p.score import Standing
 from p2p.transport import RelayAnswer, WrongPeer
 from p2p.typed_call import TypedCall
-from tests.p2p.internet import Internet, home, open_internet, server
+from tests.p2p.internet import (
+    Internet,
+    alone,
+    asks,
+    hears,
+    home,
+    keepers_of,
+    kept,
+    open_internet,
+    server,
+    servers,
+)
 from tests.p2p.transports import key_of, until
-from wire.content import ContentId, PeerId
+from wire.content import PeerId
 from wire.errors import TransportError, Unreachable
-from wire.message import BlockReply, Message, Want
+from wire.message import Message
 from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
 from wire.signed import open_signed, sign
 from wire.signing import SigningKey
-
-WANT = Want(block=ContentId.of(b"any"))
 
 
 @pytest.fixture
 async def internet() -> AsyncIterator[Internet]:
     async with open_internet() as opened:
         yield opened
-
-
-async def reply(call: TypedCall, _message: Message) -> None:
-    await call.send(BlockReply(data=b"here"))
-
-
-def keepers_of(peers: Peers) -> list[PeerId]:
-    return [PeerId.parse(str(it)) for it in peers.relaying.as_map()["keepers"]]  # type: ignore[attr-defined]
-
-
-async def servers(internet: Internet, count: int) -> None:
-    """So many servers, which have found out that they are open; one alone is told by others."""
-    for number in range(1, count + 1):
-        await internet.add(f"server {number}", server(number))
-    await until(
-        lambda: (
-            count == 1
-            or all(
-                it.dialing_back.reachability.reach is Reach.OPEN for it in internet.peers.values()
-            )
-        ),
-        120,
-    )
-
-
-async def kept(internet: Internet, name: str, router: Router, relays: int) -> Peers:
-    """A peer of a home, which answers, once it has so many relays."""
-    peers = await internet.add(name, Site("192.168.1.2", router))
-    peers.handlers[Want] = reply
-    await until(lambda: len(keepers_of(peers)) == relays, 120)
-    return peers
-
-
-async def asks(asker: Peers, other: PeerId, *, deadline_s: float = 8.0) -> bytes:
-    async with asker.call(other, deadline_s=deadline_s) as call:
-        await call.send(WANT)
-        return (await call.expect(BlockReply)).data
-
-
-async def hears(asker: Peers, other: Peers) -> None:
-    """Wait until the asker believes an advert of the other that names its relays."""
-
-    def heard() -> bool:
-        advert = asker.view.advert_of(other.me)
-        return advert is not None and "p2p-circuit" in "".join(advert.record.addresses)
-
-    await until(heard, 120)
-
-
-async def alone(asker: Peers, other: Peers) -> None:
-    """Have no connection with the other."""
-    await asker.endpoint.disconnect(other.me)
-    await until(lambda: not other.endpoint.is_connected(asker.me), 60)
 
 
 async def test_one_home_is_reached_from_another(

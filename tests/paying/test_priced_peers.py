@@ -1,6 +1,5 @@
 """Peers that ask for something: quotes, caps, what is charged, and what an auditor finds."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from node.asking.affording import quote_of
 from node.asking.answers import Answered
 from node.checking.audit import audit
 from node.checking.report import ReceiptPart, Status
-from node.local.commands import LocalCommands
 from node.paying import paying_channels
 from node.paying.pricing import need_of, units_at_most
 from node.paying_config import TypedPrice, TypedPrices
@@ -31,7 +29,7 @@ from tests.node.asking import (
     signers,
     task_of,
 )
-from tests.node.network import D, I, Network, S, V, open_network
+from tests.node.network import I, Network, S, V, open_network
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, Refused
@@ -50,7 +48,12 @@ def priced(base: int = 0, given: int = 0, made: int = 0, check: int = 0) -> Type
     return TypedPrices({"hash": TypedPrice(base, given * UNITS, made * UNITS)}, check)
 
 
-async def started(network: Network, *prices: TypedPrices, verifiers: int = 0) -> list[Node]:
+async def started(
+    network: Network,
+    *prices: TypedPrices,
+    verifiers: int = 0,
+    verdicts: TypedPrices | None = None,
+) -> list[Node]:
     """An asker that is the only member, workers with these prices, and verifiers with the last."""
     genesis = genesis_of(network, members=1, granted=0)
     options: dict[str, Any] = {"genesis": genesis}
@@ -60,7 +63,7 @@ async def started(network: Network, *prices: TypedPrices, verifiers: int = 0) ->
         for number, it in enumerate(prices, 1)
     ]
     nodes += [
-        await network.start(V, number=100 + it, prices=prices[-1], **options)
+        await network.start(V, number=100 + it, prices=verdicts or prices[-1], **options)
         for it in range(verifiers)
     ]
     await network.settled()
@@ -286,30 +289,3 @@ async def test_a_channel_that_is_used_up_or_has_expired_has_another_in_its_place
         assert 100 * CREDIT - view.balance <= 140_000 + 128_000
         answered, _ = await asked(asker, request(level=Level.SIGNED, price_max=3000))
         assert charges_of(answered) == [(ChargeKind.LEG, 1000)]
-
-
-async def test_an_index_is_made_by_peers_that_ask_for_credits(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
-    async with open_network(tmp_path) as network:
-        asker, worker, checker = await started(network, priced(given=1, check=5), verifiers=1)
-        genesis = worker.config.genesis
-        data = await network.start(D, models=(), number=50, genesis=genesis)
-        await network.settled()
-        # The price of a model is said once the model is ready.
-        await trio.sleep(30)
-        terms = {"model": "hash", "sources": ["pydoc:try"], "needed": 1, "verifiers": 1}
-        told: list[Mapping[str, Any]] = []
-        with pytest.raises(InputError, match="only the first leg of a task is paid"):
-            await LocalCommands(asker).embed(terms, told.append)
-        found = await LocalCommands(asker).embed(terms | {"price_max": 100_000}, told.append)
-        parts = [it for it in told if it["event"] == "part"]
-        assert found["tasks"] == len(parts) == [it["event"] for it in told].count("accepted") > 0
-        for part in parts:
-            assert [it["peer"] for it in part["route"]] == [
-                str(it.peers.me) for it in (data, worker)
-            ]
-            (verdict,) = part["verdicts"]
-            assert verdict["peer"] == str(checker.peers.me)
-        assert worker.paying is not None
-        assert worker.paying.till.channels.rows()[0]["charged"] == found["passages"]

@@ -27,6 +27,7 @@ from wire.checkpoint import (
     AgreementVote,
     Checkpoint,
     CheckpointHeader,
+    JuryDraw,
     Proposal,
     Seal,
     buckets_of,
@@ -79,6 +80,7 @@ from wire.generation import (
     Token,
     TokenBias,
 )
+from wire.jury import CaseRow, CaseState, DrawnJury, JurorFinding
 from wire.kinds import Level, RefusalCode, Role
 from wire.ledger import (
     AccountOrder,
@@ -181,6 +183,7 @@ from wire.order import (
     TaskOutcome,
     Withdraw,
 )
+from wire.ownership import Ownership
 from wire.payload import Hit, Hits, Index, IndexPart, Passages, Question, Texts, Vectors
 from wire.payment_message import Paid, Pay
 from wire.reach import DialBack, DialedBack, Reservation, Reserve, Reserved
@@ -312,6 +315,7 @@ MIXED_DRAW = MixedDraw(
     absent=(KEY.peer,),
     besides=(0, 3),
 )
+OWNERSHIP = Ownership.signed_by(KEY, OTHER_KEY.peer)
 VERDICT_COMMITMENT = VerdictCommitment(stage=1, verifier=KEY.peer, commitment=SECRET)
 ORDERED_COMMITMENT = OrderedCommitment(tag=7, commitment=SECRET)
 ORDERED_TELLING = OrderedTelling(tag=7, shown=SECRET, count=2)
@@ -351,6 +355,7 @@ STAKE_ROW = StakeRow(
     parts=(StakePart(role=Role.VERIFY, amount=50_000_000),),
     leaving=(LeavingPart(role=Role.VERIFY, amount=20_000_000, until=21),),
 )
+DRAW = JuryDraw(secrets_of=7, beacon=DIGEST, juries=DIGEST)
 CHANGE = ParameterChange(parameter=Parameter.GROWTH, value=80_000)
 FUND_GRANT = FundGrant(to=KEY.peer, step=100_000_000, steps=4, use=50_000_000)
 MOTION = Motion(
@@ -420,6 +425,7 @@ SAMPLES: tuple[Record, ...] = (
     VERDICT_OPENING,
     VERDICT_COMMITMENT,
     MIXED_DRAW,
+    OWNERSHIP,
     Answer(
         task=b"task",
         receipts=(b"receipt",),
@@ -432,6 +438,7 @@ SAMPLES: tuple[Record, ...] = (
         charges=(CHARGE,),
         commitments=(VERDICT_COMMITMENT,),
         mixed=(MIXED_DRAW,),
+        owned=(OWNERSHIP,),
     ),
     PRICE,
     Tariff(network=BLOCK, models=(PRICE,), verdict=1000, increment=900_000),
@@ -711,7 +718,7 @@ SAMPLES: tuple[Record, ...] = (
     Pay(channel=DIGEST, tariff=BLOCK, voucher=b"voucher", settlement=b"settlement"),
     Paid(charged=40_000, voucher=b"voucher"),
     Voucher(network=BLOCK, channel=DIGEST, total=300_000, tasks=12, receipt=TREE),
-    Seal(network=BLOCK, epoch=7, count=1, buckets=BUCKETS),
+    Seal(network=BLOCK, epoch=7, count=1, buckets=BUCKETS, secret=b"secret"),
     CheckpointHeader(
         network=BLOCK,
         epoch=7,
@@ -727,6 +734,25 @@ SAMPLES: tuple[Record, ...] = (
         stake_table=DIGEST,
         usage=DIGEST,
         bonds=2_000_000,
+        draw=(DRAW,),
+    ),
+    DRAW,
+    JurorFinding(case=DIGEST, wrong=True),
+    DrawnJury(case=DIGEST, culprit=KEY.peer, evidence=DIGEST, seats=(KEY.peer,) * 13),
+    CaseRow(
+        accuser=KEY.peer,
+        culprit=KEY.peer,
+        asker=KEY.peer,
+        act=DIGEST,
+        digest=DIGEST,
+        bond=1_300_000,
+        begun=7,
+        until=9,
+        state=CaseState.JURY,
+        evidence=b"evidence",
+        seats=(KEY.peer,) * 13,
+        wrong=3,
+        right=1,
     ),
     CHANGE,
     FUND_GRANT,

@@ -32,6 +32,7 @@ from wire.errors import Malformed, Oversize, WireError
 from wire.kinds import Level, Role
 from wire.ledger import ACTIONS, Grant, Member, Redemption
 from wire.motion import BOUNDS, FundGrant, Parameter
+from wire.ownership import Ownership
 from wire.receipt import MixedDraw
 from wire.schema import Between, Omitted, Parameters, Record
 from wire.stake import LeavingPart, StakePart
@@ -64,13 +65,13 @@ TIED_TO_OTHERS = {
         "StakeRow.leaving",
     ),
     *("AccountState.stake", "AccountState.leaving"),
-    *("Answer.mixed", "BlocksComing.places", "MixedDraw.index", "MixedDraw.count"),
+    *("Answer.mixed", "Answer.owned", "BlocksComing.places", "MixedDraw.index", "MixedDraw.count"),
     *("MixedDraw.proofs", "MixedDraw.absent", "MixedDraw.besides"),
     *("Answer.weights", "Answer.weights[]", "Commitments.items", "TellVerdicts.items"),
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
-    *("CheckpointHeader.usage", "UseLine.growth", "UseLine.paid"),
+    *("CheckpointHeader.usage", "CheckpointHeader.draw", "UseLine.growth", "UseLine.paid"),
     *("ParameterChange.value", "FundGrant.use"),
-    *("AccountOrder.propose", "AccountOrder.ballot"),
+    *("AccountOrder.propose", "AccountOrder.ballot", "AccountOrder.find"),
     *("Genesis.fund", "Genesis.grants", "Genesis.members"),
     *("Signatures.members", "Signatures.proofs"),
     *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
@@ -458,6 +459,9 @@ def largest(kind: type[Record]) -> Record:
         drawn = largest(MixedDraw)
         stages = range(limits.STAGES_MAX)
         values["mixed"] = tuple(dataclasses.replace(drawn, stage=it) for it in stages)
+        one = largest(Ownership)
+        peers = values["candidates"][: limits.OWNERSHIPS_MAX]
+        values["owned"] = tuple(dataclasses.replace(one, peer=it) for it in peers)
     if kind is MixedDraw:
         values["index"] = limits.DRAW_RECEIPTS_MAX - 1
         values["absent"] = tuple(PeerId(at.to_bytes(32, "big")) for at in range(limits.ABSENT_MAX))

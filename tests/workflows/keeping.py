@@ -41,6 +41,9 @@ class MadeSteps:
     on_outcome: Callable[[int], None] = lambda _number: None
     tasks: dict[ContentId, float] = field(default_factory=dict)
 
+    async def check(self, model: ModelStep) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def bring(self, source: SourceStep, deadline_s: int) -> BroughtInput:
         self.brought += 1
         self.on_bring(self.brought)

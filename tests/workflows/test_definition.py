@@ -135,7 +135,16 @@ def test_an_error_names_the_line(line: str, words: str, said: str) -> None:
         ("to = 3\n" + SMALL, r"line 1: to is an array of tables"),
         (SMALL + "[model]\n", r"line 5: name is missing in \[model\]"),
         (SMALL + '[model]\nname = "a"\noperation = "fly"', "line 7: operation is one of"),
-        (SMALL + '[model]\nname = "a"\noperation = "call"', r"belong together"),
+        (SMALL + '[model]\nname = "a"\noperation = "embed"\n[model.inputs.x]', "for the operation"),
+        (
+            'every = "5m"\n[source]\ntext = "b"\n[model]\nname = "a"\noperation = "call"',
+            "line 3: a text gives a function no numbers",
+        ),
+        (
+            'every = "5m"\n[source]\nkind = "http"\nurl = "http://example.org"\nformat = "csv"\n'
+            '[model]\nname = "a"\noperation = "call"',
+            "line 3: the source gives a table, and a function takes tensors",
+        ),
         (SMALL + '[model]\nname = "a"\n[model.parameters]\na = [1]', "numbers and texts"),
         (SMALL + "[[to]]\nkind = 'feed'\n" * 9, "there are 9 of"),
         ('name = "No Name"\n' + SMALL, "line 1: 'No Name' is no name"),

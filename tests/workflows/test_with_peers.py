@@ -158,3 +158,21 @@ async def test_a_workflow_that_is_not_there_is_said_to_be_missing(
                 await command(keeping, (what, {"name": "gone"}))
             with pytest.raises(BatonError, match="the name is missing"):
                 await command(keeping, (what, {}))
+
+
+async def test_a_model_that_cannot_do_what_is_asked_is_found_when_the_workflow_is_added(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    small = 'every = "1h"\n[source]\ntext = "a"\n[model]\nname = "{model}"\n'
+    async with open_network(tmp_path) as network:
+        keeping = await network.start(S)
+        await network.start(I, S)
+        await network.settled()
+        with pytest.raises(BatonError, match=r"minilm has no operation 'generate'.*= \"embed\""):
+            await command(keeping, ("add", {"name": "w", "text": small.format(model="minilm")}))
+        text = small.format(model="hash").replace("text = ", 'name = "p"\n#')
+        text += '[model.inputs.x]\ncolumns = ["a"]\n'
+        with pytest.raises(BatonError, match="the model hash has no operation 'call'"):
+            await command(keeping, ("add", {"name": "w", "text": text}))
+        # One that nobody runs yet may come.
+        await command(keeping, ("add", {"name": "w", "text": small.format(model="later")}))
