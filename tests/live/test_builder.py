@@ -21,7 +21,7 @@ def test_a_builder_finds_users_and_is_paid_by_a_vote(tmp_path: Path) -> None:
     typed = ("--state", states[0], "--out", genesis, "--epoch", "3s", "--grant", "me=100")
     baton("network", "new", "home", *typed, "--json")
     role = ("--genesis", genesis, "--role")
-    worker_role = (*role, "infer", "--model", "minilm", "--price", "minilm=0.3/1k:0+0.01")
+    worker_role = (*role, "infer", "--model", "minilm", "--price", "minilm=0.3/1k:0.6/1k+0.01")
     gateway = ("--http", "127.0.0.1:0", "--http-apps")
     host_role = (*role, "infer", "--role", "gateway", "--model", "hash", *gateway)
     with (
