@@ -67,6 +67,8 @@ class PeersStatistics:
     adverts_refused: Mapping[str, int]
     calls_served: int
     calls_failed: int
+    # After which time something on the way ends connections, if it does.
+    cut_after_s: float | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -132,6 +134,7 @@ class Peers(PeerRpc):
             adverts_refused=dict(self.advertiser.refused),
             calls_served=self.served,
             calls_failed=self.failed,
+            cut_after_s=self.neighbours.connection_ages.cut_after_s(),
         )
 
     def answered_last_minute(self) -> tuple[int, int]:

@@ -102,7 +102,7 @@ def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage:
         len(agree) + len(votes.not_looked) >= terms.needed,
         f"{len(agree) + len(votes.not_looked)} of {terms.needed} needed verdicts agree on leg"
         f" {stage + 1}",
-        _looked(heard),
+        _looked(heard, exact=terms.level is Level.EXACT),
     )
     if terms.level is Level.EXACT:
         equal = all(it.record.sampled and not any(it.record.worst_ppb) for it in votes.agreeing)
@@ -219,17 +219,23 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.0f} %"
 
 
-def _looked(votes: list[Signed[Verdict]]) -> str:
-    return "; ".join(f"{it.signer.short} {_measured(it.record)}" for it in votes)
+def _looked(votes: list[Signed[Verdict]], *, exact: bool) -> str:
+    return "; ".join(f"{it.signer.short} {_measured(it.record, exact)}" for it in votes)
 
 
-def _measured(verdict: Verdict) -> str:
+def _measured(verdict: Verdict, exact: bool) -> str:
     if not verdict.replay:
         return (
             f"recomputed {len(verdict.sampled)} of {verdict.rows} rows,"
             f" worst {max(verdict.worst_ppb, default=0) / 1e9:.1e}"
         )
-    return "; ".join(_judged(verdict.profile, it) for it in verdict.replay)
+    judged = _drawn_again if exact else _judged
+    return "; ".join(judged(verdict.profile, it) for it in verdict.replay)
+
+
+def _drawn_again(profile: str, found: ReplayStatistics) -> str:
+    others = f"{found.mismatches} of them are others" if found.mismatches else "all are the same"
+    return f"drew {found.positions} tokens again in whole numbers on {profile}: {others}"
 
 
 def _judged(profile: str, found: ReplayStatistics) -> str:

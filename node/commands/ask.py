@@ -89,7 +89,7 @@ def json_file(path: Path, option: str) -> Any:
 
 
 def save_receipt(state: Path, result: Mapping[str, Any]) -> Path:
-    """Write the receipt, its input and its output beside it, where `verify` finds them."""
+    """Write the receipt, and beside it input, output and manifest, where `verify` finds them."""
     folder = state / "receipts"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{result['receipt']}.receipt"
@@ -98,6 +98,9 @@ def save_receipt(state: Path, result: Mapping[str, Any]) -> Path:
         path.with_suffix(".input").write_bytes(result["input_payload"])
     if result["payload"]:
         path.with_suffix(".output").write_bytes(result["payload"])
+    # A peer of an earlier version, which runs on, tells none.
+    if manifest := result.get("manifest_payload"):
+        path.with_suffix(".manifest").write_bytes(manifest)
     return path
 
 
@@ -113,7 +116,7 @@ def document(result: Mapping[str, Any], saved: Path) -> dict[str, Any]:
     return {**rest, "result": found, "receipt_file": str(saved)}
 
 
-_RAW = ("answer", "payload", "input_payload", "result")
+_RAW = ("answer", "payload", "input_payload", "manifest_payload", "result")
 
 
 def show_answer(result: Mapping[str, Any], saved: Path) -> None:

@@ -4,19 +4,38 @@ from pathlib import Path
 
 import trio
 
-from node.commands.output import console, safe, show_json, show_table, size
+from node.commands.content import counting
+from node.commands.output import console, safe, show_aside, show_json, show_table, size
 from node.engines.formats.gguf_model import GgufModel
 from node.models.exact_models import check_name, make_exact
 from node.models.exact_texts import TextCost, make_exact_text
 from node.models.pinned import PACKAGED
+
+_STEPS = {
+    "making": "making the exact model's matrices",
+    "measuring": "measuring what that cost, on a text",
+}
 
 
 async def quantize(model: Path, out: Path, calibration: Path | None, *, as_json: bool) -> None:
     """Make the file and say how far its answers are from the float model's; InputError."""
     check_name(out)
     source = _source(model)
+    if out.stem == source.stem and str(model) not in PACKAGED:
+        show_aside(
+            f"peers will call it {safe(out.stem)!r}, as they call {safe(source.name)}: for a peer"
+            f" that is to have both, name it {safe(out.stem)}-exact.exact"
+        )
     if source.suffix.lower() == ".gguf":
-        shape, cost = await trio.to_thread.run_sync(make_exact_text, source, out, calibration)
+        with counting() as progress:
+            task = progress.add_task(_STEPS["making"], total=None)
+
+            def tell(step: str, done: int, count: int) -> None:
+                progress.update(task, description=_STEPS[step], completed=done, total=count)
+
+            shape, cost = await trio.to_thread.run_sync(
+                make_exact_text, source, out, calibration, tell
+            )
         size_bytes = (await trio.Path(out).stat()).st_size
         _show_text(out, size_bytes, shape, cost, as_json=as_json)
         return

@@ -23,8 +23,8 @@ PAYLOAD_BYTES_MAX = 256 << 20
 _HEAD_BYTES = 16
 # Part of a content id, and not all of it: its beginning, or its end as lists show it.
 _PART_OF_ID = re.compile("[a-z2-7]{6,50}")
-# What lies beside a receipt; the last three where a source was fetched.
-BESIDE = (".input", ".output", ".fetch", ".body", ".extracted")
+# What lies beside a receipt; the last four where a source was fetched.
+BESIDE = (".input", ".output", ".manifest", ".fetch", ".body", ".extracted", ".table")
 _WHERE = "receipt files lie in receipts/ of the state folder; see python -m node receipts"
 
 
@@ -119,7 +119,8 @@ def read_receipt(state: Path, receipt: str) -> FoundReceipt:
             from node.commands.kept import kept_answer
 
             kept = run(partial(kept_answer, state, wanted))
-            at_hand = {name_of(it): it for it in (kept["input"], kept["output"]) if it}
+            contents = (kept["input"], kept["output"], kept.get("manifest"))
+            at_hand = {name_of(it): it for it in contents if it}
             return FoundReceipt(kept["answer"], wanted, at_hand, folder=path.parent)
     wanted = wanted or _parsed(path.stem)
     if path.suffix == BUNDLE_SUFFIX or begins_as_car(_head(path)):

@@ -122,7 +122,7 @@ def _check_expected(report: AuditReport, found: FoundReceipt, expected: Expected
     if not report.is_chain:
         # It is said above that it does not hold, and what it names is not known.
         return
-    signed_for = _signed_for(report)
+    signed_for = _signed_for(report) | {it.record.model for it in report.receipts}
     if any(it.record.operation == FETCH for it in report.receipts):
         signed_for |= run(partial(check_fetches, report, found.have, Extractor().extract))
     if any(it.record.operation == CALL for it in report.receipts):

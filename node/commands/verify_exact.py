@@ -15,10 +15,10 @@ from wire.errors import ModelRefused, WireError
 from wire.operations import CALL, GENERATE
 from wire.receipt import Receipt
 
-# A manifest comes with a bundle; of a file it is made, under the name that the file has.
+# A manifest lies beside a receipt or comes in a bundle; of a file it is made, by the file's name.
 BUNDLE = (
-    "a bundle has the manifest (receipts export ID --output x.car); or name the file as its"
-    " model was called"
+    "its manifest lies beside the receipt that `ask` wrote (.manifest), and is in a bundle"
+    " (receipts export ID --output x.car); or name the file as its model was called"
 )
 NOT_AT_HAND = "its input or its output is not at hand: --content FILE"
 

@@ -97,7 +97,10 @@ async def read_kept(store: Store, answer_id: ContentId) -> Signed[Answer]:
 
 
 async def read_answer(store: Store, answer_id: ContentId) -> dict[str, bytes]:
-    """The signed answer as `answer`, its `input` and its `output`; empty where not kept here."""
+    """The signed answer as `answer`, its `input`, `output` and model's `manifest`.
+
+    Empty where not kept here.
+    """
     answer = await read_kept(store, answer_id)
     task = open_signed(answer.record.task, Task).record
     last = open_signed(answer.record.receipts[-1], Receipt).record
@@ -105,6 +108,7 @@ async def read_answer(store: Store, answer_id: ContentId) -> dict[str, bytes]:
         "answer": answer.raw,
         "input": await _kept(store, task.input),
         "output": await _kept(store, last.output),
+        "manifest": await _kept(store, last.model),
     }
 
 

@@ -1,8 +1,8 @@
 """Makes an exact transformer's file from a GGUF file, and measures on a text what that costs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -51,8 +51,16 @@ class TextCost:
     same_best: float
 
 
+# Told which step it is, how much of it is done, and how much there is.
+Tell = Callable[[str, int, int], None]
+
+
+def tell_nobody(_step: str, _done: int, _count: int) -> None:
+    """Whoever makes a model in a moment need not be told how far it is."""
+
+
 def make_exact_text(
-    source: Path, out: Path, text: Path | None = None
+    source: Path, out: Path, text: Path | None = None, tell: Tell = tell_nobody
 ) -> tuple[GgufModel, TextCost]:
     """Write the exact model of a GGUF file; InputError, ModelRefused name what is in the way.
 
@@ -60,17 +68,17 @@ def make_exact_text(
     """
     model = _described(source)
     pieces = _pieces(model, text)
-    write_exact_text(source, out)
-    return model, _cost(model, out, pieces)
+    write_exact_text(source, out, tell)
+    return model, _cost(model, out, pieces, tell)
 
 
-def write_exact_text(source: Path, out: Path) -> None:
+def write_exact_text(source: Path, out: Path, tell: Tell = tell_nobody) -> None:
     """Write the exact model of a GGUF file, and measure nothing; InputError, ModelRefused."""
     model, part = _described(source), read_part(source)
     draft = out.with_name(f"{out.name}.part")
     try:
         with draft.open("wb") as file:
-            write_gguf(file, part, {VERSION_KEY: VERSION}, _tensors(model))
+            write_gguf(file, part, {VERSION_KEY: VERSION}, _told(_tensors(model), tell))
         # What cannot be run is not left under its name.
         read_text(draft)
         draft.replace(out)
@@ -105,6 +113,16 @@ def _tensors(model: GgufModel) -> list[NewTensor]:
         GATES: lambda: text_making.gates_table().tobytes(),
     }
     return [*found, *(NewTensor(name, F32, shape, makes[name]) for name, shape in shapes.items())]
+
+
+def _told(tensors: Sequence[NewTensor], tell: Tell) -> list[NewTensor]:
+    """The same tensors; whoever waits is told of each that is made."""
+
+    def making(at: int, make: Callable[[], bytes]) -> bytes:
+        tell("making", at, len(tensors))
+        return make()
+
+    return [replace(it, make=partial(making, at, it.make)) for at, it in enumerate(tensors)]
 
 
 def _making(model: GgufModel, name: str) -> Callable[[], bytes]:
@@ -164,13 +182,15 @@ def _texts(text: Path | None) -> Sequence[str]:
         ) from error
 
 
-def _cost(model: GgufModel, out: Path, pieces: Sequence[Sequence[int]]) -> TextCost:
+def _cost(model: GgufModel, out: Path, pieces: Sequence[Sequence[int]], tell: Tell) -> TextCost:
     layers, turns = _layers_of(out), _turns(model, min(model.context, CONTEXT_MAX))
     losses, same = [], []
     # A layer's matrices are read for each piece; the table of tokens stays.
     weights = lru_cache(maxsize=2)(lambda name: _floats(model, name))
-    for tokens in pieces:
+    for at, tokens in enumerate(pieces):
+        tell("measuring", 2 * at, 2 * len(pieces))
         ours = as_floats(layers.logits(TextPast(layers).read(tokens)))
+        tell("measuring", 2 * at + 1, 2 * len(pieces))
         theirs = logits_of(model, weights, turns, tokens)
         same.append(np.mean(ours.argmax(axis=1) == theirs.argmax(axis=1)))
         losses.append([_loss(it, tokens) for it in (ours, theirs)])

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from node.asking.answers import Answered
 from node.asking.disputing import Ruling
+from node.checking.audit import audit
 from node.checking.check_request import CheckRequest
 from node.checking.tally import Tally
 from node.models.inspect import describe
@@ -79,6 +80,10 @@ async def test_an_answer_at_the_level_exact_holds_whatever_device_each_has(
         found, _ = await asked(asker, wanted)
         assert signers(found) == [honest.peers.me]
         assert len([it for it in read_frames(found.output) if isinstance(it, Token)]) == 6
+        points = audit(found.answer.raw, lambda _: None).points
+        (told,) = [it.detail for it in points if "needed verdicts agree" in it.what]
+        assert "drew 6 tokens again in whole numbers" in told
+        assert "logit" not in told
 
 
 async def test_a_liar_loses_though_a_verifier_agrees_with_it(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from node.checking.named import named_by
+from node.commands.ask import save_receipt
 from node.commands.verify import Expected, verify
 from store.car_file import write_car
 from tests.checking.answers import ASKER, NOW_MS, SIGNED_ONLY, WORKER, answer_to, changed, have
@@ -203,3 +204,33 @@ def test_a_file_whose_model_is_not_known_says_what_shows_it(
     found = run(path, capsys, model=str(kept_at(tmp_path, exact, "other")))
     assert found["parts"]["replay"]["status"] == "cannot be known"
     assert "receipts export ID --output x.car" in str(found)
+
+
+def test_with_the_manifest_beside_it_a_receipt_needs_no_name_of_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = golden("sklearn_mlp")[0]["X"][:2]
+    exact = made("sklearn_mlp")
+    manifest, _ = manifest_of_exact(kept_at(tmp_path, exact, "digits"))
+    call = Stage(role=Role.INFER, operation="call", model=manifest.id, parameters={})
+    source, output = asked_of(exact, [rows]), answer_of(exact, [rows])
+    answer = answer_to(call, source=source, output=output)
+    saved = save_receipt(
+        tmp_path,
+        {
+            "receipt": str(answer.id),
+            "answer": answer.raw,
+            "input_payload": source,
+            "payload": output,
+            "manifest_payload": manifest.to_bytes(),
+        },
+    )
+    renamed = str(kept_at(tmp_path, exact, "other"))
+    found = run(saved, capsys, model=renamed)
+    assert found["parts"]["model"]["status"] == found["parts"]["replay"]["status"] == "holds"
+    assert found["holds"]
+    # Another model's manifest is none of this task.
+    saved.with_suffix(".manifest").write_bytes(replace(manifest, name="x").to_bytes())
+    found = run(saved, capsys, model=renamed)
+    assert not found["holds"]
+    assert ".manifest is an input or an output" in found["error"]

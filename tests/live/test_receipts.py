@@ -11,6 +11,7 @@ import pytest
 
 from node.checking.audit import audit, begins_as_receipt
 from node.checking.report import AuditReport, Status
+from node.engines.hash_engine import hash_manifest
 from store.car_file import open_car
 from tests.live.command_line import Peer, at_once, baton
 from wire.car import header_of, section_of
@@ -205,6 +206,7 @@ def test_content_that_is_not_the_receipts_own_fails(kept: Path, tmp_path: Path) 
         shutil.copy(kept.parent / name, tmp_path / name)
     receipt = tmp_path / kept.name
     assert baton("verify", receipt, "--json").document["holds"]
+    assert kept.with_suffix(".manifest").read_bytes() == hash_manifest().to_bytes()
     receipt.with_suffix(".output").write_bytes(b"another output")
     stranger = tmp_path / "stranger"
     stranger.write_bytes(b"not of this task")

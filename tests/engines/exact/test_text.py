@@ -18,7 +18,7 @@ from node.engines.exact.whole_numbers import (
     root,
     shifted,
 )
-from node.models.exact_texts import make_exact_text
+from node.models.exact_texts import make_exact_text, write_exact_text
 from tests.engines.exact.text_models import layers_of, made_at
 from tests.engines.tiny_gguf import write_gguf
 from wire.errors import InputError, ModelRefused
@@ -100,6 +100,15 @@ def test_a_file_of_the_same_model_is_the_same_bytes(tiny: Path, tmp_path: Path) 
 def test_a_quantised_source_can_be_made_exact(tmp_path: Path, kind: str) -> None:
     path = made_at(tmp_path, kind=kind, tied=False)
     assert not read_text(path).shape.tied
+
+
+def test_whoever_waits_is_told_of_each_tensor(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    source = write_gguf(tmp_path / "tiny.gguf", sizes=(64, 2, 64, 2, 1, 512))
+    write_exact_text(source, tmp_path / "out.exact", lambda *step: told.append(step))
+    count = told[0][2]
+    assert told == [("making", at, count) for at in range(count)]
+    assert count == len(read_text(tmp_path / "out.exact").shape.tensors)
 
 
 def test_what_cannot_be_made_is_refused_in_words(tmp_path: Path) -> None:
