@@ -22,7 +22,7 @@ KEYS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Subscription:
+class PaidPeriods:
     """Up to the end of which epoch a key is paid for, and what is left over, in millionths."""
 
     until: int = -1
@@ -43,14 +43,14 @@ class Subscriptions:
         price: int,
         epochs: int,
         received: Iterable[Received],
-    ) -> Subscription:
+    ) -> PaidPeriods:
         """How far a key is paid for, with what its account has paid since it was looked last.
 
         `price` is for `epochs` epochs; `received` are payments to this peer of ended epochs.
         """
         async with self._writing:
             taken, there = self._row(account)
-            before = there.get(key, Subscription())
+            before = there.get(key, PaidPeriods())
             fresh = [it for it in received if it.payer == account and it.sequence > taken]
             if not fresh:
                 return before
@@ -60,7 +60,7 @@ class Subscriptions:
             until = before.until
             if periods:
                 until = max(before.until, latest.epoch) + periods * epochs
-            after = Subscription(until, amount - periods * price)
+            after = PaidPeriods(until, amount - periods * price)
             there[key] = after
             while len(there) > KEYS_MAX:
                 del there[min(there, key=lambda it: there[it].until)]
@@ -69,9 +69,9 @@ class Subscriptions:
             await self.store.write(Table.HTTP_PAYMENTS, PREFIX + account, row)
             return after
 
-    def _row(self, account: PeerId) -> tuple[int, dict[bytes, Subscription]]:
+    def _row(self, account: PeerId) -> tuple[int, dict[bytes, PaidPeriods]]:
         raw = self.store.read(Table.HTTP_PAYMENTS, PREFIX + account)
         if raw is None:
             return -1, {}
         taken, rows = unpack(raw)
-        return taken, {key: Subscription(until - 1, rest) for key, until, rest in rows}
+        return taken, {key: PaidPeriods(until - 1, rest) for key, until, rest in rows}

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from node.apps.app_keys import AppKeys
 from node.apps.own_apps import OwnApp, add_app_key, apps_file
-from node.apps.subscriptions import PERIODS_MAX, Subscription, Subscriptions
+from node.apps.subscriptions import PERIODS_MAX, PaidPeriods, Subscriptions
 from node.ledger.received import Received
 from store import open_memory_store
 from tests.apps.test_apps import Lent, key_of, lent, made
@@ -104,13 +104,13 @@ async def test_what_was_paid_counts_once_also_after_a_start() -> None:
     async with open_memory_store(quota_bytes=1 << 30) as store:
         book = Subscriptions(store)
         found = await book.of(ONE.peer, b"a" * 32, 10, 5, payments)
-        assert found == Subscription(3 + 2 * 5, 5)
+        assert found == PaidPeriods(3 + 2 * 5, 5)
         for again in (book, Subscriptions(store)):
             assert await again.of(ONE.peer, b"a" * 32, 10, 5, payments) == found
-            assert await again.of(ONE.peer, b"b" * 32, 10, 5, payments) == Subscription()
+            assert await again.of(ONE.peer, b"b" * 32, 10, 5, payments) == PaidPeriods()
         # What was left over counts with the next payment, which goes on from the end.
         payments.append(Received(9, ONE.peer, 5, bytes(32), 8))
-        assert await book.of(ONE.peer, b"a" * 32, 10, 5, payments) == Subscription(18, 0)
+        assert await book.of(ONE.peer, b"a" * 32, 10, 5, payments) == PaidPeriods(18, 0)
         payments.append(Received(9, ONE.peer, 2**60, bytes(32), 9))
         most = await book.of(ONE.peer, b"a" * 32, 10, 5, payments)
         assert most.until == 18 + PERIODS_MAX * 5
