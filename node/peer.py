@@ -17,6 +17,7 @@ from node.asking.background_checks import BackgroundChecks
 from node.asking.canaries import Canaries
 from node.asking.copies import Copying
 from node.asking.disputing import Disputing
+from node.asking.jury_duty import JuryDuty
 from node.asking.log_watch import LogWatch
 from node.asking.own_judge import OwnJudge
 from node.asking.rechecking import Rechecking
@@ -228,9 +229,10 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             node.ledger = await open_ledger(peers, dependencies.store, config.genesis, nursery)
             node.ledger.keep_evidence(node.log_watch.files.write, nursery)
             node.tasks.checking.weight = node.ledger.stakes.verifier_weight
-            node.status_sources["ledger"] = node.ledger.statistics
             await node.ledger.faucet.start(config.sponsoring)
-            node.status_sources["sponsor"] = node.ledger.faucet.statistics
+            node.status_sources |= node.ledger.sources()
+            node.app_owner.ledger = node.ledger
+            nursery.start_soon(JuryDuty(node.ledger, OwnJudge(node.verify_role)).run)
             own = OwnTariff(
                 peers, dependencies.store, config.genesis, config.prices, node.models.made_ready.get
             )
@@ -242,10 +244,8 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             node.loader.start(name)
         nursery.start_soon(node.leg_server.finishing.run)
         nursery.start_soon(remember_forever, dependencies.store, peers.dialing, node.note)
-        nursery.start_soon(node.rechecking.run)
-        nursery.start_soon(node.background_checks.run)
-        nursery.start_soon(node.keep_role.run)
-        nursery.start_soon(node.log_watch.run)
+        for part in (node.rechecking, node.background_checks, node.keep_role, node.log_watch):
+            nursery.start_soon(part.run)
         await node.tasks.resume()
         try:
             yield node

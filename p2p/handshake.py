@@ -15,6 +15,7 @@ import trio
 from p2p.adverts import Advertiser
 from p2p.anti_entropy import NEWS_TO_NEWCOMER_MAX, AntiEntropy
 from p2p.connect import TROUBLES, connect
+from p2p.connection_ages import ConnectionAges
 from p2p.dialing import Dial, Dialing
 from p2p.handshake_log import HandshakeLog
 from p2p.peer_rpc import PeerRpc
@@ -61,6 +62,7 @@ class Handshake:
     unmet: str = ""
     # In a private network: asks whom we called to admit us, if we are no member yet.
     claim: Callable[[PeerId, float], Awaitable[None]] | None = None
+    connection_ages: ConnectionAges = field(default_factory=ConnectionAges)
     # Whom we called ourselves: whoever calls us, and however many, these stay.
     _ours: dict[PeerId, None] = field(default_factory=dict)
     # Who is about to close its connection, and is not dead; and since when.
@@ -132,6 +134,7 @@ class Handshake:
         if self.rpc.credentials is not None:
             self.rpc.credentials.problem = ""
         self._ours[peer] = None
+        self.connection_ages.begun(peer, trio.current_time())
         self.anti_entropy.believed.add(peer)
         self._answered(peer)
         skew_s = welcome.wall_ms / 1000 - self.rpc.environment.wall_s()

@@ -7,7 +7,7 @@ called in a thread, one at a time.
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from socket import AF_INET, SOCK_DGRAM
+from socket import AF_INET, IP_MULTICAST_IF, IPPROTO_IP, SOCK_DGRAM, inet_aton
 from typing import Any, TypeVar
 
 import miniupnpc
@@ -25,6 +25,13 @@ from p2p.router_messages import (
     read_pmp,
     read_pmp_address,
 )
+from p2p.router_search import (
+    SEARCH_BYTES_MAX,
+    SEARCH_HOST,
+    SEARCH_PORT,
+    location_of,
+    searches,
+)
 from p2p.routes import default_router
 from wire.errors import Malformed, Refused, Unreachable
 from wire.kinds import RefusalCode
@@ -32,7 +39,7 @@ from wire.kinds import RefusalCode
 T = TypeVar("T")
 # Each question is sent again after a quarter of a second, then after twice as long.
 FIRST_WAIT_S, ASKED_TIMES = 0.25, 4
-UPNP_WAIT_MS = 1500
+UPNP_WAIT_S = 1.5
 # Ports beside the wanted one that are tried where another machine has it.
 PORTS_TRIED = 4
 
@@ -44,6 +51,7 @@ class HomeRouter:
     entropy: Callable[[int], bytes]
     address: Callable[[], str | None] = default_router
     port: int = ROUTER_PORT
+    search: tuple[str, int] = (SEARCH_HOST, SEARCH_PORT)
     # One for all requests: a router takes a renewal or an end from who has it alone.
     _nonce: bytes = b""
     _threads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
@@ -68,7 +76,8 @@ class HomeRouter:
         """See `p2p.port_mapping.PortRouter`."""
         router = self._router()
         if mapped.by == "UPnP":
-            await self._in_thread(lambda: _upnp_close(mapped))
+            location = await self._location(router)
+            await self._in_thread(lambda: _upnp_close(location, mapped))
         elif mapped.by == "PCP":
             host = await self._host_towards(router)
             end = pcp_request(host, mapped.port, self._nonce, 0, mapped.external_port)
@@ -139,9 +148,30 @@ class HomeRouter:
                 wait_s *= 2
         raise Unreachable(f"the router at {router} does not answer")
 
-    async def _by_upnp(self, _router: str, port: int, wanted: int, lifetime_s: int) -> MappedPort:
+    async def _by_upnp(self, router: str, port: int, wanted: int, lifetime_s: int) -> MappedPort:
         tried = [wanted, *(self._any_port() for _ in range(PORTS_TRIED))]
-        return await self._in_thread(lambda: _upnp_open(port, tried, lifetime_s))
+        location = await self._location(router)
+        return await self._in_thread(lambda: _upnp_open(location, port, tried, lifetime_s))
+
+    async def _location(self, router: str) -> str:
+        """Where the router describes itself; Unreachable if it answers no search.
+
+        Others of the network may answer too, as often as they like: the library would fetch
+        whatever URL they name.
+        """
+        host = await self._host_towards(router)
+        with _datagrams() as asking, trio.move_on_after(UPNP_WAIT_S):
+            try:
+                asking.setsockopt(IPPROTO_IP, IP_MULTICAST_IF, inet_aton(host))
+                for search in searches():
+                    await asking.sendto(search, self.search)
+                while True:
+                    answer, sender = await asking.recvfrom(SEARCH_BYTES_MAX)
+                    if (location := location_of(answer, sender[0], router)) is not None:
+                        return location
+            except OSError as error:
+                raise Unreachable(f"no router can be searched for: {error.strerror}") from error
+        raise Unreachable(f"the router at {router} answers no UPnP search")
 
     def _any_port(self) -> int:
         return 1024 + int.from_bytes(self.entropy(2), "big") % (65536 - 1024)
@@ -170,17 +200,16 @@ async def _connected(asking: trio.socket.SocketType, router: str, port: int) -> 
         raise Unreachable(f"the router at {router} cannot be asked: {error.strerror}") from error
 
 
-def _upnp() -> Any:
-    """The router that UPnP finds; Unreachable if there is none."""
+def _upnp(location: str) -> Any:
+    """The router that describes itself there; Unreachable if none does."""
     found = miniupnpc.UPnP()
-    found.discoverdelay = UPNP_WAIT_MS
-    if not _said(found.discover) or not _said(found.selectigd):
+    if not _said(found.selectigd, location):
         raise Unreachable("no router answers UPnP")
     return found
 
 
-def _upnp_open(port: int, tried: list[int], lifetime_s: int) -> MappedPort:
-    router = _upnp()
+def _upnp_open(location: str, port: int, tried: list[int], lifetime_s: int) -> MappedPort:
+    router = _upnp(location)
     own = router.lanaddr
     for external in tried:
         before = _said(router.getspecificportmapping, external, "TCP")
@@ -203,8 +232,8 @@ def _upnp_open(port: int, tried: list[int], lifetime_s: int) -> MappedPort:
     )
 
 
-def _upnp_close(mapped: MappedPort) -> None:
-    router = _upnp()
+def _upnp_close(location: str, mapped: MappedPort) -> None:
+    router = _upnp(location)
     now = _said(router.getspecificportmapping, mapped.external_port, "TCP")
     if now is not None and (now[0], int(now[1])) == (router.lanaddr, mapped.port):
         # The router may have given it to another machine since.

@@ -288,6 +288,7 @@ class Neighbours(Handshake):
                     self.rpc.credentials.proven.pop(peer, None)
                 lost = self._parting.pop(peer, None) is None
                 self.dialing.disconnected(peer, trio.current_time(), lost=lost)
+                self.connection_ages.ended(peer, trio.current_time(), broke=lost)
                 if lost:
                     # It may be gone for good; if not, it says so when it is called.
                     self.view.forget(peer)

@@ -19,6 +19,7 @@ from p2p.members import Members, PrivateNetwork, open_members
 from p2p.neighbours import Neighbours
 from p2p.peer_rpc import Handler, PeerRpc
 from p2p.port_mapping import PortRouter
+from p2p.punching import Punching
 from p2p.reachability import Reachability
 from p2p.recovery import Recovery
 from p2p.relaying import Relaying
@@ -67,6 +68,8 @@ class PeersStatistics:
     adverts_refused: Mapping[str, int]
     calls_served: int
     calls_failed: int
+    # After which time something on the way ends connections, if it does.
+    cut_after_s: float | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,6 +85,7 @@ class Peers(PeerRpc):
     dialing_back: DialingBack = field(init=False)
     relaying: Relaying = field(init=False)
     recovery: Recovery = field(init=False)
+    punching: Punching = field(init=False)
     # None in an open network.
     members: Members | None = None
     # None where the local network is not spoken to.
@@ -102,6 +106,7 @@ class Peers(PeerRpc):
         self.dialing_back = DialingBack(self, self.neighbours, self.advertiser, reachability)
         self.relaying = Relaying(self, self.neighbours, self.advertiser, self.dialing_back)
         self.relaying.willing = self.config.relays
+        self.punching = Punching(self, self.relaying)
         self.recovery = Recovery(self.neighbours, self.dialing_back, self.relaying)
         self.dialing_back.kept = self.relaying.addresses
         self.neighbours.held = self.relaying.held
@@ -132,6 +137,7 @@ class Peers(PeerRpc):
             adverts_refused=dict(self.advertiser.refused),
             calls_served=self.served,
             calls_failed=self.failed,
+            cut_after_s=self.neighbours.connection_ages.cut_after_s(),
         )
 
     def answered_last_minute(self) -> tuple[int, int]:
@@ -145,7 +151,7 @@ class Peers(PeerRpc):
 
     def reach_map(self) -> dict[str, object]:
         """How others reach this peer, and how its network changed, for `status`."""
-        parts = (self.dialing_back, self.relaying, self.recovery)
+        parts = (self.dialing_back, self.relaying, self.punching, self.recovery)
         return {name: value for it in parts for name, value in it.as_map().items()}
 
     async def join(self) -> None:
@@ -199,6 +205,7 @@ async def open_peers(
             nursery.start_soon(peers.dialing_back.ask_forever)
             nursery.start_soon(peers.relaying.keep_up_forever)
             nursery.start_soon(peers.recovery.watch_forever)
+            nursery.start_soon(peers.punching.keep_up_forever)
             if router is not None:
                 nursery.start_soon(peers.dialing_back.map_forever, router)
             if peers.lan is not None:

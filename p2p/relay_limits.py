@@ -1,4 +1,4 @@
-"""What a relay does for others at most: leases, lines, bytes a second and a day. Pure.
+"""What is done by relays at most: leases, lines, bytes, and calls on their word. Pure.
 
 Keys cost nothing, so whatever one key may have is bounded for all together too.
 """
@@ -6,6 +6,7 @@ Keys cost nothing, so whatever one key may have is bounded for all together too.
 from collections import Counter
 from dataclasses import dataclass, field
 
+from p2p.token_bucket import TokenBucket
 from p2p.transport import RelayAnswer
 from wire.content import PeerId
 from wire.latest import Latest
@@ -13,6 +14,9 @@ from wire.latest import Latest
 # Of so many askers it is remembered how many bytes were carried for each.
 ASKERS_KEPT = 1024
 DAY_S = 86_400.0
+# Each pair tries once so often to do without the relay, and a peer does no more in all.
+PAIR_S, PAIRS_KEPT = 3600.0, 256
+PUNCHES_BURST, PUNCHES_PER_S = 4.0, 1 / 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,24 @@ class RelayLimits:
     bytes_per_day: float = 50e9
     # Of what was not used before, so many seconds' worth may be sent at once.
     burst_s: float = 1.0
+
+
+@dataclass(slots=True)
+class PunchLimits:
+    """Whom a peer calls on the word of a relay, and how often: relays and askers may conspire."""
+
+    _last_at_s: Latest[PeerId, float] = field(default_factory=lambda: Latest(PAIRS_KEPT))
+    _all: TokenBucket = field(default_factory=lambda: TokenBucket(PUNCHES_BURST, PUNCHES_PER_S))
+
+    def may(self, peer: PeerId, now_at_s: float) -> bool:
+        """Whether `peer` is called now; if so, not again within PAIR_S."""
+        last_at_s = self._last_at_s.get(peer)
+        if last_at_s is not None and now_at_s < last_at_s + PAIR_S:
+            return False
+        if not self._all.take(now_at_s):
+            return False
+        self._last_at_s[peer] = now_at_s
+        return True
 
 
 @dataclass(slots=True)

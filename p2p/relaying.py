@@ -17,7 +17,7 @@ from p2p.handshake import Handshake
 from p2p.ip_address import CIRCUIT, host_of, is_public, is_relayed, network_of
 from p2p.peer_rpc import PeerRpc
 from p2p.reachability import Reach
-from p2p.relay_limits import RelayCounts
+from p2p.relay_limits import PunchLimits, RelayCounts
 from p2p.score import Standing
 from p2p.timeouts import stretched
 from p2p.transport import ConnectionDown, ConnectionEvent, RelayAnswer
@@ -62,6 +62,7 @@ class Relaying:
     # Whether this peer is a relay for others once it is open.
     willing: bool = True
     counts: RelayCounts = field(default_factory=RelayCounts)
+    punch_limits: PunchLimits = field(default_factory=PunchLimits)
     _relays: dict[PeerId, _Lease] = field(default_factory=dict)
     _taken: dict[PeerId, int] = field(default_factory=dict)
     # Until when each is not asked again.
@@ -230,6 +231,10 @@ class Relaying:
         self._taken[relay] -= 1
         if not self._taken[relay]:
             del self._taken[relay]
+
+    def may_punch(self, peer: PeerId) -> bool:
+        good = self.rpc.standing(peer) is Standing.GOOD
+        return good and self.punch_limits.may(peer, trio.current_time())
 
     def as_map(self) -> dict[str, object]:
         """Who keeps this peer, and whom it keeps, for `status`."""

@@ -8,7 +8,7 @@ over memory, and one peer on the open network.
 Nothing here knows libp2p, and nothing here interprets a byte.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -152,6 +152,18 @@ _RELAY_WORDS: dict[int, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Lined:
+    """A connection that `relay` passes on, and how many bytes moved over it, both ways.
+
+    `dialed` says that this peer called.
+    """
+
+    relay: PeerId
+    moved_bytes: int
+    dialed: bool
+
+
 class RelayRules(Protocol):
     """Who may have a peer pass calls on, how fast, and through whom this peer is called."""
 
@@ -169,6 +181,9 @@ class RelayRules(Protocol):
 
     def left(self, relay: PeerId) -> None:
         """A call that was taken through `relay` has ended."""
+
+    def may_punch(self, peer: PeerId) -> bool:
+        """Whether this peer calls `peer` where a relay sees it; counted if so."""
 
 
 class Endpoint(Protocol):
@@ -198,6 +213,32 @@ class Endpoint(Protocol):
 
     def set_relay_rules(self, rules: RelayRules) -> None:
         """Pass on for others, and be called through relays, as these rules say; before, nobody."""
+
+    def lines(self) -> Mapping[PeerId, Lined]:
+        """The connections that a relay passes on, by the peer at the other end."""
+        ...
+
+    async def punch(self, peer: PeerId, *, deadline_s: float) -> None:
+        """Have a direct connection beside that of `lines`, by both calling each other at once.
+
+        Raises as `connect` does; then everything is as before.
+        """
+        ...
+
+    async def connect_beside(self, address: str, *, deadline_s: float) -> None:
+        """Have another connection to the peer of a full multiaddr, beside one that stands.
+
+        Raises as `connect` does.
+        """
+        ...
+
+    def punched(self) -> frozenset[PeerId]:
+        """The peers that are connected by a call of both ends at once."""
+        ...
+
+    async def leave_line(self, peer: PeerId) -> None:
+        """Close the connections to `peer` that a relay passes on."""
+        ...
 
     async def knock(self, address: str, *, deadline_s: float) -> None:
         """Find out by a new connection whether the peer of a full multiaddr answers there.

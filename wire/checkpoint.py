@@ -20,6 +20,7 @@ from wire.ledger import Epoch, Members, Signatures
 from wire.schema import Between, Digest, Int, Omitted, Record
 from wire.signed import SignedRecord
 from wire.usage import UseDigest
+from wire.vrf import PROOF_BYTES
 
 ORDER_BUCKETS = 16
 DIGEST_BYTES = 32
@@ -62,6 +63,26 @@ class Seal(SignedRecord):
     epoch: Epoch
     count: Int
     buckets: Buckets
+    # Where a jury waits to be drawn: the proof of this member's secret (`wire.vrf`), which its key
+    # alone gives, and no other one.
+    secret: Annotated[bytes, Between(0, PROOF_BYTES), Omitted(b"")] = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JuryDraw(Record):
+    """What the end of an epoch says of juries.
+
+    `secrets_of` are the members, as bits, whose secrets are to draw juries at the next end;
+    `beacon` is what the secrets of this one came to, empty where one was missing; `juries` is the
+    digest of the juries that it drew (`wire.jury`).
+    """
+
+    secrets_of: Annotated[int, Between(0, 2**limits.LEDGER_MEMBERS_MAX - 1)]
+    beacon: Annotated[bytes, Between(0, DIGEST_BYTES), Omitted(b"")] = b""
+    juries: Annotated[bytes, Between(0, DIGEST_BYTES), Omitted(b"")] = b""
+
+
+NO_DRAW = JuryDraw(secrets_of=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +113,8 @@ class CheckpointHeader(Record):
     usage: UseDigest = b""
     # What the authors of open motions have put up.
     bonds: Annotated[Balance, Omitted(0)] = 0
+    # Where a jury waits, or one was drawn.
+    draw: Annotated[tuple[JuryDraw, ...], Between(0, 1), Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed unless exactly the first has none before it, and digests are whole."""
@@ -99,6 +122,11 @@ class CheckpointHeader(Record):
             raise Malformed("every checkpoint but the first names the one before")
         if len(self.usage) not in (0, DIGEST_BYTES):
             raise Malformed(f"a digest has {DIGEST_BYTES} bytes")
+
+    @property
+    def jury_draw(self) -> JuryDraw:
+        """What it says of juries; nothing where it does not."""
+        return self.draw[0] if self.draw else NO_DRAW
 
     @property
     def supply(self) -> int:

@@ -29,6 +29,10 @@ class OffenceKind(IntEnum):
     UNTRUE_VERDICT = 4
     # A receipt names an output that anybody finds to be wrong.
     WRONG_ANSWER = 5
+    # A receipt names an output that only a jury can look at. It convicts nobody by itself.
+    DISPUTED_WORK = 6
+    # A jury has found that an answer is wrong.
+    JURY_FINDING = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +42,16 @@ class Evidence(Record):
     TWO_VOTES: two votes, seals or votes on the end of an epoch. FORKED_LOG: two heads.
     LOST_DISPUTE: the record of the dispute; the model's file. UNTRUE_VERDICT and WRONG_ANSWER: the
     task, the receipt, and in the first case the verdict; the model's manifest, the input, the
-    output, and the model's file where it has one.
+    output, and the model's file where it has one. DISPUTED_WORK: the task and the receipt; the
+    manifest, the input and the output. JURY_FINDING: the checkpoint with which the jury was drawn,
+    the evidence of DISPUTED_WORK, the orders of jurors; the jury, the digests of all that were
+    drawn in that epoch.
     """
 
     SIZE_BYTES_MAX: ClassVar[int] = limits.EVIDENCE_BYTES_MAX
 
     offence: OffenceKind
-    records: Annotated[tuple[_PART, ...], Between(1, limits.EVIDENCE_PARTS_MAX)]
+    records: Annotated[tuple[_PART, ...], Between(1, limits.EVIDENCE_RECORDS_MAX)]
     content: Annotated[tuple[_PART, ...], Between(0, limits.EVIDENCE_PARTS_MAX)]
 
     def to_file(self) -> bytes:

@@ -13,6 +13,7 @@ from wire import limits
 from wire.amount import AMOUNT_MAX, Amount, Balance
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize
+from wire.jury import JurorFinding
 from wire.kinds import Kind, Role
 from wire.motion import Ballot, Motion
 from wire.schema import Between, Digest, Int, Name, Omitted, Record
@@ -149,7 +150,7 @@ _PARTS = Between(0, len(Role))
 # The lists of an order: a kind of action each.
 ACTIONS = (
     *("pay", "open", "top_up", "redeem", "reclaim"),
-    *("stake", "unbond", "accuse", "propose", "ballot"),
+    *("stake", "unbond", "accuse", "propose", "ballot", "find"),
 )
 
 
@@ -177,6 +178,7 @@ class AccountOrder(SignedRecord):
     accuse: Annotated[tuple[Accusation, ...], Between(0, 1), Omitted(())] = ()
     propose: Annotated[tuple[Motion, ...], Between(0, 1), Omitted(())] = ()
     ballot: Annotated[tuple[Ballot, ...], _ACTION, Omitted(())] = ()
+    find: Annotated[tuple[JurorFinding, ...], _ACTION, Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed unless it is of one kind; Oversize if its sum is no amount."""
@@ -189,6 +191,8 @@ class AccountOrder(SignedRecord):
             raise Malformed("an order names a role once")
         if len({it.motion for it in self.ballot}) != len(self.ballot):
             raise Malformed("an order votes on a motion once")
+        if len({it.case for it in self.find}) != len(self.find):
+            raise Malformed("an order says of a case once what was found")
         if self.spent > AMOUNT_MAX:
             raise Oversize(f"an order of {self.spent} millionths, at most {AMOUNT_MAX}")
 

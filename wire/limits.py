@@ -46,6 +46,8 @@ SEGMENTS_VERSION = 19
 PROOFS_VERSION = 19
 # From this version on a peer shows, in disputes, what the layers of an exact transformer gave.
 TEXT_DISPUTES_VERSION = 20
+# From this version on a peer keeps published folders and large files for others.
+UNIXFS_KEEPS_VERSION = 20
 # The version that a Welcome says.
 SPOKEN_VERSION = 20
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
@@ -73,6 +75,8 @@ FOLDER_ENTRIES_MAX = 200_000
 # The bytes of all its nodes, which a reader has in memory, and the pieces of all its files.
 FOLDER_NODE_BYTES_MAX = 64 << 20
 FOLDER_LEAVES_MAX = 1 << 22
+# The blocks of a published file or folder that is kept for another.
+KEPT_BLOCKS_MAX = 1 << 18
 # How long a peer may be asked to keep content for another; it is asked again for more.
 KEEP_S_MAX = 7 * 24 * 3600
 
@@ -212,6 +216,11 @@ CERTIFICATES_BYTES_MAX = 512 << 10
 # Evidence against somebody, which an order carries: the records, and what they are about.
 EVIDENCE_BYTES_MAX = 48 << 10
 EVIDENCE_PARTS_MAX = 4
+# A jury's finding has an order of each juror in it.
+EVIDENCE_RECORDS_MAX = 16
+# What a jury is shown: with its finding it still fits into evidence.
+CASE_BYTES_MAX = 28 << 10
+DRAWN_JURY_BYTES_MAX = 1024
 
 # Stakes: what leaves in each of the epochs that it takes, and how many rows of the table travel
 # together.

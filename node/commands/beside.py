@@ -7,12 +7,16 @@ from typing import Any
 import trio
 
 from node.commands.ask import SOCKET, save_receipt
+from node.ingest.tokenise import tables_of
 from node.local.control import call, unheard
+from wire.fetch import AttestedFetch
 
 # How long content may take that a running peer has by then.
 CONTENT_S = 120.0
 # What lies beside a receipt, and which content it is.
 FETCH_BESIDE = {".fetch": "record", ".body": "body", ".extracted": "extracted"}
+# The published table of words that the preparation needs; there is one at most.
+TABLE_SUFFIX = ".table"
 _CALL_BESIDE = {".input": ("input_payload", "input"), ".output": ("payload", "output")}
 
 
@@ -21,6 +25,9 @@ async def keep_fetch(state: Path, result: Mapping[str, Any]) -> Path:
     saved = await trio.to_thread.run_sync(save_receipt, state, result)
     for suffix, content in FETCH_BESIDE.items():
         await get_content(state, result[content], saved.with_suffix(suffix))
+    record = await trio.Path(saved.with_suffix(".fetch")).read_bytes()
+    for table in tables_of(AttestedFetch.from_bytes(record).extraction):
+        await get_content(state, str(table), saved.with_suffix(TABLE_SUFFIX))
     return saved
 
 

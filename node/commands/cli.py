@@ -7,6 +7,7 @@ a command runs, so that `--help`, `--version` and a misspelt word are answered a
 import click
 
 from node.commands.cli_app import app_group
+from node.commands.cli_archives import export_command, import_command
 from node.commands.cli_chat import run_command
 from node.commands.cli_console import (
     leave_command,
@@ -16,6 +17,7 @@ from node.commands.cli_console import (
 )
 from node.commands.cli_doctor import doctor_command
 from node.commands.cli_govern import fund_group, govern_group
+from node.commands.cli_jury import jury_group
 from node.commands.cli_keys import keys
 from node.commands.cli_ledger import (
     earnings_command,
@@ -56,6 +58,8 @@ COMMANDS: tuple[click.Command, ...] = (
     put_command,
     get_command,
     remove_command,
+    export_command,
+    import_command,
     status_command,
     peers_command,
     open_command,
@@ -85,6 +89,7 @@ COMMANDS: tuple[click.Command, ...] = (
     earnings_command,
     ledger_group,
     stake_group,
+    jury_group,
     evidence_command,
     slash_command,
     usage_command,

@@ -5,14 +5,7 @@ from pathlib import Path
 import click
 
 from node.commands.command import Command, Group, run
-from node.commands.options import json_option, state_option
-
-_offline = click.option(
-    "--offline",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A ledger that was exported, instead of asking the network for it.",
-)
+from node.commands.options import json_option, offline_option, state_option
 
 
 @click.group(
@@ -30,7 +23,7 @@ def govern_group() -> None:
 
 
 @govern_group.command("list", cls=Command, examples=("govern list", "govern list --json"))
-@_offline
+@offline_option
 @state_option
 @json_option
 def list_command(*, offline: Path | None, state: Path, as_json: bool) -> None:
@@ -42,7 +35,7 @@ def list_command(*, offline: Path | None, state: Path, as_json: bool) -> None:
 
 @govern_group.command("show", cls=Command, examples=("govern show 4f1c07aa",))
 @click.argument("motion")
-@_offline
+@offline_option
 @state_option
 @json_option
 def show_command(*, motion: str, offline: Path | None, state: Path, as_json: bool) -> None:
@@ -61,7 +54,7 @@ def show_command(*, motion: str, offline: Path | None, state: Path, as_json: boo
     examples=("govern tally 4f1c07aa", "govern tally 4f1c07aa --offline all.ledger"),
 )
 @click.argument("motion")
-@_offline
+@offline_option
 @state_option
 @json_option
 def tally_command(*, motion: str, offline: Path | None, state: Path, as_json: bool) -> None:
@@ -107,7 +100,7 @@ def vote_command(*, motion: str, vote: str, state: Path, as_json: bool) -> None:
     invoke_without_command=True,
     examples=("fund", "fund --offline all.ledger", "fund apply grant.toml"),
 )
-@_offline
+@offline_option
 @state_option
 @json_option
 @click.pass_context

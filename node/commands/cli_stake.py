@@ -85,17 +85,39 @@ def evidence_command(*, state: Path, as_json: bool) -> None:
 @click.option(
     "--model", type=click.Path(path_type=Path), help="The model's file, for a record of a dispute."
 )
+@click.option(
+    "--genesis",
+    type=click.Path(path_type=Path),
+    help="The network's genesis, to check the checkpoint of a jury's finding.",
+)
+@click.option("--bond", help="Put up more than the least, if members ask for it.")
 @click.option("--only-check", is_flag=True, help="Judge it here, and send nothing.")
 @state_option
 @json_option
 def slash_command(
-    *, evidence: Path, model: Path | None, only_check: bool, state: Path, as_json: bool
+    *,
+    evidence: Path,
+    model: Path | None,
+    genesis: Path | None,
+    bond: str | None,
+    only_check: bool,
+    state: Path,
+    as_json: bool,
 ) -> None:
     """Have stake taken from whom the file EVIDENCE convicts.
 
     It is judged here first, offline. A bond of one credit goes with it, and comes back with the
-    penalty; who only repeats what others have shown loses it.
+    penalty; who only repeats what others have shown loses it. What `jury charge` wrote convicts
+    nobody: it asks a jury.
     """
     from node.commands.evidence import slash
 
-    run(lambda: slash(state.expanduser(), evidence, model, only_check=only_check, as_json=as_json))
+    run(
+        lambda: slash(
+            state.expanduser(),
+            evidence,
+            (model, genesis, bond),
+            only_check=only_check,
+            as_json=as_json,
+        )
+    )

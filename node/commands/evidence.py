@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from node.commands.ask import SOCKET
+from node.commands.genesis import read_genesis
 from node.commands.output import console, safe, short, show_aside, show_json, show_table
 from node.commands.receipt_file import read_file
 from node.engines.exact.model import MODEL_BYTES_MAX
+from node.evidence.charges import ShownFinding, charged, shown_finding
 from node.evidence.offences import LEAST, OffenceFinding, forked_log, judged, lost_dispute
-from node.local.control import call
+from node.ledger.committee import Committee
+from node.local.control import call, unheard
 from wire import limits
-from wire.amount import show_credits
+from wire.amount import read_credits, show_credits
 from wire.dispute import Dispute
-from wire.errors import InputError, WireError
-from wire.evidence import MAGIC, Evidence
+from wire.errors import InputError, Malformed, WireError
+from wire.evidence import MAGIC, Evidence, OffenceKind
+from wire.jury import case_id
 from wire.kinds import Kind
 from wire.log import LogFork
 from wire.signed import open_signed
@@ -122,22 +126,106 @@ def _finding_map(finding: OffenceFinding | None) -> dict[str, Any]:
     }
 
 
-async def slash(
-    state: Path, path: Path, model: Path | None, *, only_check: bool, as_json: bool
+def _not_holding(error: WireError) -> InputError:
+    return InputError(
+        f"the evidence does not hold: {error.message}", todo="nothing was sent to the ledger"
+    )
+
+
+def _show_convicted(finding: OffenceFinding) -> None:
+    for conviction in finding.convictions:
+        console.print(f"[bold red]{conviction.culprit}[/bold red]: {safe(finding.why)}")
+
+
+def _show_finding(
+    path: Path,
+    shown: ShownFinding,
+    finding: OffenceFinding,
+    genesis: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
-    """Judge evidence here, and, unless `only_check`, have the ledger take stake for it."""
+    """Say what a jury found; InputError unless its checkpoint is of the network of `genesis`."""
+    network = shown.header.network
+    if genesis is not None:
+        begun = read_genesis(genesis)
+        try:
+            if begun.id != network:
+                raise Malformed(f"it is of the network {network.short}")
+            Committee(begun.members).check_checkpoint(shown.checkpoint, shown.header)
+        except WireError as error:
+            raise InputError(
+                f"the finding is not of the network {begun.name!r}: {error.message}"
+            ) from error
+    if as_json:
+        known = {"network": str(network), "checkpoint_checked": genesis is not None}
+        show_json({"file": str(path), **known, **_finding_map(finding)})
+        return
+    _show_convicted(finding)
+    console.print(f"  the ledger of network {network} has taken what that costs")
+    if genesis is None:
+        console.print(
+            "  [yellow]whether the jury was drawn by that ledger is not checked: name its genesis"
+            " with --genesis FILE[/yellow]"
+        )
+
+
+async def _ask_jury(
+    state: Path, path: Path, asked: dict[str, Any], *, only_check: bool, as_json: bool
+) -> None:
+    """Have a jury look at an answer that no rule decides."""
+    try:
+        charge = charged(Evidence.from_bytes(asked["evidence"]))
+    except WireError as error:
+        raise _not_holding(error) from error
+    document: dict[str, Any] = {"file": str(path), "against": str(charge.culprit)}
+    if not only_check:
+        order = await call(state / SOCKET, "slash", asked, unheard, deadline_s=SLASH_DEADLINE_S)
+        document |= {"order": order, "case": case_id(bytes.fromhex(order["order"])).hex()}
+    if as_json:
+        show_json(document)
+        return
+    console.print(
+        f"{charge.culprit} answered as {charge.receipt.id}: no rule decides whether wrong"
+    )
+    if only_check:
+        console.print("  a jury can be asked: slash FILE, without --only-check")
+        return
+    console.print(f"[green]settled[/green]: a jury is asked, case {document['case']}")
+    bond = show_credits(document["order"]["spent"])
+    console.print(f"  the bond of {bond} credits comes back if it finds the answer wrong")
+
+
+async def slash(
+    state: Path,
+    path: Path,
+    typed: tuple[Path | None, Path | None, str | None],
+    *,
+    only_check: bool,
+    as_json: bool,
+) -> None:
+    """Judge evidence here, and, unless `only_check`, have the ledger take stake for it.
+
+    `typed` are the model's file, the network's genesis, and the bond, as far as they were given.
+    """
+    model, genesis, bond = typed
+    order_of = {} if bond is None else {"bond": read_credits(bond)}
     evidence = evidence_in(path, model)
+    if evidence.offence is OffenceKind.DISPUTED_WORK:
+        asked = order_of | {"evidence": evidence.to_bytes()}
+        await _ask_jury(state, path, asked, only_check=only_check, as_json=as_json)
+        return
     try:
         raw = evidence.to_bytes()
         finding = judged(raw)
     except WireError as error:
-        raise InputError(
-            f"the evidence does not hold: {error.message}", todo="nothing was sent to the ledger"
-        ) from error
+        raise _not_holding(error) from error
+    if evidence.offence is OffenceKind.JURY_FINDING:
+        _show_finding(path, shown_finding(evidence), finding, genesis, as_json=as_json)
+        return
     document = {"file": str(path), **_finding_map(finding)}
     if not as_json:
-        for conviction in finding.convictions:
-            console.print(f"[bold red]{conviction.culprit}[/bold red]: {safe(finding.why)}")
+        _show_convicted(finding)
         console.print(
             f"  it costs {_costs(finding)}, at least {show_credits(LEAST)} credits; everything was"
             " found here, and nobody's word was needed"
@@ -152,7 +240,7 @@ async def slash(
             show_aside("the epoch has ended before it was settled: it is signed again")
 
     found = await call(
-        state / SOCKET, "slash", {"evidence": raw}, tell, deadline_s=SLASH_DEADLINE_S
+        state / SOCKET, "slash", order_of | {"evidence": raw}, tell, deadline_s=SLASH_DEADLINE_S
     )
     if as_json:
         show_json(document | {"order": found})

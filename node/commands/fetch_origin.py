@@ -3,8 +3,9 @@
 What pages say is read in a process of its own, like any body.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from node.checking.report import AuditReport, ReceiptPart
 from node.ingest.dataset import DatasetPlace, leads_to, read_place, unpacked
@@ -18,7 +19,15 @@ from wire.fetch import AttestedFetch, Extraction, Paging, SourceRecord
 from wire.tree import name_of
 from wire.unixfs import UnixfsId, file_id
 
-Extract = Callable[[Extraction, bytes], Awaitable[bytes]]
+
+class Extract(Protocol):
+    """Repeats an extraction, as `Extractor.extract` does."""
+
+    async def __call__(
+        self, extraction: Extraction, body: bytes, tables: Mapping[str, bytes] | None = None
+    ) -> bytes:
+        """What is made of a body, with the published tables that it names; Malformed."""
+        ...
 
 
 def is_dataset(record: AttestedFetch) -> bool:

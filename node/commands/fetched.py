@@ -10,6 +10,7 @@ from node.checking.audit import Have
 from node.checking.report import AuditReport, ReceiptPart
 from node.commands.fetch_origin import Extract, check_dataset, check_pages, is_dataset
 from node.ingest.paging import first_page
+from node.ingest.tokenise import tables_of
 from node.serving.sources import passages_of
 from wire import limits
 from wire.content import ContentId
@@ -81,9 +82,14 @@ async def _check(
     if body is not None:
         check_dataset(report, record, body)
         await check_pages(report, record, body, source, extract)
-        await _check_output(report, record, passages, body, extract)
+        await _check_output(report, record, passages, body, have, extract)
     _say_limits(report, record)
-    return {record_id, record.body, record.output, *passages.passages}
+    try:
+        tables = tables_of(record.extraction)
+    except WireError:
+        # That it could not be repeated is said above.
+        tables = ()
+    return {record_id, record.body, record.output, *passages.passages, *tables}
 
 
 def _check_time(report: AuditReport, record: AttestedFetch, leg: str) -> None:
@@ -163,12 +169,21 @@ async def _check_output(
     record: AttestedFetch,
     passages: Passages,
     body: bytes,
+    have: Have,
     extract: Extract,
 ) -> None:
     """Repeat the extraction and the cutting."""
     what = "the extraction, repeated from the body, gives the same output"
     try:
-        output = await extract(record.extraction, body)
+        tables = {}
+        for table in tables_of(record.extraction):
+            data = have(table)
+            if data is None or name_of(data) != table:
+                detail = f"the table of words is not at hand, give it with --content: {table}"
+                report.note(ReceiptPart.INPUT, None, what, detail)
+                return
+            tables[str(table)] = data
+        output = await extract(record.extraction, body, tables)
         report.note(
             ReceiptPart.INPUT, name_of(output) == record.output, what, f"{len(output)} bytes"
         )

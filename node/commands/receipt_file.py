@@ -23,8 +23,8 @@ PAYLOAD_BYTES_MAX = 256 << 20
 _HEAD_BYTES = 16
 # Part of a content id, and not all of it: its beginning, or its end as lists show it.
 _PART_OF_ID = re.compile("[a-z2-7]{6,50}")
-# What lies beside a receipt; the last three where a source was fetched.
-BESIDE = (".input", ".output", ".manifest", ".fetch", ".body", ".extracted")
+# What lies beside a receipt; the last four where a source was fetched.
+BESIDE = (".input", ".output", ".manifest", ".fetch", ".body", ".extracted", ".table")
 _WHERE = "receipt files lie in receipts/ of the state folder; see python -m node receipts"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from node.evidence.charges import charged, shown_finding
 from node.evidence.disputes import judge as judge_dispute
 from node.evidence.recomputing import recomputed
 from wire.checkpoint import AgreementVote, Seal
@@ -16,6 +17,7 @@ from wire.content import ContentId, PeerId
 from wire.dispute import Dispute
 from wire.errors import Malformed, ModelRefused
 from wire.evidence import Evidence, OffenceKind
+from wire.jury import JURORS
 from wire.kinds import Kind
 from wire.ledger import Vote
 from wire.log import LogFork
@@ -32,6 +34,8 @@ SHARES: Mapping[OffenceKind, int] = {
     OffenceKind.LOST_DISPUTE: 500_000,
     OffenceKind.UNTRUE_VERDICT: 500_000,
     OffenceKind.WRONG_ANSWER: 500_000,
+    OffenceKind.DISPUTED_WORK: 500_000,
+    OffenceKind.JURY_FINDING: 500_000,
 }
 LEAST = 1_000_000
 _VOTES: Mapping[int, type[SignedRecord]] = {
@@ -84,6 +88,11 @@ def judge(evidence: Evidence) -> OffenceFinding:
             return _untrue_verdict(evidence)
         case OffenceKind.WRONG_ANSWER:
             return _wrong_answer(evidence)
+        case OffenceKind.DISPUTED_WORK:
+            charged(evidence)
+            raise Malformed("this by itself convicts nobody: a jury looks at it (slash FILE)")
+        case OffenceKind.JURY_FINDING:
+            return _jury_finding(evidence)
 
 
 def _act(*parts: bytes) -> bytes:
@@ -93,7 +102,7 @@ def _act(*parts: bytes) -> bytes:
     return whole.digest()
 
 
-def _work(culprit: PeerId, receipt: ContentId) -> Conviction:
+def work_of(culprit: PeerId, receipt: ContentId) -> Conviction:
     """A peer's part in one leg: a wrong answer, or a verdict about it, is one act."""
     return Conviction(culprit, _act(b"work", culprit, receipt))
 
@@ -179,7 +188,7 @@ def _lost_dispute(evidence: Evidence) -> OffenceFinding:
         raise Malformed(f"the model cannot be run: {error.message}") from error
     if not found.proven or not found.lost:
         raise Malformed("the record proves nothing against anybody: it is the asker's word")
-    lost = tuple(_work(it, grounds.receipt.id) for it in sorted(found.lost))
+    lost = tuple(work_of(it, grounds.receipt.id) for it in sorted(found.lost))
     return OffenceFinding(evidence.offence, lost, found.why)
 
 
@@ -199,7 +208,7 @@ def _wrong_answer(evidence: Evidence) -> OffenceFinding:
     if not wrong and not found.misstated:
         raise Malformed("the answer is right: everybody computes the same")
     why = found.misstated or f"row {wrong[0]} of its answer is not what the model gives"
-    return OffenceFinding(evidence.offence, (_work(receipt.signer, receipt.id),), why)
+    return OffenceFinding(evidence.offence, (work_of(receipt.signer, receipt.id),), why)
 
 
 def _untrue_verdict(evidence: Evidence) -> OffenceFinding:
@@ -225,7 +234,16 @@ def _untrue_verdict(evidence: Evidence) -> OffenceFinding:
         if not found.is_right:
             raise Malformed("the answer is not right in all that a verifier looks at")
         why = "it calls an answer wrong that is right, bit for bit"
-    return OffenceFinding(evidence.offence, (_work(verdict.signer, receipt.id),), why)
+    return OffenceFinding(evidence.offence, (work_of(verdict.signer, receipt.id),), why)
+
+
+def _jury_finding(evidence: Evidence) -> OffenceFinding:
+    found = shown_finding(evidence)
+    charge = found.charge
+    conviction = work_of(charge.culprit, charge.receipt.id)
+    # That the checkpoint is its network's is for its committee to say.
+    why = f"{found.seats} of {JURORS} seats of a jury found its answer wrong"
+    return OffenceFinding(evidence.offence, (conviction,), why, found.header.network)
 
 
 def two_votes(first: bytes, second: bytes) -> Evidence:

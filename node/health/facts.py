@@ -82,6 +82,8 @@ class CallFacts:
     address: str
     ended: CallEnd
     words: str = ""
+    # Whether packets of full size arrived there; None if nobody answered, or it cannot be seen.
+    large_arrive: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,11 @@
 
 import json
 import socket
+import sys
+import termios
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fcntl import ioctl
 from pathlib import Path
 
 import trio
@@ -20,6 +23,12 @@ from wire.signing import SigningKey
 
 _ASKED_TIMES = 2
 CALLS_MAX = 16
+# What is sent to see whether packets of full size arrive: a dozen of them, as one who would talk
+# and then talks nonsense.
+LARGE_BYTES = 16384
+LARGE_BEGINNING = b"\x13/multistream/1.0.0\n"
+LARGE_DEADLINE_S = 4.0
+LARGE_LOOK_S = 0.05
 _RTF_GATEWAY = 0x2
 
 
@@ -142,10 +151,12 @@ async def call_all(
 
     async def one(address: str) -> None:
         ended, words = await _called(address)
+        there = words
         if ended is None:
             # By a connection of its own: one that is open to this peer would hide who is there.
-            ended, words = await _greeted(endpoint, words)
-        found[address] = CallFacts(address=address, ended=ended, words=words)
+            ended, words = await _greeted(endpoint, there)
+        arrive = await large_arrive(there) if ended is CallEnd.ANSWERED else None
+        found[address] = CallFacts(address=address, ended=ended, words=words, large_arrive=arrive)
 
     async with (
         transport.open(key, ("/ip4/127.0.0.1/tcp/0",), accept=accept) as endpoint,
@@ -196,6 +207,39 @@ async def _greeted(endpoint: Endpoint, address: str) -> tuple[CallEnd, str]:
     except TransportError as error:
         return CallEnd.NO_PEER, error.message
     return CallEnd.ANSWERED, ""
+
+
+async def large_arrive(address: str) -> bool | None:
+    """Whether what fills packets is acknowledged by the machine that listens there.
+
+    Somewhere on the way larger packets may be dropped, and the word of it too: calls are answered
+    then, and nothing of size ever arrives. None where this system does not tell.
+    """
+    began = LARGE_BEGINNING + bytes(LARGE_BYTES - len(LARGE_BEGINNING))
+    try:
+        with trio.fail_after(LOOK_DEADLINE_S):
+            stream = await trio.open_tcp_stream(host_of(address), int(address.split("/")[4]))
+        async with stream:
+            with trio.move_on_after(LARGE_DEADLINE_S):
+                await stream.send_all(began)
+                while (waiting := _unacknowledged_bytes(stream.socket)) == LARGE_BYTES:
+                    await trio.sleep(LARGE_LOOK_S)
+                return None if waiting is None else True
+            return None if _unacknowledged_bytes(stream.socket) is None else False
+    except trio.BrokenResourceError:
+        # Whoever is there read it, and hung up on what is no conversation.
+        return True
+    except (OSError, trio.TooSlowError):
+        return None
+
+
+def _unacknowledged_bytes(sock: trio.socket.SocketType) -> int | None:
+    """What was sent and not acknowledged yet; 0 of a connection that is gone, None if not told."""
+    try:
+        told = ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return None
+    return int.from_bytes(told, sys.byteorder)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -11,6 +11,8 @@ _BRIDGES = ("docker", "br-", "veth", "cni", "virbr", "podman", "lxc")
 _TUNNELS = ("tun", "tap", "wg", "tailscale", "ppp", "utun", "zt")
 # A peer that is up this long and that nobody answers has a problem.
 SETTLED_S = 60.0
+# Of fewer adverts nothing is concluded.
+ADVERTS_ENOUGH = 20
 INVITE_LINE = "ask the network's owner for a new line: python -m node invite --label NAME"
 
 
@@ -259,6 +261,53 @@ def _seen_by_nobody(facts: Facts) -> Judged:
     )
 
 
+def _large_lost(facts: Facts) -> Judged:
+    tried = [it for it in facts.calls if it.large_arrive is not None]
+    if not tried:
+        return unknown("no bootstrap answered to whom large packets could be sent")
+    lost = [it for it in tried if not it.large_arrive]
+    if not lost:
+        return ok(f"packets of full size arrive at {len(tried)} bootstraps")
+    found = bad if len(lost) == len(tried) else warn
+    device = (facts.network.default_interfaces or ("DEVICE",))[0]
+    return found(
+        f"{_addresses(lost)} answers, and packets of full size do not arrive there",
+        f"sudo ip link set dev {device} mtu 1400",
+    )
+
+
+def _connections_cut(facts: Facts) -> Judged:
+    if facts.peer is None:
+        return unknown(NOT_RUNNING)
+    cut_after_s = facts.peer.get("connections_cut_after_s")
+    if cut_after_s is None:
+        return ok("connections do not break at one age")
+    return warn(
+        f"this peer's connections break when they are {cut_after_s:.0f} s old",
+        "let the router or firewall on the way forget connections later; they are made anew",
+    )
+
+
+# What to do where most adverts are refused for one reason; that a view is full is no trouble.
+_REFUSED_REMEDIES = {
+    "clock": "timedatectl set-ntp true",
+    "expired": "timedatectl set-ntp true",
+    "version": "python -m node upgrade WHEEL",
+    "roles": "ask the network's owner to invite them for these roles: python -m node members",
+}
+
+
+def _adverts_refused(facts: Facts) -> Judged:
+    if facts.peer is None:
+        return unknown(NOT_RUNNING)
+    told = facts.peer.get("adverts", {"heard": 0, "refused": {}})
+    for reason, advice in _REFUSED_REMEDIES.items():
+        refused = told["refused"].get(reason, 0)
+        if told["heard"] + refused >= ADVERTS_ENOUGH and refused * 2 > told["heard"]:
+            return warn(f"{refused} adverts of others were refused: {reason}", advice)
+    return ok(f"{told['heard']} adverts were heard, and no reason refuses most of them")
+
+
 def _host_of_peer(facts: Facts, peer: str) -> str:
     for row in facts.peers or ():
         if row["peer"] == peer and row["addresses"]:
@@ -328,5 +377,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause("tunnel", "packets leave through a VPN", _tunnel),
     Cause("no-keeper", "nobody passes calls on to this peer", _no_keeper),
     Cause("keepers-of-one", "all keepers are in one network", _keepers_of_one),
+    Cause("connections-cut", "the network cuts connections", _connections_cut),
+    Cause("large-packets", "large packets get lost on the way", _large_lost),
+    Cause("adverts-refused", "what others say of themselves is refused", _adverts_refused),
     Cause("seen-by-nobody", "no neighbour answers", _seen_by_nobody),
 )

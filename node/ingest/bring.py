@@ -4,6 +4,7 @@ Read from top to bottom: by name (the owner's sources), by record (another peer'
 share. What was fetched is kept for a moment, so that the legs of one index read one document.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +22,21 @@ from node.ingest.location import read_url
 from node.ingest.over_http import OverHttp
 from node.ingest.owned import OwnedSources, is_free
 from node.ingest.source_file import check_strange
+from node.ingest.tokenise import STEP, TABLE_BYTES_MAX, tables_of
 from wire.content import ContentId, PeerId
-from wire.errors import InputError, Malformed, Oversize
+from wire.errors import BatonError, InputError, Malformed, Oversize
 from wire.fetch import AttestedFetch, SourceRecord
 from wire.latest import Latest
 from wire.tree import name_of
 
 KEPT_S = 30.0
 FETCHES_KEPT = 8
+# The names of files are looked for that often at most, and a look is followed by so many times its
+# length of rest.
+LOOK_S, LOOK_REST = 3.0, 20.0
+TABLES_KEPT = 2
+# For one table, which may be a few blocks of another peer's.
+TABLE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +74,27 @@ class Ingest:
         default_factory=lambda: Latest(FETCHES_KEPT)
     )
 
+    _listed: list[str] = field(default_factory=list)
+    _list_again_at_s: float = -math.inf
+    _listing: trio.Lock = field(default_factory=trio.Lock)
+    _kept_tables: Latest[ContentId, bytes] = field(default_factory=lambda: Latest(TABLES_KEPT))
+
     def __post_init__(self) -> None:
         self.over_http = OverHttp(self.owned, self.fetcher, self.extractor, self.budget)
 
     async def names(self) -> list[str]:
-        """Every name that `named` takes: a source, or one of its files."""
-        return await trio.to_thread.run_sync(self._names)
+        """Every name that `named` takes: a source, or one of its files.
+
+        The disk is looked at every LOOK_S at most, and for a twentieth of the time at most: any
+        stranger may ask for this.
+        """
+        async with self._listing:
+            began_at_s = trio.current_time()
+            if began_at_s >= self._list_again_at_s:
+                self._listed = await trio.to_thread.run_sync(self._names)
+                took_s = trio.current_time() - began_at_s
+                self._list_again_at_s = began_at_s + max(LOOK_S, LOOK_REST * took_s)
+            return self._listed
 
     async def has(self, name: str) -> bool:
         """Whether a name is of one of the owner's sources."""
@@ -146,8 +169,9 @@ class Ingest:
         came = await self._bring(source, file, asker, strange=strange)
         self.budget.spend_bytes(asker, len(came.body), trio.current_time())
         fetched_at_ms = int(self.wall_s() * 1000)
+        tables = await self._tables(source, asker)
         async with self.extractor.turn(of_others=asker is not None):
-            output = await self.extractor.extract(source.extraction, came.body)
+            output = await self.extractor.extract(source.extraction, came.body, tables)
         record = AttestedFetch(
             source=source.id,
             urls=came.urls,
@@ -164,6 +188,27 @@ class Ingest:
             more=came.more,
         )
         return Brought(record, came.body, output)
+
+    async def _tables(self, source: SourceRecord, asker: PeerId | None) -> dict[str, bytes]:
+        """The published tables that a source's steps name; InputError if they cannot be had."""
+        found: dict[str, bytes] = {}
+        for table in tables_of(source.extraction):
+            kept = self._kept_tables.get(table)
+            if kept is None:
+                if self.get_content is None:
+                    raise InputError(f"the table {table} cannot be brought in here")
+                try:
+                    with trio.fail_after(TABLE_S):
+                        kept = await self.get_content(table, TABLE_BYTES_MAX)
+                except (BatonError, trio.TooSlowError) as error:
+                    raise InputError(
+                        f"the table {table} of the step {STEP} cannot be had: {error}",
+                        todo="publish it at a peer that runs: python -m node put FILE",
+                    ) from error
+                self.budget.spend_bytes(asker, len(kept), trio.current_time())
+                self._kept_tables[table] = kept
+            found[str(table)] = kept
+        return found
 
     async def _bring(
         self, source: SourceRecord, file: str, asker: PeerId | None, *, strange: bool

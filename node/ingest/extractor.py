@@ -5,6 +5,7 @@ A process is used once, so that no document can have a word in how the next one 
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,12 +43,20 @@ class Extractor:
         """A block that has something parsed; what others ask for never takes all the places."""
         return self._others if of_others else nullcontext()
 
-    async def extract(self, extraction: Extraction, body: bytes) -> bytes:
-        """What `extraction` makes of a body; Malformed says what is wrong with the body."""
-        reply = await self.answer(
-            {"do": "parse", "extraction": extraction.to_bytes(), "body": body}, PARSE_S_MAX
-        )
-        return _bytes_of(reply)
+    async def extract(
+        self, extraction: Extraction, body: bytes, tables: Mapping[str, bytes] | None = None
+    ) -> bytes:
+        """What `extraction` makes of a body; Malformed says what is wrong with the body.
+
+        `tables` has the published tables that it names, by their ids.
+        """
+        message: dict[str, Value] = {
+            "do": "parse",
+            "extraction": extraction.to_bytes(),
+            "body": body,
+            "tables": dict(tables or {}),
+        }
+        return _bytes_of(await self.answer(message, PARSE_S_MAX))
 
     async def after_page(self, extraction: Extraction, select: str, page: bytes) -> tuple[str, int]:
         """What `select` finds in a page, as `parsing.after_page` says; Malformed."""
@@ -91,6 +100,7 @@ class Extractor:
                     [str(Path(__file__).parents[2]), *filter(None, sys.path)]
                 ),
                 "OPENBLAS_NUM_THREADS": "1",
+                "TOKENIZERS_PARALLELISM": "false",
                 "PYTHONDONTWRITEBYTECODE": "1",
             },
             folder=self.folder,

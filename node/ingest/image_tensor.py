@@ -48,7 +48,7 @@ def image_tensor(
     return pixels if channels_last else pixels.transpose(2, 0, 1)
 
 
-def to_tensor(values: np.ndarray, kind: str) -> Tensor:
-    """An array as the tensor `x`, its numbers little-endian."""
+def to_tensor(values: np.ndarray, kind: str, name: str = "x") -> Tensor:
+    """An array as a tensor, its numbers little-endian."""
     array = np.ascontiguousarray(values, np.dtype(kind).newbyteorder("<"))
-    return Tensor(name="x", kind=kind, shape=array.shape, data=array.tobytes())
+    return Tensor(name=name, kind=kind, shape=array.shape, data=array.tobytes())

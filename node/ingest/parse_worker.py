@@ -25,7 +25,7 @@ def answer(message: dict[str, Any]) -> dict[str, Value]:
         match message["do"]:
             case "parse":
                 extraction = Extraction.from_bytes(message["extraction"])
-                return {"output": extract(extraction, message["body"])}
+                return {"output": extract(extraction, message["body"], message["tables"])}
             case "after":
                 extraction = Extraction.from_bytes(message["extraction"])
                 found, rows = after_page(extraction, message["select"], message["body"])

@@ -28,9 +28,12 @@ _LINE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", "
 Cell = str | int | float | bool | None
 
 
-def extract(extraction: Extraction, body: bytes) -> bytes:
-    """The output: UTF-8 text, a table as lines of JSON, or the body itself.
+def extract(
+    extraction: Extraction, body: bytes, tables: Mapping[str, bytes] | None = None
+) -> bytes:
+    """The output: UTF-8 text, a table as lines of JSON, tensors, or the body itself.
 
+    `tables` has the published tables that steps of preparation name, by their ids.
     Malformed says where and why a body cannot be read; Oversize beyond the limits.
     """
     match extraction.format:
@@ -54,7 +57,7 @@ def extract(extraction: Extraction, body: bytes) -> bytes:
     if extraction.prepare:
         from node.ingest.prepare import prepared
 
-        output = prepared(extraction, output)
+        output = prepared(extraction, output, tables or {})
     if len(output) > OUTPUT_BYTES_MAX:
         raise Oversize(f"what is made of it has more than {OUTPUT_BYTES_MAX} bytes")
     return output

@@ -6,20 +6,23 @@ Sums are exact, so that no order of adding makes a difference.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from node.ingest.candles import TYPES, candles_of, number_of, terms_of
 from node.ingest.parsing import OUTPUT_BYTES_MAX, Cell, to_lines
 from node.ingest.passages import PASSAGE_CHARS, cut
 from node.ingest.table import DataTable
+from node.ingest.tokenise import ADDED, SETTINGS, STEP, Tables, check_settings, tokenised
 from wire import limits
 from wire.errors import InputError, Malformed, Oversize, WireError
 from wire.fetch import STEPS_MAX, Extraction, Preparation, PreparationStep
 from wire.schema import Parameters, Scalar
 from wire.tensors import Tensor, Tensors
 
-Form = DataTable | str | bytes | Tensor
+Form = DataTable | str | bytes | Tensor | Tensors
+Work = Callable[[Any, Mapping[str, Any]], Form]
 # A parameter that has to be given.
 _NEEDED = object()
 _SHOWN = 8
@@ -38,11 +41,17 @@ class _Kind:
     takes: tuple[str, ...]
     gives: str
     parameters: Mapping[str, object]
-    work: Callable[[Any, Mapping[str, Any]], Form]
+    work: Work
+    # Parameters that came later: records of before have none, and where one says nothing it is
+    # not written, so that the same steps keep their id.
+    added: Mapping[str, object] = field(default_factory=dict)
 
 
-def prepared(extraction: Extraction, output: bytes) -> bytes:
-    """What the steps make of an output; Malformed names the step that could not go on."""
+def prepared(extraction: Extraction, output: bytes, tables: Tables) -> bytes:
+    """What the steps make of an output; Malformed names the step that could not go on.
+
+    `tables` are those that `tables_of` names.
+    """
     form: Form = output
     gives = extraction.reads
     if extraction.reads == "table":
@@ -55,15 +64,18 @@ def prepared(extraction: Extraction, output: bytes) -> bytes:
             raise Malformed(f"step {number}, {step.name}: it does not take what is there")
         gives = kind.gives
         try:
-            form = kind.work(form, told)
+            with_tables: Work = partial(tokenised, tables=tables)
+            form = (with_tables if step.name == STEP else kind.work)(form, told)
         except WireError as error:
             raise type(error)(f"step {number}, {step.name}: {error.message}") from error
     if isinstance(form, DataTable):
         return to_lines(list(form.columns), map(list, form.rows))
-    assert isinstance(form, Tensor), "each step gives a table or a tensor"
-    if len(form.data) > OUTPUT_BYTES_MAX:
-        raise Oversize(f"a tensor of {len(form.data)} bytes, at most {OUTPUT_BYTES_MAX}")
-    return Tensors(tensors=(form,)).to_bytes()
+    if isinstance(form, Tensor):
+        form = Tensors(tensors=(form,))
+    assert isinstance(form, Tensors), "each step gives a table or tensors"
+    if (size_bytes := sum(len(it.data) for it in form.tensors)) > OUTPUT_BYTES_MAX:
+        raise Oversize(f"tensors of {size_bytes} bytes, at most {OUTPUT_BYTES_MAX}")
+    return form.to_bytes()
 
 
 def read_preparation(found: Any) -> Iterator[Preparation]:
@@ -86,6 +98,8 @@ def check_preparation(extraction: Extraction) -> None:
                 kind, told = _checked(step)
                 if step.name == "candles":
                     terms_of(told)
+                if step.name == STEP:
+                    check_settings(told)
             except Malformed as error:
                 raise InputError(f"the step {step.name!r}: {error.message}") from error
             if form not in kind.takes:
@@ -97,14 +111,16 @@ def check_preparation(extraction: Extraction) -> None:
 
 
 def tensor_of(output: bytes) -> Tensor:
-    """The tensor of an output; WireError if it is none."""
+    """The first tensor of an output; WireError if there is none."""
     return Tensors.from_bytes(output).tensors[0]
 
 
 def words_of(output: bytes) -> str:
-    """What an output that is a tensor is, in words."""
-    tensor = tensor_of(output)
-    return f"tensor {tensor.name}, {tensor.kind} {'x'.join(map(str, tensor.shape)) or 'scalar'}"
+    """What an output of tensors is, in words."""
+    return "; ".join(
+        f"tensor {it.name}, {it.kind} {'x'.join(map(str, it.shape)) or 'scalar'}"
+        for it in Tensors.from_bytes(output).tensors
+    )
 
 
 def beginning_of(output: bytes) -> str:
@@ -127,8 +143,13 @@ def _step(found: Mapping[str, Any]) -> PreparationStep:
         if not isinstance(scalar, str | int | float):
             raise InputError(f"{key} of the step {name!r} is {value!r}", todo=_EXAMPLE)
         parameters[key] = scalar
-    given = {**STEPS[name].parameters, **parameters}
-    filled = {key: it for key, it in given.items() if it is not _NEEDED}
+    kind = STEPS[name]
+    given = {**kind.parameters, **parameters}
+    filled = {
+        key: it
+        for key, it in given.items()
+        if it is not _NEEDED and (key not in kind.added or repr(it) != repr(kind.added[key]))
+    }
     return PreparationStep(name=name, parameters=filled)  # type: ignore[arg-type]
 
 
@@ -136,11 +157,12 @@ def _checked(step: PreparationStep) -> tuple[_Kind, Parameters]:
     kind = STEPS.get(step.name)
     if kind is None:
         raise Malformed(f"it is none of {', '.join(STEPS)}")
-    told = step.parameters
-    if odd := sorted(told.keys() ^ kind.parameters.keys()):
-        what = "it is not told" if odd[0] in kind.parameters else "it knows no"
-        raise Malformed(f"{what} {odd[0]!r}; it has {', '.join(kind.parameters)}")
-    for key, default in kind.parameters.items():
+    known = {**kind.parameters, **kind.added}
+    told: Parameters = {**kind.added, **step.parameters}  # type: ignore[dict-item]
+    if odd := sorted(told.keys() ^ known.keys()):
+        what = "it is not told" if odd[0] in known else "it knows no"
+        raise Malformed(f"{what} {odd[0]!r}; it has {', '.join(known)}")
+    for key, default in known.items():
         wanted = str if default is _NEEDED else type(default)
         if wanted is float and isinstance(told[key], int):
             continue
@@ -252,11 +274,13 @@ def _stack(table: DataTable, told: Mapping[str, Any]) -> Tensor:
     return to_tensor(values, told["kind"])
 
 
-def _window(tensor: Tensor, told: Mapping[str, Any]) -> Tensor:
+def _window(tensor: Tensor | Tensors, told: Mapping[str, Any]) -> Tensor:
     import numpy as np
 
     from node.ingest.image_tensor import to_tensor
 
+    if isinstance(tensor, Tensors):
+        raise Malformed(f"it takes one tensor, and there are {len(tensor.tensors)}")
     size, every = told["size"], told["every"]
     if size < 1 or every < 1:
         raise Malformed("size and every are 1 at least")
@@ -275,24 +299,6 @@ def _passages(text: str, told: Mapping[str, Any]) -> DataTable:
     if not 50 <= chars <= limits.PASSAGE_BYTES_MAX // 4:
         raise Malformed(f"chars is 50 to {limits.PASSAGE_BYTES_MAX // 4}")
     return DataTable(("text",), tuple((it,) for it in cut(text, chars)))
-
-
-def _tokenise(source: DataTable | str, told: Mapping[str, Any]) -> Tensor:
-    import numpy as np
-
-    from node.ingest.image_tensor import to_tensor
-
-    length = told["length"]
-    if told["by"] != "bytes" or not 1 <= length <= 1 << 16 or abs(told["padding"]) > _WHOLE_MAX:
-        raise Malformed("by is bytes, length 1 to 65536, and padding a small number")
-    texts = [source] if isinstance(source, str) else source.words()
-    if len(texts) * length * 8 > OUTPUT_BYTES_MAX:
-        raise Oversize(f"{len(texts)} rows of {length} have more than {OUTPUT_BYTES_MAX} bytes")
-    values = np.full((len(texts), length), told["padding"], np.int64)
-    for number, text in enumerate(texts):
-        found = text.encode()[:length]
-        values[number, : len(found)] = np.frombuffer(found, np.uint8)
-    return to_tensor(values, "int64")
 
 
 def _image(data: bytes, told: Mapping[str, Any]) -> Tensor:
@@ -356,9 +362,7 @@ STEPS: dict[str, _Kind] = {
     "stack": _Kind(("table",), "tensor", {"columns": "", "kind": "float32"}, _stack),
     "window": _Kind(("tensor",), "tensor", {"size": 32, "every": 1}, _window),
     "passages": _Kind(("text",), "table", {"chars": PASSAGE_CHARS}, _passages),
-    "tokenise": _Kind(
-        ("text", "table"), "tensor", {"by": "bytes", "length": 256, "padding": 0}, _tokenise
-    ),
+    STEP: _Kind(("text", "table"), "tensor", SETTINGS, partial(tokenised, tables={}), ADDED),
     "image": _Kind(
         ("binary",),
         "tensor",

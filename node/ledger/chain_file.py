@@ -12,6 +12,7 @@ from typing import BinaryIO
 from node.ledger.books import Account, Books
 from node.ledger.epoch_outcome import EpochOutcome
 from node.ledger.judging import check_authority
+from node.ledger.jury_draw import DrawnBy
 from node.ledger.replica import Replica
 from wire import limits
 from wire.checkpoint import Checkpoint, CheckpointHeader
@@ -106,7 +107,7 @@ def _replay_epoch(
         digest = replica.learn(raw)
         found.signatures += 1 + len(Certificate.from_bytes(raw).votes.proofs)
         orders.append(digest)
-    outcome = replica.outcome(orders)
+    outcome = replica.outcome(orders, DrawnBy.of(header))
     for digest in orders:
         check_authority(outcome.draft, replica.orders[digest])
     watch(replica, outcome)

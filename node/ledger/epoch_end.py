@@ -5,6 +5,7 @@ back. What it lacks (lists of orders, certificates) is fetched by others than it
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from node.ledger.agreement import (
@@ -22,6 +23,7 @@ from node.ledger.agreement import (
 )
 from node.ledger.committee import Committee, collected, places_in, proof_of
 from node.ledger.equivocations import Equivocations
+from node.ledger.jury_draw import DrawnBy, check_seal, drawn_by, is_awaited, withholds
 from node.ledger.replica import Replica
 from node.ledger.rows import RowChange, round_key
 from wire.checkpoint import (
@@ -184,6 +186,7 @@ class EpochEnd:
 
     def _take_seal(self, place: int, signed: Signed[SignedRecord]) -> None:
         seal = open_signed(signed.raw, Seal)
+        check_seal(seal, self.replica.tip, place)
         self.seals.setdefault(place, seal)
         self.equivocations.note_seal(place, seal)
         if self.committee.has_honest(self.seals) and self.replica.place not in self.seals:
@@ -237,16 +240,22 @@ class EpochEnd:
         value = ContentId.of(proposal.header)
         try:
             self._check_prevotes(proposal, value)
-            orders = self._orders_of(proposal.seals)
+            orders, seals = self._orders_of(proposal.seals)
             if orders is None:
                 return
-            good = self.replica.outcome(orders).header.to_bytes() == proposal.header
+            header = self.replica.outcome(orders, self._by(seals)).header.to_bytes()
+            good = header == proposal.header and not withholds(
+                proposal, seals, self.seals, self.replica.tip, len(self.committee.members)
+            )
         except WireError:
             good = False
         self._judged.add(number)
         if good:
             self._contents[value] = _Content(proposal.header, proposal.seals, orders)
         self._do(self._agreement().on_proposal(number, value, proposal.valid_round, good=good))
+
+    def _by(self, seals: Mapping[int, Signed[Seal]]) -> DrawnBy:
+        return drawn_by(seals, self.replica.tip, self.committee)
 
     def _check_prevotes(self, proposal: Proposal, value: ContentId) -> None:
         if proposal.prevotes is None or proposal.valid_round is None:
@@ -261,22 +270,26 @@ class EpochEnd:
                 self._agreement().on_vote(at, PREVOTE, proposal.valid_round, value, proven=True)
             )
 
-    def _orders_of(self, seals: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
-        """All orders that these seals name; None while some are not known here."""
-        signers: set[int] = set()
+    def _orders_of(
+        self, seals: tuple[bytes, ...]
+    ) -> tuple[tuple[bytes, ...] | None, dict[int, Signed[Seal]]]:
+        """All orders that these seals name, None while some are not known here; and the seals."""
+        signers: dict[int, Signed[Seal]] = {}
         found: set[bytes] = set()
         for raw in seals:
             seal = self._opened(raw)
             if not isinstance(seal.record, Seal):
                 raise Malformed("a proposal rests on seals")
-            signers.add(self._place(seal.signer))
+            at, sealed = self._place(seal.signer), open_signed(raw, Seal)
+            check_seal(sealed, self.replica.tip, at)
+            signers[at] = sealed
             named = self.replica.resolve(seal.record.buckets).orders
             if named is None:
-                return None
+                return None, {}
             found.update(named)
         if not self.committee.is_quorum(signers) or len(signers) != len(seals):
             raise Malformed("a proposal rests on the seals of a quorum, each once")
-        return tuple(sorted(found))
+        return tuple(sorted(found)), signers
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:
@@ -356,11 +369,13 @@ class EpochEnd:
         }
         if not self.committee.is_quorum(usable):
             return None
+        if is_awaited(usable, self.replica.tip, self._agreement().round):
+            return None
         seals = tuple(usable[at].raw for at in sorted(usable))
         try:
-            orders = self._orders_of(seals)
+            orders, signers = self._orders_of(seals)
             assert orders is not None
-            header = self.replica.outcome(orders).header.to_bytes()
+            header = self.replica.outcome(orders, self._by(signers)).header.to_bytes()
         except WireError:
             # Too many members are bad: what they sealed is not complete. More seals may mend it.
             return None

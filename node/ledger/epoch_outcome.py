@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from node.ledger.books import Draft
 from node.ledger.governing import end_motions
+from node.ledger.juries import NO_JURIES, JuriesEnded
 from node.ledger.slashing import end_stakes
 from node.ledger.use_lines import lines_of, transfers_of
-from wire.checkpoint import CheckpointHeader, buckets_of
+from wire.checkpoint import NO_DRAW, CheckpointHeader, JuryDraw, buckets_of
 from wire.errors import Malformed
+from wire.jury import juries_digest
 from wire.ledger import AccountOrder, Genesis, order_digest
 from wire.signed import Signed
 from wire.usage import UseLine, lines_digest
@@ -22,6 +24,7 @@ class EpochOutcome:
     draft: Draft
     orders: tuple[bytes, ...]
     lines: tuple[UseLine, ...] = ()
+    juries: JuriesEnded = NO_JURIES
 
 
 def applied_all(draft: Draft, orders: Iterable[Signed[AccountOrder]]) -> list[Signed[AccountOrder]]:
@@ -45,19 +48,24 @@ def outcome_of(
     tip: CheckpointHeader | None,
     genesis: Genesis,
     orders: Sequence[Signed[AccountOrder]],
+    beacon: bytes = b"",
 ) -> EpochOutcome:
     """End the epoch that `running` is a draft of, after the checkpoint `tip`, with these orders.
 
-    Malformed if they are not complete: one is missing that another rests on.
+    Malformed if they are not complete: one is missing that another rests on. `beacon` is what
+    members' secrets came to: by it juries are drawn.
     """
     books, draft = running.books, Draft(running.books, running.epoch)
     if applied_all(draft, orders) or draft.overdrawn():
         raise Malformed("the orders of the epoch are not complete")
-    end_stakes(draft)
+    juries = end_stakes(draft, beacon)
     lines = lines_of(draft)
     end_motions(draft, genesis, lines, transfers_of(orders))
     balances, deposits = draft.sums()
     state, stake_table = draft.digests()
+    draw = JuryDraw(
+        secrets_of=0, beacon=beacon, juries=juries_digest(it.digest for it in juries.drawn)
+    )
     digests = tuple(sorted(map(order_digest, orders)))
     header = CheckpointHeader(
         network=genesis.id,
@@ -74,5 +82,6 @@ def outcome_of(
         stakes=draft.staked,
         stake_table=stake_table,
         bonds=books.motions.bonds_after(draft.motions),
+        draw=() if draw == NO_DRAW else (draw,),
     )
-    return EpochOutcome(header, draft, digests, lines)
+    return EpochOutcome(header, draft, digests, lines, juries)

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 import trio
 
 from node.ledger.chain_file import follower
+from node.ledger.jury_draw import DrawnBy
 from node.ledger.received import Received, received_by
 from node.ledger.replica import Replica
 from node.ledger.sync import LedgerCalls
 from node.ledger.use_lines import transfers_of
 from node.usage.history import WEEK_S, UseHistory, epochs_in_week
 from p2p.peers import Peers
-from wire.checkpoint import ORDER_BUCKETS, Checkpoint
+from wire.checkpoint import ORDER_BUCKETS, Checkpoint, CheckpointHeader
 from wire.content import PeerId
 from wire.errors import BatonError, Malformed, Refused, Unreachable
 from wire.ledger import Genesis
@@ -111,7 +112,9 @@ class LedgerFollower:
     async def _from(self, member: PeerId) -> None:
         calls, replica = LedgerCalls(self.peers), self.replica
         while (found := await fetch_epoch(calls, member, replica)) is not None:
-            outcome, epoch = replica.outcome(found.orders), replica.epoch
+            header = CheckpointHeader.from_bytes(found.checkpoint.header)
+            outcome = replica.outcome(found.orders, DrawnBy.of(header))
+            epoch = replica.epoch
             orders = [replica.orders[it] for it in found.orders]
             transfers = list(transfers_of(orders))
             received = received_by(self.peers.me, orders)

@@ -1,6 +1,7 @@
 """What the owner of an account may order, as the books are now. Pure."""
 
 from node.ledger.books import Draft, PaymentChannel
+from node.ledger.juries import check_finding
 from node.ledger.motion_shelf import MOTION, motions_in, parameter
 from node.ledger.slashing import check_accusation, check_evidence
 from wire.amount import show_credits
@@ -45,9 +46,22 @@ def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
     _judge_motions(draft, owner, record)
     for accusation in record.accuse:
         try:
-            check_accusation(draft, accusation, record.network)
+            check_accusation(draft, owner, accusation, record.network)
         except Malformed as error:
             raise _never(error.message) from error
+    for finding in record.find:
+        try:
+            check_finding(draft, owner, finding)
+        except KeyError as error:
+            raise _not_yet("there is no such case") from error
+        except Malformed as error:
+            raise _never(error.message) from error
+
+
+def _not_yet(what: str) -> Refused:
+    return Refused(
+        f"{what}, or its epoch has not ended yet", code=RefusalCode.NOT_COVERED, retry_after_s=1.0
+    )
 
 
 def _judge_motions(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
@@ -69,11 +83,7 @@ def _judge_motions(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
     for ballot in record.ballot:
         raw = rows.get(MOTION + ballot.motion)
         if raw is None:
-            raise Refused(
-                "there is no such motion, or its epoch has not ended yet",
-                code=RefusalCode.NOT_COVERED,
-                retry_after_s=1.0,
-            )
+            raise _not_yet("there is no such motion")
         state = MotionRow.from_bytes(raw).state
         if state is not MotionState.OPEN:
             raise _never(f"the motion is decided: {state.name.lower()}")

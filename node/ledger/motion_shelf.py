@@ -9,19 +9,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from node.ledger.use_window import payer_of
+from wire.jury import CaseRow
 from wire.ledger import AccountOrder, order_digest
 from wire.motion import FIRST, MotionRow, MotionState, Parameter, motion_id
 from wire.signed import Signed
 
 MOTION, BALLOT, PARAMETER = b"m", b"b", b"p"
+# Cases before juries, and what jurors have found.
+CASE, FOUND = b"j", b"f"
 ID_BYTES = 32
 Rows = Mapping[bytes, bytes]
 RowChanges = Mapping[bytes, bytes | None]
 
 
 def bond_of(key: bytes, value: bytes | None) -> int:
-    """What is put up by the row, in millionths: only an open motion is bonded."""
-    if key[:1] != MOTION or value is None:
+    """What is put up by the row, in millionths: only an open motion or case is bonded."""
+    if value is None:
+        return 0
+    if key[:1] == CASE:
+        case = CaseRow.from_bytes(value)
+        return case.bond if case.state.is_open else 0
+    if key[:1] != MOTION:
         return 0
     row = MotionRow.from_bytes(value)
     return row.motion.bond if row.state is MotionState.OPEN else 0
@@ -51,7 +59,7 @@ def ballots_on(rows: Rows, motion: bytes) -> dict[bytes, bool]:
 
 
 def rows_by(order: Signed[AccountOrder], epoch: int) -> dict[bytes, bytes]:
-    """The motion that an order makes, or the ballots that it casts."""
+    """The motion that an order makes, the ballots that it casts, or what its juror has found."""
     record, found = order.record, {}
     for motion in record.propose:
         row = MotionRow(
@@ -67,6 +75,8 @@ def rows_by(order: Signed[AccountOrder], epoch: int) -> dict[bytes, bytes]:
         found[MOTION + motion_id(order_digest(order))] = row.to_bytes()
     for ballot in record.ballot:
         found[BALLOT + ballot.motion + order.signer] = b"\1" if ballot.yes else b"\0"
+    for finding in record.find:
+        found[FOUND + finding.case + order.signer] = b"\1" if finding.wrong else b"\0"
     return found
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import trio
 
+from node.ledger.books import Draft
 from node.ledger.committee import Committee
 from node.ledger.faucet import Faucet
 from node.ledger.following import LedgerFollower
@@ -46,6 +47,14 @@ class PeerLedger:
             self._follows = True
             self.nursery.start_soon(self.follower.run)
 
+    def draft(self) -> Draft:
+        """The books of the last checkpoint that is known here, as a draft of what follows."""
+        if self.member is not None:
+            return Draft(self.member.replica.books, self.member.replica.epoch)
+        self.follow()
+        replica = self.follower.replica
+        return Draft(replica.books, replica.epoch)
+
     def keep_evidence(self, write: Write, nursery: trio.Nursery) -> None:
         """Have what is found against other members written, as a file of its own each."""
 
@@ -56,6 +65,10 @@ class PeerLedger:
 
         if self.member is not None:
             self.member.on_evidence = keep
+
+    def sources(self) -> dict[str, Callable[[], Mapping[str, Any]]]:
+        """What `status` says of it, by name."""
+        return {"ledger": self.statistics, "sponsor": self.faucet.statistics}
 
     def statistics(self) -> Mapping[str, Any]:
         """For `status`."""

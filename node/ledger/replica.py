@@ -13,6 +13,7 @@ from node.ledger.books import Books, Draft, put
 from node.ledger.committee import Committee
 from node.ledger.epoch_outcome import EpochOutcome, outcome_of
 from node.ledger.judging import check_cover, judge
+from node.ledger.jury_draw import NO_DRAW, DrawnBy, is_due, secret_for
 from node.ledger.order_lists import OrderLists, Resolved
 from node.ledger.rows import (
     CERTIFICATES,
@@ -83,7 +84,7 @@ class Replica:
     lists: OrderLists = field(default_factory=OrderLists)
     # How full the buckets are.
     _filled: list[int] = field(default_factory=lambda: [0] * ORDER_BUCKETS)
-    _outcomes: dict[bytes, EpochOutcome] = field(default_factory=dict)
+    _outcomes: dict[tuple[bytes, bytes], EpochOutcome] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.network = self.genesis.id
@@ -307,8 +308,13 @@ class Replica:
             return None
         if self.seal is None:
             buckets = buckets_of(self.applied)
+            is_asked = is_due(self.tip, self.place)
             record = Seal(
-                network=self.network, epoch=self.epoch, count=len(self.applied), buckets=buckets
+                network=self.network,
+                epoch=self.epoch,
+                count=len(self.applied),
+                buckets=buckets,
+                secret=secret_for(self.key, self.network, self.epoch) if is_asked else b"",
             )
             self.seal = sign(record, self.key)
         return self.seal, [(SEAL, self.seal.raw)]
@@ -317,21 +323,23 @@ class Replica:
         """What is known of the orders that hash to these buckets."""
         return self.lists.resolve(buckets, self.applied, self.orders)
 
-    def outcome(self, orders: Iterable[bytes]) -> EpochOutcome:
+    def outcome(self, orders: Iterable[bytes], by: DrawnBy = NO_DRAW) -> EpochOutcome:
         """What these orders of this epoch, which are all known, make of the books.
 
-        Malformed if they are not complete: one is missing that another rests on.
+        `by` is what draws juries. Malformed if the orders are not complete: one is missing that
+        another rests on.
         """
         chosen = tuple(sorted(set(orders)))
-        buckets = buckets_of(chosen)
-        if (made := self._outcomes.get(buckets)) is not None:
-            return made
-        found = outcome_of(self.draft, self.tip, self.genesis, [self.orders[it] for it in chosen])
+        key = buckets_of(chosen), by.beacon
+        if (made := self._outcomes.get(key)) is not None:
+            return by.noted(made)
+        known = [self.orders[it] for it in chosen]
+        found = outcome_of(self.draft, self.tip, self.genesis, known, by.beacon)
         if found.header.supply != self.genesis.supply:
             self.broken = "its books do not sum up to the supply of the network"
             raise Malformed(self.broken)
-        self._outcomes[buckets] = found
-        return self._outcomes[buckets]
+        self._outcomes[key] = found
+        return by.noted(found)
 
     def check_checkpoint(self, checkpoint: Checkpoint) -> CheckpointHeader:
         """The header of how this epoch ended; WireError unless a quorum of its members signed."""
@@ -346,7 +354,8 @@ class Replica:
 
         Malformed if the orders do not lead to it, and nothing is changed.
         """
-        outcome = self.outcome(orders)
+        by = DrawnBy.of(CheckpointHeader.from_bytes(checkpoint.header))
+        outcome = self.outcome(orders, by)
         if outcome.header.to_bytes() != checkpoint.header:
             raise Malformed("the orders do not lead to the checkpoint")
         ended = self.epoch

@@ -3,36 +3,51 @@
 Evidence comes in orders, and what it costs is taken only here, so that no order depends on it.
 """
 
+from node.evidence.charges import charged
 from node.evidence.offences import LEAST, OffenceFinding, judged
 from node.ledger.books import Draft
+from node.ledger.juries import JuriesEnded, check_case, end_juries, is_case, open_case
 from node.ledger.stake_shelf import released, slashed
 from wire.amount import show_credits
-from wire.content import ContentId
+from wire.content import ContentId, PeerId
 from wire.errors import Malformed, WireError
+from wire.evidence import Evidence, OffenceKind
 from wire.ledger import Accusation
 
 # What an accuser puts up, so that nobody has members look at things for nothing.
 BOND_MIN = 1_000_000
 
 
-def end_stakes(draft: Draft) -> None:
-    """Take what evidence takes, and give back what leaves with this epoch.
+def end_stakes(draft: Draft, beacon: bytes = b"") -> JuriesEnded:
+    """Take what evidence and juries take, and give back what leaves with this epoch.
 
-    `draft` has all its orders. What is taken is the fund's.
+    `draft` has all its orders. What is taken is the fund's. What became of juries is told.
     """
     for order in sorted(draft.accusations):
         accuser, accusation = draft.accusations[order]
+        if _asks_jury(accusation):
+            open_case(draft, order, accuser, accusation)
+            continue
         taken = _taken(draft, accusation)
         draft.growth += taken
         if taken:
             draft.credit(accuser, accusation.bond)
         else:
             draft.growth += accusation.bond
-    for account in sorted({*draft.books.stakes.rows, *draft.stakes}):
+    juries = end_juries(draft, beacon)
+    for account in sorted({*draft.books.stakes.rows, *draft.stakes} - juries.accused):
         row, back = released(draft.stake(account), draft.epoch)
         if back:
             draft.stakes[account] = row
             draft.credit(account, back)
+    return juries
+
+
+def _asks_jury(accusation: Accusation) -> bool:
+    try:
+        return is_case(accusation)
+    except WireError:
+        return False
 
 
 def _taken(draft: Draft, accusation: Accusation) -> int:
@@ -59,18 +74,27 @@ def was_punished(draft: Draft, act: bytes) -> bool:
     return act in draft.acts or act in draft.books.stakes.acts
 
 
-def check_evidence(accusation: Accusation, network: ContentId) -> OffenceFinding:
-    """What an accusation proves; Malformed if that is nothing, or is of another network."""
+def check_evidence(accusation: Accusation, network: ContentId) -> OffenceFinding | None:
+    """What an accusation proves, None where a jury has to look; Malformed if that is nothing, or
+    is of another network.
+    """
     try:
+        if is_case(accusation):
+            charged(Evidence.from_bytes(accusation.evidence))
+            return None
         finding = judged(accusation.evidence)
     except WireError as error:
         raise Malformed(f"the evidence does not hold: {error.message}") from error
     if finding.network not in (None, network):
         raise Malformed("the evidence is of another network")
+    if finding.offence is OffenceKind.JURY_FINDING:
+        raise Malformed("what a jury finds is taken by itself at the end of its epoch")
     return finding
 
 
-def check_accusation(draft: Draft, accusation: Accusation, network: ContentId) -> None:
+def check_accusation(
+    draft: Draft, accuser: PeerId, accusation: Accusation, network: ContentId
+) -> None:
     """Malformed unless it holds, and there is stake to be taken for it that was not taken before.
 
     What leaves can be taken up to the end of the epoch with which it is given back.
@@ -78,6 +102,9 @@ def check_accusation(draft: Draft, accusation: Accusation, network: ContentId) -
     if accusation.bond < BOND_MIN:
         raise Malformed(f"an accuser puts up at least {show_credits(BOND_MIN)} credits")
     finding = check_evidence(accusation, network)
+    if finding is None:
+        check_case(draft, accuser, accusation)
+        return
     fresh = [it for it in finding.convictions if not was_punished(draft, it.act)]
     if not fresh:
         raise Malformed("stake was taken for this act before")

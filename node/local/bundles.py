@@ -18,6 +18,7 @@ from node.checking.audit_log import log_of
 from node.checking.named import named_by
 from node.checking.report import Status
 from node.ingest.model_inputs import read_fetched
+from node.ingest.tokenise import tables_of
 from node.local.receipts import BY_IMPORT, IMPORTED_MAX, Imported, imported, read_kept
 from node.models.model_store import ModelStore
 from store import Row, Store, Table, Write
@@ -129,7 +130,8 @@ async def _bring_fetched(store: Store, answer: Signed[Answer], fetch: Fetch) -> 
                 await _bring_here(store, record_id, receipt.signer, fetch)
                 record = AttestedFetch.from_bytes(await store.get(record_id))
                 wanted.append(record_id)
-                rest = dict.fromkeys((record.output, *passages.passages, record.body))
+                tables = tables_of(record.extraction)
+                rest = dict.fromkeys((record.output, *passages.passages, record.body, *tables))
                 for content_id in rest:
                     await _bring_here(store, content_id, receipt.signer, fetch)
                     wanted.append(content_id)

@@ -113,15 +113,24 @@ class LocalCommands:
                 ),
             },
             **{name: dict(status()) for name, status in node.status_sources.items()},
-            "same_key_elsewhere": node.peers.handshake_log.same_key,
-            "clock_wrong_s": node.peers.handshake_log.clock_wrong_s(),
             "reach": node.peers.reach_map(),
             "unmet": node.peers.neighbours.unmet,
+            **self._heard_map(),
             "problems": [
                 *([f"store: {store.problem}"] if store.problem else []),
                 *list(node.peers.problems.values())[-5:],
                 *list(node.log)[-5:],
             ],
+        }
+
+    def _heard_map(self) -> dict[str, object]:
+        """What others say of our key and clock, and what became of their adverts, and our calls."""
+        peers, handshakes = self.node.peers.statistics(), self.node.peers.handshake_log
+        return {
+            "same_key_elsewhere": handshakes.same_key,
+            "clock_wrong_s": handshakes.clock_wrong_s(),
+            "adverts": {"heard": peers.adverts_heard, "refused": dict(peers.adverts_refused)},
+            "connections_cut_after_s": peers.cut_after_s,
         }
 
     async def _store_map(self, store: Statistics) -> dict[str, int]:

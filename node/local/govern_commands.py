@@ -1,4 +1,4 @@
-"""`govern` in the running peer: a motion made, and a ballot cast, as orders of its account."""
+"""`govern` and `jury` in the running peer: motions, ballots and findings, as its orders."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from node.ledger.peer_ledger import PeerLedger
 from node.local.control import Command, Emit
 from node.peer import Node
 from wire.errors import InputError, WireError
+from wire.jury import JurorFinding
 from wire.ledger import order_digest
 from wire.motion import Ballot, Motion, motion_id
 
@@ -20,7 +21,7 @@ class GovernCommands:
 
     def commands(self) -> dict[str, Command]:
         """What the control socket serves, by name."""
-        return {"propose": self.propose, "vote": self.vote}
+        return {"propose": self.propose, "vote": self.vote, "jury_find": self.find}
 
     @property
     def _ledger(self) -> PeerLedger:
@@ -49,3 +50,12 @@ class GovernCommands:
             raise InputError("a ballot names a motion, and is for or against it")
         ordered = await self._ledger.wallet.order(emit, ballot=(Ballot(motion=name, yes=yes),))
         return ordered.to_map() | {"motion": name.hex(), "yes": yes}
+
+    async def find(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """Say of the case `case` whether the answer is `wrong`, and wait until that is settled."""
+        name, wrong = arguments.get("case"), arguments.get("wrong")
+        if not isinstance(name, bytes) or len(name) != 32 or not isinstance(wrong, bool):
+            raise InputError("a finding names a case, and whether the answer is wrong")
+        finding = JurorFinding(case=name, wrong=wrong)
+        ordered = await self._ledger.wallet.order(emit, find=(finding,))
+        return ordered.to_map() | {"case": name.hex(), "wrong": wrong}

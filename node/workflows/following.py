@@ -30,7 +30,7 @@ FOLLOWED_MAX = 64
 # Of a feed so many entries are kept, with their results; fewer if these have more bytes than that.
 ENTRIES_KEPT = 1000
 RESULTS_BYTES_MAX = 256 << 20
-POLL_S, POLL_S_MAX = 5.0, 300.0
+POLL_S, POLL_S_MAX = 5.0, 60.0
 # Full pages that are asked for one right after the other, and the pause between further ones: a
 # keeper could make up entries without end.
 PAGES_AT_ONCE, FURTHER_PAGES_S = 64, 1.0

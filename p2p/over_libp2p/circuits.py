@@ -19,7 +19,7 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p import timeouts
 from p2p.over_libp2p.errors import contained, shaking_hands
-from p2p.over_libp2p.host import HANDSHAKE_DEADLINE_S, SoundSwarm, libp2p_id
+from p2p.over_libp2p.host import HANDSHAKE_DEADLINE_S, SoundSwarm, libp2p_id, peer_of
 from p2p.over_libp2p.muxer import SoundYamux
 from p2p.over_libp2p.stream import LibStream
 from p2p.transport import RelayAnswer, RelayRules
@@ -33,8 +33,8 @@ RELAYED = TProtocol("/baton/relayed/1")
 _COPY_BYTES = 64 << 10
 _KEY_BYTES = 32
 # To say who is wanted, and to say whether it is there.
-_HEADER_S = 5.0
-_ONWARD_S = 8.0
+HEADER_S = 5.0
+ONWARD_S = 8.0
 # Both ends ping each other every few seconds: a line without a byte for so long has no ends.
 _IDLE_S = 30.0
 # After one end has closed, the other has so long.
@@ -46,10 +46,14 @@ OpenStream = Callable[[PeerId, TProtocol, float], Awaitable[LibStream]]
 class Line:
     """A stream as the socket of a connection, as libp2p uses one."""
 
+    IS_RELAYED = True
+
     def __init__(self, stream: LibStream, remote: tuple[str, int] | None) -> None:
         self._stream = stream
         self._remote = remote
         self._closed = trio.CancelScope()
+        # Both ways, since it was opened.
+        self.moved_bytes = 0
 
     async def read(self, n: int | None = None) -> bytes:
         """As libp2p's sockets read; ConnectionClosedError once the line is gone."""
@@ -58,13 +62,16 @@ class Line:
         reading = self._closed = trio.CancelScope()
         with reading:
             try:
-                return await self._stream.read(n or _COPY_BYTES)
+                data = await self._stream.read(n or _COPY_BYTES)
+                self.moved_bytes += len(data)
+                return data
             except Disconnected as error:
                 raise ConnectionClosedError(str(error), transport="relay") from error
         raise ConnectionClosedError("the line is closed", transport="relay")
 
     async def write(self, data: bytes) -> None:
         """Send all of `data`; ConnectionClosedError once the line is gone."""
+        self.moved_bytes += len(data)
         try:
             await self._stream.write(data)
         except Disconnected as error:
@@ -85,8 +92,10 @@ class Circuits:
 
     def __init__(self, swarm: SoundSwarm, open_stream: OpenStream) -> None:
         self.rules: RelayRules | None = None
+        # By the peer at the other end: through whom, and whether we called.
+        self.lines: dict[PeerId, tuple[PeerId, Line, bool]] = {}
+        self.open_stream = open_stream
         self._swarm = swarm
-        self._open_stream = open_stream
 
     # At the asker
 
@@ -94,31 +103,35 @@ class Circuits:
         self, relay: PeerId, peer: PeerId, remote: tuple[str, int] | None, nursery: trio.Nursery
     ) -> None:
         """Connect to `peer` through a relay that is connected; Unreachable says why not."""
-        stream = await self._open_stream(relay, RELAY, _HEADER_S)
+        stream = await self.open_stream(relay, RELAY, HEADER_S)
         connected = False
         try:
             await stream.write(peer)
-            code = await _exactly(stream, 1)
+            code = await exactly(stream, 1)
             if code[0] != RelayAnswer.THROUGH:
                 raise Unreachable(
                     f"{relay.short} does not pass calls on to {peer.short}:"
                     f" {RelayAnswer.words(code[0])}"
                 )
-            raw = RawConnection(Line(stream, remote), True)
+            line = Line(stream, remote)
+            raw = RawConnection(line, True)
             with shaking_hands():
                 connection = await self._swarm.upgrade_outbound_raw_conn(raw, libp2p_id(peer))
             connected = True
         finally:
             if not connected:
                 await stream.reset()
-        nursery.start_soon(self._hold, connection.muxed_conn, stream)
+        self.lines[peer] = (relay, line, True)
+        nursery.start_soon(self._hold, connection.muxed_conn, stream, line)
 
-    async def _hold(self, muxed: IMuxedConn, stream: LibStream) -> None:
+    async def _hold(self, muxed: IMuxedConn, stream: LibStream, line: Line) -> None:
         """Wait for the end of a relayed connection; then leave nothing of its stream."""
         try:
             await muxed.event_closed.wait()
             await trio.sleep(_PARTING_S)
         finally:
+            for peer in [it for it, known in self.lines.items() if known[1] is line]:
+                del self.lines[peer]
             await stream.reset()
 
     # At the relay
@@ -129,17 +142,17 @@ class Circuits:
         wanted = await self._wanted(asking)
         answer = RelayAnswer.NOT_KEPT if wanted is None else RelayAnswer.FULL
         if rules is None or wanted is None:
-            await _say(asking, answer)
+            await say(asking, answer)
             return
         answer = rules.admit(asking.peer, wanted)
         if answer is not RelayAnswer.THROUGH:
-            await _say(asking, answer)
+            await say(asking, answer)
             return
         onward: LibStream | None = None
         try:
             onward = await self._onward(asking.peer, wanted)
             if onward is None:
-                await _say(asking, RelayAnswer.SILENT)
+                await say(asking, RelayAnswer.SILENT)
                 return
             await asking.write(bytes([RelayAnswer.THROUGH]))
             await self._copy_both(asking, onward, rules)
@@ -150,9 +163,9 @@ class Circuits:
                     await stream.reset()
 
     async def _wanted(self, asking: LibStream) -> PeerId | None:
-        with timeouts.move_on_after(_HEADER_S):
+        with timeouts.move_on_after(HEADER_S):
             try:
-                return PeerId(await _exactly(asking, _KEY_BYTES))
+                return PeerId(await exactly(asking, _KEY_BYTES))
             except Malformed:
                 return None
         return None
@@ -160,10 +173,10 @@ class Circuits:
     async def _onward(self, asker: PeerId, wanted: PeerId) -> LibStream | None:
         onward = None
         try:
-            with timeouts.move_on_after(_ONWARD_S):
-                onward = await self._open_stream(wanted, RELAYED, _ONWARD_S)
+            with timeouts.move_on_after(ONWARD_S):
+                onward = await self.open_stream(wanted, RELAYED, ONWARD_S)
                 await onward.write(asker)
-                if await _exactly(onward, 1) == bytes([RelayAnswer.THROUGH]):
+                if await exactly(onward, 1) == bytes([RelayAnswer.THROUGH]):
                     return onward
         except TransportError:
             pass
@@ -206,20 +219,22 @@ class Circuits:
     async def take(self, stream: LibStream, remote: tuple[str, int] | None) -> None:
         """Be called by the peer that a relay of ours names; until that connection ends."""
         rules = self.rules
-        with timeouts.move_on_after(_HEADER_S):
-            await _exactly(stream, _KEY_BYTES)
+        with timeouts.move_on_after(HEADER_S):
+            await exactly(stream, _KEY_BYTES)
         if rules is None or not rules.takes(stream.peer):
-            await _say(stream, RelayAnswer.NOT_KEPT)
+            await say(stream, RelayAnswer.NOT_KEPT)
             return
-        muxed = None
+        muxed, line = None, Line(stream, remote)
         try:
             await stream.write(bytes([RelayAnswer.THROUGH]))
             # What the other end sends is anybody's.
             with contained("a relayed handshake"), timeouts.move_on_after(HANDSHAKE_DEADLINE_S):
-                raw = RawConnection(Line(stream, remote), False)
+                raw = RawConnection(line, False)
                 muxed = await self._swarm.upgrade_inbound_raw_conn(raw, _NOWHERE)
             if muxed is not None:
-                await self._hold(muxed, stream)
+                if (asker := peer_of(muxed.peer_id)) is not None:
+                    self.lines[asker] = (stream.peer, line, False)
+                await self._hold(muxed, stream, line)
         finally:
             rules.left(stream.peer)
             await stream.reset()
@@ -227,13 +242,14 @@ class Circuits:
 
 def is_relayed(muxed: IMuxedConn) -> bool:
     """Whether this connection is passed on by a relay."""
-    return isinstance(muxed, SoundYamux) and isinstance(muxed.socket, Line)
+    return isinstance(muxed, SoundYamux) and muxed.is_relayed
 
 
 _NOWHERE = Multiaddr("/memory/0")
 
 
-async def _exactly(stream: LibStream, size_bytes: int) -> bytes:
+async def exactly(stream: LibStream, size_bytes: int) -> bytes:
+    """So many bytes; Disconnected if the stream ends before."""
     data = b""
     while len(data) < size_bytes:
         piece = await stream.read(size_bytes - len(data))
@@ -243,7 +259,7 @@ async def _exactly(stream: LibStream, size_bytes: int) -> bytes:
     return data
 
 
-async def _say(stream: LibStream, answer: RelayAnswer) -> None:
+async def say(stream: LibStream, answer: RelayAnswer) -> None:
     """Tell why there is no line, and end."""
     try:
         await stream.write(bytes([answer]))

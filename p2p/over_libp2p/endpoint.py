@@ -5,7 +5,7 @@ It decides nothing: the callers decide whom to dial, when to try again and what 
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import trio
 from libp2p.abc import INotifee
@@ -14,12 +14,15 @@ from libp2p.host.exceptions import StreamFailure
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 
+from p2p.ip_address import host_of, is_loopback
 from p2p.over_libp2p.addresses import Dialable, Forms, reachable, read_dialable
 from p2p.over_libp2p.circuits import RELAY, RELAYED, Circuits, is_relayed
 from p2p.over_libp2p.errors import contained, dialing, opening
 from p2p.over_libp2p.gossip import SoundPubsub
 from p2p.over_libp2p.host import ADDRESSES_S, SoundHost, libp2p_id, peer_of
+from p2p.over_libp2p.inbox import Inbox
 from p2p.over_libp2p.names import LookUp, resolved
+from p2p.over_libp2p.punches import PUNCH, PUNCHED, Punches
 from p2p.over_libp2p.stream import LibStream
 from p2p.transport import (
     GOSSIP_BYTES_MAX,
@@ -30,6 +33,7 @@ from p2p.transport import (
     ConnectionUp,
     EndpointStatistics,
     Heard,
+    Lined,
     RelayRules,
 )
 from wire.content import PeerId
@@ -42,51 +46,6 @@ from wire.errors import (
 )
 
 BATON = TProtocol("/baton/1")
-_INBOX_MAX = 128
-
-
-class Inbox:
-    """A `Subscription`: a bounded queue of a topic's messages."""
-
-    def __init__(self, topic: str, leave: Callable[["Inbox"], Any]) -> None:
-        self._topic = topic
-        self._leave = leave
-        self._dropped = 0
-        self._send, self._receive = trio.open_memory_channel[Heard](_INBOX_MAX)
-
-    @property
-    def topic(self) -> str:
-        return self._topic
-
-    @property
-    def dropped(self) -> int:
-        return self._dropped
-
-    def offer(self, heard: Heard) -> bool:
-        """Add a message; returns whether there was room."""
-        try:
-            self._send.send_nowait(heard)
-        except trio.WouldBlock:
-            self._dropped += 1
-            return False
-        return True
-
-    def close(self) -> None:
-        """Take no more messages; the reader gets those that are queued, and then the end."""
-        self._send.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Heard:
-        try:
-            return await self._receive.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
-
-    async def unsubscribe(self) -> None:
-        self.close()
-        await self._leave(self)
 
 
 class LibEndpoint:
@@ -108,6 +67,7 @@ class LibEndpoint:
         self._watchers: list[Callable[[ConnectionEvent], None]] = []
         self._up: set[PeerId] = set()
         self._circuits = Circuits(self._swarm, self._open)
+        self._punches = Punches(self._circuits, self._swarm, self._socket_of, self._local_port)
         self._dials: dict[PeerId, trio.Event] = {}
         self._addresses: tuple[str, ...] = ()
         self._addresses_until_at_s = -math.inf
@@ -122,6 +82,8 @@ class LibEndpoint:
         self._host.set_stream_handler(BATON, self._on_stream)
         self._host.set_stream_handler(RELAY, self._on_asked_to_relay)
         self._host.set_stream_handler(RELAYED, self._on_relayed)
+        self._host.set_stream_handler(PUNCH, self._on_asked_to_introduce)
+        self._host.set_stream_handler(PUNCHED, self._on_introduced)
         self._swarm.register_notifee(_Changes(self._on_change))
         nursery.start_soon(self._swarm.watch_half_open)
 
@@ -212,6 +174,32 @@ class LibEndpoint:
         target = read_dialable(address, self._forms)
         with dialing(str(target.where), deadline_s), trio.fail_after(deadline_s):
             await self._swarm.knock(target.where, libp2p_id(target.peer))
+
+    def lines(self) -> dict[PeerId, Lined]:
+        """The connections that a relay passes on, by the peer at the other end."""
+        found = self._circuits.lines.items()
+        return {it: Lined(relay, line.moved_bytes, dialed) for it, (relay, line, dialed) in found}
+
+    async def punch(self, peer: PeerId, *, deadline_s: float) -> None:
+        if (line := self.lines().get(peer)) is None:
+            raise Disconnected(f"no relay passes on to {peer.short}")
+        with dialing(f"punched {peer.short}", deadline_s), trio.fail_after(deadline_s):
+            await self._punches.call(line.relay, peer)
+
+    async def connect_beside(self, address: str, *, deadline_s: float) -> None:
+        target = read_dialable(address, self._forms)
+        with dialing(str(target.where), deadline_s), trio.fail_after(deadline_s):
+            await self._swarm.dial_addr(target.where, libp2p_id(target.peer))
+
+    def punched(self) -> frozenset[PeerId]:
+        """The peers that are connected by a call of both ends at once."""
+        return frozenset(self._punches.peers())
+
+    async def leave_line(self, peer: PeerId) -> None:
+        for connection in self._connections(peer):
+            if is_relayed(connection.muxed_conn):
+                with contained("leaving a line"):
+                    await connection.close()
 
     async def open_stream(self, peer: PeerId, *, deadline_s: float) -> LibStream:
         return await self._open(peer, BATON, deadline_s)
@@ -338,6 +326,18 @@ class LibEndpoint:
 
     async def _on_relayed(self, stream: Any) -> None:
         await self._serve(stream, lambda it: self._circuits.take(it, self._socket_of(it.peer)))
+
+    async def _on_asked_to_introduce(self, stream: Any) -> None:
+        await self._serve(stream, self._punches.introduce)
+
+    async def _on_introduced(self, stream: Any) -> None:
+        await self._serve(stream, self._punches.take)
+
+    def _local_port(self) -> int | None:
+        """The TCP port on which others of the network call this peer; None if it is none."""
+        hosts = ((host_of(it), it) for it in self.addresses)
+        ports = (int(it.split("/")[4]) for host, it in hosts if host and not is_loopback(host))
+        return next(ports, None)
 
     async def _serve(self, stream: Any, handler: Callable[[LibStream], Awaitable[None]]) -> None:
         peer = peer_of(stream.muxed_conn.peer_id)

@@ -145,8 +145,12 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
 
     def _best_connection(self, connections: list[Any]) -> Any:
         # Of two with as many streams libp2p takes the one at the higher address in memory, which is
-        # another one in each run; this takes the older one.
-        return max(connections, key=lambda it: len(it.get_streams()))
+        # another one in each run; this takes the older one, and first one that no relay pays for.
+        def rank(connection: Any) -> tuple[bool, int]:
+            relayed = getattr(connection.muxed_conn, "is_relayed", False)
+            return not relayed, len(connection.get_streams())
+
+        return max(connections, key=rank)
 
     def _schedule_auto_connect(self) -> None:
         # The callers decide whom to dial, from the view.

@@ -193,6 +193,11 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         self._server_negotiation_semaphore = trio.Semaphore(_NEGOTIATED_AT_ONCE)
 
     @property
+    def is_relayed(self) -> bool:
+        """Whether another peer passes the connection on."""
+        return getattr(self.socket, "IS_RELAYED", False)
+
+    @property
     def socket(self) -> Any:
         """What the connection is over: a socket, or a line that a relay passes on."""
         return self._messages.socket

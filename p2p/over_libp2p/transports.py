@@ -6,7 +6,6 @@ from typing import Any
 
 import trio
 from libp2p.peer.id import ID
-from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p.over_libp2p.addresses import (
@@ -19,12 +18,12 @@ from p2p.over_libp2p.addresses import (
 from p2p.over_libp2p.endpoint import LibEndpoint
 from p2p.over_libp2p.errors import unwrapped
 from p2p.over_libp2p.gossip import SoundGossip, SoundPubsub
-from p2p.over_libp2p.host import SoundHost, build_host, note_address
+from p2p.over_libp2p.host import SoundHost, build_host
 from p2p.over_libp2p.memory import MemoryMuxedTransport
 from p2p.over_libp2p.memory_network import MemoryNetwork
-from p2p.over_libp2p.metered import meter
 from p2p.over_libp2p.names import LookUp, look_up
 from p2p.over_libp2p.services import running
+from p2p.over_libp2p.tcp import SoundTcp
 from p2p.traffic import Traffic
 from p2p.transport import Accept, Endpoint
 from wire.errors import InputError
@@ -32,30 +31,6 @@ from wire.signing import SigningKey
 
 _CLOSE_DEADLINE_S = 10.0
 _BACKLOG = 1024
-
-
-class SoundTcp(TCP):  # type: ignore[misc]
-    """libp2p's TCP, which also knows the address at the other end of every connection.
-
-    What moves over its connections is counted, and held to a rate, by `traffic`.
-    """
-
-    def __init__(self, traffic: Traffic) -> None:
-        super().__init__()
-        self._traffic = traffic
-
-    async def dial(self, maddr: Multiaddr) -> Any:
-        raw = await super().dial(maddr)
-        note_address(raw.stream)
-        meter(raw.stream, self._traffic)
-        return raw
-
-    def create_listener(self, handler_function: Any) -> Any:
-        async def metered(connection: Any) -> None:
-            meter(connection, self._traffic)
-            await handler_function(connection)
-
-        return super().create_listener(metered)
 
 
 class TcpTransport:

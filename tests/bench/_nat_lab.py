@@ -36,10 +36,11 @@ allow 1024-65535 0.0.0.0/0 1024-65535
 
 def within(place: str) -> tuple[str, ...]:
     """The words before a command that make it run in that place."""
-    return ("ip", "netns", "exec", _named(place))
+    return ("ip", "netns", "exec", named(place))
 
 
-def _named(place: str) -> str:
+def named(place: str) -> str:
+    """The network namespace of that place."""
     return f"baton-nat-{os.getpid() % 100_000}-{place}"
 
 
@@ -56,7 +57,7 @@ def open_lab() -> Iterator[None]:
         lab.end()
         found = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False)
         for line in found.stdout.splitlines():
-            if line.startswith(_named("")):
+            if line.startswith(named("")):
                 subprocess.run(["ip", "netns", "del", line.split()[0]], check=False)
 
 
@@ -161,7 +162,7 @@ class _Lab:
         self.daemons.append(folder / "pid")
 
     def _place(self, name: str) -> None:
-        _run("ip", "netns", "add", _named(name))
+        _run("ip", "netns", "add", named(name))
         _run(*_ip(name), "link", "set", "lo", "up")
 
     def _bridge(self, name: str, device: str) -> None:
@@ -173,8 +174,8 @@ class _Lab:
         one = f"bn{os.getpid() % 100_000}-{next(self._numbers)}"
         far = f"{one}b"
         _run("ip", "link", "add", one, "type", "veth", "peer", "name", far)
-        _run("ip", "link", "set", one, "netns", _named(name), "name", device)
-        _run("ip", "link", "set", far, "netns", _named(other))
+        _run("ip", "link", "set", one, "netns", named(name), "name", device)
+        _run("ip", "link", "set", far, "netns", named(other))
         _run(*_ip(name), "addr", "add", address, "dev", device)
         _run(*_ip(name), "link", "set", device, "up")
         _run(*_ip(other), "link", "set", far, "master", bridge, "up")
@@ -184,7 +185,7 @@ class _Lab:
 
 
 def _ip(name: str) -> tuple[str, ...]:
-    return ("ip", "-n", _named(name))
+    return ("ip", "-n", named(name))
 
 
 def _run(*words: str, text: str | None = None) -> None:

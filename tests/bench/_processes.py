@@ -20,7 +20,7 @@ from node.local.control import call
 from tests.live.command_line import ROOT, environment
 from wire.errors import BatonError
 
-START_DEADLINE_S = 90.0
+START_DEADLINE_S = 300.0
 LOOK_DEADLINE_S = 10.0
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 
@@ -37,6 +37,8 @@ class PeerProcess:
     model: str | None = None
     unit_s: float = 0.0
     within: tuple[str, ...] = ()
+    # How far the peer's wall clock is behind or ahead, in seconds, read each time it is asked.
+    clock_file: Path | None = None
     process: trio.Process | None = None
     id: str = ""
     address: str = ""
@@ -76,13 +78,13 @@ class PeerProcess:
         raise BatonError(f"{self.name} did not start: {self.last_words()}")
 
     def _command(self) -> list[str]:
-        program = (
+        program = self._clock() + (
             "import functools, node.models.opening_engines as opening\n"
             f"opening.HashEngine = functools.partial(opening.HashEngine, unit_s={self.unit_s})\n"
             "from node.__main__ import main\n"
             "main()"
         )
-        run = ["-c", program] if self.unit_s else ["-m", "node"]
+        run = ["-c", program] if self.unit_s or self.clock_file else ["-m", "node"]
         command = [*self.within, sys.executable, *run, "join", *self.bootstraps, "--json"]
         command += ["--with-parent", str(os.getpid()), "--state", str(self.state)]
         command += [
@@ -91,6 +93,16 @@ class PeerProcess:
             *(it for role in self.roles for it in ("--role", role)),
         ]
         return command + (["--model", self.model] if self.model else [])
+
+    def _clock(self) -> str:
+        """The lines of a program that give it a clock of its own."""
+        if self.clock_file is None:
+            return ""
+        return (
+            "import pathlib, time\n"
+            f"clock, true_s = pathlib.Path({str(self.clock_file)!r}), time.time\n"
+            "time.time = lambda: true_s() + float(clock.read_text())\n"
+        )
 
     def last_words(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()

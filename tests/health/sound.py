@@ -24,10 +24,12 @@ def status(**changed: Any) -> dict[str, Any]:
     """What a running peer says of itself."""
     return {
         "addresses": ["/ip4/192.168.1.5/tcp/4747/p2p/me"],
+        "adverts": {"heard": 400, "refused": {"full": 300, "clock": 3}},
         "answered_last_minute": 3,
         "checks_done": 1,
         "clock_wrong_s": None,
         "connected": 3,
+        "connections_cut_after_s": None,
         "engine": {"last_failure": ""},
         "legs_done": 4,
         "models": [{"name": "minilm", "problem": ""}],

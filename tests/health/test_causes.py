@@ -44,6 +44,10 @@ def called(*ended: CallEnd) -> Callable[[], Facts]:
     return lambda: facts(calls=calls)
 
 
+def large(address: str, *, arrive: bool) -> CallFacts:
+    return CallFacts(address=address, ended=CallEnd.ANSWERED, large_arrive=arrive)
+
+
 def stopped(**changed: Any) -> Callable[[], Facts]:
     """No peer runs, and so its port and folder are free."""
     free = {
@@ -109,6 +113,15 @@ CAUSED: dict[str, tuple[Callable[[], Facts], State]] = {
     "ipv6-barred": (peer(reach=reach(seen_at=["2001:db8::7"])), State.WARN),
     "tunnel": (part("network", default_interfaces=("wg0",)), State.WARN),
     "keepers-of-one": (lambda: facts(peer=status(reach=KEPT), peers=KEEPERS), State.WARN),
+    "connections-cut": (peer(connections_cut_after_s=300.0), State.WARN),
+    "large-packets": (
+        lambda: facts(calls=(large(ADDRESS, arrive=True), large(OTHER, arrive=False))),
+        State.WARN,
+    ),
+    "adverts-refused": (
+        peer(adverts={"heard": 30, "refused": {"full": 9, "version": 21}}),
+        State.WARN,
+    ),
     "seen-by-nobody": (peer(answered_last_minute=0), State.BAD),
     "model": (peer(models=[{"name": "m", "problem": "its numbers are NaN"}]), State.BAD),
     "paused": (peer(paused="the schedule"), State.WARN),

@@ -1,6 +1,10 @@
 """What is read of a machine's network, and how calls to bootstraps end."""
 
+import os
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +12,7 @@ import pytest
 import trio
 
 from node.health.facts import CallEnd
-from node.health.network_look import NetworkLook, ask_router, call_all
+from node.health.network_look import NetworkLook, ask_router, call_all, large_arrive
 from p2p.over_libp2p import TcpTransport
 from tests.p2p.transports import ignore, key_of
 from wire.signing import SigningKey
@@ -143,6 +147,38 @@ async def test_each_way_in_which_a_call_ends_is_told_apart() -> None:
             calls = await call_all(transport, caller, tuple(ways))
             nursery.cancel_scope.cancel()
     assert {it.address: it.ended for it in calls} == ways
+    # What fills packets arrives on this machine, and was sent to the peer alone.
+    assert {it.address: it.large_arrive for it in calls} == dict.fromkeys(ways) | {at: True}
+
+
+LOSES_LARGE_PACKETS = """
+ip link set lo up
+nft add table inet t
+nft add chain inet t c '{ type filter hook output priority 0; }'
+nft add rule inet t c meta length gt 600 tcp sport != 4747 drop
+exec "$0" -m tests.health.test_network_look
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "ip", "nft"))),
+    reason="a network of its own needs root, util-linux, iproute2 and nftables",
+)
+def test_a_way_on_which_large_packets_get_lost_is_told_from_one_that_is_dead() -> None:
+    # In a network of its own, in which small packets arrive and large ones do not.
+    command = ["unshare", "--net", "sh", "-ec", LOSES_LARGE_PACKETS, sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode and "Operation not permitted" in done.stderr:
+        pytest.skip(f"this machine lets nobody make networks: {done.stderr.strip()[-200:]}")
+    assert done.stdout.split() == ["False"], done.stderr
+
+
+async def _sent_large() -> None:
+    """Whether what is large arrives at a port of this machine, which takes whatever comes."""
+    with socket.socket() as taking:
+        taking.bind(("127.0.0.1", 4747))
+        taking.listen()
+        print(await large_arrive(f"/ip4/127.0.0.1/tcp/4747/p2p/{key_of('it').peer}"))
 
 
 def _at(listening: socket.socket, key: SigningKey) -> str:
@@ -158,3 +194,7 @@ async def _speak_http(listening: socket.socket) -> None:
         await stream.send_all(b"HTTP/1.1 302 Found\r\nLocation: http://log-in/\r\n\r\n")
 
     await trio.serve_listeners(answer, [listener])
+
+
+if __name__ == "__main__":
+    trio.run(_sent_large)

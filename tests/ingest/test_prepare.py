@@ -13,16 +13,20 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from node.checking.report import Status
+from node.engines.worker.tokenizer import wordpiece_of
 from node.ingest.bring import Brought
 from node.ingest.extractor import Extractor
 from node.ingest.parsing import extract
 from node.ingest.prepare import STEPS, tensor_of, words_of
 from node.ingest.source_file import check_strange, read_source
 from node.ingest.table import DataTable
+from node.ingest.tokenise import tables_of
+from node.local.bundles import export_receipt, open_bundle
 from tests.ingest.servers import MadeUpNetwork, answering, reply
-from tests.ingest.test_attested import data_peer_of, fetched, kept_of, points
+from tests.ingest.test_attested import asker_fetch, data_peer_of, fetched, kept_of, points
 from tests.node.network import S, open_network
-from wire.errors import InputError, Malformed, WireError
+from wire.content import ContentId
+from wire.errors import BatonError, InputError, Malformed, WireError
 from wire.fetch import Extraction, Preparation, PreparationStep, SourceRecord
 from wire.tensors import Tensors
 from wire.tree import name_of
@@ -318,3 +322,118 @@ async def test_a_preparation_that_was_not_done_is_found(
     failed = points(await kept.report(), Status.FAILS)
     assert "the extraction, repeated from the body" in failed
     assert "the preparation" in failed
+
+
+# Tables of words that are published
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "hello", "world", "##ly", ",", "h", "##é"]
+VOCABULARY = "\n".join(WORDS).encode() + b"\n"
+
+
+def tokenizer_json() -> bytes:
+    """A whole tokenizer, as models come with one."""
+    table = wordpiece_of(VOCABULARY, lowercase=True, tokens_max=16)
+    table.no_truncation()
+    return table.to_str().encode()
+
+
+def tokens(settings: str, body: bytes, table: bytes) -> dict[str, list[Any]]:
+    step = f'tokenise table = "{ContentId.of(table)}"; {settings}'
+    output = extract(source(step, "text").extraction, body, {str(ContentId.of(table)): table})
+    return {
+        it.name: np.frombuffer(it.data, "<i8").reshape(it.shape).tolist()
+        for it in Tensors.from_bytes(output).tensors
+    }
+
+
+@pytest.mark.parametrize(("by", "table"), [("wordpiece", VOCABULARY), ("tokenizer", None)])
+def test_words_are_those_of_a_published_table(by: str, table: bytes | None) -> None:
+    table = tokenizer_json() if table is None else table
+    settings = f'by = "{by}"; length = 8; padding = 9'
+    found = tokens(settings, "Hello, worldly é".encode(), table)
+    assert found == {"x": [[2, 4, 7, 5, 6, 1, 3, 9]]}
+    found = tokens(settings + '; tensors = "ids,mask,types"', b"hello", table)
+    assert found == {
+        "input_ids": [[2, 4, 3, 9, 9, 9, 9, 9]],
+        "attention_mask": [[1, 1, 1, 0, 0, 0, 0, 0]],
+        "token_type_ids": [[0] * 8],
+    }
+    # What is too long is cut, and keeps its marks.
+    found = tokens(f'by = "{by}"; length = 4', b"hello hello hello hello", table)
+    assert found == {"x": [[2, 4, 4, 3]]}
+
+
+def test_a_table_of_words_that_is_none_is_refused_in_words() -> None:
+    for by, table, words in (
+        ("wordpiece", b"hello\n", r"no list of words of WordPiece: it has no \[UNK\]"),
+        ("wordpiece", b"\xff", "no UTF-8 text"),
+        ("tokenizer", b"{}", "the table is not a tokenizer"),
+        ("tokenizer", b"\x00" * 100, "the table is not a tokenizer"),
+    ):
+        with pytest.raises(Malformed, match=words):
+            tokens(f'by = "{by}"', b"hello", table)
+    with pytest.raises(Malformed, match="adds 2 marks to a text, and 2 is the length"):
+        tokens('by = "wordpiece"; length = 2', b"hello", VOCABULARY)
+    named = source(f'tokenise by = "wordpiece"; table = "{ContentId.of(b"x")}"', "text").extraction
+    with pytest.raises(Malformed, match="is not at hand"):
+        extract(named, b"hello")
+    assert tables_of(named) == (ContentId.of(b"x"),)
+    step = f'tokenise by = "wordpiece"; table = "{ContentId.of(VOCABULARY)}"; '
+    several = source(step + 'tensors = "ids,mask"\nwindow size = 1', "text").extraction
+    with pytest.raises(Malformed, match="it takes one tensor, and there are 2"):
+        extract(several, b"hello", {str(ContentId.of(VOCABULARY)): VOCABULARY})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ('by = "wordpiece"', "wordpiece needs a table"),
+        (f'table = "{ContentId.of(b"")}"', "bytes needs no table"),
+        ('by = "fly"', "by is bytes, tokenizer or wordpiece"),
+        ('by = "wordpiece"; table = "odd"', "not a content id"),
+        ('tensors = "ids,ids"', "tensors are of ids, mask, types"),
+        ('tensors = "all"', "tensors are of ids, mask, types"),
+        ("lowercase = 1", "'lowercase' is 1, and not bool"),
+    ],
+)
+def test_settings_of_words_that_contradict_each_other_are_refused_at_once(
+    settings: str, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        source(f"tokenise {settings}", "text")
+
+
+def test_a_step_of_before_keeps_its_id_and_its_settings() -> None:
+    (preparation,) = source("tokenise length = 4", "text").extraction.prepare
+    assert dict(preparation.steps[0].parameters) == {"by": "bytes", "length": 4, "padding": 0}
+
+
+async def test_whoever_checks_needs_the_table_that_a_step_names(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    table = ContentId.of(VOCABULARY)
+    site = MadeUpNetwork(answer=answering(reply(b"Hello world")))
+    text = f'tokenise by = "wordpiece"; table = "{table}"; length = 8'
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await data_peer_of(network, site)
+        await network.settled()
+        record = source(text, "text").to_bytes()
+        with pytest.raises(BatonError, match=r"the table .* of the step tokenise cannot be had"):
+            await fetched(asker, record=record)
+        await asker.dependencies.store.put(VOCABULARY)
+        result = await fetched(asker, record=record)
+        kept = await kept_of(asker, result)
+        path = tmp_path / "fetch.car"
+        answer = ContentId.parse(result["receipt"])
+        await export_receipt(asker.dependencies.store, answer, path, asker_fetch(asker))
+    report = await kept.report()
+    assert "repeated from the body" in points(report, Status.UNKNOWN)
+    assert "repeated from the body" not in points(report, Status.HOLDS)
+    with_table = replace(kept, at_hand={**kept.at_hand, table: VOCABULARY})
+    assert "repeated from the body" in points(await with_table.report(), Status.HOLDS)
+    # Another table in its place is no table.
+    other = replace(kept, at_hand={**kept.at_hand, table: tokenizer_json()})
+    assert "repeated from the body" in points(await other.report(), Status.UNKNOWN)
+    assert open_bundle(path).have(table) == VOCABULARY

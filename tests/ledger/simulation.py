@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from node.ledger.books import Account
 from node.ledger.committee import Committee, collected, proof_of
+from node.ledger.jury_draw import is_due, secret_for
 from node.ledger.loading import LoadedReplica, first_rows, load
+from node.ledger.motion_shelf import CASE
 from node.ledger.order_lists import in_bucket
-from node.ledger.rows import ROUNDS, RowChange, of_epoch
+from node.ledger.rows import MOTIONS, ROUNDS, RowChange, account_row, of_epoch
 from wire.checkpoint import (
     AgreementPhase,
     AgreementVote,
@@ -25,6 +28,7 @@ from wire.checkpoint import (
 )
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, WireError
+from wire.jury import CaseRow
 from wire.ledger import (
     AccountOrder,
     Certificate,
@@ -96,6 +100,8 @@ class Plan:
     # How many acknowledgements an owner takes for settled; None: a quorum.
     settled_by: int | None = None
     cheats: int = 2
+    # A case that waits for a jury from the beginning; its bond is its accuser's.
+    case: CaseRow | None = None
 
 
 @dataclass
@@ -171,6 +177,11 @@ class Simulation:
         assert before == (header, orders), f"epoch {header.epoch} has two ends"
         assert header.supply == self.genesis.supply
 
+    def tip_before(self, epoch: int) -> CheckpointHeader | None:
+        """The checkpoint before an epoch, once it is known."""
+        before = self.ended.get(epoch - 1)
+        return None if before is None else before[0]
+
     def lost(self) -> list[bytes]:
         """Settled orders of ended epochs that the checkpoint does not have."""
         return [
@@ -187,6 +198,10 @@ class SimulatedMember:
         self.world, self.place, self.key = world, place, key
         self.disk = Disk(forgets=world.plan.forgets)
         self.disk.write(first_rows(world.genesis))
+        if (case := world.plan.case) is not None:
+            left = Account(GRANT - case.bond, 0)
+            row = (MOTIONS + CASE + case.act, case.to_bytes())
+            self.disk.write([row, account_row(case.accuser, left)])
         self.life = 0
         self._buckets: tuple[tuple[int, int], bytes] = ((-1, -1), b"")
         self.load()
@@ -395,7 +410,16 @@ class BadMember:
     def epoch_end(self) -> None:
         """A seal without any order, to some."""
         epoch = max(it.replica.epoch for it in self.world.honest) if self.world.now_s else 0
-        seal = Seal(network=self.world.genesis.id, epoch=epoch, count=0, buckets=buckets_of(()))
+        secret = b""
+        if is_due(self.world.tip_before(epoch), self.place):
+            secret = secret_for(self.key, self.world.genesis.id, epoch)
+        seal = Seal(
+            network=self.world.genesis.id,
+            epoch=epoch,
+            count=0,
+            buckets=buckets_of(()),
+            secret=secret,
+        )
         raw = sign(seal, self.key).raw
         for other in self.world.members:
             if self.world.random.random() < 0.5 and other is not self:

@@ -243,6 +243,8 @@ class StakeNetwork(Made):
         for culprit, evidence in self.acts:
             (conviction,) = judge(evidence).convictions
             assert conviction.culprit == culprit
-            self.found.unpunished += conviction.act not in books.stakes.acts
+            # Who has lost all of it has nothing left that another act could cost.
+            left = books.stakes.row(culprit).total
+            self.found.unpunished += conviction.act not in books.stakes.acts and left > 0
         self.found.taken = books.fund - 5
         assert books.supply == self.genesis.supply

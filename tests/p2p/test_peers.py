@@ -596,3 +596,20 @@ async def test_who_was_not_heard_lately_is_asked_when_somebody_wants_to_know(
     await first.peers.neighbours.ask_around()
     assert first.peers.answered_last_minute() == (1, 1)
     assert second.peers.statistics().calls_failed == 0
+
+
+async def test_a_network_that_cuts_connections_after_a_fixed_time_is_found_out(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    first, second = await hood.add("first"), await hood.add("second")
+    await hood.acquainted()
+    for _ in range(12):
+        await until(lambda: second.me in first.peers.connected(), 60)
+        await trio.sleep(30)
+        await first.peers.endpoint.disconnect(second.me)
+        await trio.sleep(0.1)
+    told = [it.peers.statistics().cut_after_s for it in (first, second)]
+    # Who calls anew is either of them, and only who called knows how long it lasted.
+    told = [it for it in told if it is not None]
+    assert told
+    assert told == pytest.approx([30.0] * len(told), abs=3)

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
+from socket import AF_INET, SOCK_DGRAM
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -30,6 +32,7 @@ from p2p.router_messages import (
     read_pmp,
     read_pmp_address,
 )
+from p2p.router_search import location_of
 from tests.p2p.transports import key_of
 from wire.errors import BatonError, Malformed, Refused, Unreachable
 from wire.kinds import RefusalCode
@@ -339,6 +342,80 @@ async def test_a_machine_that_can_open_no_more_asks_no_router(
         await router._by_pmp("127.0.0.1", 4747, 4747, LIFETIME_S)
 
 
+DESCRIBED = "http://127.0.0.1:1/rootDesc.xml"
+
+
+async def described(_router: HomeRouter, _address: str) -> str:
+    await trio.lowlevel.checkpoint()
+    return DESCRIBED
+
+
+def search_answer(location: str, head: str = "HTTP/1.1 200 OK") -> bytes:
+    return f"{head}\r\nST: any\r\nLocation: {location}\r\n\r\n".encode()
+
+
+def test_only_the_default_router_is_followed_to_its_own_address() -> None:
+    good = "http://192.168.1.1:5000/rootDesc.xml"
+    assert location_of(search_answer(good), "192.168.1.1", "192.168.1.1") == good
+    assert location_of(search_answer(good), "192.168.1.66", "192.168.1.1") is None
+    for bad in (
+        "http://192.168.1.66:5000/rootDesc.xml",
+        "http://10.0.0.1/",
+        "http://router.example/rootDesc.xml",
+        "http://192.168.1.1@10.0.0.1/",
+        "http://192.168.1.1:5000:1/",
+        "http://192.168.1.1:99999/",
+        "http://192.168.1.1:0/",
+        "https://192.168.1.1/",
+        "file:///etc/passwd",
+        "http://192.168.1.1/" + "a" * 600,
+        "http://192.168.1.1/\x00",
+        "",
+    ):
+        assert location_of(search_answer(bad), "192.168.1.1", "192.168.1.1") is None, bad
+    late = search_answer(good, "HTTP/1.1 404 No")
+    assert location_of(late, "192.168.1.1", "192.168.1.1") is None
+    assert location_of(search_answer(good) + b"x" * 4096, "192.168.1.1", "192.168.1.1") is None
+
+
+def test_any_bytes_lead_nowhere_or_to_the_router() -> None:
+    random = Random(23)
+    for _ in range(3000):
+        data = bytearray(search_answer("http://192.168.1.1:5000/rootDesc.xml"))
+        for _ in range(random.randrange(1, 6)):
+            data[random.randrange(len(data))] = random.randrange(256)
+        found = location_of(bytes(data), "192.168.1.1", "192.168.1.1")
+        assert found is None or urlsplit(found).hostname == "192.168.1.1"
+
+
+async def test_what_others_of_the_network_answer_is_not_fetched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An answer that leads elsewhere comes first, and the router's own is taken."""
+    fetched: list[str] = []
+
+    def noted(location: str) -> None:
+        fetched.append(location)
+        raise Unreachable("only noted")
+
+    monkeypatch.setattr(home_router, "_upnp", noted)
+    with trio.socket.socket(AF_INET, SOCK_DGRAM) as network:
+        await network.bind(("127.0.0.1", 0))
+        place = network.getsockname()
+        router = HomeRouter(lambda count: NONCE[:count], lambda: "127.0.0.1", 9, search=place)
+
+        async def answer() -> None:
+            _, asker = await network.recvfrom(2048)
+            for location in ("http://10.0.0.1/x", "http://127.0.0.1:1/rootDesc.xml"):
+                await network.sendto(search_answer(location), asker)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer)
+            with pytest.raises(Unreachable):
+                await router._by_upnp("127.0.0.1", 4747, 4747, LIFETIME_S)
+    assert fetched == [DESCRIBED]
+
+
 class _UpnpRouter:
     """What the library says of a router; `ports` has whose each of its ports is."""
 
@@ -367,13 +444,14 @@ async def test_no_port_of_another_program_or_machine_is_taken_or_given_back(
 ) -> None:
     others = {4747: ("192.168.1.5", 6881), 5000: ("192.168.1.9", 4747)}
     upnp = _UpnpRouter(dict(others))
-    monkeypatch.setattr(home_router, "_upnp", lambda: upnp)
-    found = home_router._upnp_open(4747, [4747, 5000, 5001], LIFETIME_S)
+    monkeypatch.setattr(home_router, "_upnp", lambda _location: upnp)
+    found = home_router._upnp_open(DESCRIBED, 4747, [4747, 5000, 5001], LIFETIME_S)
     assert found.external_port == 5001
     assert others.items() <= upnp.ports.items()
     # The router has given it to another machine since.
     upnp.ports[5001] = ("192.168.1.9", 4747)
     router = HomeRouter(lambda count: NONCE[:count], lambda: "127.0.0.1", 9)
+    monkeypatch.setattr(HomeRouter, "_location", described)
     await router.close_port(found)
     assert upnp.ports[5001] == ("192.168.1.9", 4747)
     upnp.ports[5001] = ("192.168.1.5", 4747)

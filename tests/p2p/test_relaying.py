@@ -278,3 +278,20 @@ async def test_who_came_through_a_relay_first_has_its_relay_called_by_nobody(
         await call.send(DialBack(port=80))
         found = await call.expect(DialedBack)
     assert found == DialedBack(host="45.9.0.10", reached=False)
+
+
+async def test_who_came_through_its_relay_and_is_open_is_called_directly(
+    autojump_clock: MockClock, internet: Internet
+) -> None:
+    await servers(internet, 3)
+    target = await kept(internet, "target", home(1), 3)
+    caller = await internet.add("caller", server(9))
+    await hears(caller, target)
+    await alone(caller, target)
+    relayed = [it for it in target.mine().record.addresses if "p2p-circuit" in it]
+    await caller.endpoint.connect(relayed[0], deadline_s=8.0)
+    assert target.endpoint.is_relayed(caller.me)
+    await until(lambda: not target.endpoint.is_relayed(caller.me), 60)
+    await until(lambda: not caller.endpoint.lines(), 60)
+    assert await asks(caller, target.me) == b"here"
+    assert not caller.endpoint.is_relayed(target.me)

@@ -78,7 +78,7 @@ BROAD_EXCEPT = {
         "hostile bytes surface from libp2p as any exception at all, and one that escapes a task of"
         " its services ends every connection of the process"
     ),
-    ("node/engines/worker/tokenizer.py", "read_tokens"): (
+    ("node/engines/worker/tokenizer.py", "tokenizer_of"): (
         "tokenizers raises a bare Exception for every file it cannot read"
     ),
 }

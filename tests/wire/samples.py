@@ -27,6 +27,7 @@ from wire.checkpoint import (
     AgreementVote,
     Checkpoint,
     CheckpointHeader,
+    JuryDraw,
     Proposal,
     Seal,
     buckets_of,
@@ -79,6 +80,7 @@ from wire.generation import (
     Token,
     TokenBias,
 )
+from wire.jury import CaseRow, CaseState, DrawnJury, JurorFinding
 from wire.kinds import Level, RefusalCode, Role
 from wire.ledger import (
     AccountOrder,
@@ -353,6 +355,7 @@ STAKE_ROW = StakeRow(
     parts=(StakePart(role=Role.VERIFY, amount=50_000_000),),
     leaving=(LeavingPart(role=Role.VERIFY, amount=20_000_000, until=21),),
 )
+DRAW = JuryDraw(secrets_of=7, beacon=DIGEST, juries=DIGEST)
 CHANGE = ParameterChange(parameter=Parameter.GROWTH, value=80_000)
 FUND_GRANT = FundGrant(to=KEY.peer, step=100_000_000, steps=4, use=50_000_000)
 MOTION = Motion(
@@ -715,7 +718,7 @@ SAMPLES: tuple[Record, ...] = (
     Pay(channel=DIGEST, tariff=BLOCK, voucher=b"voucher", settlement=b"settlement"),
     Paid(charged=40_000, voucher=b"voucher"),
     Voucher(network=BLOCK, channel=DIGEST, total=300_000, tasks=12, receipt=TREE),
-    Seal(network=BLOCK, epoch=7, count=1, buckets=BUCKETS),
+    Seal(network=BLOCK, epoch=7, count=1, buckets=BUCKETS, secret=b"secret"),
     CheckpointHeader(
         network=BLOCK,
         epoch=7,
@@ -731,6 +734,25 @@ SAMPLES: tuple[Record, ...] = (
         stake_table=DIGEST,
         usage=DIGEST,
         bonds=2_000_000,
+        draw=(DRAW,),
+    ),
+    DRAW,
+    JurorFinding(case=DIGEST, wrong=True),
+    DrawnJury(case=DIGEST, culprit=KEY.peer, evidence=DIGEST, seats=(KEY.peer,) * 13),
+    CaseRow(
+        accuser=KEY.peer,
+        culprit=KEY.peer,
+        asker=KEY.peer,
+        act=DIGEST,
+        digest=DIGEST,
+        bond=1_300_000,
+        begun=7,
+        until=9,
+        state=CaseState.JURY,
+        evidence=b"evidence",
+        seats=(KEY.peer,) * 13,
+        wrong=3,
+        right=1,
     ),
     CHANGE,
     FUND_GRANT,
@@ -788,7 +810,7 @@ SAMPLES: tuple[Record, ...] = (
     STAKE_ROW,
     AskStakes(after=KEY.peer),
     StakeRows.of(7, (STAKE_ROW,)),
-    AskCredits(network=BLOCK),
+    AskCredits(network=BLOCK, solution=b"solution"),
     CreditsGiven(amount=500_000, order=DIGEST),
     CheckpointReply(epoch=8, checkpoint=b"checkpoint"),
     Commitment(receipt=BLOCK, row=3, layers=12, root=bytes(range(32))),

@@ -355,7 +355,10 @@ async def test_a_file_that_differs_or_names_nobody_is_no_standbys(
 
 @pytest.mark.parametrize(
     ("seeds", "seconds"),
-    [(range(2), 200), pytest.param(range(100, 160), 1500, marks=[pytest.mark.soak])],
+    [
+        (range(2), 200),
+        pytest.param(range(100, 160), 1500, marks=[pytest.mark.soak, pytest.mark.timeout(1800)]),
+    ],
 )
 async def test_every_slot_has_one_result_through_kills_and_partitions(
     seeds: range, seconds: int, autojump_clock: MockClock, tmp_path: Path

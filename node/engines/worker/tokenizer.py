@@ -7,11 +7,14 @@ found when it is read, not when it is used.
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
 
 from wire.errors import ModelRefused
 
 FILE_BYTES_MAX = 32 << 20
+# What WordPiece needs: the word that is not known, and the marks at both ends.
+_MARKS = ("[UNK]", "[CLS]", "[SEP]")
 
 
 class Tokens:
@@ -54,15 +57,45 @@ def read_tokens(path: Path, *, tokens_max: int, vocabulary: int) -> Tokens:
     """Read a `tokenizer.json`; ModelRefused if it is none or knows more than `vocabulary` words."""
     if (size := path.stat().st_size) > FILE_BYTES_MAX:
         raise ModelRefused(f"{path.name} has {size} bytes, at most {FILE_BYTES_MAX} are read")
-    try:
-        table = Tokenizer.from_buffer(path.read_bytes())
-    # The library raises a bare Exception for every file it cannot read, so there is nothing
-    # narrower to catch. Nothing is cancelled in here: only the worker, which has no loop, calls.
-    except Exception as error:
-        raise ModelRefused(f"{path.name} is not a tokenizer: {str(error)[:200]}") from error
+    table = tokenizer_of(path.read_bytes(), path.name, tokens_max=tokens_max)
     words = table.get_vocab(with_added_tokens=True)
     if not words or max(words.values()) >= vocabulary:
         raise ModelRefused(f"{path.name} has tokens beyond the model's {vocabulary} words")
-    table.no_padding()
-    table.enable_truncation(max_length=tokens_max)
     return Tokens(table, tokens_max, vocabulary)
+
+
+def tokenizer_of(data: bytes, name: str, *, tokens_max: int) -> Tokenizer:
+    """The table of a `tokenizer.json`, which cuts what is too long; ModelRefused if it is none."""
+    try:
+        table = Tokenizer.from_buffer(data)
+    # The library raises a bare Exception for every file it cannot read, so there is nothing
+    # narrower to catch. Nothing is cancelled in here: only the worker, which has no loop, calls.
+    except Exception as error:
+        raise ModelRefused(f"{name} is not a tokenizer: {str(error)[:200]}") from error
+    return _cutting(table, name, tokens_max)
+
+
+def wordpiece_of(data: bytes, *, lowercase: bool, tokens_max: int) -> Tokenizer:
+    """The table of a `vocab.txt`, a word a line, as BERT's first models have it; ModelRefused."""
+    try:
+        words = [it.rstrip("\r") for it in data.decode().removesuffix("\n").split("\n")]
+    except UnicodeDecodeError as error:
+        raise ModelRefused(f"the table is no UTF-8 text (byte {error.start})") from error
+    places = {word: number for number, word in enumerate(words)}
+    if missing := [it for it in _MARKS if it not in places]:
+        raise ModelRefused(f"the table is no list of words of WordPiece: it has no {missing[0]}")
+    table = Tokenizer(WordPiece(places, unk_token=_MARKS[0]))
+    table.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    table.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    begin, end = ((it, places[it]) for it in _MARKS[1:])
+    table.post_processor = processors.BertProcessing(end, begin)
+    return _cutting(table, "the table", tokens_max)
+
+
+def _cutting(table: Tokenizer, name: str, tokens_max: int) -> Tokenizer:
+    """The table, made to cut what is too long; ModelRefused where no word has room."""
+    table.no_padding()
+    if (marks := table.num_special_tokens_to_add(is_pair=False)) >= tokens_max:
+        raise ModelRefused(f"{name} adds {marks} marks to a text, and {tokens_max} is the length")
+    table.enable_truncation(max_length=tokens_max)
+    return table

@@ -1,0 +1,99 @@
+"""What this peer does when it has a seat in a jury: it looks with its own engine, and says so.
+
+It abstains from what it cannot look at: a model that it has not, or whose answers on another kind
+of device prove nothing.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import trio
+
+from node.asking.own_judge import OwnJudge
+from node.checking.check_request import CheckRequest
+from node.evidence.charges import charged
+from node.ledger.juries import found_in, jurors_of, open_cases
+from node.ledger.peer_ledger import PeerLedger
+from wire.content import PeerId
+from wire.errors import BatonError
+from wire.evidence import Evidence
+from wire.jury import CaseRow, CaseState, JurorFinding
+from wire.kinds import Role
+from wire.latest import Latest
+
+LOOK_EVERY_S_MAX, LOOK_EVERY_S_MIN = 60.0, 1.0
+# One look costs what a check costs; what could not be looked at is tried again after a while.
+LOOKS_AT_ONCE = 2
+AGAIN_S = 300.0
+KEPT = 256
+
+
+def _unheard(_: object) -> None: ...
+
+
+@dataclass(slots=True)
+class JuryDuty:
+    """`run` has to run at a peer that has staked on verifying."""
+
+    ledger: PeerLedger
+    judge: OwnJudge
+    # How many findings were given since the start.
+    given: int = 0
+    _tried_at_s: Latest[bytes, float] = field(default_factory=lambda: Latest(KEPT))
+
+    @property
+    def _me(self) -> PeerId:
+        return self.ledger.wallet.key.peer
+
+    async def run(self) -> None:
+        """For ever: look at cases in which this peer has a seat."""
+        every_s = max(LOOK_EVERY_S_MIN, min(LOOK_EVERY_S_MAX, self.ledger.genesis.epoch_s / 4))
+        while True:
+            await trio.sleep(every_s)
+            if not self.ledger.stakes.of_role(self._me, Role.VERIFY):
+                continue
+            for name, row in self._due()[:LOOKS_AT_ONCE]:
+                self._tried_at_s[name] = trio.current_time()
+                try:
+                    await self._find(name, row)
+                except BatonError as error:
+                    self.ledger.wallet.peers.note_problem("jury", error.message)
+
+    def _due(self) -> list[tuple[bytes, CaseRow]]:
+        """Cases that this peer is asked about, and has said nothing of."""
+        draft = self.ledger.draft()
+        rows = draft.books.motions.rows
+        found = []
+        for name, row in open_cases(rows).items():
+            is_asked = self._me in row.seats
+            if row.state is CaseState.EVERYBODY:
+                is_asked = self._me in jurors_of(draft, row)
+            late_s = trio.current_time() - self._tried_at_s.get(name, float("-inf"))
+            waits = row.state is CaseState.WAITING or late_s < AGAIN_S
+            if is_asked and not waits and self._me not in found_in(rows, name):
+                found.append((name, row))
+        return found
+
+    async def _find(self, name: bytes, row: CaseRow) -> None:
+        wrong = await self.look(name, row)
+        if wrong is None:
+            return
+        finding = JurorFinding(case=name, wrong=wrong)
+        await self.ledger.wallet.order(_unheard, find=(finding,))
+        self.given += 1
+
+    async def look(self, name: bytes, row: CaseRow) -> bool | None:
+        """Whether the answer is wrong, by this peer's own engine; None if it cannot say."""
+        read = partial(Evidence.from_bytes, row.evidence)
+        charge = charged(await trio.to_thread.run_sync(read))
+        claimed = CheckRequest(
+            task=charge.task,
+            receipts=(charge.receipt,),
+            secret=name,
+            input=charge.source,
+            output=charge.output,
+        )
+        found = await self.judge.look(claimed, charge.output)
+        if found is None or not found.decides(charge.receipt.record):
+            return None
+        return not found.verdict.agrees

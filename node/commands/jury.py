@@ -1,0 +1,240 @@
+"""What `jury` does: cases out of a ledger that is checked, and findings as orders."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node.commands.ask import SOCKET
+from node.commands.ledger_file import EXPORT_AGAIN, given_or_exported, replay_file
+from node.commands.output import console, show_json, show_table
+from node.commands.receipt_file import read_receipt
+from node.evidence.charges import charged, disputed_work, jury_finding
+from node.ledger.chain_file import read_parts
+from node.ledger.epoch_outcome import EpochOutcome
+from node.ledger.juries import JURY_EPOCHS, cases_in
+from node.ledger.replica import Replica
+from node.local.control import call, unheard
+from wire.amount import show_credits
+from wire.checkpoint import Checkpoint
+from wire.content import ContentId, PeerId
+from wire.errors import InputError, WireError
+from wire.evidence import Evidence
+from wire.jury import CaseRow, CaseState, DrawnJury, case_id
+from wire.ledger import order_digest
+from wire.receipt import Answer, Receipt
+from wire.signed import open_signed
+
+ORDER_DEADLINE_S = 90.0
+ID_CHARS = 64
+_STATES = {
+    CaseState.WAITING: "waits for its jury",
+    CaseState.JURY: "before its jury",
+    CaseState.EVERYBODY: "before all stakers",
+    CaseState.WRONG: "the answer is wrong",
+    CaseState.RIGHT: "the answer is right",
+    CaseState.HUNG: "nobody agreed",
+    CaseState.NO_JURY: "there was no jury",
+}
+
+
+@dataclass(slots=True)
+class Cases:
+    """What a ledger says of cases, and what their findings rest on."""
+
+    rows: dict[bytes, CaseRow] = field(default_factory=dict)
+    found: dict[bytes, dict[PeerId, bool]] = field(default_factory=dict)
+    evidence: dict[bytes, bytes] = field(default_factory=dict)
+    # Of each case: the header with which its jury was drawn, and all that were drawn with it.
+    drawn: dict[bytes, tuple[ContentId, tuple[DrawnJury, ...]]] = field(default_factory=dict)
+    orders: dict[bytes, list[bytes]] = field(default_factory=dict)
+    # The checkpoint of each of these headers, in bytes.
+    checkpoints: dict[ContentId, bytes] = field(default_factory=dict)
+
+    def watch(self, replica: Replica, outcome: EpochOutcome) -> None:
+        """Note what an epoch says of cases."""
+        for jury in outcome.juries.drawn:
+            self.drawn[jury.case] = outcome.header.id, outcome.juries.drawn
+        orders = [replica.orders[it] for it in outcome.orders]
+        for order in sorted(orders, key=lambda it: it.record.sequence):
+            for accusation in order.record.accuse:
+                self.evidence[case_id(order_digest(order))] = accusation.evidence
+            for finding in order.record.find:
+                self.found.setdefault(finding.case, {})[order.signer] = finding.wrong
+                self.orders.setdefault(finding.case, []).append(order.raw)
+
+
+async def read_cases(state: Path, offline: Path | None) -> Cases:
+    """From a file, or of the running peer's network; InputError if the ledger does not hold."""
+    async with given_or_exported(state, offline) as file:
+        return await trio.to_thread.run_sync(cases_of, file)
+
+
+def cases_of(file: Path) -> Cases:
+    """Every case in a ledger's file, of which all is checked; InputError if it does not hold."""
+    found = Cases()
+    replayed = replay_file(file, found.watch, todo=EXPORT_AGAIN)
+    found.rows = cases_in(replayed.books.motions.rows)
+    wanted = {header for header, _ in found.drawn.values()}
+    with file.open("rb") as source:
+        for part in read_parts(source):
+            try:
+                header = ContentId.of(Checkpoint.from_bytes(part).header)
+            except WireError:
+                continue
+            if header in wanted:
+                found.checkpoints[header] = part
+    return found
+
+
+def _find(cases: Cases, typed: str) -> bytes:
+    names = [it for it in cases.rows if it.hex().startswith(typed.lower())]
+    if len(names) != 1 or len(typed) < 4:
+        raise InputError(
+            f"{typed[:70]!r} names {len(names) or 'no'} case" + "s" * (len(names) > 1),
+            todo="see python -m node jury list",
+        )
+    return names[0]
+
+
+async def list_cases(state: Path, offline: Path | None, *, as_json: bool) -> None:
+    """All cases, the latest first."""
+    cases = await read_cases(state, offline)
+    rows = sorted(cases.rows.items(), key=lambda it: -it[1].begun)
+    if as_json:
+        show_json({"cases": [case_map(cases, name) for name, _ in rows]})
+        return
+    table = [
+        (name.hex()[:12], it.culprit.short, _STATES[it.state], _counts(it), it.begun)
+        for name, it in rows
+    ]
+    columns = ("case", "against", "state", "wrong : right", "since epoch")
+    show_table(f"{len(table)} cases", columns, table)
+
+
+def _counts(row: CaseRow) -> str:
+    if row.state is CaseState.WAITING:
+        return ""
+    if max(row.wrong, row.right) <= len(row.seats):
+        return f"{row.wrong} : {row.right}"
+    return f"{show_credits(row.wrong)} : {show_credits(row.right)}"
+
+
+def case_map(cases: Cases, name: bytes) -> dict[str, Any]:
+    """A case for programs."""
+    row = cases.rows[name]
+    return {
+        "case": name.hex(),
+        "state": row.state.name.lower(),
+        "against": str(row.culprit),
+        "accuser": str(row.accuser),
+        "bond": row.bond,
+        "begun": row.begun,
+        "until": row.until,
+        "seats": {str(it): count for it, count in Counter(row.seats).items()},
+        "wrong": row.wrong,
+        "right": row.right,
+        "found": {
+            str(juror): "wrong" if it else "right"
+            for juror, it in sorted(cases.found.get(name, {}).items())
+        },
+    }
+
+
+async def show_case(state: Path, typed: str, offline: Path | None, *, as_json: bool) -> None:
+    """One case: the question, the answer, the jury, and what it found."""
+    cases = await read_cases(state, offline)
+    name = _find(cases, typed)
+    document, row = case_map(cases, name), cases.rows[name]
+    charge = charged(Evidence.from_bytes(cases.evidence[name]))
+    document |= {"model": charge.manifest.name, "receipt": str(charge.receipt.id)}
+    if as_json:
+        show_json(document)
+        return
+    console.print(f"[bold]{name.hex()}[/bold]: {_STATES[row.state]}")
+    console.print(f"  {row.culprit} answered as {charge.receipt.id}")
+    console.print(f"  {row.accuser} put up {show_credits(row.bond)} credits in epoch {row.begun}")
+    said = document["found"]
+    rows = [(it, count, said.get(it, "")) for it, count in document["seats"].items()]
+    if rows:
+        show_table(f"the jury, at most until epoch {row.until}", ("juror", "seats", "found"), rows)
+    elif row.state is CaseState.WAITING:
+        console.print(f"  its jury has {JURY_EPOCHS} epochs once it is drawn")
+    if row.wrong or row.right:
+        console.print(f"  wrong : right = {_counts(row)}")
+
+
+async def save(state: Path, typed: str, file: Path, offline: Path | None, *, as_json: bool) -> None:
+    """Write a jury's finding as evidence; InputError if it convicts nobody."""
+    cases = await read_cases(state, offline)
+    name = _find(cases, typed)
+    if cases.rows[name].state is not CaseState.WRONG or name not in cases.drawn:
+        raise InputError(
+            f"no jury found this answer wrong: {_STATES[cases.rows[name].state]}",
+            todo="see python -m node jury show CASE",
+        )
+    header, drawn = cases.drawn[name]
+    jury = next(it for it in drawn if it.case == name)
+    evidence = jury_finding(
+        cases.checkpoints[header], cases.evidence[name], cases.orders[name][-13:], jury, drawn
+    )
+    _write(file, evidence)
+    document = {"file": str(file), "case": name.hex()}
+    if as_json:
+        show_json(document)
+        return
+    console.print(f"wrote {file}; anybody judges it with: slash FILE --only-check")
+
+
+def charge(state: Path, receipt: str, file: Path, *, as_json: bool) -> None:
+    """Write what a jury is shown of a kept answer; InputError if that is not enough for one."""
+    found = read_receipt(state, receipt)
+    try:
+        answer = open_signed(found.answer, Answer).record
+        leg = open_signed(answer.receipts[-1], Receipt).record
+        parts = [
+            None if it is None else found.have(it) for it in (leg.model, leg.input, leg.output)
+        ]
+        manifest, source, output = parts
+        if manifest is None or source is None or output is None:
+            raise InputError(
+                "the model's manifest, the question or the answer is not kept with this receipt",
+                todo="name the bundle: python -m node receipts export ID",
+            )
+        evidence = disputed_work(answer.task, answer.receipts[-1], manifest, source, output)
+        shown = charged(evidence)
+    except WireError as error:
+        raise InputError(f"no jury looks at this: {error.message}") from error
+    _write(file, evidence)
+    if as_json:
+        show_json({"file": str(file), "against": str(shown.culprit)})
+        return
+    console.print(f"wrote {file}, against {shown.culprit}")
+    console.print("to ask a jury, which shows question and answer to all: slash FILE")
+
+
+def _write(file: Path, evidence: Evidence) -> None:
+    try:
+        file.write_bytes(evidence.to_file())
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from error
+
+
+async def find(state: Path, typed: str, *, wrong: bool, as_json: bool) -> None:
+    """Say what this peer's owner found."""
+    name = await _whole(state, typed)
+    arguments = {"case": name, "wrong": wrong}
+    done = await call(state / SOCKET, "jury_find", arguments, unheard, deadline_s=ORDER_DEADLINE_S)
+    if as_json:
+        show_json(done)
+        return
+    console.print(f"[green]settled[/green]: {'wrong' if wrong else 'right'}, for {name.hex()}")
+    console.print("it is counted at the end of this epoch")
+
+
+async def _whole(state: Path, typed: str) -> bytes:
+    if len(typed) == ID_CHARS and set(typed.lower()) <= set("0123456789abcdef"):
+        return bytes.fromhex(typed)
+    return _find(await read_cases(state, None), typed)

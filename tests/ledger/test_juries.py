@@ -1,0 +1,495 @@
+"""Juries: who is asked when no rule decides, drawn by nobody's choice, and what it costs."""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from math import comb
+from typing import Any
+
+import pytest
+
+from node.evidence.charges import charged, jury_finding, shown_finding
+from node.evidence.offences import judge, judged
+from node.ledger.chain_file import read_parts, replay
+from node.ledger.epoch_end import EpochEnd
+from node.ledger.juries import (
+    CASE_BOND_MIN,
+    CASES_OPEN_MAX,
+    JURY_EPOCHS,
+    SEAT_FEE,
+    cases_in,
+    found_in,
+    open_cases,
+    seats_of,
+)
+from node.ledger.jury_draw import drawn_by, secret_for
+from tests.evidence.crimes import Leg
+from tests.evidence.disputed import MANIFEST, Answered
+from tests.ledger.made import ONE, THREE, TWO, Made
+from tests.ledger.simulation import GRANT, KEYS, OWNERS, Plan, Simulation
+from tests.ledger.test_chain_file import checkpoint_of, file_of
+from wire import limits
+from wire.checkpoint import AgreementPhase, AgreementVote, Proposal, Seal
+from wire.errors import Malformed, Refused, WireError
+from wire.evidence import Evidence, OffenceKind
+from wire.jury import AGREEING, JURORS, CaseRow, CaseState, DrawnJury, JurorFinding, case_id
+from wire.kinds import Role
+from wire.ledger import AccountOrder, Accusation, order_digest
+from wire.signed import Signed, open_signed, sign
+from wire.signing import SigningKey
+from wire.stake import STAKE_MIN, StakePart
+
+FOUR, FIVE, SIX = OWNERS[3:6]
+STAKE = 10 * STAKE_MIN
+# ONE answers, TWO accuses, the others are the stakers out of whom juries are drawn.
+STAKERS = (THREE, FOUR, FIVE, SIX)
+
+
+class Court(Made):
+    """A network of four members with stakers, and the file of what has happened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = [self.genesis.to_bytes()]
+        # Of each case with a jury: the checkpoint, and all juries that were drawn with it.
+        self.drawn: dict[bytes, tuple[bytes, tuple[DrawnJury, ...]]] = {}
+        for key in (ONE, *STAKERS):
+            role = Role.INFER if key is ONE else Role.VERIFY
+            self.done(self.order(key, stake=(StakePart(role=role, amount=STAKE),)))
+        self.end()
+
+    def end(self, sealed: Sequence[int] = (0, 1, 2, 3)) -> None:
+        """End the epoch with the seals of these members."""
+        member = self.replicas[0]
+        seals = {}
+        for at in sealed:
+            made = self.replicas[at].make_seal()
+            assert made is not None
+            seals[at] = made[0]
+        by = drawn_by(seals, member.tip, self.committee)
+        outcome = member.outcome(member.applied, by)
+        checkpoint = checkpoint_of(self, outcome.header)
+        for jury in outcome.juries.drawn:
+            self.drawn[jury.case] = checkpoint.to_bytes(), outcome.juries.drawn
+        self.parts += [
+            checkpoint.to_bytes(),
+            *(member.applied[it] for it in sorted(member.applied)),
+        ]
+        for replica in self.replicas:
+            replica.turn(checkpoint, list(replica.applied))
+
+    def accuse(self, evidence: Evidence, key: SigningKey = TWO, bond: int = CASE_BOND_MIN) -> bytes:
+        """Ask a jury; the case."""
+        order = self.order(key, accuse=(Accusation(evidence=evidence.to_bytes(), bond=bond),))
+        self.done(order)
+        return case_id(order_digest(order))
+
+    def find(self, key: SigningKey, case: bytes, *, wrong: bool) -> bytes:
+        order = self.order(key, find=(JurorFinding(case=case, wrong=wrong),))
+        self.done(order)
+        return order.raw
+
+    def row(self, case: bytes) -> CaseRow:
+        return cases_in(self.replicas[0].books.motions.rows)[case]
+
+    def stake(self, key: SigningKey) -> int:
+        return self.replicas[0].books.stakes.row(key.peer).total
+
+    def opened(self, answered: Answered | None = None) -> bytes:
+        """A case with its jury drawn."""
+        case = self.accuse((answered or Answered(worker=ONE)).case)
+        self.end()
+        self.end()
+        assert self.row(case).state is CaseState.JURY
+        return case
+
+    def jurors(self, case: bytes) -> list[SigningKey]:
+        """Those with seats, who has most first."""
+        by_peer = {it.peer: it for it in STAKERS}
+        return [by_peer[it] for it, _ in Counter(self.row(case).seats).most_common()]
+
+    def checked(self, evidence: Evidence) -> None:
+        """As `judge`; the signatures of the checkpoint are for its committee to check."""
+        judge(evidence)
+        shown = shown_finding(evidence)
+        self.committee.check_checkpoint(shown.checkpoint, shown.header)
+
+    def check(self) -> None:
+        """The whole file holds, and is what the members have."""
+        found = replay(read_parts(io.BytesIO(file_of(self.parts))))
+        assert found.books.digest() == self.replicas[0].books.digest()
+        assert found.books.supply == self.genesis.supply
+
+
+def binomial(bad: float) -> float:
+    """How often enough seats are bad to convict anybody."""
+    seats = range(AGREEING, JURORS + 1)
+    return sum(comb(JURORS, it) * bad**it * (1 - bad) ** (JURORS - it) for it in seats)
+
+
+def bad_juries(bad: float, draws: int) -> int:
+    """Of so many draws, those in which the bad part of the stake has ten seats."""
+    weights = {hashlib.sha256(bytes((at,))).digest(): 1 for at in range(30)}
+    culprits = set(sorted(weights)[: round(30 * bad)])
+    found = 0
+    for number in range(draws):
+        beacon = hashlib.sha256(number.to_bytes(8, "big")).digest()
+        seats = seats_of(beacon, bytes(32), weights)
+        found += sum(it in culprits for it in seats) >= AGREEING
+    return found
+
+
+def test_a_jury_is_bad_as_often_as_the_table_says() -> None:
+    assert (round(binomial(0.2), 6), round(binomial(1 / 3), 4)) == (0.000016, 0.0016)
+    # 10,000 draws; `python -m tests.bench stake` makes 100,000 at both shares.
+    expected = 10_000 * binomial(1 / 3)
+    assert abs(bad_juries(1 / 3, 10_000) - expected) < 4 * expected**0.5
+
+
+def test_a_wrong_answer_costs_half_the_stake_and_pays_who_found_it() -> None:
+    court = Court()
+    fund = court.replicas[0].books.fund
+    case = court.accuse(Answered(worker=ONE).case)
+    court.end()
+    # The bond is neither the accuser's nor the fund's, and nothing is drawn yet.
+    header = court.replicas[0].tip
+    assert header is not None
+    assert (header.bonds, header.jury_draw.secrets_of, header.jury_draw.beacon) == (
+        CASE_BOND_MIN,
+        0b1111,
+        b"",
+    )
+    assert court.row(case).state is CaseState.WAITING
+    court.end()
+    assert court.row(case).state is CaseState.JURY
+    assert set(court.row(case).seats) <= {it.peer for it in STAKERS}
+    with pytest.raises(Refused, match="no seat"):
+        court.replicas[0].vote(court.order(ONE, find=(JurorFinding(case=case, wrong=False),)))
+    for juror in court.jurors(case):
+        court.find(juror, case, wrong=True)
+    court.end()
+    row = court.row(case)
+    assert (row.state, row.wrong, row.evidence) == (CaseState.WRONG, JURORS, b"")
+    assert (court.stake(ONE), court.balance(TWO)) == (STAKE // 2, GRANT)
+    assert court.replicas[0].books.fund == fund + STAKE // 2 - JURORS * SEAT_FEE
+    paid = {it: court.balance(it) - (GRANT - STAKE) for it in STAKERS}
+    assert paid == {it: SEAT_FEE * Counter(row.seats)[it.peer] for it in STAKERS}
+    assert found_in(court.replicas[0].books.motions.rows, case) == {}
+    # It is punished once, whoever asks again.
+    with pytest.raises(Refused, match="accused before"):
+        court.accuse(Answered(worker=ONE).case, SIX, 10 * CASE_BOND_MIN)
+    court.check()
+
+
+def test_an_asker_with_three_verifiers_of_his_own_gets_nobody_slashed() -> None:
+    court = Court()
+    # He asked, he accuses, and what his verifiers say is no part of it.
+    answered = Answered(worker=ONE, asker=TWO, answer=b"Paris")
+    case = court.opened(answered)
+    for juror in court.jurors(case):
+        court.find(juror, case, wrong=False)
+    court.end()
+    assert court.row(case).state is CaseState.RIGHT
+    assert (court.stake(ONE), court.balance(TWO)) == (STAKE, GRANT - CASE_BOND_MIN)
+    court.check()
+
+
+def test_what_the_jury_would_not_see_is_not_laid_before_it() -> None:
+    court, answered = Court(), Answered(worker=ONE)
+    whole = answered.case
+    manifest = MANIFEST.to_bytes()
+    other = Answered(worker=ONE, nonce=1)
+    hashed = Leg(worker=ONE, wrong=(1,))
+    rule = replace(hashed.against_worker(), offence=OffenceKind.DISPUTED_WORK)
+    for evidence, why in (
+        (replace(whole, content=(manifest, answered.question)), "an input and an output"),
+        (replace(whole, content=(manifest, b"x", answered.answer)), "not the one"),
+        (replace(whole, content=(manifest, answered.question, b"Paris")), "not the one"),
+        (replace(whole, records=(other.task.raw, answered.receipt.raw)), "of another task"),
+        (replace(whole, records=(answered.task.raw, answered.signed(stage=1).raw)), "one leg"),
+        (rule, "everybody computes this"),
+        (Answered(worker=TWO).case, "nobody accuses itself"),
+        (Answered(worker=FOUR, question=b"x" * limits.CASE_BYTES_MAX), "at most"),
+    ):
+        if isinstance(evidence, Answered):
+            with pytest.raises(Malformed, match="larger than"):
+                _ = evidence.case
+            continue
+        with pytest.raises(Refused, match=why):
+            court.accuse(evidence)
+    with pytest.raises(Malformed, match="convicts nobody"):
+        judge(whole)
+    assert charged(whole).culprit == ONE.peer
+
+
+def test_nobody_fills_all_places_and_nobody_asks_two_juries_at_once() -> None:
+    court = Court()
+    with pytest.raises(Refused, match=r"bond of 1\.3 credits"):
+        court.accuse(Answered(worker=ONE).case, bond=CASE_BOND_MIN - 1)
+    court.accuse(Answered(worker=ONE).case)
+    # A second about the same answer, in one epoch: its bond is the fund's.
+    court.accuse(Answered(worker=ONE).case, SIX)
+    court.end()
+    rows = court.replicas[0].books.motions.rows
+    assert len(open_cases(rows)) == 1
+    assert court.balance(SIX) == GRANT - STAKE - CASE_BOND_MIN
+    with pytest.raises(Refused, match="one at a time"):
+        court.accuse(Answered(worker=ONE, nonce=1).case, bond=2 * CASE_BOND_MIN)
+    with pytest.raises(Refused, match=r"bond of 2\.6 credits"):
+        court.accuse(Answered(worker=ONE, nonce=1).case, SIX)
+    assert CASES_OPEN_MAX * (CASES_OPEN_MAX + 1) // 2 * CASE_BOND_MIN > 100 * STAKE_MIN
+
+
+def test_stake_under_accusation_does_not_leave() -> None:
+    court = Court()
+    court.done(court.order(ONE, unbond=(StakePart(role=Role.INFER, amount=STAKE),)))
+    for _ in range(13):
+        court.end()
+    case = court.accuse(Answered(worker=ONE).case)
+    for _ in range(4):
+        court.end()
+    # Its time was over two epochs ago.
+    assert court.stake(ONE) == STAKE
+    for juror in court.jurors(case):
+        court.find(juror, case, wrong=True)
+    court.end()
+    # Half is taken, and the rest is given back at once.
+    assert (court.stake(ONE), court.balance(ONE)) == (0, GRANT - STAKE // 2)
+    court.check()
+
+
+def test_a_hung_jury_leaves_it_to_all_stakers_and_then_the_bond_is_lost() -> None:
+    court = Court()
+    case = court.opened()
+    first, *others = court.jurors(case)
+    court.find(first, case, wrong=False)
+    # Of several words of one juror the last counts.
+    court.find(first, case, wrong=True)
+    for _ in range(JURY_EPOCHS):
+        court.end()
+    assert court.row(case).state is CaseState.EVERYBODY
+    court.find(others[0], case, wrong=False)
+    for _ in range(JURY_EPOCHS):
+        court.end()
+    assert court.row(case).state is CaseState.HUNG
+    assert (court.stake(ONE), court.balance(TWO)) == (STAKE, GRANT - CASE_BOND_MIN)
+    with pytest.raises(Refused, match="nothing is to be found"):
+        court.find(first, case, wrong=True)
+    with pytest.raises(Refused, match="no such case"):
+        court.find(first, bytes(32), wrong=True)
+    court.check()
+
+
+def test_all_stakers_convict_by_their_stakes() -> None:
+    court = Court()
+    case = court.opened()
+    for _ in range(JURY_EPOCHS):
+        court.end()
+    with pytest.raises(Refused, match="staked nothing"):
+        court.find(ONE, case, wrong=False)
+    for staker in STAKERS[:3]:
+        court.find(staker, case, wrong=True)
+    court.end()
+    assert court.row(case).state is CaseState.EVERYBODY
+    court.find(STAKERS[3], case, wrong=True)
+    court.end()
+    assert (court.row(case).state, court.stake(ONE)) == (CaseState.WRONG, STAKE // 2)
+    court.check()
+
+
+# Who draws
+
+CASE_ROW = CaseRow(
+    accuser=TWO.peer,
+    culprit=ONE.peer,
+    asker=TWO.peer,
+    act=bytes(32),
+    digest=bytes(32),
+    bond=CASE_BOND_MIN,
+    begun=0,
+    until=0,
+    state=CaseState.WAITING,
+)
+
+
+def sealed(court: Court) -> dict[int, Signed[Seal]]:
+    seals = {}
+    for at, replica in enumerate(court.replicas):
+        made = replica.make_seal()
+        assert made is not None
+        seals[at] = made[0]
+    return seals
+
+
+def test_a_leader_that_tries_all_sets_of_seals_has_one_draw_or_none() -> None:
+    court = Court()
+    court.accuse(Answered(worker=ONE).case)
+    court.end()
+    seals, tip = sealed(court), court.replicas[0].tip
+    whole = drawn_by(seals, tip, court.committee)
+    assert len(whole.beacon) == 32
+    for count in range(5):
+        for chosen in combinations(seals, count):
+            by = drawn_by({at: seals[at] for at in chosen}, tip, court.committee)
+            assert by.beacon == (whole.beacon if count == 4 else b"")
+    # What is sealed beside changes nothing: other orders, another number of them.
+    more = replace(seals[1].record, count=9, buckets=seals[1].record.buckets[::-1])
+    other = seals | {1: sign(more, court.keys[1])}
+    assert drawn_by(other, tip, court.committee).beacon == whole.beacon
+    # And a secret of another epoch, or made by another key, is none.
+    for secret in (
+        b"",
+        bytes(80),
+        secret_for(court.keys[1], court.genesis.id, 1),
+        secret_for(court.keys[2], court.genesis.id, 2),
+    ):
+        false = sign(replace(seals[1].record, secret=secret), court.keys[1])
+        end = EpochEnd(court.replicas[0])
+        with pytest.raises(WireError):
+            end.receive(false.raw)
+        with pytest.raises(WireError):
+            drawn_by(seals | {1: false}, tip, court.committee)
+
+
+def test_who_withholds_its_secret_wins_one_draw_and_is_left_out_of_the_next() -> None:
+    court = Court()
+    case = court.accuse(Answered(worker=ONE).case)
+    court.end()
+    court.end(sealed=(0, 1, 2))
+    tip = court.replicas[0].tip
+    assert tip is not None
+    assert (tip.jury_draw.beacon, tip.jury_draw.secrets_of) == (b"", 0b0111)
+    assert court.row(case).state is CaseState.WAITING
+    # It seals again, and its word counts no more for this draw.
+    court.end()
+    tip = court.replicas[0].tip
+    assert tip is not None
+    assert (len(tip.jury_draw.beacon), tip.jury_draw.secrets_of) == (32, 0)
+    assert court.row(case).state is CaseState.JURY
+    court.check()
+
+
+def votes_on(
+    court: Court, leader: int, chosen: Sequence[int], known: Sequence[int] = range(4)
+) -> list[Any]:
+    """What a member that has these seals votes on the leader's proposal with some of them."""
+    seals, voter = sealed(court), court.replicas[(leader + 1) % 4]
+    by = drawn_by({at: seals[at] for at in chosen}, voter.tip, court.committee)
+    proposal = Proposal(
+        network=court.genesis.id,
+        epoch=voter.epoch,
+        round=0,
+        header=voter.outcome(voter.applied, by).header.to_bytes(),
+        seals=tuple(seals[at].raw for at in chosen),
+        valid_round=None,
+        prevotes=None,
+    )
+    end = EpochEnd(voter)
+    end.seal_now()
+    for at in known:
+        end.receive(seals[at].raw)
+    end.receive(sign(proposal, court.keys[leader]).raw)
+    votes = [open_signed(it, AgreementVote).record for it in end.take().signed if it[1] == 65]
+    return [it.header for it in votes if it.phase is AgreementPhase.PREVOTE]
+
+
+def test_members_that_know_a_secret_vote_against_a_leader_that_leaves_it_out() -> None:
+    court = Court()
+    leader = court.replicas[0].epoch % 4
+    others = [at for at in range(4) if at != leader]
+    # As long as no jury waits, three seals are as good as four.
+    assert votes_on(court, leader, others)[0] is not None
+    court = Court()
+    court.accuse(Answered(worker=ONE).case)
+    court.end()
+    leader = court.replicas[0].epoch % 4
+    others = [at for at in range(4) if at != leader]
+    assert votes_on(court, leader, (0, 1, 2, 3))[0] is not None
+    assert votes_on(court, leader, others) == [None]
+    # Who has not heard of it either votes for what it has.
+    assert votes_on(court, leader, others, others)[0] is not None
+
+
+def test_every_epoch_ends_alike_while_juries_wait_and_messages_are_lost() -> None:
+    drawn = 0
+    for seed in range(6):
+        simulation = Simulation(Plan(seed=seed, members=4, bad=seed % 2, epochs=4, case=CASE_ROW))
+        found = simulation.run()
+        assert found.epochs_ended >= 4
+        (row,) = cases_in(simulation.honest[0].replica.books.motions.rows).values()
+        # Nobody has staked there: a draw finds nobody, and gives the bond back.
+        drawn += row.state is CaseState.NO_JURY
+    assert drawn >= 5
+
+
+# The finding as a record
+
+
+def test_a_finding_is_judged_by_a_stranger_and_altered_in_any_byte_it_is_none() -> None:
+    court = Court()
+    answered = Answered(worker=ONE)
+    case = court.opened(answered)
+    raws = [court.find(juror, case, wrong=True) for juror in court.jurors(case)]
+    court.end()
+    checkpoint, drawn = court.drawn[case]
+    (jury,) = drawn
+    evidence = jury_finding(checkpoint, answered.case.to_bytes(), raws, jury, drawn)
+    found = judged(evidence.to_bytes())
+    assert [it.culprit for it in found.convictions] == [ONE.peer]
+    assert found.convictions[0].act in court.replicas[0].books.stakes.acts
+    assert (found.network, "13 of 13 seats" in found.why) == (court.genesis.id, True)
+    court.checked(evidence)
+    # The ledger has taken what it costs, and takes no finding as an accusation.
+    with pytest.raises(Refused, match="taken by itself"):
+        court.accuse(evidence, SIX)
+    with pytest.raises(Malformed, match="seats found it wrong"):
+        judge(replace(evidence, records=evidence.records[:3]))
+    again = (*evidence.records[:3], *evidence.records[2:3] * 9)
+    with pytest.raises(Malformed, match="seats found it wrong"):
+        judge(replace(evidence, records=again))
+    for name in ("records", "content"):
+        parts = getattr(evidence, name)
+        for number, part in enumerate(parts):
+            for at in range(0, len(part), 29):
+                altered = bytearray(part)
+                altered[at] ^= 1
+                changed = (*parts[:number], bytes(altered), *parts[number + 1 :])
+                with pytest.raises(WireError):
+                    court.checked(replace(evidence, **{name: changed}))
+
+
+def test_orders_of_others_and_of_before_the_draw_are_no_part_of_a_finding() -> None:
+    court, answered = Court(), Answered(worker=ONE)
+    case = court.opened(answered)
+    checkpoint, drawn = court.drawn[case]
+    finding = JurorFinding(case=case, wrong=True)
+    network, raw = court.genesis.id, answered.case.to_bytes()
+
+    def orders(**changes: Any) -> list[bytes]:
+        fields = {"network": network, "epoch": 4, "sequence": 1, "find": (finding,)}
+        return [sign(AccountOrder(**(fields | changes)), it).raw for it in STAKERS]
+
+    judge(jury_finding(checkpoint, raw, orders(), drawn[0], drawn))
+    for changes, why in (
+        ({"epoch": 1}, "before the jury"),
+        ({"network": MANIFEST.id}, "another network"),
+        ({"find": (JurorFinding(case=case, wrong=False),)}, "0 seats"),
+        ({"find": (JurorFinding(case=bytes(32), wrong=True),)}, "0 seats"),
+    ):
+        with pytest.raises(Malformed, match=why):
+            judge(jury_finding(checkpoint, raw, orders(**changes), drawn[0], drawn))
+    strangers = [
+        sign(AccountOrder(network=network, epoch=4, sequence=at, find=(finding,)), it).raw
+        for at, it in enumerate(KEYS[:13])
+    ]
+    with pytest.raises(Malformed, match="0 seats"):
+        judge(jury_finding(checkpoint, raw, strangers, drawn[0], drawn))
+    other = Answered(worker=ONE, nonce=1).case.to_bytes()
+    with pytest.raises(Malformed, match="another case"):
+        judge(jury_finding(checkpoint, other, orders(), drawn[0], drawn))
+    made_up = replace(drawn[0], seats=(THREE.peer,) * JURORS)
+    with pytest.raises(Malformed, match="does not name this jury"):
+        judge(jury_finding(checkpoint, raw, orders(), made_up, [made_up]))
