@@ -231,6 +231,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             node.tasks.checking.weight = node.ledger.stakes.verifier_weight
             await node.ledger.faucet.start(config.sponsoring)
             node.status_sources |= node.ledger.sources()
+            node.app_owner.ledger = node.ledger
             nursery.start_soon(JuryDuty(node.ledger, OwnJudge(node.verify_role)).run)
             own = OwnTariff(
                 peers, dependencies.store, config.genesis, config.prices, node.models.made_ready.get
@@ -351,7 +352,7 @@ def _verify_role(
 def _contest_role(
     config: NodeConfig, dependencies: Dependencies, blobs: Blobs, files: ExactFiles
 ) -> ContestRole:
-    return ContestRole(dependencies.key, blobs, files.here, verifies=Role.VERIFY in config.roles)
+    return ContestRole(dependencies.key, blobs, files, verifies=Role.VERIFY in config.roles)
 
 
 def _log_watch(
