@@ -23,4 +23,7 @@ def main(address: str) -> None:
 
 
 if __name__ == "__main__":
+    if "--help" in sys.argv:
+        print(f"{__doc__}\nusage: python {sys.argv[0]} [ADDRESS]")
+        sys.exit("--help" not in sys.argv)
     main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000")

@@ -26,4 +26,7 @@ def main(receipt: str) -> int:
 
 
 if __name__ == "__main__":
+    if "--help" in sys.argv or len(sys.argv) < 2:
+        print(f"{__doc__}\nusage: python {sys.argv[0]} RECEIPT-ID")
+        sys.exit("--help" not in sys.argv)
     sys.exit(main(*sys.argv[1:]))

@@ -82,4 +82,7 @@ def main(model: str, what: str, *labels: str) -> None:
 
 
 if __name__ == "__main__":
+    if "--help" in sys.argv or len(sys.argv) < 4:
+        print(f"{__doc__}\nusage: python {sys.argv[0]} MODEL TABLE.csv|COUNT LABEL …")
+        sys.exit("--help" not in sys.argv)
     main(*sys.argv[1:])

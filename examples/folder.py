@@ -46,4 +46,7 @@ def _kept(path: Path) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
+    if "--help" in sys.argv or len(sys.argv) < 4:
+        print(f"{__doc__}\nusage: python {sys.argv[0]} MODEL FOLDER QUESTION")
+        sys.exit("--help" not in sys.argv)
     main(*sys.argv[1:])

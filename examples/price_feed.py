@@ -41,6 +41,9 @@ kind = "feed"
 
 def main(state: str, seconds: str = "10", verdicts: str = "0/0") -> None:
     folder = Path(state)
+    if missing := {"data", "infer"} - set(node(state, "status")["roles"]):
+        roles = " and ".join(sorted(missing))
+        sys.exit(f"this peer has no role {roles}: join --role data --role infer --state {state}")
     market = Market()
     weights, error = trained(market.prices)
     print(f"trained on {len(market.prices)} prices: off by {error:.3f} on average")
@@ -55,12 +58,15 @@ def main(state: str, seconds: str = "10", verdicts: str = "0/0") -> None:
     added = node(state, "workflows", "add", workflow)
     print(f"others follow it: python -m node workflows follow {added['feed']}")
     time.sleep(float(seconds))
-    for entry in reversed(node(state, "workflows", "history", "price-feed")["entries"]):
+    entries = node(state, "workflows", "history", "price-feed")["entries"]
+    for entry in reversed(entries):
         result = entry["result"] or {}
         forecast = result["outputs"]["forecast"]["data"][0] if result else entry["why"]
         print(f"{entry['slot']}  {entry['end']}  forecast {forecast}  receipt {entry['receipt']}")
     node(state, "workflows", "rm", "price-feed")
     node(state, "models", "rm", "price-forecast")
+    if not any(entry["end"] == "done" for entry in entries):
+        sys.exit("no slot has a forecast")
 
 
 class Market:
@@ -144,4 +150,7 @@ def node(state: str, *arguments: object) -> dict:
 
 
 if __name__ == "__main__":
+    if "--help" in sys.argv or len(sys.argv) < 2:
+        print(f"{__doc__}\nusage: python {sys.argv[0]} STATE-FOLDER [SECONDS [VERDICTS]]")
+        sys.exit("--help" not in sys.argv)
     main(*sys.argv[1:])

@@ -237,8 +237,6 @@ def recount(file):
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit("usage: python examples/recount.py LEDGER (python -m node ledger export LEDGER)")
     try:
         with Path(sys.argv[1]).open("rb") as file:
             motions = recount(file)
@@ -251,4 +249,8 @@ def main():
 
 
 if __name__ == "__main__":
+    if "--help" in sys.argv or len(sys.argv) != 2:
+        print(f"{__doc__}\nusage: python {sys.argv[0]} LEDGER")
+        print("python -m node ledger export LEDGER writes one")
+        sys.exit("--help" not in sys.argv)
     main()

@@ -17,4 +17,7 @@ def main(model: str, question: str, *texts: str) -> None:
 
 
 if __name__ == "__main__":
+    if "--help" in sys.argv or len(sys.argv) < 4:
+        print(f"{__doc__}\nusage: python {sys.argv[0]} MODEL QUESTION TEXT …")
+        sys.exit("--help" not in sys.argv)
     main(*sys.argv[1:])

@@ -74,4 +74,7 @@ class FolderIndex:
 
 
 if __name__ == "__main__":
+    if "--help" in sys.argv or len(sys.argv) < 4:
+        print(f"{__doc__}\nusage: python {sys.argv[0]} EMBEDDER WRITER FOLDER")
+        sys.exit("--help" not in sys.argv)
     main(*sys.argv[1:])

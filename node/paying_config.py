@@ -91,10 +91,14 @@ SPONSORED_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Sponsoring:
-    """What a peer gives to newcomers, in millionths: in each epoch, and to each key once."""
+    """What a peer gives to newcomers, in millionths: in each epoch, and to each key once.
+
+    `puzzle`: to whoever does some work for it, from whatever address.
+    """
 
     per_epoch: int
     each: int
+    puzzle: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.each <= self.per_epoch:
@@ -119,12 +123,15 @@ class Sponsoring:
             )
 
 
-def read_sponsoring(per_epoch: str | None, each: str | None) -> Sponsoring | None:
-    """What was typed for --sponsor and --sponsor-each; None if this peer gives nothing."""
+def read_sponsoring(
+    per_epoch: str | None, each: str | None, *, puzzle: bool = False
+) -> Sponsoring | None:
+    """What was typed for --sponsor and what goes with it; None if this peer gives nothing."""
     if per_epoch is None:
-        if each is not None:
+        if each is not None or puzzle:
+            alone = "--sponsor-puzzle" if each is None else "--sponsor-each"
             raise InputError(
-                "--sponsor-each alone gives nothing", todo="add --sponsor 100, for each epoch"
+                f"{alone} alone gives nothing", todo="add --sponsor 100, for each epoch"
             )
         return None
-    return Sponsoring(read_credits(per_epoch), read_credits(each or SPONSOR_EACH_DEFAULT))
+    return Sponsoring(read_credits(per_epoch), read_credits(each or SPONSOR_EACH_DEFAULT), puzzle)

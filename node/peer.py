@@ -231,6 +231,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             node.tasks.checking.weight = node.ledger.stakes.verifier_weight
             await node.ledger.faucet.start(config.sponsoring)
             node.status_sources |= node.ledger.sources()
+            node.app_owner.ledger = node.ledger
             nursery.start_soon(JuryDuty(node.ledger, OwnJudge(node.verify_role)).run)
             own = OwnTariff(
                 peers, dependencies.store, config.genesis, config.prices, node.models.made_ready.get

@@ -153,13 +153,15 @@ class Blobs:
         blocks: Mapping[ContentId, int | None],
         progress: Progress | None = None,
         behind: set[PeerId] | None = None,
+        *,
+        only: Sequence[PeerId] = (),
     ) -> int:
         """Bring these blocks into the store, each with the size that it must have, if one is known.
 
-        The caller has a deadline. `behind` are sources to be asked last; those that fail or are
-        slow now are added, so that such a one holds up a download of many parts once, and not each
-        part. Returns the bytes that came from others. Raises Missing if nobody has one of them,
-        Malformed if one has another size.
+        The caller has a deadline. Where `only` names sources, no other is asked. `behind` are
+        sources to be asked last; those that fail or are slow now are added, so that such a one
+        holds up a download of many parts once, and not each part. Returns the bytes that came from
+        others. Raises Missing if nobody has one of them, Malformed if one has another size.
         """
         download = Download(FetchPlan(), None, limits.BLOB_BYTES_MAX, progress)
         absent = [block for block in blocks if not self.store.has(block)]
@@ -167,7 +169,7 @@ class Blobs:
             download.plan.need(block, Due(blocks[block], 0))
         if behind is not None:
             download.behind = behind
-        sources, last = self.likely_sources(), frozenset(download.behind)
+        sources, last = only or self.likely_sources(), frozenset(download.behind)
         for some in (
             [it for it in sources if it not in last],
             [it for it in sources if it in last],

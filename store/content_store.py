@@ -4,7 +4,7 @@ A back end provides transactions and a thread for slow work. Everything else, fr
 to dropping a corrupt block, is here, and is the same for both.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -253,9 +253,12 @@ class ContentStore:
         blocks = await self._healing(lambda: walk.blocks(self.has, self._read, content_id))
         self._recency.soft = {**self._recency.soft, content_id: blocks}
 
-    def soft_unpin(self, content_id: ContentId) -> None:
+    def soft_pin_all(self, name: bytes, blocks: Collection[ContentId]) -> None:
+        self._recency.soft = {**self._recency.soft, name: frozenset(blocks)}
+
+    def soft_unpin(self, name: bytes) -> None:
         soft = self._recency.soft
-        self._recency.soft = {root: soft[root] for root in soft if root != content_id}
+        self._recency.soft = {root: soft[root] for root in soft if root != name}
 
     def pins(self, *, after: Pin | None = None, limit: int = 1000) -> list[Pin]:
         start = b"" if after is None else after.id + after.why.encode() + b"\0"

@@ -20,7 +20,7 @@ class Recency:
         # The blocks of large puts that are running: they are in use before anything can pin them.
         self.guards: list[set[bytes]] = []
         # The blocks of each soft pin. The dictionary is replaced and never changed.
-        self.soft: dict[ContentId, frozenset[bytes]] = {}
+        self.soft: dict[bytes, frozenset[bytes]] = {}
 
     def touch(self, content_id: ContentId) -> None:
         """Remember that this was read; if the memory is full, all earlier reads are forgotten."""

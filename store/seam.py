@@ -6,7 +6,7 @@ bytes that no longer hash to their id are never served. A store does not fetch: 
 Missing, and another peer may have it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -253,8 +253,12 @@ class Store(Protocol):
         """
         ...
 
-    def soft_unpin(self, content_id: ContentId) -> None:
-        """Remove a soft pin; nothing happens if there is none."""
+    def soft_pin_all(self, name: bytes, blocks: Collection[ContentId]) -> None:
+        """As `soft_pin`, of these blocks under any name."""
+        ...
+
+    def soft_unpin(self, name: bytes) -> None:
+        """Remove a soft pin, of a content or under a name; nothing happens if there is none."""
         ...
 
     def pins(self, *, after: Pin | None = None, limit: int = 1000) -> list[Pin]:

@@ -36,19 +36,33 @@ def begins_as_car(head: bytes) -> bool:
     return head[1:].startswith((_BEFORE_ROOT[:6], _VERSION_2[:9]))
 
 
-def header_of(root: ContentId) -> bytes:
-    """The first bytes of an archive whose one root is `root`."""
+def header_of(root: bytes) -> bytes:
+    """The first bytes of an archive whose one root is this content id."""
     body = b"".join((_BEFORE_ROOT, bytes((len(root) + 1, 0)), root, _AFTER_ROOT))
     return varint_of(len(body)) + body
 
 
 def section_of(block: Block) -> bytes:
     """A block as it stands in an archive."""
-    return varint_of(len(block.id) + len(block.data)) + block.id + block.data
+    return section(block.id, block.data)
+
+
+def section(content_id: bytes, data: bytes) -> bytes:
+    """The bytes under any content id as they stand in an archive."""
+    return varint_of(len(content_id) + len(data)) + content_id + data
 
 
 def read_header(read: Read) -> ContentId:
     """The root that the archive names; WireError if it is no CAR v1 with one root."""
+    root = read_root(read)
+    try:
+        return ContentId(root)
+    except Malformed as error:
+        raise Malformed("the archive's header is not that of a CAR v1 with one root") from error
+
+
+def read_root(read: Read) -> bytes:
+    """The id of the root, of whatever kind; WireError if it is no CAR v1 with one root."""
     size_bytes = _read_varint(read)
     if size_bytes is None:
         raise Malformed("the archive is empty")
@@ -60,33 +74,35 @@ def read_header(read: Read) -> ContentId:
     before = len(_BEFORE_ROOT)
     root = body[before + 2 : -len(_AFTER_ROOT)]
     # What is written again as it was read has no second form.
-    if len(body) != size_bytes or len(root) > _ID_BYTES_MAX:
+    if len(body) != size_bytes or not 0 < len(root) <= _ID_BYTES_MAX:
         raise Malformed("the archive's header is not that of a CAR v1 with one root")
-    try:
-        found = ContentId(root)
-    except Malformed as error:
-        raise Malformed("the archive's header is not that of a CAR v1 with one root") from error
-    if header_of(found) != varint_of(size_bytes) + body:
+    if header_of(root) != varint_of(size_bytes) + body:
         raise Malformed("the archive's header is not that of a CAR v1 with one root")
-    return found
+    return root
 
 
 def read_blocks(read: Read) -> Iterator[Block]:
     """The blocks in their order, after the header; WireError at the first that is not right."""
+    for number, data in read_sections(read, _SECTION_BYTES_MAX):
+        yield _block_of(data, number)
+
+
+def read_sections(read: Read, size_bytes_max: int) -> Iterator[tuple[int, bytes]]:
+    """What follows the header: the number of each block, from 1, and its id with its bytes."""
     number = 0
     while (size_bytes := _read_varint(read)) is not None:
         number += 1
-        if size_bytes > _SECTION_BYTES_MAX:
+        if size_bytes > size_bytes_max:
             raise Oversize(
                 f"block {number} of the archive claims {size_bytes} bytes, at most"
-                f" {_SECTION_BYTES_MAX} are read"
+                f" {size_bytes_max} are read"
             )
         data = read(size_bytes)
         if len(data) != size_bytes:
             raise Malformed(
                 f"the archive ends within block {number}: {len(data)} of {size_bytes} bytes"
             )
-        yield _block_of(data, number)
+        yield number, data
 
 
 def _block_of(data: bytes, number: int) -> Block:

@@ -9,7 +9,7 @@ from wire.content import ContentId
 from wire.errors import Malformed
 from wire.kinds import Kind
 from wire.message_base import Message
-from wire.schema import Between
+from wire.schema import Between, Omitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,9 @@ class BlockReply(Message):
 class Keep(Message):
     """Please keep this content for me, for `keep_s` seconds; it is fetched from me.
 
-    `size_bytes` is all of it. After `deadline_ms` milliseconds the asker waits no longer.
+    `size_bytes` is all of it. After `deadline_ms` milliseconds the asker waits no longer. With
+    `unixfs` the content is the root of a UnixFS tree, and all that is below it is kept; then
+    `size_bytes` is what its blocks count as (see `wire.unixfs_tree`).
     """
 
     KIND: ClassVar[Kind] = Kind.KEEP
@@ -72,6 +74,12 @@ class Keep(Message):
     size_bytes: Annotated[int, Between(0, limits.BLOB_BYTES_MAX)]
     keep_s: Annotated[int, Between(1, limits.KEEP_S_MAX)]
     deadline_ms: Annotated[int, Between(1, limits.DEADLINE_S_MAX * 1000)]
+    unixfs: Annotated[bool, Omitted(False)] = False
+
+    def check(self) -> None:
+        """Malformed if the root of a UnixFS tree is said to be another kind of tree."""
+        if self.unixfs and self.content.is_tree:
+            raise Malformed("the root of a UnixFS tree is asked for as a block")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

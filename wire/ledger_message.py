@@ -11,7 +11,7 @@ from wire.errors import Malformed
 from wire.kinds import Kind
 from wire.ledger import Epoch
 from wire.message_base import Message
-from wire.schema import Between, Digest, Int
+from wire.schema import Between, Digest, Int, Omitted
 from wire.stake import LeavingParts, StakeParts
 
 SignedOrderBytes = Annotated[
@@ -160,10 +160,14 @@ class CheckpointReply(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskCredits(Message):
-    """A newcomer asks a peer to pay the key that calls some credits of this network."""
+    """A newcomer asks a peer to pay the key that calls some credits of this network.
+
+    `solution` is of the work that a sponsor asked for, and empty before it did.
+    """
 
     KIND: ClassVar[Kind] = Kind.ASK_CREDITS
     network: ContentId
+    solution: Annotated[bytes, Between(0, 16), Omitted(b"")] = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,8 +44,10 @@ CONTRIBUTIONS_VERSION = 18
 SEGMENTS_VERSION = 19
 # From this version on a peer makes proofs, and reads outputs that come with one.
 PROOFS_VERSION = 19
+# From this version on a peer keeps published folders and large files for others.
+UNIXFS_KEEPS_VERSION = 20
 # The version that a Welcome says.
-SPOKEN_VERSION = 19
+SPOKEN_VERSION = 20
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -71,6 +73,8 @@ FOLDER_ENTRIES_MAX = 200_000
 # The bytes of all its nodes, which a reader has in memory, and the pieces of all its files.
 FOLDER_NODE_BYTES_MAX = 64 << 20
 FOLDER_LEAVES_MAX = 1 << 22
+# The blocks of a published file or folder that is kept for another.
+KEPT_BLOCKS_MAX = 1 << 18
 # How long a peer may be asked to keep content for another; it is asked again for more.
 KEEP_S_MAX = 7 * 24 * 3600
 

@@ -6,8 +6,9 @@ only in the one form in which it is written: no id has two readings, and no name
 """
 
 import base64
+import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Self
@@ -25,8 +26,12 @@ _TEXT_CHARS = 1 + 58
 # The protobuf fields of a node, a link and what UnixFS says: number and wire type in one byte.
 _LINK, _DATA = 0x12, 0x0A
 _HASH, _NAME, _TREE_SIZE = 0x0A, 0x12, 0x18
-_FOLDER, _FILE = b"\x08\x01", b"\x08\x02\x18"
-_PART_SIZE = 0x20
+_FOLDER, _FILE, _SHARD = b"\x08\x01", b"\x08\x02\x18", b"\x08\x05"
+_PART_SIZE, _BITS = 0x20, 0x12
+# The hash is murmur3 of 64 bits, and a node has 256 places.
+_SHARD_BY_MURMUR = b"\x28\x22\x30\x80\x02"
+_PLACE_CHARS = 2
+_PLACE = re.compile(b"[0-9A-F]{2}")
 _VARINT_BYTES_MAX = 9
 _REFUSED_NAMES = frozenset({b"", b".", b".."})
 
@@ -52,6 +57,11 @@ class UnixfsId(bytes):
         return cls(_NODE + ContentId.of(data).digest)
 
     @classmethod
+    def of_block(cls, block: ContentId) -> Self:
+        """The id of the node that stores and peers have under this name."""
+        return cls(_NODE + block.digest)
+
+    @classmethod
     def parse(cls, text: str) -> Self:
         """Read the base32 form; Malformed if it is not one, character for character."""
         if not text.startswith("b") or len(text) != _TEXT_CHARS:
@@ -64,6 +74,11 @@ class UnixfsId(bytes):
         if str(found) != text:
             raise Malformed("not an id of UnixFS: its text is not canonical")
         return found
+
+    @staticmethod
+    def is_node_id(binary: bytes) -> bool:
+        """Whether these bytes begin as the id of a node does, and not as that of a leaf."""
+        return binary.startswith(_NODE)
 
     @property
     def is_node(self) -> bool:
@@ -100,15 +115,19 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class UnixfsNode:
-    """A folder, or a file above one block; then `part_sizes` has the bytes of each part."""
+    """A folder, or a file above one block; then `part_sizes` has the bytes of each part.
+
+    A folder of many entries has several nodes (see `wire.unixfs_shards`); then `is_shard` holds.
+    """
 
     links: tuple[Link, ...]
     part_sizes: tuple[int, ...] | None
+    is_shard: bool = False
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
+    def from_bytes(cls, data: bytes, size_bytes_max: int = limits.BLOCK_BYTES_MAX) -> Self:
         """Read a node; WireError unless it is one that IPFS tools would write so."""
-        if len(data) > limits.BLOCK_BYTES_MAX:
+        if len(data) > size_bytes_max:
             raise Oversize(f"a UnixFS node of {len(data)} bytes")
         links: list[Link] = []
         said = b""
@@ -119,8 +138,9 @@ class UnixfsNode:
                 said = value
             else:
                 raise Malformed("a UnixFS node has links and data")
-        sizes = None if said == _FOLDER else _part_sizes(said)
-        node = cls(tuple(links), sizes)
+        is_shard = said.startswith(_SHARD)
+        sizes = None if is_shard or said == _FOLDER else _part_sizes(said)
+        node = cls(tuple(links), sizes, is_shard)
         node.check()
         if node.to_bytes() != data:
             raise Malformed("a UnixFS node that is not in the form in which IPFS tools write it")
@@ -134,6 +154,9 @@ class UnixfsNode:
             if any(link.name for link in self.links) or not all(self.part_sizes):
                 raise Malformed("a file's parts have no names, and none is empty")
             return
+        if self.is_shard:
+            _check_shard(self.links)
+            return
         names = [link.name for link in self.links]
         for name in names:
             check_name(name)
@@ -143,6 +166,10 @@ class UnixfsNode:
     def to_bytes(self) -> bytes:
         out = [_field(_LINK, _link_bytes(link)) for link in self.links]
         said = _FOLDER
+        if self.is_shard:
+            places = sum(1 << place_of(link)[0] for link in self.links)
+            bits = places.to_bytes(-(-places.bit_length() // 8), "big")
+            said = _SHARD + _field(_BITS, bits) + _SHARD_BY_MURMUR
         if self.part_sizes is not None:
             sizes = [bytes((_PART_SIZE,)) + varint_of(size) for size in self.part_sizes]
             said = b"".join([_FILE, varint_of(self.size_bytes), *sizes])
@@ -225,9 +252,8 @@ class FileBuilder:
         self._rows[level] = []
         if level + 1 == len(self._rows):
             self._rows.append([])
-        block = UnixfsBlock(UnixfsId.of_node(data := node.to_bytes()), data)
+        block, link = node_block(node)
         yield block
-        link = Link(b"", block.id, len(data) + node.below_bytes)
         yield from self._place(level + 1, link, node.size_bytes)
 
 
@@ -241,26 +267,43 @@ def file_id(data: bytes) -> UnixfsId:
     return builder.root.id
 
 
-def folder_block(entries: list[Link]) -> tuple[UnixfsBlock, Link]:
-    """The node of a folder and a nameless link to it; Oversize if it has too many entries."""
+def folder_node(entries: Sequence[Link]) -> UnixfsNode:
+    """A folder in one node, of any size; Malformed for a name that cannot be, or is there twice."""
     node = UnixfsNode(tuple(sorted(entries, key=lambda link: link.name)), None)
     node.check()
-    data = node.to_bytes()
-    if len(data) > limits.BLOCK_BYTES_MAX:
-        raise Oversize(
-            f"a folder with {len(entries)} entries takes {len(data)} bytes, at most"
-            f" {limits.BLOCK_BYTES_MAX} are possible",
-            todo="put them in several folders inside it",
-        )
-    block = UnixfsBlock(UnixfsId.of_node(data), data)
+    return node
+
+
+def node_block(node: UnixfsNode) -> tuple[UnixfsBlock, Link]:
+    """A node on its way into a store, and a nameless link to it."""
+    block = UnixfsBlock(UnixfsId.of_node(data := node.to_bytes()), data)
     return block, Link(b"", block.id, len(data) + node.below_bytes)
+
+
+def place_of(link: Link) -> tuple[int, bytes]:
+    """A link's place in its shard, and the name behind it; no name where a shard is below."""
+    return int(link.name[:_PLACE_CHARS], 16), link.name[_PLACE_CHARS:]
+
+
+def _check_shard(links: Sequence[Link]) -> None:
+    """Malformed unless each link has a place of its own, in order, and a name or a node below."""
+    prefixes = [link.name[:_PLACE_CHARS] for link in links]
+    if not links or not all(map(_PLACE.fullmatch, prefixes)):
+        raise Malformed("a link in a shard of a folder begins with its place")
+    if any(one >= next_one for one, next_one in pairwise(prefixes)):
+        raise Malformed("a shard of a folder has two links in one place, or not in order")
+    for link in links:
+        if name := link.name[_PLACE_CHARS:]:
+            check_name(name)
+        elif not link.id.is_node:
+            raise Malformed("a shard of a folder leads to a file without a name")
 
 
 def _part_sizes(said: bytes) -> tuple[int, ...]:
     if not said.startswith(_FILE):
         raise Malformed(
             "a UnixFS node that is neither a folder nor a file of raw leaves",
-            todo="publish it with raw leaves, without sharding, symbolic links or modes",
+            todo="publish it with raw leaves, without symbolic links or modes",
         )
     sizes = [value for field, value in _fields(said) if field == _PART_SIZE]
     return tuple(size for size in sizes if isinstance(size, int))

@@ -21,6 +21,7 @@ from p2p.timeouts import stretched
 from wire.app import (
     AppKey,
     AppKeyTold,
+    AppMode,
     AppPolicy,
     AskAppKey,
     AskRevokedKeys,
@@ -141,7 +142,7 @@ class AppKeys:
         Refused if it is revoked, or has ended.
         """
         known = self._known.get(digest)
-        if known is None or now_at_s - known.asked_at_s > KEY_AGAIN_S:
+        if known is None or now_at_s - known.asked_at_s > KEY_AGAIN_S or self._lapsed(known):
             return None
         owner = self._owners.get(known.owner)
         if owner is None or (age_s := owner.age_s(now_at_s)) > LIST_S_MAX:
@@ -150,6 +151,11 @@ class AppKeys:
             self._renew[owner.peer] = owner
         self._check(known, owner)
         return known
+
+    def _lapsed(self, known: KnownKey) -> bool:
+        """Whether the time of a subscription is over that may have been paid for again."""
+        is_over = known.key.until_wall_s <= self.peers.environment.wall_s()
+        return is_over and known.policy.mode is AppMode.SUBSCRIPTION
 
     def _check(self, known: KnownKey, owner: KnownOwner) -> None:
         if known.digest in owner.revoked:
@@ -286,7 +292,8 @@ class AppKeys:
         """A key, asked for unless it was lately."""
         async with owner.asking:
             known = self._known.get(digest)
-            if known is not None and trio.current_time() - known.asked_at_s <= KEY_AGAIN_S:
+            late_s = 0.0 if known is None else trio.current_time() - known.asked_at_s
+            if known is not None and late_s <= KEY_AGAIN_S and not self._lapsed(known):
                 return known
             try:
                 share = 0 if known is None else known.key.share
@@ -308,6 +315,7 @@ class AppKeys:
         except Refused as error:
             if error.code is RefusalCode.NOT_FOUND:
                 self._known.pop(digest, None)
+            if error.code in (RefusalCode.NOT_FOUND, RefusalCode.NOT_PAID):
                 self._refused[digest] = (now_at_s + FAILED_S, error)
             raise
         if known is None:

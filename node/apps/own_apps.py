@@ -38,12 +38,16 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnApp:
-    """One app and what it asks: `price` of a call, `hold` of an account, in millionths."""
+    """One app and what it asks: `price` of a call, or of a period; `hold` of an account.
+
+    Amounts are in millionths; a subscription is for `period_s`.
+    """
 
     name: str
     mode: str
     price: int = 0
     hold: int = 0
+    period_s: int = 0
 
     @property
     def kind(self) -> AppMode:
@@ -55,7 +59,8 @@ class OwnApp:
 class OwnKey:
     """One key: the hash of its secret, what may be spent with it in millionths, and its end.
 
-    `account` is the text of the peer id whose credits open the door of an app that asks to hold.
+    `account` is the text of the peer id whose credits open the door of an app that asks to hold, or
+    that pays for a subscription.
     """
 
     app: str
@@ -153,6 +158,7 @@ def _is_sound_app(app: OwnApp) -> bool:
         and app.mode in {it.name.lower() for it in AppMode}
         and _is_number(app.price, AMOUNT_MAX)
         and _is_number(app.hold, AMOUNT_MAX)
+        and _is_number(app.period_s, UNTIL_MAX_S)
     )
 
 
@@ -189,17 +195,16 @@ def add_app(file: Path, app: OwnApp, wall_s: float) -> None:
 
 
 def check_mode(app: OwnApp) -> None:
-    """InputError if what an app asks does not go with its mode, or cannot be asked yet."""
+    """InputError if what an app asks does not go with its mode."""
     mode = app.kind
-    if mode is AppMode.SUBSCRIPTION:
+    if (mode is AppMode.SUBSCRIPTION) is not bool(app.period_s):
         raise InputError(
-            "the mode subscription is not there yet: no gateway could tell who has paid for a"
-            " period",
-            todo="use --mode open, call or hold",
+            "a period is for the mode subscription, which needs one",
+            todo="python -m node app new NAME --mode subscription --price 2 --period 30d",
         )
-    if (mode is AppMode.CALL) is not bool(app.price):
+    if (mode in (AppMode.CALL, AppMode.SUBSCRIPTION)) is not bool(app.price):
         raise InputError(
-            "a price is for the mode call, which needs one",
+            "a price is for the modes call and subscription, which need one",
             todo="python -m node app new NAME --mode call --price 0.001",
         )
     if (mode is AppMode.HOLD) is not bool(app.hold):
@@ -244,11 +249,11 @@ def _check_key(app: OwnApp, key: OwnKey) -> None:
             else f"each call of {app.name!r} takes its price from the key's budget",
             todo="leave --budget out" if key.budget else "give --budget, for example 5",
         )
-    if (app.kind is AppMode.HOLD) is not (key.account is not None):
+    if (app.kind in (AppMode.HOLD, AppMode.SUBSCRIPTION)) is not (key.account is not None):
         raise InputError(
-            f"an account is for an app of the mode hold; {app.name!r} is {app.mode}"
+            f"an account is for an app of the mode hold or subscription; {app.name!r} is {app.mode}"
             if key.account
-            else f"{app.name!r} opens to who holds credits: to whose key is not said",
+            else f"{app.name!r} opens to an account: to whose key is not said",
             todo="leave --account out" if key.account else "give --account 12D3Koo…",
         )
 

@@ -10,14 +10,18 @@ import trio
 
 from node.apps.own_apps import OwnApp, OwnApps, OwnKey, apps_file, read_apps
 from node.apps.shares_book import SharesBook
+from node.apps.subscriptions import Subscriptions
+from node.ledger.peer_ledger import PeerLedger
 from p2p.peer_rpc import Handler
 from p2p.peers import Peers
 from p2p.token_bucket import TokenBuckets
 from p2p.typed_call import TypedCall, refusal_of
 from store import Store
+from wire.amount import show_credits
 from wire.app import (
     AppKey,
     AppKeyTold,
+    AppMode,
     AppPolicy,
     AskAppKey,
     AskRevokedKeys,
@@ -51,6 +55,9 @@ class AppOwner:
     store: Store
     state: Path
     given: SharesBook = field(init=False)
+    subscriptions: Subscriptions = field(init=False)
+    # None in a network without credits.
+    ledger: PeerLedger | None = None
     problem: str = ""
     _apps: OwnApps = field(default_factory=OwnApps)
     _stamp: tuple[int, int] | None = None
@@ -65,6 +72,7 @@ class AppOwner:
 
     def __post_init__(self) -> None:
         self.given = SharesBook(self.store)
+        self.subscriptions = Subscriptions(self.store)
 
     def handlers(self) -> dict[type[Message], Handler]:
         """What answers each message."""
@@ -105,7 +113,9 @@ class AppOwner:
             use = await self.given.give(
                 message.key, key.budget, call.peer, message.share, message.spent, message.calls
             )
-            told = self._told(apps.app(key.app), key, call.peer, min(use.share, key.budget))
+            app = apps.app(key.app)
+            until_wall_s = await self._until_wall_s(app, key)
+            told = self._told(app, key, call.peer, min(use.share, key.budget), until_wall_s)
         except BatonError as error:
             await call.send(refusal_of(error))
             return
@@ -117,16 +127,47 @@ class AppOwner:
         if key.until_wall_s <= self.peers.environment.wall_s():
             raise Refused(f"the key {key.label!r} has ended", code=RefusalCode.NOT_FOUND)
 
-    def _told(self, app: OwnApp, key: OwnKey, gateway: PeerId, share: int) -> AppKeyTold:
+    async def _until_wall_s(self, app: OwnApp, key: OwnKey) -> int:
+        """When a key ends: a subscription with what was paid. Refused if it is over, or not known.
+
+        Who is told so asks again after that, so that a payment is seen within an epoch.
+        """
+        if app.kind is not AppMode.SUBSCRIPTION or key.account is None:
+            return key.until_wall_s
+        ledger = self.ledger
+        if ledger is None:
+            raise Refused("this peer's network has no ledger: nobody can subscribe")
+        ledger.follow()
+        follower, epoch_s = ledger.follower, ledger.genesis.epoch_s
+        if follower.problem:
+            raise Refused(f"what was paid is not known: {follower.problem}", retry_after_s=5.0)
+        account, epochs = PeerId.parse(key.account), -(-app.period_s // epoch_s)
+        found = await self.subscriptions.of(
+            account, key.digest, app.price, epochs, tuple(follower.received)
+        )
+        left = found.until + 1 - follower.replica.epoch
+        if left <= 0:
+            raise Refused(
+                f"the subscription to {app.name!r} is not paid: {show_credits(app.price)} credits"
+                f" from {account} to {self.peers.me} pay for {epochs} epochs",
+                code=RefusalCode.NOT_PAID,
+            )
+        return min(key.until_wall_s, int(self.peers.environment.wall_s()) + left * epoch_s)
+
+    def _told(
+        self, app: OwnApp, key: OwnKey, gateway: PeerId, share: int, until_wall_s: int
+    ) -> AppKeyTold:
         network = self.peers.config.network
+        # A subscription costs nothing by the call.
+        price = app.price if app.kind is AppMode.CALL else 0
         records: list[SignedRecord] = [
-            AppPolicy(network=network, app=app.name, mode=app.kind, price=app.price, hold=app.hold),
+            AppPolicy(network=network, app=app.name, mode=app.kind, price=price, hold=app.hold),
             AppKey(
                 network=network,
                 app=app.name,
                 key=key.digest,
                 gateway=gateway,
-                until_wall_s=key.until_wall_s,
+                until_wall_s=until_wall_s,
                 per_minute=key.per_minute,
                 budget=key.budget,
                 share=share,

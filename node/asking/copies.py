@@ -25,7 +25,10 @@ from wire.errors import InputError, Refused
 from wire.kinds import RefusalCode, Role
 from wire.message import Keep, Keeping
 from wire.tree import TreeNode
+from wire.unixfs_tree import UnixfsTree
 
+# A content, or all of a published file or folder.
+Copied = ContentId | UnixfsTree
 COPIES_MAX = 16
 # Peers that are asked whether they hold something, and for how long in all.
 LOOK_PEERS_MAX = 32
@@ -72,7 +75,7 @@ class Copying:
         """The other peers."""
         return self.blobs.peers
 
-    async def find(self, content: ContentId) -> Copies:
+    async def find(self, content: Copied) -> Copies:
         """Which other peers hold it, of those that are likely to."""
         found = Copies()
         likely = [it for it in self.blobs.likely_sources() if self._is_asked(it)]
@@ -88,7 +91,7 @@ class Copying:
         return found
 
     async def make(
-        self, content: ContentId, size_bytes: int, wanted: int, price_max: int = 0
+        self, content: Copied, size_bytes: int, wanted: int, price_max: int = 0
     ) -> Copies:
         """Ask peers to keep it until there are `wanted` copies, or nobody is left to be asked.
 
@@ -142,33 +145,39 @@ class Copying:
         known.sort(key=lambda it: it not in found.holders)
         return [it for it in known if self._is_asked(it)]
 
-    async def _promised(
-        self, peer: PeerId, content: ContentId, size_bytes: int
-    ) -> tuple[float, bool]:
+    async def _promised(self, peer: PeerId, content: Copied, size_bytes: int) -> tuple[float, bool]:
         """Until when it says that it keeps this, by the wall clock, and whether it began only now.
 
         One of TROUBLES if it does not keep it.
         """
         neighbours = self.peers.neighbours
         version = await neighbours.version_of(peer, deadline_s=stretched(VERSION_S))
+        tree = content if isinstance(content, UnixfsTree) else None
+        why = ""
         if version < limits.KEEPS_VERSION:
-            raise Refused(
-                f"it speaks version {version}, which keeps nothing for others",
-                code=RefusalCode.UNSUPPORTED,
-            )
+            why = "which keeps nothing for others"
+        elif tree is not None and version < limits.UNIXFS_KEEPS_VERSION:
+            why = "which keeps no folders and no large files for others"
+        if why:
+            raise Refused(f"it speaks version {version}, {why}", code=RefusalCode.UNSUPPORTED)
         deadline_s = fetch_deadline_s(size_bytes)
         keep = Keep(
-            content=content,
+            content=content if isinstance(content, ContentId) else content.root.block,
             size_bytes=size_bytes,
             keep_s=limits.KEEP_S_MAX,
             deadline_ms=int(deadline_s * 1000),
+            unixfs=tree is not None,
         )
         async with self.peers.call(peer, deadline_s=stretched(deadline_s + ANSWER_S)) as call:
             await call.send(keep)
             kept = await call.expect(Keeping)
         return self.peers.environment.wall_s() + kept.keep_s, kept.keep_s >= keep.keep_s
 
-    async def _sample(self, content: ContentId) -> list[ContentId]:
+    async def _sample(self, content: Copied) -> list[ContentId]:
+        if isinstance(content, UnixfsTree):
+            blocks = content.blocks
+            drawn = [self._drawn() % len(blocks) for _ in range(SAMPLED_BLOCKS)]
+            return list(dict.fromkeys(blocks[it] for it in (0, *drawn)))
         sample = [await self._random_block(content) for _ in range(SAMPLED_BLOCKS)]
         if content.is_tree:
             sample.insert(0, content)
@@ -179,8 +188,10 @@ class Copying:
         while block.is_tree:
             node = TreeNode.from_bytes(await self.blobs.store.get_block(block))
             if offset_bytes < 0:
-                # Nobody may foresee it, and the bias of a remainder does not matter.
-                drawn = int.from_bytes(self.peers.environment.entropy(8), "big")
-                offset_bytes = drawn % node.size_bytes
+                offset_bytes = self._drawn() % node.size_bytes
             block, offset_bytes = node.child_at(offset_bytes)
         return block
+
+    def _drawn(self) -> int:
+        # Nobody may foresee it, and the bias of a remainder does not matter.
+        return int.from_bytes(self.peers.environment.entropy(8), "big")

@@ -17,6 +17,7 @@ from node.apps.own_apps import (
 )
 from node.commands.ask import SOCKET
 from node.commands.command import Assembly
+from node.commands.genesis import read_epoch_s
 from node.commands.output import console, safe, show_json
 from node.local.arguments import read_key
 from node.local.control import call, unheard
@@ -37,12 +38,11 @@ def new_app(
 ) -> None:
     """Make an app of what was typed: its name, mode, price, hold, period."""
     name, mode, price, hold, period = asked
-    if period is not None and mode != "subscription":
-        raise InputError("a period is for the mode subscription", todo="leave --period out")
-    app = OwnApp(name=name, mode=mode, price=_amount(price), hold=_amount(hold))
+    period_s = 0 if period is None else read_epoch_s(period, "--period 30d or 12h")
+    app = OwnApp(name=name, mode=mode, price=_amount(price), hold=_amount(hold), period_s=period_s)
     add_app(apps_file(state), app, wall_s)
     if as_json:
-        show_json({"app": name, "mode": mode, "price": app.price, "hold": app.hold})
+        show_json({"app": name, "mode": mode, **_asks_map(app)})
         return
     console.print(
         f"the app [bold]{safe(name)}[/bold]; give out keys: python -m node app key add LABEL"
@@ -51,17 +51,20 @@ def new_app(
     )
 
 
+def _asks_map(app: OwnApp) -> dict[str, int]:
+    return {"price": app.price, "hold": app.hold, "period_s": app.period_s}
+
+
 def list_apps(state: Path, *, as_json: bool) -> None:
     """The apps, and what they ask."""
     apps = read_apps(apps_file(state)).apps
     if as_json:
-        rows = [
-            {"app": it.name, "mode": it.mode, "price": it.price, "hold": it.hold} for it in apps
-        ]
+        rows = [{"app": it.name, "mode": it.mode, **_asks_map(it)} for it in apps]
         show_json({"apps": rows})
         return
     for app in apps:
-        asks = f", {show_credits(app.price)} credits a call" if app.price else ""
+        per = "a call" if not app.period_s else f"for {app.period_s / DAY_S:g} days"
+        asks = f", {show_credits(app.price)} credits {per}" if app.price else ""
         asks += f", {show_credits(app.hold)} credits held for two epochs" if app.hold else ""
         console.print(f"{safe(app.name)}: {app.mode}{asks}")
     if not apps:

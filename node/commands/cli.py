@@ -7,6 +7,7 @@ a command runs, so that `--help`, `--version` and a misspelt word are answered a
 import click
 
 from node.commands.cli_app import app_group
+from node.commands.cli_archives import export_command, import_command
 from node.commands.cli_chat import run_command
 from node.commands.cli_console import (
     leave_command,
@@ -57,6 +58,8 @@ COMMANDS: tuple[click.Command, ...] = (
     put_command,
     get_command,
     remove_command,
+    export_command,
+    import_command,
     status_command,
     peers_command,
     open_command,

@@ -26,7 +26,7 @@ def app_group() -> None:
     examples=(
         "app new reader --mode open",
         "app new writer --mode call --price 0.001",
-        "app new club --mode hold --hold 100",
+        "app new magazine --mode subscription --price 2 --period 30d",
     ),
 )
 @click.argument("name")
@@ -36,11 +36,12 @@ def app_group() -> None:
     default="open",
     show_default=True,
     help="open: a key is enough. call: each call takes --price from its key's budget. hold: the"
-    " key's account has held --hold credits for two epochs. subscription is not there yet.",
+    " key's account has held --hold credits for two epochs. subscription: it has paid this peer"
+    " --price for each --period.",
 )
-@click.option("--price", help="What a call takes from its key's budget, in credits.")
+@click.option("--price", help="What a call takes from its key's budget, or a period costs.")
 @click.option("--hold", help="How many credits an account has to hold.")
-@click.option("--period", help="How long a subscription lasts; not there yet.")
+@click.option("--period", help="How long a payment lasts in the mode subscription: 30d, 12h.")
 @state_option
 @json_option
 @click.pass_obj
@@ -111,7 +112,9 @@ def key_group() -> None:
 @click.option(
     "--per-minute", default=60, show_default=True, type=int, help="Requests a minute, per gateway."
 )
-@click.option("--account", metavar="PEER", help="Whose credits count, in the mode hold.")
+@click.option(
+    "--account", metavar="PEER", help="Whose credits count, in the modes hold and subscription."
+)
 @state_option
 @json_option
 @click.pass_obj

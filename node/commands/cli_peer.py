@@ -169,6 +169,11 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     help=f"What each of their keys is given, once. Default: {SPONSOR_EACH_DEFAULT}.",
 )
 @click.option(
+    "--sponsor-puzzle",
+    is_flag=True,
+    help="Give it to whoever does some work for it, not to four keys of each address prefix.",
+)
+@click.option(
     "--console",
     is_flag=True,
     help=f"Serve a page about this peer at http://{CONSOLE_DEFAULT}/; `open` prints the link.",
@@ -272,7 +277,9 @@ def _invited(
     folder = assembly.credentials
     invite, private = read_invite(lines, more.pop("invite_file"), folder and folder / CREDENTIAL)
     addresses = tuple(it for it in typed if it not in lines)
-    sponsoring = read_sponsoring(more.pop("sponsor"), more.pop("sponsor_each"))
+    sponsoring = read_sponsoring(
+        more.pop("sponsor"), more.pop("sponsor_each"), puzzle=more.pop("sponsor_puzzle")
+    )
     found: dict[str, Any] = {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
     found["map_port"] = not more.pop("no_map_port")
     srs = more.pop("srs")

@@ -90,6 +90,7 @@ def evidence_command(*, state: Path, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="The network's genesis, to check the checkpoint of a jury's finding.",
 )
+@click.option("--bond", help="Put up more than the least, if members ask for it.")
 @click.option("--only-check", is_flag=True, help="Judge it here, and send nothing.")
 @state_option
 @json_option
@@ -98,6 +99,7 @@ def slash_command(
     evidence: Path,
     model: Path | None,
     genesis: Path | None,
+    bond: str | None,
     only_check: bool,
     state: Path,
     as_json: bool,
@@ -112,6 +114,10 @@ def slash_command(
 
     run(
         lambda: slash(
-            state.expanduser(), evidence, model, genesis, only_check=only_check, as_json=as_json
+            state.expanduser(),
+            evidence,
+            (model, genesis, bond),
+            only_check=only_check,
+            as_json=as_json,
         )
     )

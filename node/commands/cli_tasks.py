@@ -212,14 +212,14 @@ def _check_asked(model: str, texts: int, sources: bool, messages: bool) -> None:
 @click.command(
     "put",
     cls=Command,
-    examples=("put ./report.txt", "put ./report.txt --copies 3", "put ./photos"),
+    examples=("put ./report.txt", "put ./report.txt --copies 3", "put ./photos --copies 3"),
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--copies",
     type=click.IntRange(1, 16),
-    help="How many peers are to have the file, this one included. Other peers are asked to keep it"
-    " for a week; put it again for longer. Default: copies are only counted.",
+    help="How many peers are to have it, this one included. Other peers are asked to keep it"
+    " for a week; put it again for longer. Default: copies of a file are only counted.",
 )
 @click.option(
     "--pay-max", help="What all copies may cost, in credits; each its part. Default: nothing."
@@ -231,29 +231,24 @@ def put_command(
 ) -> int:
     """Keep a file or a folder, and print its content id.
 
-    A folder gets the id that IPFS tools compute: ipfs add -r --hidden --cid-version 1 --raw-leaves.
-    Names and contents are kept, modes and times are not; symbolic links are refused. Of a file, the
-    copies are printed too: a peer counts if it gives blocks of it, drawn at random, when it is
-    asked for them.
+    The id is the one that IPFS tools compute: ipfs add -r --hidden --cid-version 1 --raw-leaves. Of
+    a folder, names and contents are kept, modes and times are not; symbolic links are refused. Of a
+    file, the copies are printed too: a peer counts if it gives blocks of it, drawn at random, when
+    it is asked for them.
     """
     from node.commands.content import put, put_folder
 
-    whole = file.resolve()
-    if file.is_dir() and whole.parent != whole:
-        if copies is not None:
-            raise InputError(
-                "--copies is for single files",
-                todo="get the folder at the other peers: they give it on from then",
-            )
-        run(lambda: put_folder(state.expanduser(), file, as_json=as_json))
-        return 0
-    if not file.is_file():
-        why = "is not a file" if file.exists() else "does not exist"
-        raise InputError(f"{file} {why}", todo="name one file, or a folder, that can be read")
     if pay_max is not None and not copies:
         raise InputError("--pay-max is for copies at others", todo="add --copies 3")
     most = 0 if pay_max is None else read_credits(pay_max)
-    enough = run(lambda: put(state.expanduser(), file, copies or 0, most, as_json=as_json))
+    whole, place, count = file.resolve(), state.expanduser(), copies or 0
+    if file.is_dir() and whole.parent != whole:
+        enough = run(lambda: put_folder(place, file, count, most, as_json=as_json))
+        return 0 if enough else 1
+    if not file.is_file():
+        why = "is not a file" if file.exists() else "does not exist"
+        raise InputError(f"{file} {why}", todo="name one file, or a folder, that can be read")
+    enough = run(lambda: put(place, file, count, most, as_json=as_json))
     return 0 if enough else 1
 
 
@@ -293,8 +288,9 @@ def get_command(
 ) -> None:
     """Fetch content by its id, from the store or from other peers.
 
-    A folder is fetched into DIR, which is made. One that broke off goes on if it is fetched again
-    to the same place; whatever else is there is never overwritten.
+    A file goes to standard output, or to --output, and replaces what is there. A folder is fetched
+    into DIR, which is made. One that broke off goes on if it is fetched again to the same place;
+    whatever else is in that folder is never overwritten.
     """
     from node.commands.content import get, get_folder
     from wire.unixfs import names_node
@@ -302,10 +298,8 @@ def get_command(
     place = state.expanduser()
     if names_node(content_id):
         target = folder or output
-        if target is None or (folder is not None and output is not None):
-            raise InputError(
-                f"{content_id} is a folder", todo=f"name one to fetch it into: get {content_id} DIR"
-            )
+        if folder is not None and output is not None:
+            raise InputError("a place and --output are both given", todo="give one of them")
         run(lambda: get_folder(place, content_id, target, deadline_s=deadline, as_json=as_json))
         return
     if folder is not None:

@@ -117,28 +117,48 @@ async def get(
         await trio.to_thread.run_sync(_pour, path)
 
 
-async def put_folder(state: Path, folder: Path, *, as_json: bool) -> None:
-    """Publish a folder under the id that IPFS tools compute; InputError for what cannot be."""
-    arguments = {"path": str(folder.absolute())}
-    found = await _moved(state, "put-folder", "keeping", arguments, DEADLINE_S)
+async def put_folder(
+    state: Path, folder: Path, copies: int, price_max: int = 0, *, as_json: bool
+) -> bool:
+    """Publish a folder under the id that IPFS tools compute; InputError for what cannot be.
+
+    Whether there are as many copies as were asked for; without a number they are not counted.
+    """
+    arguments = {"path": str(folder.absolute()), "copies": copies, "price_max": price_max}
+    found = await moved(state, "put-folder", "keeping", arguments, DEADLINE_S)
     if as_json:
         show_json(found)
-        return
-    new = size(found["stored_bytes"])
-    console.print(
-        f"kept {counted_words(found['files'], 'file')}, {size(found['size_bytes'])}, {new} new, as"
-    )
-    console.print(found["id"])
+    else:
+        new = size(found["stored_bytes"])
+        files = counted_words(found["files"], "file")
+        console.print(f"kept {files}, {size(found['size_bytes'])}, {new} new, as")
+        console.print(found["id"])
+        for line in copies_words(found) if copies else ():
+            console.print(line)
+    return not copies or int(found["copies"]) >= copies
 
 
 async def get_folder(
-    state: Path, content: str, place: Path, *, deadline_s: float, as_json: bool
+    state: Path, content: str, place: Path | None, *, deadline_s: float, as_json: bool
 ) -> None:
-    """Fetch a folder to `place`; what is there already of it is left and counted."""
-    arguments = {"id": content, "path": str(place.absolute()), "deadline_s": deadline_s}
-    found = await _moved(state, "get-folder", "fetching", arguments, deadline_s + 30)
+    """Fetch a folder to `place`; what is there already of it is left and counted.
+
+    A large file goes there too, or without a place to standard output.
+    """
+    if place is None and as_json:
+        raise InputError("--json and content cannot share one output", todo="name a file: --output")
+    path = place or state / f"out-{content[-16:]}"
+    arguments = {"id": content, "path": str(path.absolute()), "deadline_s": deadline_s}
+    arguments["only_file"] = place is None
+    found = await moved(state, "get-folder", "fetching", arguments, deadline_s + 30)
+    if place is None:
+        await trio.to_thread.run_sync(_pour, path)
+        return
     if as_json:
         show_json({**found, "path": str(place)})
+        return
+    if not found["is_folder"]:
+        console.print(f"{size(found['size_bytes'])} in {safe(str(place))}")
         return
     before = found["files_there_before"]
     there = f" ({before} were there)" if before else ""
@@ -163,13 +183,17 @@ async def remove(state: Path, content: str, *, as_json: bool) -> None:
         )
 
 
-async def _moved(
+async def moved(
     state: Path, command: str, word: str, arguments: Mapping[str, Any], deadline_s: float
 ) -> Mapping[str, Any]:
+    """Have the peer move content; a bar shows how far it is."""
     with bar() as progress:
         task = progress.add_task(word, total=None)
 
         def tell(event: Mapping[str, Any]) -> None:
+            if event["event"] == "copying":
+                progress.update(task, description="asking other peers")
+                return
             total = event["size_bytes"] or None
             progress.update(task, completed=event["done_bytes"], total=total)
 

@@ -15,7 +15,7 @@ from node.evidence.offences import LEAST, OffenceFinding, forked_log, judged, lo
 from node.ledger.committee import Committee
 from node.local.control import call, unheard
 from wire import limits
-from wire.amount import show_credits
+from wire.amount import read_credits, show_credits
 from wire.dispute import Dispute
 from wire.errors import InputError, Malformed, WireError
 from wire.evidence import MAGIC, Evidence, OffenceKind
@@ -171,17 +171,16 @@ def _show_finding(
 
 
 async def _ask_jury(
-    state: Path, path: Path, evidence: Evidence, *, only_check: bool, as_json: bool
+    state: Path, path: Path, asked: dict[str, Any], *, only_check: bool, as_json: bool
 ) -> None:
     """Have a jury look at an answer that no rule decides."""
     try:
-        charge = charged(evidence)
+        charge = charged(Evidence.from_bytes(asked["evidence"]))
     except WireError as error:
         raise _not_holding(error) from error
     document: dict[str, Any] = {"file": str(path), "against": str(charge.culprit)}
     if not only_check:
-        arguments = {"evidence": evidence.to_bytes()}
-        order = await call(state / SOCKET, "slash", arguments, unheard, deadline_s=SLASH_DEADLINE_S)
+        order = await call(state / SOCKET, "slash", asked, unheard, deadline_s=SLASH_DEADLINE_S)
         document |= {"order": order, "case": case_id(bytes.fromhex(order["order"])).hex()}
     if as_json:
         show_json(document)
@@ -200,16 +199,21 @@ async def _ask_jury(
 async def slash(
     state: Path,
     path: Path,
-    model: Path | None,
-    genesis: Path | None,
+    typed: tuple[Path | None, Path | None, str | None],
     *,
     only_check: bool,
     as_json: bool,
 ) -> None:
-    """Judge evidence here, and, unless `only_check`, have the ledger take stake for it."""
+    """Judge evidence here, and, unless `only_check`, have the ledger take stake for it.
+
+    `typed` are the model's file, the network's genesis, and the bond, as far as they were given.
+    """
+    model, genesis, bond = typed
+    order_of = {} if bond is None else {"bond": read_credits(bond)}
     evidence = evidence_in(path, model)
     if evidence.offence is OffenceKind.DISPUTED_WORK:
-        await _ask_jury(state, path, evidence, only_check=only_check, as_json=as_json)
+        asked = order_of | {"evidence": evidence.to_bytes()}
+        await _ask_jury(state, path, asked, only_check=only_check, as_json=as_json)
         return
     try:
         raw = evidence.to_bytes()
@@ -236,7 +240,7 @@ async def slash(
             show_aside("the epoch has ended before it was settled: it is signed again")
 
     found = await call(
-        state / SOCKET, "slash", {"evidence": raw}, tell, deadline_s=SLASH_DEADLINE_S
+        state / SOCKET, "slash", order_of | {"evidence": raw}, tell, deadline_s=SLASH_DEADLINE_S
     )
     if as_json:
         show_json(document | {"order": found})

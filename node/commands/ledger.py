@@ -30,7 +30,8 @@ from wire.signing import SigningKey
 LOOK_DEADLINE_S = 30.0
 PAY_DEADLINE_S = 90.0
 # Several sponsors may be asked, one after the other.
-FAUCET_DEADLINE_S = 300.0
+# A sponsor may ask for minutes of work.
+FAUCET_DEADLINE_S = 1800.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,10 @@ def check_table(table: Mapping[str, Any], others: int) -> None:
         raise InputError("--one-by-one says nothing without --input", todo="leave it out")
     for name, example in (("column", "text"), ("out", "results.parquet")):
         if not table[name] and not (name == "column" and table["inputs"]):
-            raise InputError(f"--rows needs --{name}", todo=f"for example --{name} {example}")
+            or_input = "; of a function --input NAME=COLUMN" if name == "column" else ""
+            raise InputError(
+                f"--rows needs --{name}", todo=f"for example --{name} {example}{or_input}"
+            )
     if table["resume"] and table["force"]:
         raise InputError("--resume goes on and --force begins again", todo="give one of the two")
 

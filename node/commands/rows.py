@@ -12,7 +12,7 @@ from node.commands.ask import SOCKET
 from node.commands.output import console, counted_words, show_json
 from node.local import questions
 from node.local.control import call, unheard
-from node.rows.job import BundleAnswer, JobEnd, JobFiles, RowJob
+from node.rows.job import BundleAnswer, JobEnd, JobFiles, RowJob, RowsUnanswered
 from node.rows.plan import RETRY_AFTER_S, ROOM_S, RowBatch, RowPlan
 from node.rows.reading import TableColumns, open_rows
 from node.rows.tensor_rows import TensorColumns, read_tensor_columns
@@ -134,6 +134,8 @@ class _Bundles:
         result = await call(
             self.state / SOCKET, "rows", arguments, pieces.on_event, deadline_s=deadline_s
         )
+        if "unanswered" in result:
+            raise RowsUnanswered(str(result["unanswered"]), todo=str(result["todo"]))
         self.kept_before += int(result["kept_before"])
         return BundleAnswer(
             tuple(map(bytes, pieces.parts["output"])),

@@ -125,13 +125,15 @@ async def show(state: Path, name: str, *, as_json: bool) -> None:
         if to["problem"]:
             tried = f"failed {counted_words(to['failed'], 'time')}"
             console.print(f"  [yellow]{tried}, and tried again: {safe(to['problem'])}[/yellow]")
-    if found["problem"]:
+    if found["problem"] not in ("", *(it["problem"] for it in found["destinations"])):
         console.print(f"[yellow]{safe(found['problem'])}[/yellow]")
 
 
 async def run_now(state: Path, name: str, *, as_json: bool) -> None:
     """Run a workflow, and show its entry; InputError if the run has failed."""
-    entry = await _call(state, "run", {"name": name}, deadline_s=float(limits.DEADLINE_S_MAX))
+    tell = unheard if as_json else _tell_running
+    limit_s = float(limits.DEADLINE_S_MAX)
+    entry = await call(state / SOCKET, "workflows-run", {"name": name}, tell, deadline_s=limit_s)
     if as_json:
         show_json(entry)
     else:
@@ -143,10 +145,27 @@ async def run_now(state: Path, name: str, *, as_json: bool) -> None:
         )
 
 
+def _tell_running(event: Mapping[str, Any]) -> None:
+    tries = "1 try" if event["tries"] == 1 else f"{event['tries']} tries"
+    console.print(f"running: at most {tries} of {event['deadline_s']} s each")
+
+
+def _checked(result: Any) -> str:
+    """Whether anybody checked what a model said, as a result tells it."""
+    found = result if isinstance(result, dict) else {}
+    if (needed := found.get("needed")) is None:
+        return ""
+    if not needed:
+        return 'nobody checked it: [model] says so; verdicts = "2/3" has it checked'
+    return f"{counted_words(int(found.get('verdicts', 0)), 'verdict')}, and {needed} are needed"
+
+
 def _show_entry(entry: Mapping[str, Any]) -> None:
     console.print(f"entry {entry['number']}: {entry['end']}, in {entry['took_ms'] / 1000:.1f} s")
     if entry["result"] is not None:
         console.print(safe(_as_text(entry["result"])))
+    if checked := _checked(entry["result"]):
+        console.print(f"[dim]{safe(checked)}[/dim]")
     if entry["receipt"] is not None:
         console.print(
             f"receipt {entry['receipt']}\n  check it: python -m node verify {entry['receipt']}"

@@ -37,8 +37,9 @@ class AgreementLoad:
     agreed: int = 0
     wrong: int = 0
     without: int = 0
-    # How many agreements named each outlier.
+    # How many agreements named each outlier, and how many of those were on a wrong price.
     named: dict[str, int] = field(default_factory=dict)
+    outvoted: dict[str, int] = field(default_factory=dict)
 
     async def run(self, askers: Sequence[DevPeer], seconds: float) -> None:
         """Ask, and return once every question has ended."""
@@ -70,9 +71,11 @@ class AgreementLoad:
         self.agreed += 1
         right = price_at(asker.environment().wall_s())
         price = DataTable.from_bytes(output).rows[0][1]
-        self.wrong += not isinstance(price, float | int) or abs(price / right - 1) > TOLERANCE
+        wrong = not isinstance(price, float | int) or abs(price / right - 1) > TOLERANCE
+        self.wrong += wrong
+        counts = self.outvoted if wrong else self.named
         for key in found["outliers"]:
-            self.named[key] = self.named.get(key, 0) + 1
+            counts[key] = counts.get(key, 0) + 1
 
     def figures(self, faults: Sequence[Fault], peers: Sequence[DevPeer]) -> dict[str, float | int]:
         """What the report says of it; nothing where nothing was asked."""
@@ -91,7 +94,9 @@ class AgreementLoad:
             "wrong_agreements_expected": round(chance * self.agreed, 4),
             "wrong_agreements_chance": chance,
             "source_liars": len(liars),
-            "source_liars_named": len(liars & self.named.keys()),
+            "source_liars_named": len(liars & (self.named.keys() | self.outvoted.keys())),
+            # Two of three that act together are the majority, and then the third is the outlier.
+            "honest_sources_outvoted": len(self.outvoted.keys() - liars),
             "honest_sources_named": len(self.named.keys() - liars),
         }
 

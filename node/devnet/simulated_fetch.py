@@ -39,8 +39,9 @@ TOGETHER = 1.5
 
 
 def price_at(wall_s: float) -> float:
-    """The price on the server: in a minute it moves by less than what a quorum allows."""
-    return round(100 + (wall_s // 10 % 600) / 100, 2)
+    """The price on the server: in any minute it moves by less than what a quorum allows."""
+    swing = wall_s // 10 % 1200
+    return round(100 + min(swing, 1200 - swing) / 100, 2)
 
 
 class _ParsedHere(Extractor):

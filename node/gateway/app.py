@@ -1,9 +1,11 @@
 """The endpoints put together, and errors of every kind in the one shape that clients know."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+import trio
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -11,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from node.apps.app_keys import AppKeys
-from node.gateway.access import OPEN_PATHS, AccessMiddleware
+from node.gateway.access import NOBODY, OPEN_PATHS, AccessMiddleware
 from node.gateway.anthropic_api import messages_router
 from node.gateway.app_door import AppDoor
 from node.gateway.batch_runner import BatchRunner
@@ -108,7 +110,8 @@ def gateway_app(
     batches = BatchStore(folder, environment.entropy, environment.wall_s)
     hot = _hot_posts(service)
     posts = {path.decode(): post for path, post in hot.posts.items() if post.kind is not None}
-    runner = BatchRunner(batches, posts, is_for_one, node.note)
+    is_removed = _removed_from(keyring, lambda: paywall is not None or door.used)
+    runner = BatchRunner(batches, posts, is_for_one, node.note, is_removed)
     app.include_router(files_router(batches))
     app.include_router(batches_router(batches, runner))
     if paywall is not None and (means := paywall.means.get("baton")) is not None:
@@ -121,6 +124,21 @@ def gateway_app(
     _handle(app, Exception, lambda _: BUG)
     _document(app, config)
     return AccessMiddleware(hot, Front(app), environment, config, keyring, paywall, door), runner
+
+
+def _removed_from(keyring: Keyring, has_others: Callable[[], bool]) -> Callable[[bytes], bool]:
+    """Says whose key is gone. With `has_others` some come that never had one here."""
+    seen: set[bytes] = set()
+
+    def is_removed(owner: bytes) -> bool:
+        with suppress(BatonError):
+            keyring.keys(trio.current_time())
+        if owner == NOBODY or keyring.of_owner(owner) is not None:
+            seen.add(owner)
+            return False
+        return owner in seen or not has_others()
+
+    return is_removed
 
 
 def _hot_posts(service: TaskService) -> HotPosts:

@@ -132,6 +132,8 @@ class AppDoor:
                 known = await self.keys.learn(secret)
             self._check_mode(known)
         except Refused as error:
+            if error.code is RefusalCode.NOT_PAID:
+                raise _fault(402, error.message, "not_subscribed") from error
             if error.code is not RefusalCode.NOT_FOUND:
                 raise HttpError(_away(error)) from error
             raise _fault(401, error.message, "invalid_api_key") from error
@@ -143,12 +145,6 @@ class AppDoor:
 
     def _check_mode(self, known: KnownKey) -> None:
         policy = known.policy
-        if policy.mode is AppMode.SUBSCRIPTION:
-            raise _fault(
-                403,
-                "subscriptions to apps are not there yet: no gateway can tell who has paid",
-                "mode_not_supported",
-            )
         if policy.mode is AppMode.HOLD:
             follower = None if self.node.ledger is None else self.node.ledger.follower
             held = held_by(follower, known.key.account)

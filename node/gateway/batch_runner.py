@@ -51,6 +51,8 @@ class BatchRunner:
     posts: Mapping[str, HotPost]
     is_sole: Callable[[], bool] = lambda: False
     note: Callable[[str], None] = lambda _: None
+    # Whether the key is gone whose batches these are: they end where they are.
+    is_removed: Callable[[bytes], bool] = lambda _: False
     # Held while a batch is read and kept again, so that no change to it is lost.
     changing: trio.Lock = field(default_factory=trio.Lock)
     _woken: trio.Event = field(default_factory=trio.Event)
@@ -193,6 +195,9 @@ class _Batch:
     async def _answer(self, line: BatchLine) -> dict[str, Any]:
         """Ask for one line; what cannot be done is its answer, too."""
         status, request_id, body = 0, "", b""
+        if self.runner.is_removed(self.owner):
+            self.runner.cancel(self.batch["id"])
+            await trio.lowlevel.checkpoint()
         for tried in range(TRIES):
             status, request_id, body, wait_s = await self._ask(line)
             if status not in _LATER or tried == TRIES - 1:

@@ -4,6 +4,7 @@ Read from top to bottom: by name (the owner's sources), by record (another peer'
 share. What was fetched is kept for a moment, so that the legs of one index read one document.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,9 @@ from wire.tree import name_of
 
 KEPT_S = 30.0
 FETCHES_KEPT = 8
+# The names of files are looked for that often at most, and a look is followed by so many times its
+# length of rest.
+LOOK_S, LOOK_REST = 3.0, 20.0
 TABLES_KEPT = 2
 # For one table, which may be a few blocks of another peer's.
 TABLE_S = 30.0
@@ -70,14 +74,27 @@ class Ingest:
         default_factory=lambda: Latest(FETCHES_KEPT)
     )
 
+    _listed: list[str] = field(default_factory=list)
+    _list_again_at_s: float = -math.inf
+    _listing: trio.Lock = field(default_factory=trio.Lock)
     _kept_tables: Latest[ContentId, bytes] = field(default_factory=lambda: Latest(TABLES_KEPT))
 
     def __post_init__(self) -> None:
         self.over_http = OverHttp(self.owned, self.fetcher, self.extractor, self.budget)
 
     async def names(self) -> list[str]:
-        """Every name that `named` takes: a source, or one of its files."""
-        return await trio.to_thread.run_sync(self._names)
+        """Every name that `named` takes: a source, or one of its files.
+
+        The disk is looked at every LOOK_S at most, and for a twentieth of the time at most: any
+        stranger may ask for this.
+        """
+        async with self._listing:
+            began_at_s = trio.current_time()
+            if began_at_s >= self._list_again_at_s:
+                self._listed = await trio.to_thread.run_sync(self._names)
+                took_s = trio.current_time() - began_at_s
+                self._list_again_at_s = began_at_s + max(LOOK_S, LOOK_REST * took_s)
+            return self._listed
 
     async def has(self, name: str) -> bool:
         """Whether a name is of one of the owner's sources."""

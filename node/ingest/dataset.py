@@ -16,6 +16,7 @@ from wire.codec import pack, unpack
 from wire.content import ContentId
 from wire.errors import InputError, Malformed, Oversize, TooSlow, WireError
 from wire.unixfs import UnixfsId, UnixfsNode, check_name, names_node
+from wire.unixfs_shards import ROWS_MAX, step
 
 # The bytes of a content id, of which there are at most so many.
 GetContent = Callable[[ContentId, int], Awaitable[bytes]]
@@ -75,43 +76,60 @@ async def _brought(text: str, place: DatasetPlace, get: GetContent) -> Came:
         return Came((text,), await get(ContentId.parse(place.content), FILE_BYTES_MAX))
     here, folders = UnixfsId.parse(place.content), list[bytes]()
     for name in place.names:
-        node = await _block(here, get)
-        folders.append(node)
-        here = child_of(UnixfsNode.from_bytes(node), name)
+        for row in range(ROWS_MAX):
+            node = await _block(here, get)
+            folders.append(node)
+            here, found = child_of(UnixfsNode.from_bytes(node), name, row)
+            if found:
+                break
     packed = pack(folders) if folders else b""
     # They have to fit a record.
     small = len(packed) <= limits.INLINE_BYTES_MAX
     return Came((text,), await _file(here, place, get), folders=packed if small else b"")
 
 
-def child_of(node: UnixfsNode, name: str) -> UnixfsId:
-    """What a folder has under a name; InputError if nothing, or if it is no folder."""
-    if not node.is_folder:
+def child_of(node: UnixfsNode, name: str, row: int) -> tuple[UnixfsId, bool]:
+    """What a folder has under a name; InputError if nothing, or if it is no folder.
+
+    False with it if that is another node of the same folder, where the name is sought in the next
+    `row`: a folder of many entries has several.
+    """
+    if not node.is_folder or (row and not node.is_shard):
         raise InputError(f"{name!r} would be in a file, and a file has nothing in it")
-    for link in node.links:
-        if link.name == name.encode():
-            return link.id
-    some = ", ".join(it.name.decode() for it in node.links[:10]) or "nothing"
-    raise InputError(f"there is no {name!r} in this folder (there are: {some})")
+    found = step(node, name.encode(), row)
+    if found is None:
+        raise InputError(f"there is no {name!r} in this folder (there are: {_some(node)})")
+    if row == ROWS_MAX - 1 and not found[1]:
+        raise Malformed("a folder with too many rows of nodes")
+    return found
+
+
+def _some(node: UnixfsNode) -> str:
+    """Some names in a folder, for people."""
+    names = [it.name.decode()[2 * node.is_shard :] for it in node.links]
+    return ", ".join([it for it in names if it][:10]) or "nothing"
 
 
 def leads_to(place: DatasetPlace, folders: Sequence[bytes]) -> UnixfsId | None:
     """Where these nodes of folders lead; None if they are not the ones of the place."""
-    here = UnixfsId.parse(place.content)
-    if len(folders) != len(place.names):
-        return None
-    for name, node in zip(place.names, folders, strict=True):
-        if UnixfsId.of_node(node) != here:
+    here, left, row = UnixfsId.parse(place.content), list(place.names), 0
+    for node in folders:
+        if not left or UnixfsId.of_node(node) != here:
             return None
-        here = child_of(UnixfsNode.from_bytes(node), name)
-    return here
+        here, found = child_of(UnixfsNode.from_bytes(node), left[0], row)
+        row = 0 if found else row + 1
+        if found:
+            left.pop(0)
+    return None if left else here
 
 
 def unpacked(folders: bytes) -> list[bytes]:
     """The nodes of the folders of a fetch; WireError if they are none."""
     if not folders:
         return []
-    found = unpack(folders, size_bytes_max=limits.INLINE_BYTES_MAX, items_max=FOLDERS_MAX + 1)
+    found = unpack(
+        folders, size_bytes_max=limits.INLINE_BYTES_MAX, items_max=FOLDERS_MAX * ROWS_MAX
+    )
     if not isinstance(found, list) or not all(isinstance(it, bytes) for it in found):
         raise Malformed("the folders of a fetch are a list of nodes")
     return found
@@ -139,7 +157,7 @@ async def _file(top: UnixfsId, place: DatasetPlace, get: GetContent) -> bytes:
             continue
         node = UnixfsNode.from_bytes(data)
         if node.part_sizes is None:
-            some = ", ".join(it.name.decode() for it in node.links[:10]) or "nothing"
+            some = _some(node)
             raise InputError(
                 f"{place.content} is a folder (there are: {some})"
                 if not place.names

@@ -9,8 +9,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import trio
+from trio import to_thread
 
 from node.ledger.faucet_book import FaucetBook
+from node.ledger.faucet_puzzle import (
+    BITS_FIRST,
+    BITS_STEP,
+    BITS_TRIED_MAX,
+    TRIES_AT_ONCE,
+    bits_of,
+    packed,
+    solve,
+    unpacked,
+    words_of,
+)
 from node.ledger.wallet import Ordered, OrderState, Wallet
 from node.paying_config import Sponsoring
 from p2p.ip_address import host_of, prefix_of
@@ -23,6 +35,7 @@ from wire.content import PeerId
 from wire.errors import (
     BatonError,
     InputError,
+    Malformed,
     Refused,
     RemoteProtocolError,
     StoreError,
@@ -95,8 +108,8 @@ class Faucet:
         try:
             if message.network != self.wallet.genesis.id:
                 raise Refused("this is another network", code=RefusalCode.STRANGER)
-            asking = self._begun(call.peer)
-        except (Refused, StoreError) as error:
+            asking = self._begun(call.peer, message.solution)
+        except (Refused, StoreError, WireError) as error:
             await call.send(refusal_of(error))
             return
         await asking.done.wait()
@@ -108,7 +121,7 @@ class Faucet:
         digest = order_digest(asking.ordered.order)
         await call.send(CreditsGiven(amount=self.book.terms.each, order=digest))
 
-    def _begun(self, peer: PeerId) -> _Asking:
+    def _begun(self, peer: PeerId, solution: bytes = b"") -> _Asking:
         """Have a key paid from now on; Refused if it is not to be, before anything costs much."""
         book = self.book
         if book is None:
@@ -122,17 +135,27 @@ class Faucet:
         epoch_s = self.wallet.genesis.epoch_s
         period, passed_s = divmod(self.peers.environment.wall_s(), epoch_s)
         book.begin(int(period))
-        prefix = self._prefix_of(peer)
-        book.check(prefix, max(1.0, epoch_s - passed_s))
+        prefix, left_s = self._prefix_of(peer), max(1.0, epoch_s - passed_s)
+        book.check(prefix, left_s)
         if peer == self.peers.me or self.store.read(Table.SPONSORED, _GIVEN + peer) is not None:
             raise Refused(
                 "this sponsor has given your key credits before, and gives to each key once",
                 code=RefusalCode.NOT_WILLING,
             )
+        book.check_work(self._work(peer, solution, int(period)), left_s)
         book.take(prefix)
         asking = self._asking[peer] = _Asking(peer, prefix, book.period)
         self.nursery.start_soon(self._pay, asking)
         return asking
+
+    def _work(self, peer: PeerId, solution: bytes, period: int) -> int:
+        """How many bits a solution has, 0 for none; Malformed for one of another period."""
+        if not solution or self.book is None or not self.book.terms.puzzle:
+            return 0
+        said, nonce = unpacked(solution)
+        if said not in (period, period - 1):
+            raise Malformed(f"a solution of period {said}, and {period} runs: is your clock right?")
+        return bits_of(words_of(self.wallet.genesis.id, self.peers.me, peer, said), nonce)
 
     async def _write(self, *rows: Row) -> None:
         assert self.book is not None
@@ -203,15 +226,51 @@ class Faucet:
         }
 
 
+async def _asked(wallet: Wallet, sponsor: PeerId) -> CreditsGiven:
+    """Ask one sponsor, with more and more work as long as it asks for more."""
+    work, solution = _Work(wallet, sponsor), b""
+    while True:
+        try:
+            async with wallet.peers.call(sponsor, deadline_s=stretched(ASK_DEADLINE_S)) as call:
+                await call.send(AskCredits(network=wallet.genesis.id, solution=solution))
+                return await call.expect(CreditsGiven)
+        except Refused as error:
+            if error.code is not RefusalCode.NOT_PAID or work.bits > BITS_TRIED_MAX:
+                raise
+        solution = await work.more()
+
+
+@dataclass(slots=True)
+class _Work:
+    """What a newcomer has tried for one sponsor, in the period that runs."""
+
+    wallet: Wallet
+    sponsor: PeerId
+    period: int = -1
+    bits: int = BITS_FIRST
+    tried: int = 0
+
+    async def more(self) -> bytes:
+        """A solution with more bits than the one before; what was tried is not tried again."""
+        period = int(self.wallet.peers.environment.wall_s() // self.wallet.genesis.epoch_s)
+        if period != self.period:
+            self.period, self.bits, self.tried = period, BITS_FIRST, 0
+        words = words_of(self.wallet.genesis.id, self.sponsor, self.wallet.key.peer, period)
+        # A thread, in pieces: the loop has its turns.
+        while (nonce := await to_thread.run_sync(solve, words, self.bits, self.tried)) is None:
+            self.tried += TRIES_AT_ONCE
+        self.tried = nonce + 1
+        self.bits = max(self.bits, bits_of(words, nonce)) + BITS_STEP
+        return packed(period, nonce)
+
+
 async def ask_credits(wallet: Wallet, sponsors: Sequence[PeerId]) -> tuple[PeerId, CreditsGiven]:
     """Ask peers in turn until one has given credits; Refused, with what each said, if none has."""
     said = []
     again_s: list[float] = []
     for sponsor in sponsors:
         try:
-            async with wallet.peers.call(sponsor, deadline_s=stretched(ASK_DEADLINE_S)) as call:
-                await call.send(AskCredits(network=wallet.genesis.id))
-                return sponsor, await call.expect(CreditsGiven)
+            return sponsor, await _asked(wallet, sponsor)
         except Refused as error:
             said.append(f"{sponsor.short}: {error.message}")
             again_s += [] if error.retry_after_s is None else [error.retry_after_s]

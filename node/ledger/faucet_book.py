@@ -7,6 +7,7 @@ an epoch, and by what it gives there to all that call from one prefix of address
 import hashlib
 from dataclasses import dataclass, field
 
+from node.ledger.faucet_puzzle import bits_needed
 from node.paying_config import Sponsoring
 from wire.amount import show_credits
 from wire.codec import pack, unpack
@@ -47,7 +48,7 @@ class FaucetBook:
                 code=RefusalCode.BUSY,
                 retry_after_s=left_s,
             )
-        if self.prefixes.get(_short(prefix), 0) >= KEYS_OF_PREFIX_MAX:
+        if not self.terms.puzzle and self.prefixes.get(_short(prefix), 0) >= KEYS_OF_PREFIX_MAX:
             raise Refused(
                 f"{KEYS_OF_PREFIX_MAX} keys that call from near your address were given credits in"
                 " this epoch: ask again later",
@@ -55,15 +56,31 @@ class FaucetBook:
                 retry_after_s=left_s,
             )
 
+    def check_work(self, bits: int, left_s: float) -> None:
+        """Refused if more work is needed than that for one more key."""
+        each = self.terms.each
+        needed = bits_needed(self.given // each, self.terms.per_epoch // each)
+        if self.terms.puzzle and bits < needed:
+            raise Refused(
+                f"this sponsor gives credits for work: a solution of {needed} bits is needed now,"
+                f" and {max(0, bits)} are shown",
+                code=RefusalCode.NOT_PAID,
+                retry_after_s=left_s,
+            )
+
     def take(self, prefix: str) -> None:
         """Count one key that is given credits."""
         self.given += self.terms.each
+        if self.terms.puzzle:
+            return
         self.prefixes[_short(prefix)] = self.prefixes.get(_short(prefix), 0) + 1
 
     def put_back(self, period: int, prefix: str) -> None:
         """Count one key less, if it was counted in the period that runs."""
         if period == self.period:
             self.given = max(0, self.given - self.terms.each)
+            if self.terms.puzzle:
+                return
             self.prefixes[_short(prefix)] = max(0, self.prefixes.get(_short(prefix), 0) - 1)
 
     def to_bytes(self) -> bytes:

@@ -10,11 +10,13 @@ from node.ledger.group_signing import GroupSigning
 from node.ledger.order_lists import in_bucket
 from node.ledger.replica import Replica
 from node.ledger.rows import CERTIFICATES, CHECKPOINTS, of_epoch
+from node.ledger.slashing import BOND_MIN
 from node.ledger.sync import digests_in
 from p2p.peer_rpc import Handler
 from p2p.typed_call import TypedCall, refusal_of
 from store import Store, Table
 from wire import limits
+from wire.amount import show_credits
 from wire.checkpoint import ORDER_BUCKETS
 from wire.content import PeerId
 from wire.errors import Refused, StoreError
@@ -42,8 +44,10 @@ from wire.stake import AskStakes, StakeRows
 # A bucket has at most BUCKET_ORDERS_MAX orders of 32 bytes.
 ENDED_BUCKETS_KEPT = 32
 STAKE_ROWS_AT_ONCE = 4096
-# In one epoch evidence of one account, and of all, is looked at so often.
-ACCUSATIONS_MAX, ACCUSATIONS_OF_ALL_MAX = 32, 4096
+# In one epoch evidence of one account is looked at so often. Of all it is looked at as often as
+# anybody likes, but each time it was so often the bond has to be twice as large: so many accounts
+# with little never close an epoch for one that has more.
+ACCUSATIONS_MAX, ACCUSATIONS_EACH_BOND = 32, 1024
 # One that does not hold costs its accuser nothing, so it counts as so many.
 FALSE_COUNTS = 8
 
@@ -86,7 +90,7 @@ class MemberAnswers:
             self.replica.consider(envelope.signer, claimed)
             order = envelope.checked(claimed)
             if claimed.accuse:
-                self._count_accusation(envelope.signer)
+                self._count_accusation(envelope.signer, claimed.accuse[0].bond)
             vote, row = self.replica.vote(order)
             raw = await self.signing.signed(vote, [row])
         except (Refused, StoreError) as error:
@@ -97,13 +101,24 @@ class MemberAnswers:
         self.votes += 1
         await call.send(Voted(vote=raw))
 
-    def _count_accusation(self, accuser: PeerId) -> None:
-        """Refused if an account has evidence looked at too often: that costs this member work."""
+    def _count_accusation(self, accuser: PeerId, bond: int) -> None:
+        """Refused if an account has evidence looked at too often: that costs this member work.
+
+        The bond is one that the account has; it need not lose it.
+        """
         epoch, seen = self._accusers
         if epoch != self.replica.epoch:
             seen = Counter()
             self._accusers = (self.replica.epoch, seen)
-        if seen[accuser] >= ACCUSATIONS_MAX or seen.total() >= ACCUSATIONS_OF_ALL_MAX:
+        least = BOND_MIN << seen.total() // ACCUSATIONS_EACH_BOND
+        if bond < least:
+            raise Refused(
+                f"so much evidence was shown in this epoch that a bond of {show_credits(least)}"
+                " credits is needed now",
+                code=RefusalCode.BUSY,
+                retry_after_s=60.0,
+            )
+        if seen[accuser] >= ACCUSATIONS_MAX:
             raise Refused(
                 "this member has looked at enough evidence in this epoch",
                 code=RefusalCode.BUSY,

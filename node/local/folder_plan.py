@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from wire import limits
 from wire.errors import Malformed, Oversize
 from wire.unixfs import UnixfsId, UnixfsNode
+from wire.unixfs_shards import entries_of
 
 # Rows of nodes above a file's leaves: five rows of 174 links hold far more than is allowed.
 FILE_ROWS_MAX = 6
@@ -31,6 +32,10 @@ class FolderPlan:
     """Take nodes until `next_nodes` gives none; then the entries and the leaves of files."""
 
     root: UnixfsId
+    # Other tools make blocks of more than can be passed on here.
+    block_bytes_max: int = limits.BLOCK_BYTES_MAX
+    # The bytes of the root, where it is a file of one block: nothing else says them.
+    root_bytes: int = 0
     _nodes: dict[UnixfsId, UnixfsNode] = field(default_factory=dict)
     _known: set[UnixfsId] = field(default_factory=set)
     _waiting: list[UnixfsId] = field(default_factory=list)
@@ -54,13 +59,17 @@ class FolderPlan:
                 f"the folder's own nodes have more than {limits.FOLDER_NODE_BYTES_MAX} bytes",
                 todo=_TODO,
             )
-        node = self._nodes[node_id] = UnixfsNode.from_bytes(data)
+        node = self._nodes[node_id] = UnixfsNode.from_bytes(data, self.block_bytes_max)
         for link in node.links:
             self._need(link.id)
 
+    def nodes(self) -> Iterator[tuple[UnixfsId, bytes]]:
+        """Every node that was taken, in that order: each before what it leads to."""
+        return ((node_id, node.to_bytes()) for node_id, node in self._nodes.items())
+
     def entries(self) -> Iterator[FolderEntry]:
         """Every folder before what is in it, and every file; WireError if one cannot be."""
-        work = [self._entry((), self.root, 0)]
+        work = [self._entry((), self.root, self.root_bytes)]
         count, size_bytes, leaves = 0, 0, 0
         while work:
             entry = work.pop()
@@ -81,6 +90,14 @@ class FolderPlan:
                     todo=_TODO,
                 )
             yield entry
+
+    def inside(self, folder: FolderEntry) -> list[FolderEntry]:
+        """What a folder has in it, in the order of the names."""
+        links = entries_of(self._nodes.__getitem__, self._nodes[folder.id])
+        return [
+            self._entry((*folder.names, link.name.decode()), link.id, link.tree_bytes)
+            for link in links
+        ]
 
     def leaves(self, entry: FolderEntry) -> Iterator[tuple[UnixfsId, int]]:
         """The pieces of a file in order, each with its bytes."""
@@ -106,15 +123,11 @@ class FolderPlan:
             raise Oversize(
                 f"more than {limits.FOLDER_DEPTH_MAX} folders inside each other", todo=_TODO
             )
-        links = self._nodes[folder.id].links
-        return [
-            self._entry((*folder.names, link.name.decode()), link.id, link.tree_bytes)
-            for link in links
-        ]
+        return self.inside(folder)
 
     def _entry(self, names: tuple[str, ...], child: UnixfsId, leaf_bytes: int) -> FolderEntry:
         if not child.is_node:
-            if leaf_bytes > limits.BLOCK_BYTES_MAX:
+            if leaf_bytes > self.block_bytes_max:
                 raise _too_large(leaf_bytes)
             return FolderEntry(names, child, leaf_bytes)
         if self._nodes[child].is_folder:
@@ -133,7 +146,7 @@ class FolderPlan:
             found = self._measure(link.id, depth + 1) if link.id.is_node else (size_bytes, 1)
             if found[0] != size_bytes:
                 raise Malformed(f"a part of {found[0]} bytes, said to be {size_bytes}", todo=_TODO)
-            if not link.id.is_node and size_bytes > limits.BLOCK_BYTES_MAX:
+            if not link.id.is_node and size_bytes > self.block_bytes_max:
                 raise _too_large(size_bytes)
             leaves += found[1]
         self._measured[file] = (node.size_bytes, leaves)

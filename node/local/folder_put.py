@@ -1,4 +1,4 @@
-"""A folder into the store, as IPFS tools would write it: what is there already is not stored again.
+"""Folders and files into the store, as IPFS tools write them: what is there is not stored again.
 
 Blocks are pinned for the time of publishing under a reason of their own, so that a publication that
 fails leaves nothing that could not be evicted; what it stored is found again by the next.
@@ -24,13 +24,15 @@ from wire.unixfs import (
     UnixfsId,
     UnixfsNode,
     check_name,
-    folder_block,
 )
+from wire.unixfs_shards import folder_blocks
+from wire.unixfs_tree import UnixfsTree
 
 # What is kept in one commit.
 _BATCH_BYTES = 16 * limits.BLOCK_BYTES_MAX
 _BATCH_BLOCKS = 1024
 _PUBLISHING = "publishing"
+_NODES_AT_ONCE = 64
 
 Blocks = Generator[UnixfsBlock, None, Link]
 
@@ -56,7 +58,7 @@ class FoundPath:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What became of a folder; `stored_bytes` are those that were not in the store before."""
+    """What became of it; `stored_bytes` are those that were not in the store before."""
 
     root: UnixfsId
     files: int
@@ -116,6 +118,16 @@ def look_through(folder: Path) -> FoundPath:
     return look(folder, b"", 0)
 
 
+def look_at_file(path: Path) -> FoundPath:
+    """A file by itself; InputError if it is something else. A link to a file is followed."""
+    path = path.resolve()
+    with _reading(path):
+        said = path.lstat()
+    if not stat.S_ISREG(said.st_mode):
+        raise InputError(f"{path} is not a file", todo="name a file that can be read")
+    return FoundPath(path, b"", said.st_size, said.st_mtime_ns, None)
+
+
 def blocks_of(found: FoundPath) -> Blocks:
     """Every block of a file or folder, what is below first; returns a link to it."""
     if found.entries is None:
@@ -125,8 +137,7 @@ def blocks_of(found: FoundPath) -> Blocks:
         link = yield from blocks_of(entry)
         links.append(Link(entry.name, link.id, link.tree_bytes))
     with _naming(found.path):
-        block, link = folder_block(links)
-    yield block
+        link = yield from folder_blocks(links)
     return link
 
 
@@ -184,7 +195,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 @dataclass(slots=True)
 class FolderPut:
-    """Publishes folders into one store, one at a time."""
+    """Publishes folders and files into one store, one at a time."""
 
     store: Store
     _one_at_a_time: trio.Lock = field(default_factory=trio.Lock)
@@ -196,42 +207,72 @@ class FolderPut:
         InputError if something in it cannot be published or changes meanwhile, StoreFull.
         """
         found = await trio.to_thread.run_sync(look_through, folder)
-        if found.all_bytes > limits.BLOB_BYTES_MAX:
+        return await self.publish_blocks(
+            blocks_of(found), found.path, found.files, found.all_bytes, progress
+        )
+
+    async def publish_file(self, path: Path, progress: Callable[[int, int], None]) -> Published:
+        """As `publish`, for a file by itself."""
+        found = look_at_file(path)
+        return await self.publish_blocks(blocks_of(found), path, 1, found.all_bytes, progress)
+
+    async def publish_blocks(
+        self,
+        blocks: Blocks,
+        path: Path,
+        files: int,
+        all_bytes: int,
+        progress: Callable[[int, int], None],
+    ) -> Published:
+        """As `publish`, for blocks that come from `path`: so many files, and bytes of them."""
+        if all_bytes > limits.BLOB_BYTES_MAX:
             raise InputError(
-                f"{folder} has {found.all_bytes} bytes, at most {limits.BLOB_BYTES_MAX} are"
-                " possible",
+                f"{path} has {all_bytes} bytes, at most {limits.BLOB_BYTES_MAX} are possible",
                 todo="publish it in parts",
             )
         async with self._one_at_a_time:
             await self._release_left_over()
             pinned: dict[ContentId, None] = {}
+
+            def tell(done_bytes: int) -> None:
+                progress(min(done_bytes, all_bytes), all_bytes)
+
             try:
-                link, stored_bytes = await self._keep_all(found, pinned, progress)
+                with closing(blocks):
+                    link, stored_bytes = await self._keep_all(blocks, path, pinned, tell)
                 await self._pin_for_good(list(pinned), link.id)
             finally:
                 with trio.CancelScope(shield=True):
                     await self._release(list(pinned))
-        return Published(link.id, found.files, found.all_bytes, stored_bytes)
+        return Published(link.id, files, all_bytes, stored_bytes)
+
+    async def tree_of(self, root: UnixfsId) -> UnixfsTree:
+        """The blocks of what was published; Missing if a node is not here, Oversize if too many."""
+        tree = UnixfsTree(root)
+        while nodes := [it.block for it in tree.next_nodes(_NODES_AT_ONCE)]:
+            for data in await self.store.get_blocks(nodes):
+                tree.take(data)
+        return tree
 
     async def _keep_all(
         self,
-        found: FoundPath,
+        blocks: Blocks,
+        path: Path,
         pinned: dict[ContentId, None],
-        progress: Callable[[int, int], None],
+        progress: Callable[[int], None],
     ) -> tuple[Link, int]:
         done_bytes = stored_bytes = node_bytes = 0
-        with closing(blocks_of(found)) as blocks:
-            while True:
-                batch, link = await trio.to_thread.run_sync(_some, blocks)
-                node_bytes += sum(len(it.data) for it in batch if it.id.is_node)
-                if node_bytes > limits.FOLDER_NODE_BYTES_MAX:
-                    raise InputError(f"{found.path} is too large", todo="publish it in parts")
-                pinned.update(dict.fromkeys(it.id.block for it in batch))
-                stored_bytes += await self._keep(batch)
-                done_bytes += sum(len(it.data) for it in batch if not it.id.is_node)
-                progress(done_bytes, found.all_bytes)
-                if link is not None:
-                    return link, stored_bytes
+        while True:
+            batch, link = await trio.to_thread.run_sync(_some, blocks)
+            node_bytes += sum(len(it.data) for it in batch if it.id.is_node)
+            if node_bytes > limits.FOLDER_NODE_BYTES_MAX:
+                raise InputError(f"{path} is too large", todo="publish it in parts")
+            pinned.update(dict.fromkeys(it.id.block for it in batch))
+            stored_bytes += await self._keep(batch)
+            done_bytes += sum(len(it.data) for it in batch if not it.id.is_node)
+            progress(done_bytes)
+            if link is not None:
+                return link, stored_bytes
 
     async def _keep(self, batch: Sequence[UnixfsBlock]) -> int:
         """Keep and pin these; the bytes of those that were not here."""

@@ -76,7 +76,8 @@ class RowCommands:
         """Answer one bundle. Outputs and receipts come as pieces; the result is the signed bundle.
 
         `inputs` are those of its tasks, `numbers` those of its rows, `parameters` as of a task.
-        With `fresh` no answer of an earlier task will do.
+        With `fresh` no answer of an earlier task will do. `unanswered` says why the answers are not
+        of these rows, where the model gives something else.
         """
         stage = _stage(arguments)
         inputs, numbers = _inputs(arguments), _numbers(arguments)
@@ -86,7 +87,11 @@ class RowCommands:
             raise InputError(f"{len(sources)} rows have {len(numbers)} numbers")
         answered = await self._answered(request, inputs, fresh=fresh)
         outputs = [it.output for it in answered]
-        each = outputs_of(stage.operation, outputs, len(numbers))
+        try:
+            each = outputs_of(stage.operation, outputs, len(numbers))
+        except InputError as error:
+            # It is what the model gives, and other rows may be answered all the same.
+            return {"unanswered": error.message, "todo": error.todo}
         _, root = hashed_rows(numbers, sources, each)
         assert stage.model is not None
         bundle = RowBundle(

@@ -91,20 +91,25 @@ class StakeCommands:
         return found | {"back_after_epoch": int(found["epoch"]) + UNBONDING_EPOCHS}
 
     async def slash(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """Accuse whom `evidence` convicts, with the least bond, and wait until it is settled."""
+        """Accuse whom `evidence` convicts, with `bond`, and wait until that is settled."""
         wallet, raw = self._ledger.wallet, arguments.get("evidence")
         if not isinstance(raw, bytes) or not 1 <= len(raw) <= limits.EVIDENCE_BYTES_MAX:
             raise InputError(
                 f"evidence has at most {limits.EVIDENCE_BYTES_MAX} bytes",
                 todo="see what this peer holds: python -m node evidence",
             )
-        accusation = Accusation(evidence=raw, bond=BOND_MIN)
+        bond = read_number(arguments, "bond", BOND_MIN)
+        if not BOND_MIN <= bond <= AMOUNT_MAX:
+            raise InputError(
+                f"an accuser puts up at least {show_credits(BOND_MIN)} credits", todo="bond more"
+            )
+        accusation = Accusation(evidence=raw, bond=bond)
         try:
             if check_evidence(accusation, self._ledger.genesis.id) is None:
                 # A jury is asked: what that costs is in the books.
                 if self._ledger.member is None:
                     await self._ledger.follower.catch_up()
-                bond = bond_for(self._ledger.draft().books.motions.rows)
+                bond = max(bond, bond_for(self._ledger.draft().books.motions.rows))
                 accusation = Accusation(evidence=raw, bond=bond)
         except WireError as error:
             raise InputError(error.message, todo="nothing was sent to the ledger") from error

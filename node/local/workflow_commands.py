@@ -92,6 +92,8 @@ class WorkflowCommands:
     async def run(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Run a workflow now, out of turn; its entry."""
         found = self._named(arguments)
+        workflow = found.runner.workflow
+        emit({"event": "running", "deadline_s": workflow.deadline_s, "tries": workflow.tries})
         number = await found.runner.run_now()
         (entry,) = found.runner.history.entries(number, 1)
         return await self._entry_row(entry)

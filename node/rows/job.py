@@ -7,7 +7,7 @@ goes on from there after any end.
 
 import json
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,11 @@ class BundleAnswer:
     answers: tuple[bytes, ...]
 
 
-# Asks for the rows of one bundle; BatonError if they cannot be answered.
+class RowsUnanswered(InputError):
+    """What the model gives for the rows of one bundle is no answer to each of them."""
+
+
+# Asks for the rows of one bundle; RowsUnanswered, or another BatonError if they cannot be answered.
 AskBundle = Callable[[RowBatch, list[bytes]], Awaitable[BundleAnswer]]
 # Rows that are done, how much of the table that is (0 to 1), and whether they are only read again.
 Progress = Callable[[int, float, bool], None]
@@ -174,7 +178,13 @@ class RowJob:
         if not inputs:
             return _frame_of(batch, b"", None)
         try:
-            answer = await self.ask(batch, inputs)
+            try:
+                answer = await self.ask(batch, inputs)
+            except RowsUnanswered as error:
+                if self.plan.marks_bad:
+                    return _frame_of(_marked(batch, error.message), b"", None)
+                error.todo += "; or leave them empty: --bad-rows mark --resume"
+                raise
             frame: dict[str, Any] = await _in_thread(partial(self._frame, batch, inputs, answer))
         except BatonError as error:
             error.message = f"rows {batch.first} to {batch.last}: {error.message}"
@@ -257,6 +267,12 @@ class _Read:
 
     batch: RowBatch
     share: float
+
+
+def _marked(batch: RowBatch, why: str) -> RowBatch:
+    """A bundle none of whose rows is answered."""
+    bad = {**dict.fromkeys(batch.numbers, why), **dict(batch.bad)}
+    return replace(batch, bad=tuple(sorted(bad.items())))
 
 
 def _frame_of(batch: RowBatch, hashes: bytes, answer: BundleAnswer | None) -> dict[str, Any]:

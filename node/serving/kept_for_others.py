@@ -11,6 +11,7 @@ from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Refused
 from wire.kinds import RefusalCode
+from wire.unixfs import UnixfsId
 
 # The part of the store's quota that is for content of others, and an asker's part of that.
 OTHERS_SHARE = 1 / 4
@@ -27,6 +28,13 @@ WORTH_WRITING_S = 60.0
 # A slower source is given up.
 RATE_BYTES_PER_S_MIN = 128 << 10
 FETCH_S_MIN, FETCH_S_MAX = 30.0, 3000.0
+# A content, or the root of a UnixFS tree with all that is below it.
+KeptId = ContentId | UnixfsId
+
+
+def kept_id_of(binary: bytes) -> KeptId:
+    """Read the binary form; Malformed if it is neither."""
+    return UnixfsId(binary) if UnixfsId.is_node_id(binary) else ContentId(binary)
 
 
 def fetch_deadline_s(size_bytes: int) -> float:
@@ -59,10 +67,10 @@ class KeptForOthers:
     """Decides what is taken. Every time is of the wall clock, in seconds."""
 
     quota_bytes: int
-    items: dict[ContentId, KeptItem] = field(default_factory=dict)
+    items: dict[KeptId, KeptItem] = field(default_factory=dict)
     # Fetches under way, or that failed not long ago, and until when they count.
-    _fetches: dict[tuple[PeerId, ContentId], KeptItem] = field(default_factory=dict)
-    _under_way: set[tuple[PeerId, ContentId]] = field(default_factory=set)
+    _fetches: dict[tuple[PeerId, KeptId], KeptItem] = field(default_factory=dict)
+    _under_way: set[tuple[PeerId, KeptId]] = field(default_factory=set)
 
     @property
     def others_bytes_max(self) -> int:
@@ -74,7 +82,7 @@ class KeptForOthers:
         return sum(it.size_bytes for it in (*self.items.values(), *self._fetches.values()))
 
     def begin(
-        self, asker: PeerId, content: ContentId, size_bytes: int, held_bytes: int, wall_s: float
+        self, asker: PeerId, content: KeptId, size_bytes: int, held_bytes: int, wall_s: float
     ) -> float:
         """Take up a fetch for `asker`, and return its deadline in seconds; Refused says why not.
 
@@ -120,7 +128,7 @@ class KeptForOthers:
             raise _busy("the owner of this peer needs the room")
 
     def done(
-        self, asker: PeerId, content: ContentId, size_bytes: int, until_wall_s: float
+        self, asker: PeerId, content: KeptId, size_bytes: int, until_wall_s: float
     ) -> KeptItem:
         """The content is here, whole. Returns the item; it is kept for the longest time asked."""
         self._fetches.pop((asker, content), None)
@@ -132,14 +140,14 @@ class KeptForOthers:
         self.items[content] = before
         return before
 
-    def ended(self, asker: PeerId, content: ContentId, wall_s: float) -> None:
+    def ended(self, asker: PeerId, content: KeptId, wall_s: float) -> None:
         """The fetch is over; if it failed, it counts for a while."""
         key = (asker, content)
         self._under_way.discard(key)
         if (failed := self._fetches.get(key)) is not None:
             self._fetches[key] = KeptItem(asker, failed.size_bytes, wall_s + FAILED_S)
 
-    def expire(self, wall_s: float) -> list[ContentId]:
+    def expire(self, wall_s: float) -> list[KeptId]:
         """Forget what is over; returns the contents that are no longer kept."""
         gone = [content for content, it in self.items.items() if it.until_wall_s <= wall_s]
         for content in gone:

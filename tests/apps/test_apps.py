@@ -338,9 +338,11 @@ def test_apps_and_keys_that_make_no_sense_are_refused_with_words(tmp_path: Path)
     me, entropy = SigningKey(bytes(32)).peer, Random(1).randbytes
     for app, words in (
         (OwnApp(name="A b", mode="open"), "no name for an app"),
-        (OwnApp(name="a", mode="subscription", price=1), "not there yet"),
-        (OwnApp(name="a", mode="open", price=1), "a price is for the mode call"),
-        (OwnApp(name="a", mode="call"), "a price is for the mode call"),
+        (OwnApp(name="a", mode="subscription", price=1), "needs one"),
+        (OwnApp(name="a", mode="subscription", period_s=1), "a price is for the modes call"),
+        (OwnApp(name="a", mode="open", period_s=1), "a period is for the mode subscription"),
+        (OwnApp(name="a", mode="open", price=1), "a price is for the modes call"),
+        (OwnApp(name="a", mode="call"), "a price is for the modes call"),
         (OwnApp(name="a", mode="hold"), "to be held"),
     ):
         with pytest.raises(InputError, match=words):

@@ -19,6 +19,7 @@ from wire.errors import InputError, Malformed, Refused
 from wire.kinds import RefusalCode
 from wire.message import BlockReply, Keep, Keeping, Message, Want
 from wire.tree import name_of, split
+from wire.unixfs import file_id
 
 BLOB = Random(1).randbytes(2 << 20)
 NAME = name_of(BLOB)
@@ -233,7 +234,7 @@ async def test_put_tells_the_copies_and_makes_them(
             assert (found["copies"], found["copies_wanted"], found["holders"]) == (1, 0, [])
             assert found["peers_looked_at"] == 3
             found = await commands.put({"path": str(path), "copies": 3}, [].append)
-            assert (found["id"], found["size_bytes"]) == (str(name_of(data)), len(data))
+            assert (found["id"], found["size_bytes"]) == (str(file_id(data)), len(data))
             assert (found["copies"], found["refusals"]) == (3, [])
             assert all(it["until_wall_s"] for it in found["holders"])
         for wrong in (-1, 17, "3", None):

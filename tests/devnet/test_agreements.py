@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from trio.testing import MockClock
 
-from node.devnet.agreements import decided_by
+from node.devnet.agreements import TOLERANCE, decided_by
+from node.devnet.simulated_fetch import price_at
 from tests.devnet.running import config, ran
 
 
@@ -47,8 +48,15 @@ async def test_those_who_act_together_decide_as_often_as_the_arithmetic_says(
     found = report.document
     assert report.passed, report.lines()
     assert found["wrong_agreements_chance"] > 0
-    # Two of three that collude name the honest third.
-    assert (found["wrong_agreements"] > 0) is (found["honest_sources_named"] > 0)
+    # Two of three that collude outvote the honest third; nobody else is named who is honest.
+    assert (found["wrong_agreements"] > 0) is (found["honest_sources_outvoted"] > 0)
+    assert found["honest_sources_named"] == 0
+
+
+def test_the_price_moves_by_less_in_a_minute_than_what_is_allowed() -> None:
+    for second in range(0, 30_000, 5):
+        before, after = price_at(1_800_000_000 + second), price_at(1_800_000_060 + second)
+        assert abs(after / before - 1) < TOLERANCE / 2
 
 
 @pytest.mark.parametrize(("together", "peers"), [(0, 4), (1, 5), (2, 5), (3, 11), (4, 4), (2, 2)])

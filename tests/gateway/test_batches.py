@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 import httpx
@@ -14,12 +15,15 @@ from starlette.responses import JSONResponse
 from trio.testing import MockClock
 
 from node.gateway import batch_runner, batch_store
+from node.gateway.access import NOBODY
+from node.gateway.app import _removed_from
 from node.gateway.batch_lines import LINE_BYTES_MAX, BatchLine, LineError, read_lines
 from node.gateway.batch_runner import LINES_AT_ONCE, BatchRunner
 from node.gateway.batch_store import BatchStore, Found
 from node.gateway.client_request import ClientRequest
 from node.gateway.errors import unavailable
 from node.gateway.hot_posts import HotPost
+from node.gateway.keys import Keyring, add_key, read_keys, remove_key
 from node.gateway.requests import EmbeddingsRequest
 from tests.gateway.conftest import Served
 from wire.errors import StoreFull
@@ -324,3 +328,47 @@ def test_what_a_key_keeps_is_bounded_and_its_own(
     third = store.new_batch(b"a", store.stamp(), {})["id"]
     assert {it["id"] for it in store.batches(b"a")} == {second, third}
     assert store.under_way() == [(b"a", second), (b"a", third)]
+
+
+async def test_the_batches_of_a_key_that_is_removed_end_where_they_are(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    one = Clocked(tmp_path)
+    removed: set[bytes] = set()
+    one.runner.is_removed = removed.__contains__
+    mine, other = one.batch(200), one.batch(60, b"you")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.runner.run)
+        await trio.sleep(3.5)
+        removed.add(b"me")
+        await trio.sleep(30)
+        # One that had not begun ends too.
+        later = one.batch(20)
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    assert (one.now(mine)["status"], one.now(later)["status"]) == ("cancelled", "cancelled")
+    done = one.now(mine)["request_counts"]["completed"]
+    assert 0 < done < 200
+    assert one.results(mine) == [f"r{it}" for it in range(done)]
+    found = one.store.batch(b"you", other)
+    assert found is not None
+    assert found["status"] == "completed"
+
+
+async def test_who_is_removed_is_known_by_the_keys_that_there_are(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    file = tmp_path / "keys.json"
+    for name in ("a", "b"):
+        add_key(file, name, 60, Random(name).randbytes, 0.0)
+    keyring, others = Keyring(file), False
+    one, two = (it.owner for it in read_keys(file))
+    is_removed = _removed_from(keyring, lambda: others)
+    assert not any(map(is_removed, (one, two, NOBODY)))
+    remove_key(file, "a")
+    await trio.sleep(60)
+    assert [is_removed(it) for it in (one, two, NOBODY)] == [True, False, False]
+    # Who never had a key here is another's client, where such come.
+    assert is_removed(b"app")
+    others = True
+    assert [is_removed(it) for it in (one, b"app")] == [True, False]

@@ -7,8 +7,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.ingest import parse_worker
-from node.ingest.bring import KEPT_S, Ingest
+from node.ingest import bring, parse_worker
+from node.ingest.bring import KEPT_S, LOOK_S, Ingest
 from node.ingest.budget import ASKER_BURST, HOST_BURST, FetchBudget
 from node.ingest.extractor import Extractor
 from node.ingest.over_http import OverHttp
@@ -130,7 +130,9 @@ async def test_what_cannot_be_parsed_is_not_kept(tmp_path: Path) -> None:
             await ingest.named("prices", ASKER)
 
 
-async def test_files_are_brought_in_by_name_and_by_pattern(tmp_path: Path) -> None:
+async def test_files_are_brought_in_by_name_and_by_pattern(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "a.csv").write_text("x,y\n1,2\n")
@@ -144,6 +146,14 @@ async def test_files_are_brought_in_by_name_and_by_pattern(tmp_path: Path) -> No
     assert brought.output == b'["x","y"]\n["3","4"]\n'
     assert (brought.record.urls, brought.record.status) == (("b.csv",), 0)
     (folder / "c.csv").write_text("x,y\n5,6\n")
+    # Whoever asks again at once has the disk looked at no more than others.
+    looks: list[Path] = []
+    real = bring.files_below
+    monkeypatch.setattr(bring, "files_below", lambda *it: looks.append(it[0]) or real(*it))
+    for _ in range(100):
+        assert "tables:c.csv" not in await ingest.names()
+    assert not looks
+    await trio.sleep(LOOK_S)
     assert "tables:c.csv" in await ingest.names()
     for name in ("tables:secret.txt", "tables:../data/a.csv", "tables:link.csv", "tables"):
         with pytest.raises(InputError, match=r"there is no file|has 3 files"):

@@ -1,6 +1,7 @@
 """A sponsor gives newcomers credits: each key once, so much in an epoch, whoever asks and how."""
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -9,6 +10,14 @@ from trio.testing import MockClock
 
 from node.ledger.faucet import WAITING_MAX, Faucet
 from node.ledger.faucet_book import KEYS_OF_PREFIX_MAX, FaucetBook
+from node.ledger.faucet_puzzle import (
+    BITS_FIRST,
+    BITS_TRIED_MAX,
+    bits_needed,
+    packed,
+    solve,
+    words_of,
+)
 from node.ledger.wallet import Wallet
 from node.local.ledger_commands import LedgerCommands
 from node.paying_config import Sponsoring, read_sponsoring
@@ -17,7 +26,7 @@ from store import Table, open_memory_store
 from tests.ledger.test_members import CREDIT, EPOCH_S, genesis_of, ledger_of, start, unheard
 from tests.node.network import Network, open_network
 from wire.content import ContentId, PeerId
-from wire.errors import InputError, Refused, StoreFull
+from wire.errors import InputError, Malformed, Refused, StoreFull
 from wire.kinds import RefusalCode
 from wire.ledger_message import AskCredits, CreditsGiven
 from wire.message import Message, Refuse
@@ -295,3 +304,72 @@ async def test_a_wallet_finds_its_latest_orders_however_many_there_are(
         for log in (wallet.log, again.log):
             assert [it.order.record.sequence for it in log(2)] == [4, 3]
             assert len(log()) == 5
+
+
+async def test_a_sponsor_that_asks_for_work_gives_to_who_does_it_from_any_address(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    terms = Sponsoring(per_epoch=64 * CREDIT, each=CREDIT, puzzle=True)
+    async with open_network(tmp_path) as network:
+        genesis = genesis_of(network, members=1, granted=0)
+        sponsor = await start(network, genesis, 0, sponsoring=terms)
+        newcomer = await start(network, genesis, 1)
+        await trio.sleep(5)
+        given = await faucet(newcomer)
+        assert (given["amount"], given["balance"]) == (CREDIT, CREDIT)
+        # Without work, with another's, and with that of another period nobody gets any.
+        me, period = sponsor.peers.me, int(sponsor.peers.environment.wall_s() // EPOCH_S)
+        other = network.key(200).peer
+        words = words_of(genesis.id, me, other, period)
+        (nonce,) = filter(None, (solve(words, BITS_FIRST, 1, 1 << 22),))
+        asked = faucet_of(sponsor)
+        for peer, solution, why in (
+            (other, b"", "0 are shown"),
+            (network.key(201).peer, packed(period, nonce), "is needed now"),
+            (other, packed(period + 1, nonce), "is your clock right"),
+            (other, b"x", "a period and a nonce"),
+        ):
+            with pytest.raises((Refused, Malformed), match=why):
+                asked._begun(peer, solution)
+        assert asked._begun(other, packed(period, nonce)).peer == other
+
+
+def test_a_flood_of_keys_leaves_some_for_a_newcomer_that_works_a_little_more() -> None:
+    keys, random = 1000, Random("flood")
+    book = FaucetBook(Sponsoring(per_epoch=keys * CREDIT, each=CREDIT, puzzle=True))
+    for period in (1, 2):
+        book.begin(period)
+        paid = 0
+        # Each of 100,000 keys has done the least work; some were lucky. They ask all at once.
+        for _ in range(100_000):
+            bits = BITS_FIRST
+            while random.random() < 0.5:
+                bits += 1
+            try:
+                book.check("one prefix for all", 1.0)
+                book.check_work(bits, 1.0)
+            except Refused:
+                continue
+            book.take("one prefix for all")
+            paid += 1
+        assert paid < keys
+        # They have done 6.6 * 10^9 hashes together; the next key needs 50 times fewer.
+        needed = bits_needed(paid, keys)
+        assert 50 * 2**needed <= 100_000 * 2**BITS_FIRST * 1.1
+        assert needed <= BITS_TRIED_MAX
+        book.check_work(needed, 1.0)
+        book.take("one prefix for all")
+    assert len(book.prefixes) == 0
+
+
+def test_the_cap_of_an_epoch_holds_whatever_work_is_done() -> None:
+    book = FaucetBook(Sponsoring(per_epoch=40 * CREDIT, each=CREDIT, puzzle=True))
+    book.begin(1)
+    for _ in range(40):
+        book.check("", 1.0)
+        book.check_work(256, 1.0)
+        book.take("")
+    with pytest.raises(Refused, match="has"):
+        book.check("", 1.0)
+    with pytest.raises(InputError, match="--sponsor-puzzle alone"):
+        read_sponsoring(None, None, puzzle=True)

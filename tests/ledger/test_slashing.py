@@ -1,6 +1,7 @@
 """Stake is taken at the end of an epoch, once for each act, on evidence that anybody can judge."""
 
 import io
+from contextlib import suppress
 from unittest.mock import Mock
 
 import pytest
@@ -217,3 +218,25 @@ async def test_evidence_that_does_not_hold_is_looked_at_seldom(
     # Another account is heard.
     await answers.on_submit(call, SubmitOrder(order=made.order(THREE, accuse=accused(honest)).raw))
     assert len(looks) == ACCUSATIONS_MAX // FALSE_COUNTS + 1
+
+
+async def test_many_accounts_with_little_do_not_close_an_epoch_for_one_that_has_more() -> None:
+    made, told = network(), list[Message]()
+    answers = MemberAnswers(made.replicas[0], Mock(), Mock())
+    crowd = [SigningKey(number.to_bytes(32, "big")).peer for number in range(1, 129)]
+    for _ in range(ACCUSATIONS_MAX):
+        for account in crowd:
+            with suppress(Refused):
+                answers._count_accusation(account, BOND_MIN)
+    # They have had 1024 looks, and one more is refused to any of them.
+    with pytest.raises(Refused, match="bond of 2 credits is needed now"):
+        answers._count_accusation(crowd[0], BOND_MIN)
+
+    async def send(message: Message) -> None:
+        told.append(message)
+
+    for bond, code in ((BOND_MIN, RefusalCode.BUSY), (2 * BOND_MIN, RefusalCode.MALFORMED)):
+        order = made.order(TWO, accuse=accused(Leg(worker=ONE).against_worker(), bond))
+        await answers.on_submit(Mock(send=send), SubmitOrder(order=order.raw))
+        assert isinstance(told[-1], Refuse)
+        assert told[-1].code == code

@@ -14,6 +14,7 @@ from wire.codec import pack, unpack
 
 COMMANDS = ("status", "peers", "models", "receipts", "ask", "embed", "sources", "put", "get")
 COMMANDS += ("models-add", "models-rm", "models-pull", "put-folder", "get-folder")
+COMMANDS += ("export-content", "import-content")
 VALUES: tuple[Any, ...] = (None, True, -1, 1 << 60, 0.5, -1e308, "", "x", "\0", "/", "/\0")
 VALUES += (b"\xff", [], [1, [2]], {}, {"a": {}}, "/proc/self/mem", "a" * 5000)
 NAMES = ("model", "text", "index", "operation", "parameters", "count", "deadline_s", "needed")

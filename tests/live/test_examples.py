@@ -1,6 +1,7 @@
 """Each example runs as its first lines say."""
 
 import csv
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,33 @@ def test_every_example_is_run_by_a_test() -> None:
     here = "".join(path.read_text(encoding="utf-8") for path in run)
     left = [path.name for path in EXAMPLES.glob("*.py") if path.name not in here]
     assert not left, f"{left} would rot; run them in {[path.name for path in run]}"
+
+
+def test_every_example_has_a_line_of_usage() -> None:
+    for path in EXAMPLES.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert 'if "--help" in sys.argv' in text, path.name
+        assert "usage: python {sys.argv[0]} " in text, path.name
+
+
+# The others import a client of somebody else's, which takes seconds.
+QUICK = sorted(it.name for it in EXAMPLES.glob("*.py") if "openai" not in it.read_text())
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_an_example_says_how_it_is_used(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(EXAMPLES / name)
+    monkeypatch.setattr(sys, "argv", [path, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(path, run_name="__main__")
+    assert not ended.value.code
+    assert f"usage: python {path}" in capsys.readouterr().out
+    if name == "ask_a_gateway.py":
+        return
+    # Without what it needs it says the same, and fails.
+    monkeypatch.setattr(sys, "argv", [path])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(path, run_name="__main__")
+    assert ended.value.code

@@ -122,3 +122,20 @@ async def test_what_is_no_id_is_refused(tmp_path: Path) -> None:
         for wrong in ("", "x", "bafy", None):
             with pytest.raises(InputError):
                 await remove(peer, wrong)
+
+
+async def test_what_was_put_under_an_older_id_is_read_and_removed_as_ever(tmp_path: Path) -> None:
+    async with alone(tmp_path) as peer:
+        old = await peer.store.put(LARGE, pin="put")
+        assert old.is_tree
+        (tmp_path / "in").write_bytes(LARGE)
+        found = await peer.commands.put({"path": str(tmp_path / "in")}, unheard)
+        assert found["id"] != str(old)
+        # Both ids lead to the same pieces, which are stored once.
+        assert peer.store.statistics().used_bytes < len(LARGE) + 1000
+        arguments = {"id": str(old), "path": str(tmp_path / "out")}
+        await peer.commands.get(arguments, unheard)
+        assert (tmp_path / "out").read_bytes() == LARGE
+        assert await remove(peer, old) > 0
+        assert await remove(peer, found["id"]) > len(LARGE)
+        assert not peer.store.pins()

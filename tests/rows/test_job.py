@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import signal
 import struct
 import subprocess
@@ -16,9 +17,9 @@ from trio.testing import MockClock
 
 from node.engines.hash_engine import hash_manifest
 from node.rows import journal
-from node.rows.job import BundleAnswer, JobEnd, JobFiles, RowJob
+from node.rows.job import BundleAnswer, JobEnd, JobFiles, RowJob, RowsUnanswered
 from node.rows.journal import RowJournal, read_every_frame, read_frames, write_frames
-from node.rows.plan import RowBatch, RowPlan, outputs_of, sources_of
+from node.rows.plan import BUNDLE_ROWS, RowBatch, RowPlan, outputs_of, sources_of
 from node.rows.reading import open_rows
 from tests.live.command_line import ROOT, environment
 from wire.content import ContentId
@@ -421,3 +422,26 @@ def test_receipts_that_are_damaged_or_cut_are_not_read_as_fewer(tmp_path: Path) 
             list(read_every_frame(path))
     path.write_bytes(b"another file")
     assert not list(read_every_frame(path))
+
+
+async def test_rows_that_a_model_gives_no_answers_for_are_named_and_the_rest_goes_on(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    class Odd(Asked):
+        async def __call__(self, batch: RowBatch, inputs: list[bytes]) -> BundleAnswer:
+            if batch.numbers[0] == BUNDLE_ROWS["embed"]:
+                raise RowsUnanswered("the model gives 3 x 2 for 256 rows", todo="--one-by-one")
+            return await super().__call__(batch, inputs)
+
+    path, out, size = table(tmp_path, 700), tmp_path / "a.jsonl", BUNDLE_ROWS["embed"]
+    words = f"rows {size} to {2 * size - 1}: the model gives 3 x 2.*--bad-rows mark --resume"
+    with pytest.raises(InputError) as refused:
+        await run_job(path, out, Odd())
+    assert re.search(words, str(refused.value))
+    asked = Odd()
+    end = await run_job(path, tmp_path / "b.jsonl", asked, plan=plan_of(marks_bad=True))
+    assert (end.rows, end.bad_rows) == (700, size)
+    rows = [json.loads(it) for it in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert [it["row"] for it in rows if it.get("error")] == list(range(size, 2 * size))
+    assert {it.get("error") for it in rows} == {None, "the model gives 3 x 2 for 256 rows"}
+    assert all((it["vector"] is None) is bool(it.get("error")) for it in rows)

@@ -16,17 +16,20 @@ from p2p.peers import Handler
 from p2p.typed_call import TypedCall
 from store import Store, Table, open_memory_store
 from tests.node.network import I, Network, Outsider, S, open_network
+from wire import limits
 from wire.content import ContentId
 from wire.errors import Missing, Refused
 from wire.kinds import RefusalCode
 from wire.message import BlockReply, Keep, Keeping, Message, Want
 from wire.tree import TreeNode, name_of
+from wire.unixfs import Link, UnixfsId, UnixfsNode
 
 QUOTA = 16 << 20
 # An eighth of it: what one peer may have kept.
 EACH = QUOTA // 8
 BLOB = Random(1).randbytes(1 << 20)
 NAME = name_of(BLOB)
+BLOCK = BLOB[: limits.BLOCK_BYTES_MAX]
 
 
 @asynccontextmanager
@@ -253,3 +256,92 @@ async def test_a_peer_that_does_not_store_for_others_or_is_paused_says_so(
             assert "the owner plays" in refused.message
             keeper.pause("")
             assert await ask(asker, keeper, NAME, len(BLOB)) == 86_400
+
+
+async def ask_tree(
+    asker: Outsider,
+    keeper: Node,
+    links: list[Link],
+    counted_bytes: int,
+    *leaves: bytes,
+    keep_s: int = 86_400,
+) -> str:
+    """Why the keeper does not keep a folder of these links; empty if it does."""
+    node = UnixfsNode(tuple(links), None).to_bytes()
+    for data in (node, *leaves):
+        await asker.store.put(data)
+    try:
+        async with asker.peers.call(keeper.peers.me, deadline_s=120) as call:
+            await call.send(
+                Keep(
+                    content=ContentId.of(node),
+                    size_bytes=counted_bytes,
+                    keep_s=keep_s,
+                    deadline_ms=100_000,
+                    unixfs=True,
+                )
+            )
+            await call.expect(Keeping)
+    except Refused as error:
+        return error.message
+    return ""
+
+
+async def test_folders_that_are_not_what_was_said_are_not_kept(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with keeper_and_asker(tmp_path) as (_, keeper, store, asker):
+        a, b = Link(b"a", UnixfsId.of_leaf(b"a"), 1), Link(b"b", UnixfsId.of_leaf(b"b"), 1)
+        # A page of the disk for each block, so that a thousand small ones are not free.
+        page = 4096
+        for counted_bytes, words in ((3 * page - 1, "counts as more"), (3 * page + 1, "not 12289")):
+            assert words in await ask_tree(asker, keeper, [a, b], counted_bytes, b"a", b"b")
+        assert "at most" in await ask_tree(asker, keeper, [a, b], 10 << 30)
+        # A leaf of another size than the folder says, one that is not there, and one too large.
+        longer = Link(b"a", UnixfsId.of_leaf(b"a"), 2)
+        assert await ask_tree(asker, keeper, [longer], 2 * page, b"a")
+        nowhere = Link(b"a", UnixfsId.of_leaf(b"nowhere"), 7)
+        assert "nobody" in await ask_tree(asker, keeper, [nowhere], 2 * page)
+        assert "two sizes" in await ask_tree(
+            asker, keeper, [a, Link(b"b", UnixfsId.of_leaf(b"a"), 2)], 2 * page, b"a"
+        )
+        huge = Link(b"a", UnixfsId.of_leaf(b"a"), 1 << 19)
+        assert "a block of 524288 bytes" in await ask_tree(asker, keeper, [huge], 1 << 20, b"a")
+        # A node that is none, under the name of one.
+        none = Link(b"a", UnixfsId.of_node(b"none"), 4)
+        assert await ask_tree(asker, keeper, [none], 2 * page, b"none")
+        with monkeypatch.context() as small:
+            small.setattr(limits, "KEPT_BLOCKS_MAX", 2)
+            assert "more than 2 blocks" in await ask_tree(asker, keeper, [a, b], 3 * page)
+        assert not keeper.keep_role.kept_items.items
+        assert not store._recency.soft  # type: ignore[attr-defined]
+        # Honest: and whoever asks for the root as a mere block meanwhile is not in its way.
+        root = UnixfsNode((a, b), None).to_bytes()
+        assert await ask(asker, keeper, ContentId.of(root), len(root))
+        assert not await ask_tree(asker, keeper, [a, b], 3 * page, b"a", b"b")
+        assert len(keeper.keep_role.kept_items.items) == 2
+
+
+async def test_a_folder_stays_over_a_restart_and_until_it_is_over(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with keeper_and_asker(tmp_path) as (network, keeper, store, asker):
+        link = Link(b"a", UnixfsId.of_leaf(BLOCK), len(BLOCK))
+        root = UnixfsId.of_node(UnixfsNode((link,), None).to_bytes())
+        counted_bytes = 4096 + len(BLOCK)
+        assert not await ask_tree(asker, keeper, [link], counted_bytes, BLOCK, keep_s=120)
+        network.kill(keeper)
+        # Its memory of it is gone with the process; what is on the disk is not.
+        store.soft_unpin(root)
+        again = await network.start(S, store=store, number=7)
+        await trio.sleep(1)
+        assert list(again.keep_role.kept_items.items) == [root]
+        await fill(store, 2)
+        assert await store.get(ContentId.of(BLOCK)) == BLOCK
+        await trio.sleep(120 + EXPIRE_EVERY_S)
+        assert not again.keep_role.kept_items.items
+        assert store.read(Table.KEPT, root) is None
+        # Twice: what was read lately is spared once.
+        await fill(store, 3)
+        await fill(store, 4)
+        assert not store.has(ContentId.of(BLOCK))

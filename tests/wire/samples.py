@@ -810,7 +810,7 @@ SAMPLES: tuple[Record, ...] = (
     STAKE_ROW,
     AskStakes(after=KEY.peer),
     StakeRows.of(7, (STAKE_ROW,)),
-    AskCredits(network=BLOCK),
+    AskCredits(network=BLOCK, solution=b"solution"),
     CreditsGiven(amount=500_000, order=DIGEST),
     CheckpointReply(epoch=8, checkpoint=b"checkpoint"),
     Commitment(receipt=BLOCK, row=3, layers=12, root=bytes(range(32))),

@@ -60,6 +60,7 @@ WITHOUT_LATER: dict[str, dict[str, Any]] = {
         "draw": (),
     },
     "Seal": {"secret": b""},
+    "AskCredits": {"solution": b""},
     "JuryDraw": {"beacon": b"", "juries": b""},
     "CaseRow": {"evidence": b"", "seats": (), "wrong": 0, "right": 0},
     "MotionRow": {"paid": 0, "used": 0},
@@ -258,6 +259,10 @@ WITH_LATER = {
 }
 # The same of messages: the kind, and the fields.
 MESSAGE_WITH_LATER = {
+    "AskCredits": """
+        924e82a76e6574776f726bc42401551220496aca80e4d8f29fb8e8cd816c3afb48d3f103970b3a2ee1600c08ca67
+        326deea8736f6c7574696f6ec408736f6c7574696f6e
+    """,
     "Welcome": """
         920b88a76164766572747392c40161c40162a8696e7374616e6365c408696e7374616e6365a6696e76697465c406
         696e76697465aa6d656d62657273686970c40a6d656d62657273686970a57065657273cd03e8a873616d655f6b65

@@ -4,9 +4,10 @@ import random
 
 import pytest
 
-from wire import limits
+from wire import limits, unixfs_shards
 from wire.content import ContentId
 from wire.errors import Malformed, Oversize, WireError
+from wire.murmur import murmur3_64
 from wire.unixfs import (
     FileBuilder,
     Link,
@@ -14,9 +15,11 @@ from wire.unixfs import (
     UnixfsId,
     UnixfsNode,
     check_name,
-    folder_block,
+    folder_node,
     names_node,
+    node_block,
 )
+from wire.unixfs_shards import entries_of, folder_blocks, step
 
 BLOCK = limits.BLOCK_BYTES_MAX
 
@@ -69,6 +72,11 @@ def test_files_have_the_ids_of_other_tools(size_bytes: int, text: str) -> None:
 @pytest.mark.parametrize(("size_bytes", "text"), ZEROS.items())
 def test_files_of_two_rows_of_nodes_have_the_ids_of_other_tools(size_bytes: int, text: str) -> None:
     assert str(blocks_of(bytes(size_bytes))[1].id) == text
+
+
+def folder_block(entries: list[Link]) -> tuple[UnixfsBlock, Link]:
+    """A folder of few entries: its one node, and a link to it."""
+    return node_block(folder_node(entries))
 
 
 def named(name: str, link: Link) -> Link:
@@ -126,10 +134,119 @@ def test_names_are_there_once_and_in_order() -> None:
         folder_block([one, file("a", 2)])
 
 
-def test_a_folder_of_too_many_entries_is_refused() -> None:
+# What npm's @ipld/unixfs 3 says of sharded folders, with the hash by which it places a name.
+HASHES = {
+    "": "0000000000000000",
+    "a": "85555565f6597889",
+    "hello": "cbd8a7b341bd9b02",
+    "é.bin": "f39f544138ac884e",
+    "0123456789abcdef": "4be06d94cf4ad1a7",
+    "a name of more than sixteen bytes": "3fea5aa82ccc7bf5",
+}
+SHARDED = {
+    ("entry-{}", 3): ("bafybeigtognwi6g6b72onhl5czyt7xowxibw7px5jbk7qloqusq3ucoiqm", 296),
+    ("entry-{}", 2000): ("bafybeifuznkfac4bbe7u3w27aznpcdyzrmn5sjdgxrf6lqcpqgrmij5bcm", 154414),
+    ("é-{} of a longer name", 300): (
+        "bafybeibwvn3dzkied5be7pf2nioke7or6unov6p6dievmlu65spo64kuy4",
+        33703,
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "found"), HASHES.items())
+def test_names_have_the_hashes_of_other_tools(name: str, found: str) -> None:
+    assert murmur3_64(name.encode()).hex() == found
+
+
+def sharded(links: list[Link]) -> tuple[dict[UnixfsId, UnixfsNode], Link]:
+    """The nodes of a folder, and a link to it."""
+    nodes: dict[UnixfsId, UnixfsNode] = {}
+    blocks = folder_blocks(links)
+    while True:
+        try:
+            block = next(blocks)
+        except StopIteration as end:
+            return nodes, end.value
+        nodes[block.id] = UnixfsNode.from_bytes(block.data)
+        assert block.id == UnixfsId.of_node(block.data)
+
+
+@pytest.mark.parametrize(("names", "found"), SHARDED.items(), ids=["3", "2000", "300"])
+def test_sharded_folders_have_the_ids_of_other_tools(
+    names: tuple[str, int], found: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [names[0].format(number) for number in range(names[1])]
+    links = [named(it, blocks_of(it.encode())[1]) for it in texts]
+    with monkeypatch.context() as small:
+        # So that a folder of few entries has several nodes too.
+        small.setattr(unixfs_shards, "NODE_BYTES_MAX", 0)
+        nodes, root = sharded(links)
+    assert (str(root.id), root.tree_bytes) == found
+    back = list(entries_of(nodes.__getitem__, nodes[root.id]))
+    assert back == sorted(links, key=lambda it: it.name)
+    for link in links[:50]:
+        here, is_entry, row = root.id, False, 0
+        while not is_entry:
+            way = step(nodes[here], link.name, row)
+            assert way is not None
+            (here, is_entry), row = way, row + 1
+        assert here == link.id
+
+
+def test_a_folder_is_sharded_where_one_node_would_be_too_large() -> None:
     leaf = UnixfsId.of_leaf(b"")
-    with pytest.raises(Oversize, match="several folders"):
-        folder_block([Link(b"%06d" % number, leaf, 0) for number in range(6000)])
+    links = [Link(b"%06d" % number, leaf, 0) for number in range(6000)]
+    nodes, root = sharded(links)
+    assert nodes[root.id].is_shard
+    assert list(entries_of(nodes.__getitem__, nodes[root.id])) == links
+    few, whole = sharded(links[:4000])
+    assert (len(few), few[whole.id].is_shard) == (1, False)
+
+
+def shard(*links: Link) -> UnixfsNode:
+    return UnixfsNode(links, None, is_shard=True)
+
+
+def test_what_is_wrong_in_a_shard_is_refused() -> None:
+    leaf, node = UnixfsId.of_leaf(b""), UnixfsId.of_node(b"")
+    # Where the name "a" belongs: see HASHES.
+    right = Link(b"85a", leaf, 0)
+    good = shard(right).to_bytes()
+    assert UnixfsNode.from_bytes(good) == shard(right)
+    for wrong in (
+        shard(Link(b"85", leaf, 0)),
+        shard(Link(b"ff", node, 0)),
+        shard(Link(b"85..", leaf, 0)),
+        shard(Link(b"85a/b", leaf, 0)),
+        shard(Link(b"85a\0", leaf, 0)),
+        shard(right, Link(b"85b", leaf, 0)),
+        shard(Link(b"86x", leaf, 0), right),
+        shard(),
+    ):
+        with pytest.raises(WireError):
+            UnixfsNode.from_bytes(wrong.to_bytes())
+    # Neither another bit than those of the links, nor another hash, nor another width.
+    for byte in range(len(good)):
+        changed = bytes([*good[:byte], good[byte] ^ 1, *good[byte + 1 :]])
+        try:
+            assert UnixfsNode.from_bytes(changed).links != (right,)
+        except WireError:
+            continue
+
+
+def test_shards_lead_to_each_entry_once() -> None:
+    leaf, node = UnixfsId.of_leaf(b""), UnixfsId.of_node(b"")
+    nodes: dict[UnixfsId, UnixfsNode] = {}
+    # In another place than its own, so that it could be there twice.
+    with pytest.raises(Malformed, match="not its own"):
+        entries_of(nodes.__getitem__, shard(Link(b"84a", leaf, 0)))
+    nodes[node] = UnixfsNode((), None)
+    with pytest.raises(Malformed, match="no shard"):
+        entries_of(nodes.__getitem__, shard(Link(b"85", node, 0)))
+    # A chain without an end.
+    nodes[node] = shard(Link(b"00", node, 0))
+    with pytest.raises(Malformed, match="too many rows"):
+        entries_of(nodes.__getitem__, nodes[node])
 
 
 def test_nodes_have_one_form_and_lies_are_refused() -> None:
