@@ -2,9 +2,11 @@
 
 A request that arrives during a commit joins the next group, so the slower the disk, the larger the
 groups. The queue is bounded: callers wait for a place, `offer` refuses. A caller that is cancelled
-stops waiting; its action may still be committed.
+stops waiting; its action may still be committed. What is offered costs no commit of its own where
+others commit: it goes with the next group that somebody waits for, or alone after a while.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -25,6 +27,8 @@ QUEUE_MAX = 4096
 GROUP_BYTES_MAX = 16 << 20
 # A disk that takes longer than this will not answer. A guess: hard disks spin up in less.
 COMMIT_DEADLINE_S = 60.0
+# What was offered waits so long for a group to go with.
+OFFERED_S = 0.5
 
 
 class CommitRequest(Generic[T]):
@@ -89,6 +93,8 @@ class Committer:
         # The caller's way to bound a wait, used for the deadline of a commit.
         self._move_on_after = move_on_after
         self._queue: deque[CommitRequest[Any]] = deque()
+        # Whether the queue has something that was not only offered.
+        self._is_due = False
         self._room = trio.lowlevel.ParkingLot()
         self._wake = trio.Event()
         self._delivered = trio.Event()
@@ -125,11 +131,13 @@ class Committer:
         return request.result  # type: ignore[return-value]
 
     def offer(self, action: Action[object]) -> bool:
-        """Run the action with the next group, if there is room for it in the queue."""
+        """Run the action with the next group, within OFFERED_S, if there is room in the queue."""
         if len(self._queue) >= QUEUE_MAX or self._closing or self._stuck:
             self._dropped += 1
             return False
-        self._enqueue(CommitRequest(action, 0, None))
+        self._queue.append(CommitRequest(action, 0, None))
+        if len(self._queue) == 1:
+            self._wake.set()
         return True
 
     def statistics(self) -> CommitStatistics:
@@ -179,11 +187,15 @@ class Committer:
 
     async def _feed_thread(self) -> None:
         while not self._stuck:
-            while not self._queue:
-                if self._closing:
+            while not self._is_due:
+                if self._closing and not self._queue:
                     return
+                wait_s = 0.0 if self._closing else OFFERED_S if self._queue else math.inf
                 self._wake = trio.Event()
-                await self._wake.wait()
+                with trio.move_on_after(wait_s):
+                    await self._wake.wait()
+                    continue
+                self._is_due = True
             # Callers that the last commit woke run before this task continues, and so join this
             # group; otherwise groups would become smaller and smaller.
             await trio.lowlevel.checkpoint()
@@ -204,6 +216,7 @@ class Committer:
 
     def _enqueue(self, request: CommitRequest[Any]) -> None:
         self._queue.append(request)
+        self._is_due = True
         self._wake.set()
 
     def _take(self) -> list[CommitRequest[Any]]:
@@ -212,6 +225,7 @@ class Committer:
         while self._queue and size_bytes + self._queue[0].size_bytes <= GROUP_BYTES_MAX:
             group.append(self._queue.popleft())
             size_bytes += group[-1].size_bytes
+        self._is_due = bool(self._queue)
         self._room.unpark(count=len(group))
         return group
 

@@ -1,6 +1,6 @@
 """Whether a task may cost what the peers that could do it ask: said before it is accepted."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -78,14 +78,12 @@ async def legs_quote(directory: PeerDirectory, request: TaskRequest) -> PriceQuo
     """What the legs of a request cost at most."""
     payer = directory.payer
     assert payer is not None
-    return PriceQuote(
-        tuple(
-            [
-                await payer.quote(directory.playing(stage), stage, most)
-                for stage, most in zip(request.stages, _legs_of(request), strict=True)
-            ]
-        )
-    )
+    prices, locks = list[tuple[int, ...]](), 0
+    for stage, most in zip(request.stages, _legs_of(request), strict=True):
+        able = directory.playing(stage)
+        prices.append(await payer.quote(able, stage, most))
+        locks += payer.locks(able, stage, most)
+    return PriceQuote(tuple(prices), locks=locks)
 
 
 async def quote_of(directory: PeerDirectory, request: TaskRequest) -> PriceQuote | None:
@@ -98,4 +96,4 @@ async def quote_of(directory: PeerDirectory, request: TaskRequest) -> PriceQuote
         for stage in request.stages:
             if stage.role is Role.INFER:
                 checks += await payer.check_quote(verifiers_of(payer, stage), request.needed)
-    return PriceQuote(found.legs, checks)
+    return replace(found, checks=checks)

@@ -39,6 +39,8 @@ async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
             show_json(result)
             return
         count = f"{result['passages']} passages, {result['verified']} of {result['tasks']} checked"
+        if result["charged"]:
+            count += f", for {show_credits(result['charged'])} credits"
         console.print(f"\n[bold]index {result['index']}[/bold]: {count}")
         model = arguments["model"]
         console.print(f'ask in it: python -m node ask {model} --text "…" --index {result["index"]}')
@@ -210,6 +212,17 @@ def show_event(event: Mapping[str, Any]) -> None:
             least, most = show_credits(event["least"]), show_credits(event["most"])
             costs = least if least == most else f"{least} to {most}"
             console.print(f"it costs at most {costs} credits, by what the peers that can do it ask")
+            if len(event["legs"]) > 1:
+                legs = ", ".join(
+                    f"{it['operation']} {show_credits(it['most'])}" for it in event["legs"]
+                )
+                console.print(f"  of that: {legs}, verdicts {show_credits(event['checks'])}")
+            if event["locks"]:
+                locks = show_credits(event["locks"])
+                console.print(
+                    f"  up to {locks} credits are locked in channels to them: what is not paid"
+                    " there comes back"
+                )
         case "offered":
             console.print(f"  {event['role']} leg taken by [cyan]{short(event['peer'])}[/cyan]")
         case "leg":

@@ -203,6 +203,16 @@ class GenerationTasks:
             "total_tokens": prompt + made,
         }
 
+    def baton(self, choices: Sequence[Choice]) -> dict[str, str]:
+        """What the end of a stream tells of these choices, and at its very end what is paid."""
+        told = baton_of(choices)
+        if all(it.closed for it in self.choices):
+            purse = self.service.purses.of(self.choices[0].request.owner)
+            if purse is not None and (amount := purse.amount) is not None:
+                # As x402's documents write amounts.
+                told["amount"] = str(amount)
+        return told
+
 
 class Framing(Protocol):
     """How a stream's chunks, as OpenAI words them, are written down."""
@@ -283,7 +293,7 @@ class TokenStream(Response):
                 await changed.wait()
         chunk = self.generating.head(self.generating.form.piece_object)
         chunk |= {"choices": [], "usage": self.generating.usage()}
-        last = self.framing.last(chunk | {"x_baton": baton_of(choices)})
+        last = self.framing.last(chunk | {"x_baton": self.generating.baton(choices)})
         await _say(send, last, more=False)
         return None
 
@@ -309,7 +319,7 @@ class TokenStream(Response):
             found += form.ending(choice)
         chunks = [self._chunk(it) for it in found if it is not None]
         if choice.closed:
-            chunks[-1]["x_baton"] = choice.baton
+            chunks[-1]["x_baton"] = self.generating.baton([choice])
         return chunks
 
     def _chunk(self, worded: Mapping[str, Any]) -> dict[str, Any]:

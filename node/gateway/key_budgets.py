@@ -86,6 +86,11 @@ class KeyPurse:
                 self._kept = self.spent + self.held
                 self.store.write_soon(Table.HTTP_PAYMENTS, PREFIX + self.owner, pack([self._kept]))
 
+    @property
+    def amount(self) -> int | None:
+        """See `Purse`: the key pays, out of its budget."""
+        return None
+
     async def _keep_held(self) -> None:
         async with self._keeping:
             if self._kept < (now := self.spent + self.held):

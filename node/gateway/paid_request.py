@@ -91,6 +91,13 @@ class PaidRequest:
         """See `Purse`."""
         self._spent += task.comes_to(self.wall.prices, answered)
 
+    @property
+    def amount(self) -> int | None:
+        """See `Purse`: what its tasks came to, where the payment is by that, else all of it."""
+        if self.row is None:
+            return None
+        return min(self._spent, self.row.amount) if self.row.scheme == UPTO else self.row.amount
+
     async def _open(self) -> None:
         most, deadline_s = 0, 1
         for request in self._expected:

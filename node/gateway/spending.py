@@ -49,6 +49,11 @@ class Purse(Protocol):
     def end(self, task: PaidTask, answered: Answered | None) -> None:
         """Take in what a task came to."""
 
+    @property
+    def amount(self) -> int | None:
+        """What a request pays by itself so far, in millionths; None where something else pays."""
+        ...
+
 
 @dataclass(slots=True)
 class Purses:

@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from node.asking import as_maps
+from node.asking.affording import quote_of
 from node.asking.answers import Answered
 from node.asking.following import Follower
 from node.asking.run import TaskRequest
@@ -262,6 +263,10 @@ class AskCommands:
         """The names of all sources that data peers can bring in; one data peer is asked."""
         return {"sources": await list_sources(self._run, unheard)}
 
+    async def _least(self, request: TaskRequest) -> int:
+        quote = await quote_of(self.node.leg_server.dispatcher.directory, request)
+        return 0 if quote is None else quote.least
+
     async def embed(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Whole sources: fetched, cut, embedded, checked; kept as an index to search in.
 
@@ -278,7 +283,7 @@ class AskCommands:
             known = manifest.operations if manifest else ()
             if questions.operation_of(arguments, known) == CALL:
                 return await self._call(known_manifest(manifest, typed), arguments, emit)
-        indexing = Indexing(self._run, self.node.blobs, model, terms, emit)
+        indexing = Indexing(self._run, self.node.blobs, model, terms, emit, self._least)
         index = await indexing.of([str(it) for it in names])
         index_id = await self.node.dependencies.store.put(index.to_bytes(), pin="index")
         return {"index": str(index_id), **indexing.counts}

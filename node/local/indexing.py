@@ -6,6 +6,8 @@ Data peers are not trusted: lists have a bound, and every part is compared with 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+import trio
+
 from node.asking import as_maps
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
@@ -15,6 +17,7 @@ from p2p.blobs import Blobs
 from p2p.gather import gather
 from p2p.timeouts import stretched
 from wire import limits
+from wire.amount import show_credits
 from wire.content import ContentId, PeerId
 from wire.errors import InputError, Malformed, TaskFailed
 from wire.kinds import Level, Role
@@ -31,6 +34,10 @@ PARTS_MAX = 2048
 LIST_DEADLINE_S = 30.0
 PASSAGES_DEADLINE_S = 60.0
 Run = Callable[[TaskRequest, Emit], Awaitable[Answered]]
+# What a task costs at most at the cheapest peers, in millionths.
+PriceOf = Callable[[TaskRequest], Awaitable[int]]
+# So many times as much may a part cost, where prices differ, as long as enough is left.
+PRICE_HEADROOM = 4
 
 
 async def list_sources(run: Run, unheard: Emit) -> list[str]:
@@ -56,18 +63,24 @@ async def list_sources(run: Run, unheard: Emit) -> list[str]:
 
 @dataclass(slots=True)
 class Indexing:
-    """One index that is being made. `terms` are those of each of its tasks."""
+    """One index that is being made. `terms` are those of each task; all pay `price_max` at most."""
 
     run: Run
     blobs: Blobs
     model: ContentId
     terms: TaskRequest
     emit: Emit
+    price_of: PriceOf
     counts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("passages", "tasks", "verified", "attempts"), 0)
+        default_factory=lambda: dict.fromkeys(
+            ("passages", "tasks", "verified", "attempts", "charged"), 0
+        )
     )
     _parts: dict[tuple[int, int], IndexPart] = field(default_factory=dict)
     _planned: int = 0
+    # What parts that are under way may cost.
+    _held: int = 0
+    _ended: trio.Event = field(default_factory=trio.Event)
 
     async def of(self, names: Sequence[str]) -> Index:
         """Make the index of these sources, in their order; each name counts once."""
@@ -106,8 +119,7 @@ class Indexing:
             Stage(role=Role.DATA, operation=FETCH, model=None, parameters=wanted),
             Stage(role=Role.INFER, operation=EMBED_PASSAGES, model=self.model, parameters={}),
         )
-        answered = await self.run(replace(self.terms, stages=stages), self.emit)
-        row = as_maps.answer_map(answered)
+        row = as_maps.answer_map(await self._paid(replace(self.terms, stages=stages)))
         found, vectors = ContentId.parse(row["route"][0]["output"]), row["output"]
         data = await self.blobs.get(
             found,
@@ -129,3 +141,26 @@ class Indexing:
         self.counts["attempts"] += row["attempts"]
         self.emit({"event": "part", "source": name, **self.counts, **row})
         return passages
+
+    async def _paid(self, request: TaskRequest) -> Answered:
+        """One part, for what is left; InputError if that is too little."""
+        least = await self.price_of(request) if request.price_max else 0
+        while (left := request.price_max - self.counts["charged"] - self._held) < least:
+            if not self._held:
+                raise InputError(
+                    f"{show_credits(left)} credits are left for this index, and its next part"
+                    f" costs up to {show_credits(least)}: {self.counts['tasks']} parts were made",
+                    todo="allow more for all of it: --pay-max",
+                )
+            await self._ended.wait()
+        held = min(left, PRICE_HEADROOM * least)
+        self._held += held
+        try:
+            answered = await self.run(replace(request, price_max=held), self.emit)
+            charges = () if answered.kept_before else answered.answer.record.charges
+            self.counts["charged"] += sum(it.amount for it in charges)
+        finally:
+            self._held -= held
+            self._ended.set()
+            self._ended = trio.Event()
+        return answered

@@ -1,10 +1,14 @@
 """What a task would cost, shown before it is asked for."""
 
+from contextlib import suppress
+
 from node.asking.affording import quote_of
 from node.asking.run import TaskRequest
 from node.local.control import Emit
 from node.paying.payer import check_affordable
+from node.paying.paying_channels import BALANCE_PART
 from node.peer import Node
+from wire.errors import BatonError
 
 
 async def show_quote(node: Node, request: TaskRequest, called: str, emit: Emit) -> None:
@@ -12,12 +16,17 @@ async def show_quote(node: Node, request: TaskRequest, called: str, emit: Emit) 
     quote = await quote_of(node.leg_server.dispatcher.directory, request)
     if quote is None or not quote.most:
         return
+    balance = 0
+    if quote.locks and node.ledger is not None:
+        with suppress(BatonError):
+            balance = (await node.ledger.wallet.look()).balance
     emit(
         {
             "event": "quote",
             "least": quote.least,
             "most": quote.most,
             "checks": quote.checks,
+            "locks": min(quote.locks, balance // BALANCE_PART),
             "peers": min(map(len, quote.legs)),
             "legs": [
                 {

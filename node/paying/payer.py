@@ -33,6 +33,8 @@ class PriceQuote:
     # For each leg, of each peer whose prices are known; 0 for those that ask for nothing.
     legs: tuple[tuple[int, ...], ...]
     checks: int = 0
+    # What channels that are opened for it lock at most, of which nothing is paid by that.
+    locks: int = 0
 
     @property
     def least(self) -> int:
@@ -67,6 +69,16 @@ class Payer:
         await self.tariffs.learn(adverts)
         prices = [self._cost(it, stage, most) for it in adverts]
         return tuple(it for it in prices if it is not None)
+
+    def locks(self, adverts: Sequence[Signed[Advert]], stage: Stage, most: LegUnits) -> int:
+        """What further channels to these peers are opened with, at most: it is locked, not paid."""
+        found = 0
+        for heard in adverts:
+            tariff = None if heard.signer == self.peers.me else self.tariffs.of(heard)
+            if tariff is not None and (price := cost(tariff.record, stage, most)):
+                need = min(price, need_of(tariff.record, stage, most))
+                found += self.channels.locks(tariff, need)
+        return found
 
     def least(self, adverts: Sequence[Signed[Advert]], stage: Stage, most: LegUnits) -> int:
         """What this leg costs at most at the cheapest of these peers, by what is known now."""

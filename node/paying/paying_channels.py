@@ -18,7 +18,7 @@ from node.paying.own_tariff import INCREMENT_MIN, INCREMENT_TASKS
 from p2p.peers import Peers
 from p2p.score import Offence
 from p2p.timeouts import stretched
-from store import Store, Table
+from store import Row, Store, Table, Write
 from wire import limits
 from wire.amount import show_credits
 from wire.content import PeerId
@@ -34,8 +34,9 @@ CHANNELS_MAX = 10_000
 # What wants a channel within this is opened by one order.
 GATHER_S = 0.05
 CALL_DEADLINE_S = 10.0
-# A deposit: so many increments, or this part of the balance among those that are opened together.
-DEPOSIT_INCREMENTS = 50
+# A deposit: so many increments in the first channel to a peer, twice as many in each further one up
+# to the most; or this part of the balance among those that are opened together.
+DEPOSIT_INCREMENTS, DEPOSIT_INCREMENTS_MAX = 8, 64
 BALANCE_PART = 4
 EXPIRY_EPOCHS = 24 * 7
 # After a failure a channel is tried again so much later.
@@ -177,7 +178,7 @@ class PayingChannels:
         openings = tuple(
             Opening(
                 payee=peer,
-                deposit=max(least, min(share, _deposit(tariff.record, need))),
+                deposit=max(least, min(share, self._deposit(tariff, need))),
                 expiry=view.epoch + EXPIRY_EPOCHS,
             )
             for peer, (tariff, need) in some.items()
@@ -186,7 +187,7 @@ class PayingChannels:
         self.orders += 1
         if not ordered.settlement:
             raise Malformed("the order was settled by a checkpoint, which shows others nothing")
-        digest = order_digest(ordered.order)
+        digest, opened = order_digest(ordered.order), list[Row]()
         for number, opening in enumerate(openings):
             channel = PaidChannel(
                 opening.payee,
@@ -196,10 +197,19 @@ class PayingChannels:
                 ordered.settlement,
             )
             self.by_peer[opening.payee] = channel
-            await self._keep(channel)
+            opened.append(Row(Table.CHANNELS, OUT + channel.name, channel.to_bytes()))
+        await self.store.commit(Write(rows=tuple(opened)))
 
-    async def _keep(self, channel: PaidChannel) -> None:
-        await self.store.write(Table.CHANNELS, OUT + channel.name, channel.to_bytes())
+    def _deposit(self, tariff: Signed[Tariff], need: int) -> int:
+        """What a channel is opened with, as its payee's prices and such tasks bear it out."""
+        before = sum(it.payee == tariff.signer for it in self.used_up)
+        increments = min(DEPOSIT_INCREMENTS_MAX, DEPOSIT_INCREMENTS << min(before, 8))
+        usual = min(tariff.record.increment, max(INCREMENT_MIN, INCREMENT_TASKS * need))
+        return increments * usual
+
+    def locks(self, tariff: Signed[Tariff], need: int) -> int:
+        """What a channel to a peer would be opened with, at most; 0 where there is one."""
+        return 0 if tariff.signer in self.by_peer else self._deposit(tariff, need)
 
     # Taking back
 
@@ -309,11 +319,6 @@ class PayingChannels:
         self.peers.note_problem(
             f"channel {channel.payee.short}", f"it could not be paid: {error.message}"
         )
-
-
-def _deposit(tariff: Tariff, need: int) -> int:
-    """What a channel is opened with: what its payee says, as far as such tasks bear it out."""
-    return DEPOSIT_INCREMENTS * min(tariff.increment, max(INCREMENT_MIN, INCREMENT_TASKS * need))
 
 
 def _left(channel: PaidChannel) -> int:

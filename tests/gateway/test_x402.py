@@ -223,6 +223,9 @@ def test_a_stream_is_paid_for(shop: Shop, scheme: str) -> None:
         is_told = "payment-response" in found.headers
         text = found.read().decode()
     assert text.endswith("data: [DONE]\n\n")
+    chunks = [json.loads(it) for it in text.split("data: ")[1:-1]]
+    charged = int(chunks[-1]["x_baton"]["amount"])
+    assert all("amount" not in it.get("x_baton", {}) for it in chunks[:-1])
     # Of one that is paid by its length nothing is known before its end.
     assert is_told is (scheme == "exact")
     said = payload.get("authorization") or payload["permit2Authorization"]
@@ -230,7 +233,7 @@ def test_a_stream_is_paid_for(shop: Shop, scheme: str) -> None:
     while said["nonce"] not in shop.fake.settled:
         assert time.monotonic() < end_s
         time.sleep(0.02)
-    assert 0 < shop.fake.settled[said["nonce"]][1] <= int(offer["amount"])
+    assert 0 < charged == shop.fake.settled[said["nonce"]][1] <= int(offer["amount"])
 
 
 def test_a_client_that_goes_away_pays_what_was_shown(shop: Shop) -> None:

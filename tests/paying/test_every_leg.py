@@ -48,7 +48,7 @@ async def test_every_leg_of_an_index_is_paid_though_one_peer_hands_on_to_the_nex
     async with open_network(tmp_path) as network:
         asker, worker, checker, data = await with_data(network, priced(given=3, check=5), data=2)
         told: list[Mapping[str, Any]] = []
-        with pytest.raises(InputError, match="at the cheapest peers for its legs"):
+        with pytest.raises(InputError, match=r"its next part costs up to 0\.000172: 0 parts"):
             await AskCommands(asker).embed(TERMS | {"price_max": 10}, told.append)
         found = await AskCommands(asker).embed(TERMS | {"price_max": 100_000}, told.append)
         parts = [it for it in told if it["event"] == "part"]
@@ -83,6 +83,21 @@ async def test_every_leg_of_an_index_is_paid_though_one_peer_hands_on_to_the_nex
             assert paid.charged == earned.charged == amount
         wanted = [it["for"] for it in LedgerCommands(data).earned()]
         assert wanted == ["data"]
+
+
+async def test_an_index_costs_no_more_in_all_than_it_may(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, *_ = await with_data(network, priced(given=3, check=5), data=2)
+        two = TERMS | {"sources": ["pydoc:try", "pydoc:with"], "price_max": 200}
+        with pytest.raises(InputError, match="credits are left for this index"):
+            await AskCommands(asker).embed(two, lambda _: None)
+        channels = asker.paying.payer.channels.by_peer  # type: ignore[union-attr]
+        assert 0 < sum(it.charged for it in channels.values()) <= 200
+        found = await AskCommands(asker).embed(two | {"price_max": 400}, lambda _: None)
+        assert found["tasks"] == 2
+        assert found["charged"] <= 400
 
 
 async def test_nobody_has_a_leg_paid_that_is_not_its_to_give(

@@ -407,3 +407,23 @@ async def test_a_disk_that_never_answers_is_told_not_waited_for(
     os.write(stuck[1], b"x")
     for end in stuck:
         os.close(end)
+
+
+async def test_what_is_offered_goes_with_the_commits_of_others_or_alone_before_long(
+    tmp_path: Path,
+) -> None:
+    async with open_store(tmp_path, quota_bytes=QUOTA) as store:
+        before = store.statistics().commits
+        for number in range(20):
+            assert store.write_soon(Table.PEERS, b"offered", b"%d" % number)
+            await store.write(Table.RECEIPTS, b"waited for", b"%d" % number)
+        assert store.statistics().commits - before == 20
+        assert store.read(Table.PEERS, b"offered") == b"19"
+        # A later one is not overtaken by an earlier one that somebody waits for.
+        assert store.write_soon(Table.PEERS, b"waited for", b"1")
+        await store.write(Table.PEERS, b"waited for", b"2")
+        assert store.read(Table.PEERS, b"waited for") == b"2"
+        assert store.write_soon(Table.PEERS, b"alone", b"1")
+        with trio.fail_after(60):
+            while store.read(Table.PEERS, b"alone") is None:
+                await trio.sleep(0.05)
