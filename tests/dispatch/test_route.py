@@ -218,3 +218,17 @@ def test_two_asked_wait_far_less_than_at_random_or_by_the_least_advertised_load(
     assert by_two < 3
     assert by_two < by_chance / 5
     assert by_two < by_advert / 5
+
+
+def test_a_price_of_nothing_is_no_reason_to_ask_who_keeps_what_it_was_paid() -> None:
+    random = Random(34)
+    keys = [key_of(it).peer for it in ("thief", "honest")]
+    usual = {"full": False, "expected_s": 1.0, "work_s": 1.0, "idle_s": 1.0, "delivered": True}
+    thief = Candidate(keys[0], unwelcome=True, price=0, **usual)  # type: ignore[arg-type]
+    honest = Candidate(keys[1], unwelcome=False, price=10**9, **usual)  # type: ignore[arg-type]
+    for _ in range(200):
+        assert drawn([thief, honest], random, 1) == [honest]
+    # Among peers of one standing the cheaper one is asked more often.
+    cheap = Candidate(keys[0], unwelcome=False, price=0, **usual)  # type: ignore[arg-type]
+    count = sum(drawn([cheap, honest], random, 1) == [cheap] for _ in range(400))
+    assert count > 240

@@ -43,6 +43,8 @@ from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
 
 EPOCH_S = 100.0
+# An owner tries, every 2 s, as long as the slowest members take to come out of an epoch that ended.
+TRIES = 30
 GRANT = 100_000_000
 KEYS = [SigningKey(bytes((40 + number,)) * 32) for number in range(31)]
 OWNERS = [SigningKey(bytes((100 + number,)) * 32) for number in range(6)]
@@ -531,7 +533,7 @@ class Attempt:
     def step(self) -> None:
         """Ask those that have not answered, again and again for a while."""
         self.tries += 1
-        if self.tries > 12 or self.digest in self.world.found.settled:
+        if self.tries > TRIES or self.digest in self.world.found.settled:
             return
         for member in self.asked:
             if self.certificate is None and member.place not in self.votes:

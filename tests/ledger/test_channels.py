@@ -160,3 +160,18 @@ def test_a_redemption_without_voucher_or_end_and_a_channel_named_twice_are_none(
         made.order(reclaim=(bytes(32), bytes(32)))
     with pytest.raises(WireError):
         Voucher(network=made.genesis.id, channel=bytes(32), total=0, tasks=0, receipt=None)
+
+
+def test_a_voucher_that_comes_after_its_channel_was_closed_is_void_for_everybody() -> None:
+    made = Made()
+    (channel,) = opened(made)
+    higher = redemption(made, channel, 7000)
+    closing = made.order(TWO, redeem=(redemption(made, channel, 3000, release=True),))
+    made.done(closing)
+    late = made.order(TWO, redeem=(higher,))
+    for member in made.replicas:
+        with pytest.raises(Refused, match="no such channel"):
+            member.vote(late)
+    # What the payee closed it at is in the books, signed by both: 4,000 are the payer's again.
+    assert (made.balance(ONE), made.balance(TWO)) == (GRANT - 3000, GRANT + 3000 - 150)
+    assert closing.record.redeem[0].voucher is not None
