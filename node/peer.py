@@ -352,7 +352,7 @@ def _verify_role(
 def _contest_role(
     config: NodeConfig, dependencies: Dependencies, blobs: Blobs, files: ExactFiles
 ) -> ContestRole:
-    return ContestRole(dependencies.key, blobs, files.here, verifies=Role.VERIFY in config.roles)
+    return ContestRole(dependencies.key, blobs, files, verifies=Role.VERIFY in config.roles)
 
 
 def _log_watch(

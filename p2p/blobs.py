@@ -155,15 +155,17 @@ class Blobs:
         behind: set[PeerId] | None = None,
         *,
         only: Sequence[PeerId] = (),
+        into: dict[ContentId, bytes] | None = None,
     ) -> int:
         """Bring these blocks into the store, each with the size that it must have, if one is known.
 
         The caller has a deadline. Where `only` names sources, no other is asked. `behind` are
         sources to be asked last; those that fail or are slow now are added, so that such a one
         holds up a download of many parts once, and not each part. Returns the bytes that came from
-        others. Raises Missing if nobody has one of them, Malformed if one has another size.
+        others. Raises Missing if nobody has one of them, Malformed if one has another size. What
+        came is added to `into`: nobody has to read it from the disk again.
         """
-        download = Download(FetchPlan(), None, limits.BLOB_BYTES_MAX, progress)
+        download = Download(FetchPlan(), None, limits.BLOB_BYTES_MAX, progress, arrived=into)
         absent = [block for block in blocks if not self.store.has(block)]
         for block in absent:
             download.plan.need(block, Due(blocks[block], 0))

@@ -70,6 +70,8 @@ class Download:
     at_once: dict[PeerId, int] = field(default_factory=dict)
     # The sources that failed or were slow; whoever downloads more asks others before them.
     behind: set[PeerId] = field(default_factory=set)
+    # Where what has arrived and is kept goes too, for whoever uses it at once.
+    arrived: dict[ContentId, bytes] | None = None
 
     def wake(self) -> None:
         """Have whoever waits look for work again."""
@@ -237,6 +239,9 @@ class Puller:
             await self.store.put_block(blocks[0])
         elif blocks:
             await self.store.put_blocks(blocks)
+        if download.arrived is not None:
+            # The store has compared each with its id.
+            download.arrived.update((it.id, it.data) for it in blocks)
         download.got_bytes += sum(len(it.data) for it in blocks if not it.id.is_tree)
         for child, due in below_all:
             if not self.store.has(child):

@@ -21,8 +21,10 @@ from wire.signed import SignedRecord
 
 Layer = Annotated[int, Between(0, limits.EXACT_LAYERS_MAX - 1)]
 RowNumber = Annotated[int, Between(0, limits.CALL_ROWS_MAX - 1)]
+# Of a model that makes words each state of each token is a leaf.
+LeafNumber = Annotated[int, Between(0, limits.TEXT_STATES_MAX - 1)]
 # Levels of a tree over so many leaves, the leaves not counted.
-LEVELS_MAX = (limits.EXACT_LAYERS_MAX - 1).bit_length()
+LEVELS_MAX = (limits.TEXT_STATES_MAX - 1).bit_length()
 State = Annotated[bytes, Between(1, limits.STATE_BYTES_MAX)]
 Path = Annotated[bytes, Between(0, merkle.HASH_BYTES * LEVELS_MAX)]
 Envelopes = Annotated[tuple[Envelope, ...], Between(1, limits.STAGES_MAX)]
@@ -36,13 +38,16 @@ def state_leaf(layer: int, state: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commitment(SignedRecord):
-    """What a peer says each layer gives for one row of a receipt's leg: the root of all states."""
+    """What a peer says each layer gives for one row of a receipt's leg: the root of all states.
+
+    Of an answer in words the row is a token, and the states are those of all tokens before it.
+    """
 
     KIND: ClassVar[Kind] = Kind.COMMITMENT
 
     receipt: ContentId
     row: RowNumber
-    layers: Annotated[int, Between(2, limits.EXACT_LAYERS_MAX)]
+    layers: Annotated[int, Between(2, limits.TEXT_STATES_MAX)]
     root: Digest
 
 
@@ -74,6 +79,9 @@ class Dispute(SignedRecord):
     the leg's, where they are small. `outputs` are opened from the prover's tree, `sources` are the
     inputs of the layer at which both differ. Who is silent did not answer by the deadline, or with
     what fits nothing: that is the asker's word.
+
+    Of an answer in words one side is heard, and the other nodes of each step are the asker's own:
+    whoever judges has to have the whole model, and computes them.
     """
 
     KIND: ClassVar[Kind] = Kind.DISPUTE
@@ -124,7 +132,7 @@ class Descend(Message):
 
     KIND: ClassVar[Kind] = Kind.DESCEND
     level: Annotated[int, Between(1, LEVELS_MAX)]
-    index: Layer
+    index: LeafNumber
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,8 @@ CONTRIBUTIONS_VERSION = 18
 SEGMENTS_VERSION = 19
 # From this version on a peer makes proofs, and reads outputs that come with one.
 PROOFS_VERSION = 19
+# From this version on a peer shows, in disputes, what the layers of an exact transformer gave.
+TEXT_DISPUTES_VERSION = 20
 # From this version on a peer keeps published folders and large files for others.
 UNIXFS_KEEPS_VERSION = 20
 # The version that a Welcome says.
@@ -158,6 +160,8 @@ TENSORS_BYTES_MAX = 8 << 20
 # Layers of an integer model, and the bytes of what one gives for one row: a referee is sent those.
 EXACT_LAYERS_MAX = 256
 STATE_BYTES_MAX = 512 << 10
+# What all layers of an exact transformer gave for all tokens of an answer, in a dispute about it.
+TEXT_STATES_MAX = 1 << 18
 # Rows of one call.
 CALL_ROWS_MAX = 1 << 21
 # A proof that a circuit gave an output, and the file of a model of which a circuit is made.

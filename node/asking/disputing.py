@@ -3,12 +3,13 @@
 Of an integer model by a dispute, of any other by this peer's own engine, where that has the model.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 
+from node.asking.exact_words import WrongPeers, difference, maker_of, misstated
 from node.asking.record_files import RecordFiles
 from node.checking.check_request import CheckRequest
 from node.checking.own_finding import OwnFinding
@@ -25,16 +26,16 @@ from p2p.blobs import Blobs
 from p2p.score import Offence
 from p2p.timeouts import stretched
 from wire import limits
-from wire.chain import doers_of, segments_of, source_of
+from wire.chain import source_of
 from wire.content import ContentId, PeerId
-from wire.errors import BatonError, ModelRefused, WireError
+from wire.dispute import Dispute
+from wire.errors import BatonError, WireError
 from wire.evidence import EVIDENCE_SUFFIX, Evidence, OffenceKind
-from wire.generation import Token, read_frames
 from wire.kinds import Level, Role
 from wire.latest import Latest
 from wire.model import Manifest
 from wire.operations import CALL, GENERATE
-from wire.receipt import Receipt, Verdict
+from wire.receipt import Verdict
 from wire.signed import Signed
 from wire.task import Stage
 from wire.tree import name_of
@@ -262,7 +263,7 @@ class Disputing:
         assert leg.model is not None, "a model generated it"
         source = await self._input(claimed)
         parameters = claimed.task.record.stages[leg.stage].parameters
-        why, token = _misstated(leg, output), None
+        why, token = misstated(leg, output), None
         with trio.move_on_after(stretched(READ_S)) as scope:
             async with self.reading:
                 claims = await self.models.claims(leg.model)
@@ -271,27 +272,66 @@ class Disputing:
                 claims.before_pass = trio.from_thread.check_cancelled
                 if not why:
                     why, token = await trio.to_thread.run_sync(
-                        _difference, claims, source, parameters, output
+                        difference, claims, source, parameters, output
                     )
         if scope.cancelled_caught:
             return None
         if not why:
-            why = "the answer is right, bit for bit"
+            why, token = "the answer is right, bit for bit", None
             ruling = Ruling(void=frozenset(it.signer for it in against))
-        elif (maker := _maker_of(claimed.receipt, token)) is not None:
+        elif (maker := maker_of(claimed.receipt, token)) is not None:
             ruling = Ruling(lost=frozenset((maker,)), proven=True)
         else:
             return None
+        layers = await self._layers(claimed, against, ruling, token, claims, source, output)
         for peer in sorted(ruling.lost | ruling.void):
             self.settling.peers.offended(peer, Offence.WRONG_ANSWER)
-            on_event(Failed("dispute", peer, f"{why}: it was read again here, in whole numbers"))
+            told = f"{why}: it was read again here, in whole numbers"
+            on_event(Failed("dispute", peer, told + layers.get(peer, "")))
         return ruling
+
+    async def _layers(
+        self,
+        claimed: CheckRequest,
+        against: Sequence[Signed[Verdict]],
+        ruling: Ruling,
+        token: int | None,
+        claims: ExactClaims,
+        source: bytes,
+        output: bytes,
+    ) -> dict[PeerId, str]:
+        """Which layer each wrong peer computes otherwise, in words, of those that show it."""
+        model = claimed.receipt.record.model
+        manifest = None if model is None else await self.learn(model)
+        # Who made a part of a stream before its signer committed to no leg of it.
+        unknown = ruling.lost and (token is None or claimed.receipt.signer not in ruling.lost)
+        if manifest is None or unknown:
+            return {}
+        contested = Contested(
+            claimed=claimed,
+            verdict=against[0],
+            manifest=manifest.to_bytes(),
+            model_data=b"",
+            input=source,
+            output=output,
+        )
+        wrong = WrongPeers(contested, against[:DISPUTES_PER_ANSWER_MAX], token)
+        words: dict[PeerId, str] = {}
+        with trio.move_on_after(stretched(READ_S)):
+            async with self.reading:
+                for peer, (record, found) in (await wrong.named(self.settling, claims)).items():
+                    await self._keep_record(record)
+                    words[peer] = f"; {found.why}; the record is {record.id}"
+        return words
+
+    async def _keep_record(self, record: Signed[Dispute]) -> None:
+        await self.blobs.store.put(record.raw, pin=PIN)
+        self.kept[record.id] = None
+        await self.files.write(f"{record.id}{DISPUTE_SUFFIX}", record.raw)
 
     async def _settle(self, contested: Contested, on_event: EventSink) -> Judgement:
         signed, found = await self.settling.run_dispute(contested)
-        await self.blobs.store.put(signed.raw, pin=PIN)
-        self.kept[signed.id] = None
-        await self.files.write(f"{signed.id}{DISPUTE_SUFFIX}", signed.raw)
+        await self._keep_record(signed)
         if found.proven:
             await self._keep_evidence(
                 OffenceKind.LOST_DISPUTE, (signed.raw,), (contested.model_data,)
@@ -334,35 +374,3 @@ class Disputing:
             deadline_s=stretched(INPUT_S),
             size_bytes_max=limits.TENSORS_BYTES_MAX,
         )
-
-
-def _misstated(leg: Receipt, output: bytes) -> str:
-    """What a receipt says falsely of its own leg, whatever the model gives; empty if nothing."""
-    if leg.output_size_bytes != len(output):
-        return f"it signed for {leg.output_size_bytes} bytes, and the answer has {len(output)}"
-    try:
-        tokens = sum(isinstance(it, Token) for it in read_frames(output))
-    except WireError as error:
-        return f"what it signed is no answer: {error.message}"
-    # An answer without a token counts as one.
-    if leg.units == max(1, tokens):
-        return ""
-    return f"it signed for {leg.units} tokens, and there are {tokens}"
-
-
-def _difference(
-    claims: ExactClaims, source: bytes, parameters: Mapping[str, Any], output: bytes
-) -> tuple[str, int | None]:
-    try:
-        return claims.first_difference(source, parameters, output)
-    except (WireError, ModelRefused) as error:
-        # Whoever signed an answer to what the model does not take is as wrong.
-        return error.message, None
-
-
-def _maker_of(receipt: Signed[Receipt], token: int | None) -> PeerId | None:
-    """Who made a token of an answer; None if several made the answer and it is not known which."""
-    doers = doers_of(receipt)
-    if token is None:
-        return doers[0] if len(doers) == 1 else None
-    return doers[sum(it.record.end <= token for it in segments_of(receipt))]

@@ -9,7 +9,10 @@ from typing import Protocol, TypeVar
 
 from node.evidence import disputes
 from node.evidence.disputes import Descending, Grounds, UnfitError
+from node.evidence.text_disputes import OwnStates, open_committed
+from wire.content import PeerId
 from wire.dispute import CHALLENGER, PROVER, Commitment, Descent, Dispute, StateOpening
+from wire.receipt import Receipt
 from wire.signed import Signed
 
 T = TypeVar("T")
@@ -86,13 +89,7 @@ class DisputeHearing:
                 for side in (PROVER, CHALLENGER)
             ]
             place.go_down(one, other)
-            step = Descent(
-                prover_left=one[0],
-                prover_right=one[1],
-                challenger_left=other[0],
-                challenger_right=other[1],
-            )
-            self.record = replace(self.record, steps=(*self.record.steps, step))
+            self.record = replace(self.record, steps=(*self.record.steps, _step(one, other)))
         made = grounds.model.layers[place.layer]
         for layer in () if made.operator == "input" else made.sources:
             opening = await self._revealed(layer, root)
@@ -104,3 +101,54 @@ class DisputeHearing:
         layers = len(self.grounds.model.layers)
         disputes.check_opening(opening, layer, root, layers, PROVER)
         return opening
+
+
+@dataclass(frozen=True, slots=True)
+class HeardWords:
+    """What one side said of an exact answer in words, down to the first state that is another."""
+
+    side: int
+    committed: Signed[Commitment]
+    steps: tuple[Descent, ...]
+    place: Descending
+
+    def written_in(self, record: Dispute) -> Dispute:
+        """The record with it."""
+        raw, is_prover = self.committed.raw, self.side == PROVER
+        return replace(
+            record,
+            prover=raw if is_prover else None,
+            challenger=None if is_prover else raw,
+            steps=self.steps,
+        )
+
+
+async def hear_words(
+    side: Side, number: int, whose: tuple[Signed[Receipt], PeerId], row: int, own: OwnStates
+) -> HeardWords:
+    """Hear a side that is known to be wrong; `own` is what the model gives.
+
+    SilentError or UnfitError if it does not answer, or shows nothing that is another.
+    """
+    receipt, peer = whose
+    committed = open_committed(await side.commit(row), peer, receipt, own)
+    root = committed.record.root
+    if root == own.states.root:
+        raise SilentError("what it committed to is what the model gives")
+    place = Descending.begin(own.count, (root, own.states.root))
+    steps: list[Descent] = []
+    while place.layer is None:
+        here = own.states.nodes_below(place.level, place.index)
+        there = await side.nodes_below(place.level, place.index)
+        place.go_down(there, here)
+        steps.append(_step(*((there, here) if number == PROVER else (here, there))))
+    return HeardWords(number, committed, tuple(steps), place)
+
+
+def _step(prover: tuple[bytes, bytes], challenger: tuple[bytes, bytes]) -> Descent:
+    return Descent(
+        prover_left=prover[0],
+        prover_right=prover[1],
+        challenger_left=challenger[0],
+        challenger_right=challenger[1],
+    )

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from node.checking.check_request import CheckRequest
-from node.checking.hearing import DisputeHearing, SilentError
+from node.checking.hearing import DisputeHearing, SilentError, hear_words
 from node.evidence import disputes
 from node.evidence.disputes import Judgement
+from node.evidence.text_disputes import OwnStates, judgement_at
 from p2p.peers import Peers
 from p2p.timeouts import stretched
 from p2p.typed_call import M, TypedCall
@@ -49,6 +50,7 @@ class Contested:
     claimed: CheckRequest
     verdict: Signed[Verdict]
     manifest: bytes
+    # Empty where the file is too large to be carried along.
     model_data: bytes = field(repr=False)
     input: bytes = field(repr=False)
     output: bytes = field(repr=False)
@@ -114,12 +116,34 @@ class Settling:
                 await side.end(lost=side.peer in found.lost)
         return signed, found
 
-    async def _check_version(self, peer: PeerId) -> None:
-        """Refused for a peer that knows no disputes: it must not lose for being silent."""
+    async def name_layer(
+        self, contested: Contested, side: int, row: int, own: OwnStates
+    ) -> tuple[Signed[Dispute], Judgement]:
+        """Which layer of an exact transformer gave a wrong side something else; `own` is right.
+
+        SilentError or UnfitError if that side does not show it.
+        """
+        receipt = contested.claimed.receipt
+        peers = (receipt.signer, contested.verdict.signer)
+        try:
+            await self._check_version(peers[side], limits.TEXT_DISPUTES_VERSION)
+        except _SILENCE as error:
+            raise SilentError(error.message) from error
+        deadline_at_s = trio.current_time() + stretched(DISPUTE_S)
+        async with AsyncExitStack() as stack:
+            called = _Called(self.peers, peers[side], contested, stack, deadline_at_s)
+            heard = await hear_words(called, side, (receipt, peers[side]), row, own)
+            await called.end(lost=True)
+        settled_at_ms = int(self.peers.environment.wall_s() * 1000)
+        record = replace(heard.written_in(contested.record()), settled_at_ms=settled_at_ms)
+        return sign(record, self.peers.key), judgement_at(heard.place, own, peers, side, row)
+
+    async def _check_version(self, peer: PeerId, least: int = limits.DISPUTES_VERSION) -> None:
+        """Refused for a peer that knows no such disputes: it must not lose for being silent."""
         version = await self.peers.neighbours.version_of(peer, deadline_s=stretched(VERSION_S))
-        if version < limits.DISPUTES_VERSION:
+        if version < least:
             raise Refused(
-                f"{peer.short} speaks version {version}, which knows no disputes",
+                f"{peer.short} speaks version {version}, which knows no such disputes",
                 code=RefusalCode.UNSUPPORTED,
             )
 

@@ -51,6 +51,11 @@ def new_app(
     )
 
 
+def _period(period_s: int) -> str:
+    days, rest_s = divmod(period_s, DAY_S)
+    return f"{period_s} s" if rest_s else f"{days} day{'' if days == 1 else 's'}"
+
+
 def _asks_map(app: OwnApp) -> dict[str, int]:
     return {"price": app.price, "hold": app.hold, "period_s": app.period_s}
 
@@ -63,7 +68,7 @@ def list_apps(state: Path, *, as_json: bool) -> None:
         show_json({"apps": rows})
         return
     for app in apps:
-        per = "a call" if not app.period_s else f"for {app.period_s / DAY_S:g} days"
+        per = f"for {_period(app.period_s)}" if app.period_s else "a call"
         asks = f", {show_credits(app.price)} credits {per}" if app.price else ""
         asks += f", {show_credits(app.hold)} credits held for two epochs" if app.hold else ""
         console.print(f"{safe(app.name)}: {app.mode}{asks}")

@@ -150,7 +150,7 @@ def faucet_command(*, sponsor: str | None, state: Path, as_json: bool) -> None:
     """Ask a sponsor for the first credits of this account.
 
     A sponsor is a peer whose owner gives some away (`join --sponsor 100`): to each key once, and so
-    much in an epoch.
+    much in an epoch. Some ask for work first: seconds, or minutes while many ask.
     """
     from node.commands.ledger import ask_faucet
 

@@ -14,7 +14,7 @@ PEER = "12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrnxiwGy1PP8iS"
     "invite",
     cls=Group,
     invoke_without_command=True,
-    examples=("invite", "invite --uses 5 --for 2h --label lab", "invite list"),
+    examples=("invite --qr", "invite --uses 5 --for 2h --label lab", "invite list"),
 )
 @click.option(
     "--uses", default=1, show_default=True, type=int, help="How many peers may join by it."
@@ -34,6 +34,7 @@ PEER = "12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrnxiwGy1PP8iS"
     help="A member that admits by it, in place of this peer. May be given up to four times; the"
     " uses are shared among them.",
 )
+@click.option("--qr", is_flag=True, help="Show the line as a QR code too.")
 @state_option
 @json_option
 @click.pass_context
@@ -47,7 +48,7 @@ def invite_group(
     label: str,
     admitters: tuple[str, ...],
     state: Path,
-    as_json: bool,
+    **shown: bool,
 ) -> None:
     """Print a line by which another machine joins this network.
 
@@ -67,7 +68,7 @@ def invite_group(
         "admitters": list(admitters),
         **({"roles": bits} if bits else {}),
     }
-    run(lambda: invite(state.expanduser(), arguments, as_json=as_json))
+    run(lambda: invite(state.expanduser(), arguments, **shown))
 
 
 @invite_group.command("list", cls=Command, examples=("invite list",))

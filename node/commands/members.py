@@ -15,6 +15,7 @@ from node.commands.output import (
     show_json,
     show_table,
 )
+from node.commands.qr_code import qr_lines, show_qr
 from node.local.arguments import read_key
 from node.local.control import call, unheard
 from p2p.member_rows import OwnMembership, keep_own, own_membership
@@ -104,13 +105,20 @@ def read_invite(
     return read_token(text), True
 
 
-async def invite(state: Path, arguments: Mapping[str, Any], *, as_json: bool) -> None:
+async def invite(
+    state: Path, arguments: Mapping[str, Any], *, as_json: bool, qr: bool = False
+) -> None:
     """Show a new invite, this once: its secret is kept nowhere."""
+    if qr:
+        # Whoever lacks the package is told before an invite is made.
+        qr_lines("")
     found = await call(state / SOCKET, "invite", arguments, unheard, deadline_s=DEADLINE_S)
     if as_json:
         show_json(found)
         return
     console.print(found["line"], markup=False)
+    if qr:
+        show_qr(found["line"])
     roles = ", ".join(found["roles"])
     show_aside(
         f"invite {found['id'][:8]}: {counted_words(found['uses'], 'use')}, until"

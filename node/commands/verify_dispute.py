@@ -5,12 +5,18 @@ from pathlib import Path
 
 from node.commands.output import console, safe, show_json
 from node.engines.exact.model import MODEL_BYTES_MAX
+from node.engines.exact.text_file import FILE, FORMAT
+from node.engines.worker.exact_claims import ExactClaims
 from node.evidence.disputes import Judgement, judge
+from node.evidence.text_disputes import judge_words
+from store import id_of_file
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.dispute import Dispute
-from wire.errors import InputError, ModelRefused, WireError
+from wire.errors import InputError, Malformed, ModelRefused, WireError
 from wire.kinds import Kind
+from wire.model import Manifest
+from wire.operations import GENERATE
 from wire.receipt import Receipt
 from wire.signed import Signed, open_signed
 from wire.tree import name_of
@@ -42,7 +48,11 @@ def verify_dispute(
     try:
         dispute = open_signed(raw, Dispute)
         source, output = _payloads(dispute, content)
-        grounds, found = judge(dispute, _read(model, MODEL_BYTES_MAX), source, output)
+        receipt = open_signed(dispute.record.receipt, Receipt)
+        if receipt.record.operation == GENERATE:
+            found = judge_words(dispute, _claims(dispute, receipt, model), source, output)
+        else:
+            _, found = judge(dispute, _read(model, MODEL_BYTES_MAX), source, output)
     except (WireError, ModelRefused) as error:
         raise InputError(
             f"the record of the dispute does not hold: {error.message}", todo=_NOT_RELIED
@@ -50,7 +60,7 @@ def verify_dispute(
     if as_json:
         show_json(_document(dispute, found))
         return
-    _show(dispute, grounds.receipt, found)
+    _show(dispute, receipt, found)
 
 
 def _payloads(dispute: Signed[Dispute], content: Iterable[Path]) -> tuple[bytes, bytes]:
@@ -73,6 +83,19 @@ def _payloads(dispute: Signed[Dispute], content: Iterable[Path]) -> tuple[bytes,
             )
         found.append(at_hand[name])
     return found[0], found[1]
+
+
+def _claims(dispute: Signed[Dispute], receipt: Signed[Receipt], path: Path) -> ExactClaims:
+    """What computes the model of a record about words; WireError, ModelRefused, InputError."""
+    manifest = Manifest.from_bytes(dispute.record.manifest)
+    if manifest.id != receipt.record.model or manifest.format != FORMAT:
+        raise Malformed("the receipt is not of an answer of this exact transformer")
+    try:
+        if manifest.file(FILE).content != id_of_file(path):
+            raise Malformed("the model's file is not the one that the manifest names")
+        return ExactClaims.of(path, manifest.id)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _read(path: Path, size_bytes_max: int) -> bytes:
@@ -117,10 +140,13 @@ def _show(dispute: Signed[Dispute], receipt: Signed[Receipt], found: Judgement) 
             f"{called(dispute.signer)}, who signed this record as the one who asked",
         ),
     ]
+    words = receipt.record.operation == GENERATE
     if found.row is not None:
-        rows.append(("row", f"{found.row}, counted from 0"))
+        rows.append(("token" if words else "row", f"{found.row}, counted from 0"))
     if found.layer is not None:
         rows.append(("layer", f"{found.layer} ({found.operator}), the first at which they differ"))
+    elif found.operator:
+        rows.append(("layer", f"none: the {found.operator}"))
     sides = ("prover says", "challenger says", "it gives")
     rows += [(side, it.hex()) for side, it in zip(sides, found.hashes, strict=False)]
     for name, text in rows:

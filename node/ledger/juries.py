@@ -114,7 +114,8 @@ def check_case(draft: Draft, accuser: PeerId, accusation: Accusation) -> None:
         raise Malformed(f"a jury is asked with a bond of {show_credits(bond)} credits now")
     if accuser == charge.culprit:
         raise Malformed("nobody accuses itself")
-    if any(it.accuser == accuser for it in there.values()):
+    now = any(by == accuser and is_case(it) for by, it in draft.accusations.values())
+    if now or any(it.accuser == accuser for it in there.values()):
         raise Malformed("a jury looks at a case of this account: one at a time")
     if len(there) >= CASES_OPEN_MAX:
         raise Malformed(f"juries look at {CASES_OPEN_MAX} cases: no more is taken before one ends")
@@ -151,9 +152,12 @@ def open_case(draft: Draft, order: bytes, accuser: PeerId, accusation: Accusatio
         return
     act = work_of(charge.culprit, charge.receipt.id).act
     there = cases_in(draft.motion_rows())
-    full = sum(it.state.is_open for it in there.values()) >= CASES_OPEN_MAX
-    if full or any(it.act == act for it in there.values()):
+    if any(it.act == act for it in there.values()):
         draft.growth += accusation.bond
+        return
+    if sum(it.state.is_open for it in there.values()) >= CASES_OPEN_MAX:
+        # Others were taken in this epoch, in an order that nobody chose.
+        draft.credit(accuser, accusation.bond)
         return
     row = CaseRow(
         accuser=accuser,

@@ -115,7 +115,7 @@ class AskCommands:
         result["answer"] = answered.answer.raw
         # What is large is got by its id.
         result["input"], result["output"] = str(name_of(data)), str(name_of(answered.output))
-        result["input_payload"] = data if len(data) < limits.INLINE_BYTES_MAX else b""
+        result["input_payload"] = data if len(data) <= limits.PROMPT_BYTES_MAX else b""
         # Years later the file's name may be another, and no peer that knows the model may run.
         manifest = await self.node.models.learn(stage.model)
         result["manifest_payload"] = b"" if manifest is None else manifest.to_bytes()

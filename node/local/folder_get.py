@@ -111,6 +111,8 @@ class _Window:
     size_bytes: int = 0
     # Of its bytes, how many are here.
     here_bytes: int = 0
+    # What came for it from others, which need not be read from the store again.
+    came: dict[ContentId, bytes] = field(default_factory=dict)
     arrived: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -218,7 +220,8 @@ class _Bringing:
             window.here_bytes += more_bytes
             self._tell(more_bytes)
 
-        await self._receive({leaf.block: size for _, leaf, size in window.pieces}, arrived)
+        blocks: dict[ContentId, int | None] = {leaf.block: size for _, leaf, size in window.pieces}
+        await self._receive(blocks, arrived, window.came)
         arrived(window.size_bytes)
         window.arrived.set()
 
@@ -227,18 +230,30 @@ class _Bringing:
             await window.arrived.wait()
             for at in range(0, len(window.pieces), _READ_PIECES):
                 some = window.pieces[at : at + _READ_PIECES]
-                found = await self.get.store.get_blocks([leaf.block for _, leaf, _ in some])
+                data = await self._data_of(window, [leaf.block for _, leaf, _ in some])
                 pieces: list[Piece] = []
-                for (entry, leaf, size_bytes), data in zip(some, found, strict=True):
-                    _check_size(entry, size_bytes, data)
-                    pieces.append((entry, leaf, data))
+                for entry, leaf, size_bytes in some:
+                    _check_size(entry, size_bytes, data[leaf.block])
+                    pieces.append((entry, leaf, data[leaf.block]))
                 await trio.to_thread.run_sync(self.place.write, pieces)
+            window.came.clear()
+
+    async def _data_of(self, window: _Window, blocks: list[ContentId]) -> dict[ContentId, bytes]:
+        """What came, and from the store what was there before."""
+        found = {it: window.came[it] for it in blocks if it in window.came}
+        if absent := [it for it in blocks if it not in found]:
+            read = await self.get.store.get_blocks(absent)
+            found.update(zip(absent, read, strict=True))
+        return found
 
     async def _receive(
-        self, blocks: dict[ContentId, int | None], arrived: Callable[[int], None]
+        self,
+        blocks: dict[ContentId, int | None],
+        arrived: Callable[[int], None],
+        into: dict[ContentId, bytes] | None = None,
     ) -> None:
         got_bytes = await self.get.blobs.bring_blocks(
-            blocks, lambda so_far_bytes, _: arrived(so_far_bytes), self._behind
+            blocks, lambda so_far_bytes, _: arrived(so_far_bytes), self._behind, into=into
         )
         # Another window may have been counted while this one was waited for.
         self._received_bytes += got_bytes

@@ -6,7 +6,7 @@ asker wants to see. What does not fit the commitment convicts them, so there is 
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -16,6 +16,8 @@ import trio
 from node.engines.exact.model import ExactModel
 from node.engines.exact.states import RowStates, first_wrong_row, inputs_of, states_of
 from node.engines.formats.onnx_protobuf import Array
+from node.engines.worker.exact_claims import ExactClaims
+from node.evidence.text_disputes import own_states
 from p2p.blobs import Blobs
 from p2p.timeouts import stretched
 from p2p.typed_call import TypedCall, refusal_of
@@ -36,15 +38,17 @@ from wire.dispute import (
 from wire.errors import (
     EngineError,
     Malformed,
+    ModelRefused,
     Refused,
     RemoteProtocolError,
     StoreError,
     TooSlow,
     TransportError,
+    WireError,
 )
 from wire.kinds import RefusalCode, Role
 from wire.message import Message
-from wire.operations import CALL
+from wire.operations import CALL, GENERATE
 from wire.receipt import Receipt
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
@@ -68,7 +72,16 @@ class HasModel(Protocol):
     def model(self) -> ExactModel: ...
 
 
-ReadModel = Callable[[ContentId], Awaitable[HasModel | None]]
+class ModelsHere(Protocol):
+    """Reads models in whole numbers that are here; it fetches none."""
+
+    async def here(self, model: ContentId) -> HasModel | None:
+        """An integer model; None if it is none, or is not here."""
+
+    async def claims(self, model: ContentId) -> ExactClaims | None:
+        """What judges answers of an exact transformer; None unless it is one, and is here."""
+
+
 # What each layer gives for one row of a call, whose inputs are in the model's order.
 TraceRow = Callable[[ExactModel, Sequence[Array], int], list[bytes]]
 
@@ -79,10 +92,12 @@ class ContestRole:
 
     key: SigningKey
     blobs: Blobs
-    read: ReadModel
+    read_here: ModelsHere
     # Whether this peer checks others, and so may be asked for its verdicts.
     verifies: bool = False
     trace: TraceRow = states_of
+    # Whether an answer in words is being read again.
+    _reading: bool = False
     _under_way: Counter[PeerId] = field(default_factory=Counter)
     # Contests that wait for their asker, and since when, the longest first.
     _idle: dict[trio.CancelScope, float] = field(default_factory=dict)
@@ -94,8 +109,9 @@ class ContestRole:
         receipts = open_receipts(task, message.receipts)
         # A leg that brings data in may have any word for its operation, and has no model.
         leg = receipts[-1].record
-        if task.signer != call.peer or leg.operation != CALL or leg.role is not Role.INFER:
-            raise RemoteProtocolError("a contest is the asker's, and about a call of a model")
+        known = leg.operation in (CALL, GENERATE) and leg.role is Role.INFER
+        if task.signer != call.peer or not known:
+            raise RemoteProtocolError("a contest is the asker's, and about what a model gave")
         try:
             with trio.fail_after(min(message.deadline_ms / 1000, stretched(CONTEST_S_MAX))):
                 await self._answer(call, message, task, receipts)
@@ -112,7 +128,7 @@ class ContestRole:
             with counted(self._under_way, asker):
                 states, row = await self._states(contest, task, receipts, asker)
                 commitment = Commitment(
-                    receipt=receipt.id, row=row, layers=len(states.states), root=states.root
+                    receipt=receipt.id, row=row, layers=len(states.levels[0]), root=states.root
                 )
                 signed = sign(commitment, self.key)
                 await call.send(Committed(commitment=signed.raw))
@@ -159,8 +175,10 @@ class ContestRole:
     ) -> tuple[RowStates, int]:
         """The states of the row in question; Refused if this peer cannot know them."""
         receipt = receipts[-1]
-        assert receipt.record.model is not None, "a call is of a model"
-        found = await self.read(receipt.record.model)
+        assert receipt.record.model is not None, "a model did it"
+        if receipt.record.operation == GENERATE:
+            return await self._text_states(contest, task, receipts, asker)
+        found = await self.read_here.here(receipt.record.model)
         if found is None:
             raise Refused("this model is not had here", code=RefusalCode.NO_SUCH_MODEL)
         input_id = source_of(task, receipts, receipt.record.stage)
@@ -187,6 +205,36 @@ class ContestRole:
             return RowStates.of(self.trace(found.model, inputs, row))
 
         return await trio.to_thread.run_sync(traced), row
+
+    async def _text_states(
+        self,
+        contest: Contest,
+        task: Signed[Task],
+        receipts: list[Signed[Receipt]],
+        asker: PeerId,
+    ) -> tuple[RowStates, int]:
+        """The states of all tokens before the one in question; Refused as `_states`."""
+        receipt, row = receipts[-1], contest.row
+        model, input_id = receipt.record.model, source_of(task, receipts, receipt.record.stage)
+        if row is None:
+            raise RemoteProtocolError("a contest about words names a token")
+        # It takes all cores, as reading the answer does.
+        if self._reading:
+            raise Refused("this peer is settling another dispute about words", retry_after_s=0.5)
+        self._reading = True
+        try:
+            claims = None if model is None else await self.read_here.claims(model)
+            if claims is None or input_id is None:
+                raise Refused("this model is not had here", code=RefusalCode.NO_SUCH_MODEL)
+            source = await self._bring(contest.input, input_id, receipt, asker)
+            output = await self._bring(contest.output, receipt.record.output, receipt, asker)
+            check = trio.from_thread.check_cancelled
+            looking = partial(own_states, claims, source, output, row, check)
+            return (await trio.to_thread.run_sync(looking)).states, row
+        except (WireError, ModelRefused) as error:
+            raise Refused(error.message, code=RefusalCode.MALFORMED) from error
+        finally:
+            self._reading = False
 
     async def _bring(
         self, inline: bytes | None, content: ContentId, receipt: Signed[Receipt], asker: PeerId

@@ -10,6 +10,7 @@ import argparse
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -142,6 +143,8 @@ async def _measure(folder: Path, dead_s: float, asleep_s: float) -> list[dict[st
                     "how": found["how"],
                 }
             )
+            # A run takes many minutes: what is known so far is of use.
+            sys.stderr.write(f"{rows[-1]}\n")
         return rows
     finally:
         await end_all([first, *others, asker, homes.server])
@@ -164,7 +167,8 @@ def _server(state: Path, bootstrap: str) -> PeerProcess:
 
 
 async def _other_address() -> None:
-    for words in (("addr", "add", NEW_WAN), ("addr", "del", OLD_WAN)):
+    # Of two addresses of one network the second one goes with the first.
+    for words in (("addr", "del", OLD_WAN), ("addr", "add", NEW_WAN)):
         _ip(*words, "dev", "wan")
 
 

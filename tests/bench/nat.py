@@ -6,6 +6,7 @@ routers of the kernel. Each place in turn runs a model, and peers of all other p
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -91,11 +92,12 @@ async def _measure(folder: Path, options: argparse.Namespace) -> list[dict[str, 
             peers.append(server)
             await server.start()
             reach = await _reached(server)
-            pairs += [
-                await _pair(askers[asking], server, place, reach, options.tasks)
-                for asking in places
-                if asking != place
-            ]
+            for asking in places:
+                if asking != place:
+                    pair = await _pair(askers[asking], server, place, reach, options.tasks)
+                    pairs.append(pair)
+                    # A run takes many minutes: what is known so far is of use.
+                    sys.stderr.write(f"{pair}\n")
             await server.kill()
             await trio.sleep(2.0)
         return pairs

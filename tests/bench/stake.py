@@ -5,6 +5,9 @@
 drawn are bad: by the formula, by draws by stake, and by draws by key where the attacker has half of
 the keys.
 
+At last, how often of 100,000 juries ten seats of thirteen are bad, with a fifth and a third of the
+stake, by draws and by the binomial formula.
+
 `python -m tests.bench stake [SEEDS] [DRAWS]`, 5 seeds and 20,000 draws if it is not said.
 """
 
@@ -15,12 +18,14 @@ from typing import Any
 
 from node.checking.odds import odds_of_share
 from tests.ledger.stake_network import NEEDED, VERIFIERS, StakeNetwork, StakePlan
+from tests.ledger.test_juries import bad_juries, binomial
 from tests.wire.samples import BLOCK
 from wire.content import PeerId
 from wire.lottery import draw, weighted_draw
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4)
 SIDE = 20
+JURY_SHARES, JURY_DRAWS = (0.2, 1 / 3), 100_000
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
@@ -35,15 +40,18 @@ def run(arguments: list[str]) -> dict[str, Any]:
             if isinstance(value, int):
                 totals[name] = totals.get(name, 0) + value
     table = [odds_at(share, draws) for share in SHARES]
+    juries = [jury_odds(share) for share in JURY_SHARES]
     return {
         "seeds": seeds,
         "totals": totals,
         "draws": draws,
         "table": table,
+        "juries": juries,
         "cpu_s": round(time.process_time() - began_s, 1),
         "held": not (
             totals["unpunished"] or totals["honest_slashed"] or totals["false_accusations_taken"]
-        ),
+        )
+        and all(it["held"] for it in juries),
     }
 
 
@@ -64,4 +72,17 @@ def odds_at(share: float, draws: int) -> dict[str, float]:
         "formula": round(odds_of_share(share, NEEDED, VERIFIERS), 4),
         "by_stake": round(by_stake / draws, 4),
         "by_key": round(by_key / draws, 4),
+    }
+
+
+def jury_odds(share: float) -> dict[str, float | bool]:
+    """How often a bad share of the stake has enough seats to convict anybody."""
+    found, expected = bad_juries(share, JURY_DRAWS), JURY_DRAWS * binomial(share)
+    return {
+        "share": round(share, 3),
+        "draws": JURY_DRAWS,
+        "formula": round(expected / JURY_DRAWS, 7),
+        "drawn": found / JURY_DRAWS,
+        # Within four standard deviations, of which a rare event has one at least.
+        "held": abs(found - expected) <= 4 * max(1.0, expected) ** 0.5,
     }

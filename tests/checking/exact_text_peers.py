@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import numpy as np
 import trio
@@ -14,6 +16,7 @@ from node.engines.interface import REPLAY, Emit, Found, Job, Loaded, Output, Par
 from node.engines.replay import JudgedAnswer, ReplayRequest
 from node.engines.worker.claimed_sequence import ClaimedSequence
 from node.engines.worker.exact_claims import ExactClaims
+from node.models.exact_files import ExactFile, ExactFiles
 from wire.content import ContentId
 from wire.generation import Generation
 from wire.model import Manifest
@@ -32,6 +35,51 @@ def some_weights_off(claims: ExactClaims) -> None:
     altered = matrix.blocks.copy()
     altered["numbers"][:4, 0, :] = 127
     object.__setattr__(matrix, "blocks", altered)
+
+
+@dataclass(frozen=True, slots=True)
+class OtherModels:
+    """What a peer shows in disputes that runs another model than it says."""
+
+    files: ExactFiles
+    alter: Alter
+
+    async def here(self, model: ContentId) -> ExactFile | None:
+        return await self.files.here(model)
+
+    async def claims(self, model: ContentId) -> ExactClaims | None:
+        found = await self.files.claims(model)
+        if found is not None:
+            self.alter(found)
+        return found
+
+
+def one_step_off(claims: ExactClaims, chance: Random) -> tuple[str, int | None]:
+    """One weight of one matrix is changed by one step; which matrix, and of which layer it is."""
+    shape = claims.text.shape
+    layers = range(shape.layers)
+    steps = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    names = [(f"blk.{it}.{step}.weight", it) for it in layers for step in steps]
+    name, layer = chance.choice(names)
+    matrix = claims.text.matrix(name)
+    altered = matrix.blocks.copy()
+    # A field of a record is no whole array, so it is changed in place.
+    numbers = altered["numbers"]
+    at = tuple(chance.randrange(it) for it in numbers.shape)
+    numbers[at] += 1 if numbers[at] < 127 else -1
+    object.__setattr__(matrix, "blocks", altered)
+    return name, layer
+
+
+def generated(claims: ExactClaims, question: bytes, parameters: Mapping[str, Any]) -> bytes:
+    """What a peer with this model answers."""
+    answer = claims.asked.begun(Generation.from_bytes(question), parameters)
+    past, output = TextPast(claims.layers), b""
+    rows = past.read(answer.prompt)
+    while not answer.reason:
+        output += answer.take(as_floats(claims.layers.logits(rows[-1:]))[0])
+        rows = past.read(answer.made[-1:])
+    return output
 
 
 @dataclass

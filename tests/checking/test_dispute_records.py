@@ -16,6 +16,7 @@ from tests.checking.exact_peers import answer_of, one_step_off
 from tests.checking.played_disputes import CHALLENGER, PROVER, REFEREE, Stage
 from tests.engines.exact.samples import made, random_model, random_rows
 from tests.engines.onnx_models import golden
+from wire import limits
 from wire.codec import pack, unpack
 from wire.dispute import Commitment, Dispute
 from wire.errors import Malformed, ModelRefused, WireError
@@ -195,6 +196,7 @@ async def test_commitments_to_other_rows_models_and_a_million_layers_are_nobodys
     for change, key in (
         ({"row": 99}, PROVER),
         ({"layers": len(MODEL.layers) + 1}, PROVER),
+        ({"layers": limits.EXACT_LAYERS_MAX + 1}, PROVER),
         ({"receipt": stage.grounds().verdict.id}, PROVER),
         ({}, CHALLENGER),
     ):
@@ -202,7 +204,7 @@ async def test_commitments_to_other_rows_models_and_a_million_layers_are_nobodys
         with pytest.raises(WireError, match="the prover: its commitment is"):
             judged(stage, sign(replace(record, prover=forged.raw), REFEREE))
     fields = unpack(right.to_bytes())
-    for layers in (0, 1, 257, 10**6, -1):
+    for layers in (0, 1, limits.TEXT_STATES_MAX + 1, 10**6, -1):
         with pytest.raises(WireError):
             Commitment.from_bytes(pack(fields | {"layers": layers}))
 

@@ -1,10 +1,13 @@
 """Verdicts on an answer of an exact transformer that disagree: who asked reads the answer again."""
 
 import hashlib
+import io
+import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +18,23 @@ from node.asking.disputing import Ruling
 from node.checking.audit import audit
 from node.checking.check_request import CheckRequest
 from node.checking.tally import Tally
+from node.commands.verify_dispute import verify_dispute
+from node.engines.exact.text_states import count_of
+from node.engines.worker.exact_claims import ExactClaims
+from node.evidence.text_disputes import judge_words
+from node.models.exact_files import ExactFiles
 from node.models.inspect import describe
 from node.peer import Node
-from node.task.events import ignore_event
+from node.task.events import Event, ignore_event
 from p2p.score import Standing
-from tests.checking.exact_text_peers import Alter, TextEngine, some_weights_off
+from tests.checking.exact_text_peers import Alter, OtherModels, TextEngine, some_weights_off
 from tests.engines.exact.text_models import made_at
 from tests.node.asking import asked, failures, request, signers
 from tests.node.network import I, Network, S, V, open_network
+from tests.p2p.transports import key_of
+from wire import limits
+from wire.dispute import Commitment, Committed, Contest, Dispute, Reveal
+from wire.errors import Refused, TransportError, WireError
 from wire.generation import Generation, Token, read_frames, to_frame
 from wire.kinds import Level, Role
 from wire.model import ModelFile
@@ -103,6 +115,136 @@ async def test_a_liar_loses_though_a_verifier_agrees_with_it(
         assert "of the answer is another one" in told[0].why
         assert asker.peers.standing(liar.peers.me) is Standing.BANNED
         assert asker.peers.standing(honest.peers.me) is Standing.GOOD
+
+
+def showing(node: Node, alter: Alter) -> Node:
+    """Have a peer show, in disputes, what it really computes."""
+    node.contest_role.read_here = OtherModels(ExactFiles(node.models), alter)
+    return node
+
+
+def records_of(asker: Node) -> list[Signed[Dispute]]:
+    files = (asker.config.state / "receipts").glob("*.dispute")
+    return [open_signed(it.read_bytes(), Dispute) for it in files]
+
+
+@pytest.mark.parametrize("speaks", [limits.TEXT_DISPUTES_VERSION, 19])
+async def test_a_liar_is_named_with_the_layer_that_it_computes_otherwise(
+    autojump_clock: MockClock, tmp_path: Path, path: Path, speaks: int
+) -> None:
+    async with asking(tmp_path, path) as (asker, network):
+        liar = showing(await add(network, path, I, some_weights_off), some_weights_off)
+        liar.peers.neighbours.speaks = speaks
+        honest = await add(network, path, I)
+        for _ in range(3):
+            await add(network, path, V)
+        await network.settled()
+        wanted = request(generate(path), data=QUESTION, level=Level.EXACT)
+        found, events = await asked(asker, wanted)
+        assert signers(found) == [honest.peers.me]
+        (told,) = [it.why for it in failures(events, "dispute") if it.peer == liar.peers.me]
+        assert asker.peers.standing(liar.peers.me) is Standing.BANNED
+        if speaks < limits.TEXT_DISPUTES_VERSION:
+            assert "it was read again here" in told
+            assert not records_of(asker)
+            return
+        assert "layer 1, feed-forward" in told
+        (record,) = records_of(asker)
+        receipt = open_signed(record.record.receipt, Receipt).record
+        assert record.record.output is not None
+        assert receipt.model is not None
+        claims = ExactClaims.of(path, receipt.model)
+        judged = judge_words(record, claims, QUESTION, record.record.output)
+        assert judged.lost == {liar.peers.me}
+        assert (judged.layer, judged.operator) == (1, "feed-forward")
+        again = verified(record, path, tmp_path)
+        assert again["lost"] == [str(liar.peers.me)]
+        assert again["layer"] == 1
+        altered(record, claims)
+
+
+def verified(record: Signed[Dispute], path: Path, folder: Path) -> dict[str, Any]:
+    """What `verify` prints of a record."""
+    file = folder / "x.dispute"
+    file.write_bytes(record.raw)
+    with redirect_stdout(io.StringIO()) as out:
+        verify_dispute(file, (), path, as_json=True)
+    found: dict[str, Any] = json.loads(out.getvalue())
+    return found
+
+
+def altered(record: Signed[Dispute], claims: ExactClaims) -> None:
+    """A record that was cut, or says something else, convicts nobody."""
+    one, key, output = record.record, key_of("referee"), record.record.output
+    assert output is not None
+    first = one.steps[0]
+    for change in (
+        {"steps": one.steps[:-1]},
+        {"steps": (*one.steps, first)},
+        {"steps": (replace(first, prover_left=bytes(32)), *one.steps[1:])},
+        {"steps": (replace(first, challenger_right=bytes(32)), *one.steps[1:])},
+        {"prover": None, "challenger": one.prover},
+        {"challenger": one.prover},
+        {"prover": None},
+        {"verdict": one.receipt},
+    ):
+        with pytest.raises(WireError):
+            judge_words(sign(replace(one, **change), key), claims, QUESTION, output)  # type: ignore[arg-type]
+    with pytest.raises(WireError):
+        judge_words(record, claims, QUESTION, output + b"x")
+
+
+async def test_a_lying_verifier_is_named_with_its_layer(
+    autojump_clock: MockClock, tmp_path: Path, path: Path
+) -> None:
+    async with asking(tmp_path, path) as (asker, network):
+        await add(network, path, I)
+        liar = showing(await add(network, path, V, some_weights_off), some_weights_off)
+        await network.settled()
+        found, _ = await asked(asker, request(generate(path), data=QUESTION, level=Level.SIGNED))
+        receipt = open_signed(found.answer.record.receipts[-1], Receipt)
+        votes, claimed = untrue_verdict(receipt, liar), to_check(found, receipt)
+        events: list[Event] = []
+        ruling = await asker.tasks.disputing.rule(claimed, votes, found.output, events.append)
+        assert ruling == Ruling(void=frozenset((liar.peers.me,)))
+        (told,) = [it.why for it in failures(events, "dispute")]
+        assert "layer 1, feed-forward" in told
+
+
+async def test_whoever_asks_odd_things_about_words_learns_nothing(
+    autojump_clock: MockClock, tmp_path: Path, path: Path
+) -> None:
+    async with asking(tmp_path, path) as (asker, network):
+        honest = await add(network, path, I)
+        await network.settled()
+        found, _ = await asked(asker, request(generate(path), data=QUESTION, level=Level.SIGNED))
+        record = found.answer.record
+        contest = Contest(
+            task=record.task,
+            receipts=record.receipts,
+            input=QUESTION,
+            output=found.output,
+            row=3,
+            deadline_ms=20_000,
+        )
+        for row, words in ((99, "6 tokens"), (limits.CALL_ROWS_MAX - 1, "6 tokens")):
+            async with asker.peers.call(honest.peers.me, deadline_s=20) as channel:
+                await channel.send(replace(contest, row=row))
+                with pytest.raises(Refused, match=words):
+                    await channel.expect(Committed)
+        async with asker.peers.call(honest.peers.me, deadline_s=20) as channel:
+            await channel.send(contest)
+            commitment = open_signed((await channel.expect(Committed)).commitment, Commitment)
+            assert commitment.record.layers == count_of(2, len(PROMPT) + 3)
+            # Of words no state is shown: whoever judges has the model.
+            await channel.send(Reveal(layer=0))
+            with pytest.raises(TransportError):
+                await channel.receive()
+        async with asker.peers.call(honest.peers.me, deadline_s=20) as channel:
+            await channel.send(replace(contest, row=None))
+            with pytest.raises(TransportError):
+                await channel.expect(Committed)
+        assert not honest.contest_role._reading
 
 
 async def test_a_lying_verifier_loses_and_the_answer_holds(

@@ -13,6 +13,7 @@ import pytest
 
 from node.evidence.charges import charged, jury_finding, shown_finding
 from node.evidence.offences import judge, judged
+from node.ledger.books import Draft
 from node.ledger.chain_file import read_parts, replay
 from node.ledger.epoch_end import EpochEnd
 from node.ledger.juries import (
@@ -22,6 +23,7 @@ from node.ledger.juries import (
     SEAT_FEE,
     cases_in,
     found_in,
+    open_case,
     open_cases,
     seats_of,
 )
@@ -230,6 +232,8 @@ def test_nobody_fills_all_places_and_nobody_asks_two_juries_at_once() -> None:
     with pytest.raises(Refused, match=r"bond of 1\.3 credits"):
         court.accuse(Answered(worker=ONE).case, bond=CASE_BOND_MIN - 1)
     court.accuse(Answered(worker=ONE).case)
+    with pytest.raises(Refused, match="one at a time"):
+        court.accuse(Answered(worker=ONE, nonce=9).case)
     # A second about the same answer, in one epoch: its bond is the fund's.
     court.accuse(Answered(worker=ONE).case, SIX)
     court.end()
@@ -241,6 +245,23 @@ def test_nobody_fills_all_places_and_nobody_asks_two_juries_at_once() -> None:
     with pytest.raises(Refused, match=r"bond of 2\.6 credits"):
         court.accuse(Answered(worker=ONE, nonce=1).case, SIX)
     assert CASES_OPEN_MAX * (CASES_OPEN_MAX + 1) // 2 * CASE_BOND_MIN > 100 * STAKE_MIN
+
+
+def test_who_comes_when_all_places_are_taken_has_its_bond_back() -> None:
+    court = Court()
+    draft = Draft(court.replicas[0].books, 1)
+    for nonce in range(CASES_OPEN_MAX + 1):
+        evidence = Answered(worker=ONE, nonce=nonce).case.to_bytes()
+        accusation = Accusation(evidence=evidence, bond=CASE_BOND_MIN)
+        open_case(draft, nonce.to_bytes(32, "big"), TWO.peer, accusation)
+    assert len(open_cases(draft.motion_rows())) == CASES_OPEN_MAX
+    assert draft.account(TWO.peer).balance == GRANT + CASE_BOND_MIN
+    # One about the same answer costs the bond.
+    open_case(draft, bytes(32), TWO.peer, accusation)
+    assert draft.growth == 0
+    again = Answered(worker=ONE).case.to_bytes()
+    open_case(draft, bytes(32), TWO.peer, Accusation(evidence=again, bond=CASE_BOND_MIN))
+    assert draft.growth == CASE_BOND_MIN
 
 
 def test_stake_under_accusation_does_not_leave() -> None:
@@ -415,14 +436,14 @@ def test_members_that_know_a_secret_vote_against_a_leader_that_leaves_it_out() -
 
 def test_every_epoch_ends_alike_while_juries_wait_and_messages_are_lost() -> None:
     drawn = 0
-    for seed in range(6):
+    for seed in range(3):
         simulation = Simulation(Plan(seed=seed, members=4, bad=seed % 2, epochs=4, case=CASE_ROW))
         found = simulation.run()
         assert found.epochs_ended >= 4
         (row,) = cases_in(simulation.honest[0].replica.books.motions.rows).values()
         # Nobody has staked there: a draw finds nobody, and gives the bond back.
         drawn += row.state is CaseState.NO_JURY
-    assert drawn >= 5
+    assert drawn >= 2
 
 
 # The finding as a record

@@ -1,4 +1,4 @@
-"""By hand: an answer that no rule decides is laid before a jury, whose peers look by themselves."""
+"""By hand: an answer that no rule decides is laid before a jury, whose peers look themselves."""
 
 from pathlib import Path
 from typing import Any

@@ -13,6 +13,7 @@ from node.local.ask_commands import AskCommands
 from node.local.model_commands import ModelCommands
 from node.peer import Node
 from tests.node.network import I, Network, S, open_network
+from wire import limits
 from wire.errors import InputError
 
 UNCHECKED = {"needed": 0, "verifiers": 0, "deadline_s": 30}
@@ -94,3 +95,16 @@ async def test_a_task_ends_when_whoever_attends_to_it_goes_away(
                 )
             await trio.sleep(0.1)
             assert asker.tasks.statistics().under_way == left
+
+
+async def test_a_long_conversation_comes_back_beside_its_receipt(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await network.start(I, S)
+        await network.settled()
+        said = [{"role": "user", "content": "x" * (limits.PROMPT_BYTES_MAX - 1024)}]
+        asked = {"model": "hash", "messages": said, "operation": "generate", **UNCHECKED}
+        found = await AskCommands(asker).ask(asked, unheard)
+        assert len(found["input_payload"]) > limits.PROMPT_BYTES_MAX - 1024

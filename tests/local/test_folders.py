@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from shutil import disk_usage
@@ -16,6 +16,7 @@ from store import open_memory_store
 from tests.local.folders import FILES, contents, keep_leaf, keep_node, write_folder
 from tests.node.network import S, open_network
 from wire import limits
+from wire.content import ContentId
 from wire.errors import BatonError, InputError, Missing, StoreFull, WireError
 from wire.unixfs import Link, UnixfsId
 
@@ -79,6 +80,29 @@ async def test_a_folder_comes_back_bit_for_bit_from_other_peers(tmp_path: Path) 
         assert contents(tmp_path / "again") == contents(folder)
         # It is the same folder for whoever publishes it.
         assert (await second.put(place))["id"] == published["id"]
+
+
+async def test_what_came_from_others_is_written_without_being_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_folder(tmp_path / "in")
+    async with peers(tmp_path, 2) as (maker, taker):
+        root = (await maker.put(folder))["id"]
+        read: list[ContentId] = []
+        get_blocks = taker.store.get_blocks
+
+        async def noted(blocks: Sequence[ContentId]) -> list[bytes]:
+            read.extend(blocks)
+            return await get_blocks(blocks)
+
+        monkeypatch.setattr(taker.store, "get_blocks", noted)
+        await taker.get(root, tmp_path / "out")
+        assert contents(tmp_path / "out") == contents(folder)
+        assert ContentId.of(FILES["small.txt"]) not in read
+        # What is here already is read, for another place.
+        await taker.get(root, tmp_path / "again")
+        assert contents(tmp_path / "again") == contents(folder)
+        assert ContentId.of(FILES["small.txt"]) in read
 
 
 async def test_publishing_again_stores_only_what_changed(tmp_path: Path) -> None:

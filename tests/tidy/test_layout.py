@@ -9,6 +9,7 @@ from tests.tidy.tree import PACKAGES, ROOT, production_files, shown, tracked_fil
 
 PAGES = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"}
 TOP_LEVEL = {*PACKAGES, *PAGES, "tests", "examples", "setup.cfg", "pyproject.toml", "dev"}
+TOP_LEVEL |= {"Containerfile"}
 
 # Paths of one machine: they mean nothing on another.
 ELSEWHERE = re.compile(r"(?<![\w.~])/(?:work|home|Users|tmp)/\w+")

@@ -185,6 +185,12 @@ def _turned(heads: Array, turning: Array) -> Array:
     return found
 
 
+def _together(kept: Sequence[KeptRows]) -> Array:
+    """All numbers of keys and values, and their scales: [tokens, ...]."""
+    parts = [part for it in kept for part in (it.numbers, it.scales)]
+    return np.concatenate([it.reshape(len(it), -1) for it in parts], axis=1)
+
+
 def _added(rows: Array, more: Array) -> Array:
     return np.asarray(np.clip(rows + more, -MOST, MOST))
 
@@ -202,18 +208,30 @@ class TextPast:
     keys: list[Array] = field(default_factory=list)
     values: list[Array] = field(default_factory=list)
     count: int = 0
+    # Shown the rows as they begin, and then what each layer keeps, and both its steps: all of them
+    # [tokens, ...].
+    watch: Callable[[Array], None] | None = None
 
     def read(self, tokens: Sequence[int]) -> Array:
         """Go on with these tokens: their rows after the last layer, [tokens, hidden]."""
         layers, rows = self.layers, self.layers.embedded(tokens)
         places = np.arange(self.count, self.count + len(tokens))
+        self._show(rows)
         for number in range(layers.model.shape.layers):
             asked, *kept = layers.asked(number, rows, places)
             self._add(number, *kept)
             mixed = layers.mixed(asked, places, self.keys[number], self.values[number])
-            rows = layers.fed(number, layers.attended(number, rows, mixed))
+            attended = layers.attended(number, rows, mixed)
+            rows = layers.fed(number, attended)
+            if self.watch is not None:
+                self._show(_together(kept), attended, rows)
         self.count += len(tokens)
         return rows
+
+    def _show(self, *states: Array) -> None:
+        if self.watch is not None:
+            for state in states:
+                self.watch(state)
 
     def _add(self, number: int, keys: KeptRows, values: KeptRows) -> None:
         for past, more in ((self.keys, keys), (self.values, values)):
