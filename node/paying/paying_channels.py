@@ -43,6 +43,8 @@ EXPIRY_EPOCHS = 24 * 7
 AGAIN_S = 2.0
 # What a payee told of a channel is believed so long, where others give it work too.
 TOLD_FOR_S = 5.0
+# So many legs that others give on are promised ahead, within what is risked anyway.
+GIVEN_ON_AT_ONCE = 8
 # Which channels have expired is looked up in this part of an epoch, within these bounds.
 EPOCH_PART = 4
 LOOK_S_MIN, LOOK_S_MAX = 5.0, 600.0
@@ -120,8 +122,10 @@ class PayingChannels:
             self._pay_soon(channel, tariff, need)
             return False
         is_old = fresh and channel.told_at_s + TOLD_FOR_S < trio.current_time()
-        if is_old or channel.wants(need):
-            self._pay_soon(channel, tariff, need)
+        # What others give on is not held here while it is under way: more is promised ahead.
+        ahead = need * GIVEN_ON_AT_ONCE if fresh else need
+        if is_old or channel.wants(ahead):
+            self._pay_soon(channel, tariff, ahead)
         return channel.available >= need
 
     def _is_over(self, channel: PaidChannel, need: int) -> bool:

@@ -19,6 +19,7 @@ from node.checking.audit import audit
 from node.checking.check_request import CheckRequest
 from node.checking.tally import Tally
 from node.commands.verify_dispute import verify_dispute
+from node.engines.exact.text_states import count_of
 from node.engines.worker.exact_claims import ExactClaims
 from node.evidence.text_disputes import judge_words
 from node.models.exact_files import ExactFiles
@@ -32,8 +33,8 @@ from tests.node.asking import asked, failures, request, signers
 from tests.node.network import I, Network, S, V, open_network
 from tests.p2p.transports import key_of
 from wire import limits
-from wire.dispute import Dispute
-from wire.errors import WireError
+from wire.dispute import Commitment, Committed, Contest, Dispute, Reveal
+from wire.errors import Refused, TransportError, WireError
 from wire.generation import Generation, Token, read_frames, to_frame
 from wire.kinds import Level, Role
 from wire.model import ModelFile
@@ -208,6 +209,42 @@ async def test_a_lying_verifier_is_named_with_its_layer(
         assert ruling == Ruling(void=frozenset((liar.peers.me,)))
         (told,) = [it.why for it in failures(events, "dispute")]
         assert "layer 1, feed-forward" in told
+
+
+async def test_whoever_asks_odd_things_about_words_learns_nothing(
+    autojump_clock: MockClock, tmp_path: Path, path: Path
+) -> None:
+    async with asking(tmp_path, path) as (asker, network):
+        honest = await add(network, path, I)
+        await network.settled()
+        found, _ = await asked(asker, request(generate(path), data=QUESTION, level=Level.SIGNED))
+        record = found.answer.record
+        contest = Contest(
+            task=record.task,
+            receipts=record.receipts,
+            input=QUESTION,
+            output=found.output,
+            row=3,
+            deadline_ms=20_000,
+        )
+        for row, words in ((99, "6 tokens"), (limits.CALL_ROWS_MAX - 1, "6 tokens")):
+            async with asker.peers.call(honest.peers.me, deadline_s=20) as channel:
+                await channel.send(replace(contest, row=row))
+                with pytest.raises(Refused, match=words):
+                    await channel.expect(Committed)
+        async with asker.peers.call(honest.peers.me, deadline_s=20) as channel:
+            await channel.send(contest)
+            commitment = open_signed((await channel.expect(Committed)).commitment, Commitment)
+            assert commitment.record.layers == count_of(2, len(PROMPT) + 3)
+            # Of words no state is shown: whoever judges has the model.
+            await channel.send(Reveal(layer=0))
+            with pytest.raises(TransportError):
+                await channel.receive()
+        async with asker.peers.call(honest.peers.me, deadline_s=20) as channel:
+            await channel.send(replace(contest, row=None))
+            with pytest.raises(TransportError):
+                await channel.expect(Committed)
+        assert not honest.contest_role._reading
 
 
 async def test_a_lying_verifier_loses_and_the_answer_holds(
