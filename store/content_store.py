@@ -175,8 +175,11 @@ class ContentStore:
         return data
 
     def has(self, content_id: ContentId) -> bool:
+        return self.size_of(content_id) is not None
+
+    def size_of(self, content_id: ContentId) -> int | None:
         with self._backend.reading() as rows:
-            return rows.size(BLOCKS, content_id) is not None
+            return rows.size(BLOCKS, content_id)
 
     async def export(
         self, content_id: ContentId, path: Path, *, size_bytes_max: int = limits.BLOB_BYTES_MAX

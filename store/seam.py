@@ -199,6 +199,10 @@ class Store(Protocol):
         """Whether this block is here. For a tree: its node, not all that is below (`missing`)."""
         ...
 
+    def size_of(self, content_id: ContentId) -> int | None:
+        """The bytes of this block or tree node, as it is kept; None if it is not here."""
+        ...
+
     async def export(
         self, content_id: ContentId, path: Path, *, size_bytes_max: int = limits.BLOB_BYTES_MAX
     ) -> int:

@@ -32,6 +32,7 @@ from wire.unixfs_tree import UnixfsTree
 
 EXPIRE_EVERY_S = 60.0
 _NODES_AT_ONCE = 64
+_LEAVES_AT_ONCE = 256
 _INLINE_BYTES_MAX = 16 << 10
 
 
@@ -137,10 +138,22 @@ class KeepRole:
                 raise Malformed(f"it counts as {tree.counted_bytes} bytes, not {size_bytes}")
             self.store.soft_pin_all(root, tree.blocks)
             await self.blobs.bring_blocks(tree.leaves, only=(asker,))
+            await self._check_leaves(tree)
         if scope.cancelled_caught:
             raise Refused(f"it did not arrive within {deadline_s:.0f} s", code=RefusalCode.BUSY)
         if not all(map(self.store.has, tree.blocks)):
             raise _no_room()
+
+    async def _check_leaves(self, tree: UnixfsTree) -> None:
+        """Malformed for a leaf of another size than was counted, which may have been here before.
+
+        Else a folder of large blocks would count as one of small ones.
+        """
+        for number, (leaf, size_bytes) in enumerate(tree.leaves.items()):
+            if number % _LEAVES_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+            if (found_bytes := self.store.size_of(leaf)) not in (None, size_bytes):
+                raise Malformed(f"a block has {found_bytes} bytes, not {size_bytes}")
 
     async def _pin_tree(self, root: UnixfsId) -> None:
         """Pin again what is here of a tree."""

@@ -307,6 +307,10 @@ async def test_folders_that_are_not_what_was_said_are_not_kept(
         )
         huge = Link(b"a", UnixfsId.of_leaf(b"a"), 1 << 19)
         assert "a block of 524288 bytes" in await ask_tree(asker, keeper, [huge], 1 << 20, b"a")
+        # Nor where the leaf is here already: a folder of large blocks is none of small ones.
+        await store.put(large := bytes(1 << 15))
+        small = Link(b"a", UnixfsId.of_leaf(large), 1)
+        assert "32768 bytes, not 1" in await ask_tree(asker, keeper, [small], 2 * page)
         # A node that is none, under the name of one.
         none = Link(b"a", UnixfsId.of_node(b"none"), 4)
         assert await ask_tree(asker, keeper, [none], 2 * page, b"none")
