@@ -13,7 +13,7 @@ from node.commands.fetched import check_fetches
 from node.commands.output import console, safe, show_json
 from node.commands.receipt_file import FoundReceipt, read_file, read_receipt
 from node.ingest.agreement import AgreementTerms, agree
-from node.ingest.extractor import Extractor
+from node.ingest.extractor import REPEATING_PATIENCE, Extractor
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError, WireError
 from wire.fetch import AttestedFetch, FetchAgreement
@@ -52,7 +52,9 @@ def verify_agreement(
     except WireError as error:
         raise InputError(f"{path} is not an agreement: {error.message}") from error
     report = _Recount()
-    beside = _Beside(state, path, Extractor().extract if extract is None else extract)
+    beside = _Beside(
+        state, path, Extractor(patience=REPEATING_PATIENCE).extract if extract is None else extract
+    )
     fetches = [_one(report, beside, answer, record) for answer in record.answers]
     found = [it for it in fetches if it is not None]
     if len(found) == len(record.answers):

@@ -15,7 +15,7 @@ from node.commands.fetched import check_fetches
 from node.commands.output import console, safe, show_json
 from node.commands.receipt_file import FoundReceipt, read_receipt
 from node.commands.verify_model import check_model, replay_with
-from node.ingest.extractor import Extractor
+from node.ingest.extractor import REPEATING_PATIENCE, Extractor
 from node.models.pinned import PINNED
 from wire.chain import doers_of, source_of
 from wire.content import ContentId
@@ -124,9 +124,13 @@ def _check_expected(report: AuditReport, found: FoundReceipt, expected: Expected
         return
     signed_for = _signed_for(report) | {it.record.model for it in report.receipts}
     if any(it.record.operation == FETCH for it in report.receipts):
-        signed_for |= run(partial(check_fetches, report, found.have, Extractor().extract))
+        signed_for |= run(
+            partial(
+                check_fetches, report, found.have, Extractor(patience=REPEATING_PATIENCE).extract
+            )
+        )
     if any(it.record.operation == CALL for it in report.receipts):
-        extract = Extractor().extract
+        extract = Extractor(patience=REPEATING_PATIENCE).extract
         run(partial(check_chain, report, found.have, found.bring_receipt, extract))
     for called, name in found.files.items():
         if name not in signed_for:

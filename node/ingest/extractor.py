@@ -22,6 +22,8 @@ from wire.fetch import Extraction
 
 WORKER = "node.ingest.parse_worker"
 PARSE_S_MAX = 10
+# Whoever repeats it may have a slower machine: the data peer is not to be blamed for that.
+REPEATING_PATIENCE = 6
 # A server may let one wait for the connection, and for the statement.
 QUERY_S_MAX = 20
 # Processes at once, and how many of them work for other peers: one is left for the owner.
@@ -31,9 +33,13 @@ PARSERS_OF_OTHERS_MAX = 2
 
 @dataclass(slots=True)
 class Extractor:
-    """Makes outputs of bodies. `folder` is where the processes run; they write nothing there."""
+    """Makes outputs of bodies. `folder` is where the processes run; they write nothing there.
+
+    With `patience` each may take so many times as long.
+    """
 
     folder: Path = Path("/")
+    patience: int = 1
     _places: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(PARSERS_MAX))
     _others: trio.CapacityLimiter = field(
         default_factory=lambda: trio.CapacityLimiter(PARSERS_OF_OTHERS_MAX)
@@ -56,7 +62,7 @@ class Extractor:
             "body": body,
             "tables": dict(tables or {}),
         }
-        return _bytes_of(await self.answer(message, PARSE_S_MAX))
+        return _bytes_of(await self.answer(message, PARSE_S_MAX * self.patience))
 
     async def after_page(self, extraction: Extraction, select: str, page: bytes) -> tuple[str, int]:
         """What `select` finds in a page, as `parsing.after_page` says; Malformed."""
@@ -66,7 +72,7 @@ class Extractor:
             "select": select,
             "body": page,
         }
-        reply = await self.answer(message, PARSE_S_MAX)
+        reply = await self.answer(message, PARSE_S_MAX * self.patience)
         found, rows = reply.get("found"), reply.get("rows")
         if not isinstance(found, str) or not isinstance(rows, int):
             raise Malformed("its parser gave no output")
@@ -94,7 +100,7 @@ class Extractor:
     async def answer(self, message: dict[str, Value], seconds: int) -> dict[str, Any]:
         """What the process says to one message; Malformed if it refuses, or gives up."""
         launch = Launch(
-            arguments=(WORKER, str(PARSE_S_MAX)),
+            arguments=(WORKER, str(PARSE_S_MAX * self.patience)),
             environment={
                 "PYTHONPATH": os.pathsep.join(
                     [str(Path(__file__).parents[2]), *filter(None, sys.path)]

@@ -1,11 +1,16 @@
 """The parser's process: what kills it is that one fetch's error, and the next body is parsed."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 import trio.testing
 
+from node.commands import agreed, verify
+from node.engines.host.worker_process import Launch
 from node.ingest import extractor as extractor_file
-from node.ingest.extractor import PARSERS_OF_OTHERS_MAX, Extractor
+from node.ingest.extractor import PARSERS_OF_OTHERS_MAX, REPEATING_PATIENCE, Extractor
 from tests.ingest.test_parsing import extraction
 from wire.errors import Malformed
 
@@ -31,6 +36,31 @@ async def test_an_expression_without_end_costs_that_fetch_alone(
         with pytest.raises(Malformed, match="its parser gave up"):
             await Extractor().extract(extraction("json", select=explodes), body)
     assert await Extractor().extract(extraction("text"), b"words") == b"words"
+
+
+async def test_whoever_repeats_an_extraction_waits_longer_than_who_did_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a body that takes a data peer nine seconds would convict it on a slower machine."""
+    seconds: list[float] = []
+
+    class Worker:
+        async def ask(self, message: object, timeout_s: float) -> dict[str, bytes]:
+            await trio.lowlevel.checkpoint()
+            seconds.append(timeout_s)
+            return {"output": b""}
+
+    @asynccontextmanager
+    async def opened(launch: Launch) -> AsyncIterator[Worker]:
+        seconds.append(float(launch.arguments[1]))
+        yield Worker()
+
+    monkeypatch.setattr(extractor_file, "open_worker", opened)
+    await Extractor().extract(extraction("text"), b"")
+    await Extractor(patience=REPEATING_PATIENCE).extract(extraction("text"), b"")
+    limit = extractor_file.PARSE_S_MAX
+    assert seconds == [limit, limit, 6 * limit, 6 * limit]
+    assert verify.REPEATING_PATIENCE == agreed.REPEATING_PATIENCE == 6
 
 
 async def test_what_others_have_parsed_leaves_a_place_to_the_owner() -> None:
