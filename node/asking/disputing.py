@@ -283,9 +283,11 @@ class Disputing:
             ruling = Ruling(lost=frozenset((maker,)), proven=True)
         else:
             return None
-        layers = await self._layers(claimed, against, ruling, token, claims, source, output)
+        # Nobody is asked for anything more before its word counts less.
         for peer in sorted(ruling.lost | ruling.void):
             self.settling.peers.offended(peer, Offence.WRONG_ANSWER)
+        layers = await self._layers(claimed, against, ruling, token, claims, source, output)
+        for peer in sorted(ruling.lost | ruling.void):
             told = f"{why}: it was read again here, in whole numbers"
             on_event(Failed("dispute", peer, told + layers.get(peer, "")))
         return ruling
@@ -319,9 +321,12 @@ class Disputing:
         words: dict[PeerId, str] = {}
         with trio.move_on_after(stretched(READ_S)):
             async with self.reading:
-                for peer, (record, found) in (await wrong.named(self.settling, claims)).items():
-                    await self._keep_record(record)
-                    words[peer] = f"; {found.why}; the record is {record.id}"
+                own = await wrong.own_states(claims)
+            # A liar that is slow to answer holds up no other reading: it would be left to votes.
+            named = {} if own is None else await wrong.named(self.settling, *own)
+            for peer, (record, found) in named.items():
+                await self._keep_record(record)
+                words[peer] = f"; {found.why}; the record is {record.id}"
         return words
 
     async def _keep_record(self, record: Signed[Dispute]) -> None:

@@ -14,7 +14,7 @@ from node.checking.hearing import SilentError
 from node.checking.settling import Contested, Settling
 from node.engines.worker.exact_claims import ExactClaims
 from node.evidence.disputes import Judgement, UnfitError
-from node.evidence.text_disputes import own_states
+from node.evidence.text_disputes import OwnStates, own_states
 from wire.chain import doers_of, segments_of
 from wire.content import PeerId
 from wire.dispute import CHALLENGER, PROVER, Dispute
@@ -35,8 +35,11 @@ class WrongPeers:
     # The token that is another one; None where the answer is right.
     token: int | None = None
 
-    async def named(self, settling: Settling, claims: ExactClaims) -> dict[PeerId, Named]:
-        """Of each that shows it the record and the layer; no more than one commits at a time."""
+    async def own_states(self, claims: ExactClaims) -> tuple[OwnStates, int] | None:
+        """What the model gives before the token that is looked at, and which that is.
+
+        None where no dispute is held about it. It takes all cores: no more than one at a time.
+        """
         claims.before_pass = trio.from_thread.check_cancelled
         try:
             token = self.token
@@ -53,7 +56,11 @@ class WrongPeers:
             )
         except BatonError:
             # More states than a dispute is held about, for one.
-            return {}
+            return None
+        return own, token
+
+    async def named(self, settling: Settling, own: OwnStates, token: int) -> dict[PeerId, Named]:
+        """Of each that shows it the record and the layer; who is asked may be slow to answer."""
         found: dict[PeerId, Named] = {}
         for contested, side in self._each():
             try:

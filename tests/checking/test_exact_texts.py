@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trio
 from trio.testing import MockClock
 
 from node.asking.answers import Answered
@@ -27,6 +28,7 @@ from node.models.inspect import describe
 from node.peer import Node
 from node.task.events import Event, ignore_event
 from p2p.score import Standing
+from p2p.typed_call import TypedCall
 from tests.checking.exact_text_peers import Alter, OtherModels, TextEngine, some_weights_off
 from tests.engines.exact.text_models import made_at
 from tests.node.asking import asked, failures, request, signers
@@ -37,6 +39,7 @@ from wire.dispute import Commitment, Committed, Contest, Dispute, Reveal
 from wire.errors import Refused, TransportError, WireError
 from wire.generation import Generation, Token, read_frames, to_frame
 from wire.kinds import Level, Role
+from wire.message import Message
 from wire.model import ModelFile
 from wire.receipt import Receipt, Verdict
 from wire.segment import Segment
@@ -346,3 +349,31 @@ async def test_of_a_stream_that_moved_who_made_the_wrong_token_loses(
         assert ruling.lost == {liar.peers.me}
         assert asker.peers.standing(liar.peers.me) is Standing.BANNED
         assert asker.peers.standing(honest.peers.me) is Standing.GOOD
+
+
+async def test_a_liar_that_is_slow_to_name_its_layer_holds_up_no_other_reading(
+    autojump_clock: MockClock, tmp_path: Path, path: Path
+) -> None:
+    """Else other disputes would be left to the votes, until it has answered."""
+    async with asking(tmp_path, path) as (asker, network):
+        liar = await add(network, path, I, some_weights_off)
+        honest = await add(network, path, I)
+        for _ in range(3):
+            await add(network, path, V)
+        await network.settled()
+        found_at_the_liar: list[tuple[int, Standing]] = []
+
+        async def stay_silent(call: TypedCall, message: Message) -> None:
+            reading = asker.tasks.disputing.reading
+            standing = asker.peers.standing(liar.peers.me)
+            found_at_the_liar.append((int(reading.borrowed_tokens), standing))
+            await trio.sleep_forever()
+
+        liar.peers.handlers[Contest] = stay_silent
+        wanted = request(generate(path), data=QUESTION, level=Level.EXACT, deadline_s=300)
+        found, events = await asked(asker, wanted)
+        assert signers(found) == [honest.peers.me]
+        assert found_at_the_liar == [(0, Standing.BANNED)]
+        (told,) = [it.why for it in failures(events, "dispute") if it.peer == liar.peers.me]
+        assert "it was read again here" in told
+        assert not records_of(asker)
