@@ -23,6 +23,8 @@ GetContent = Callable[[ContentId, int], Awaitable[bytes]]
 FOLDERS_MAX = 32
 DATASET_S_MAX = 60.0
 _PARTS_MAX = 4096
+# So much of a node is read on the loop.
+_INLINE_BYTES_MAX = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ async def _brought(text: str, place: DatasetPlace, get: GetContent) -> Came:
         for row in range(ROWS_MAX):
             node = await _block(here, get)
             folders.append(node)
-            here, found = child_of(UnixfsNode.from_bytes(node), name, row)
+            here, found = child_of(await _node(node), name, row)
             if found:
                 break
     packed = pack(folders) if folders else b""
@@ -141,6 +143,13 @@ async def _block(node: UnixfsId, get: GetContent) -> bytes:
     return await get(node.block, limits.BLOCK_BYTES_MAX)
 
 
+async def _node(data: bytes) -> UnixfsNode:
+    """Read a node. A full one has thousands of links, and a stranger may name hundreds of those."""
+    if len(data) <= _INLINE_BYTES_MAX:
+        return UnixfsNode.from_bytes(data)
+    return await trio.to_thread.run_sync(UnixfsNode.from_bytes, data)
+
+
 async def _file(top: UnixfsId, place: DatasetPlace, get: GetContent) -> bytes:
     """The bytes of a file, piece by piece; what its maker says of sizes is compared."""
     body = bytearray()
@@ -155,7 +164,7 @@ async def _file(top: UnixfsId, place: DatasetPlace, get: GetContent) -> bytes:
                 raise Malformed(f"a piece of {len(data)} bytes, said to be {size_bytes}")
             body += data
             continue
-        node = UnixfsNode.from_bytes(data)
+        node = await _node(data)
         if node.part_sizes is None:
             some = _some(node)
             raise InputError(

@@ -250,8 +250,9 @@ class FolderPut:
         """The blocks of what was published; Missing if a node is not here, Oversize if too many."""
         tree = UnixfsTree(root)
         while nodes := [it.block for it in tree.next_nodes(_NODES_AT_ONCE)]:
-            for data in await self.store.get_blocks(nodes):
-                tree.take(data)
+            found = await self.store.get_blocks(nodes)
+            # A full node has thousands of links, which the loop would wait for.
+            await trio.to_thread.run_sync(_take_all, tree, found)
         return tree
 
     async def _keep_all(
@@ -319,7 +320,7 @@ class FolderPut:
     async def _below(self, node: UnixfsId) -> list[UnixfsId]:
         try:
             data = await self.store.get_block(node.block)
-            return [link.id for link in UnixfsNode.from_bytes(data).links]
+            return await trio.to_thread.run_sync(_links_of, data)
         except (Missing, Corrupt):
             # It was released by a call that broke off, after all that is below it.
             return []
@@ -345,6 +346,15 @@ class FolderPut:
         for at in range(0, len(blocks), _BATCH_BLOCKS):
             part = blocks[at : at + _BATCH_BLOCKS]
             await self.store.commit(Write(unpins=tuple(Pin(it, why) for it in part)))
+
+
+def _take_all(tree: UnixfsTree, nodes: Sequence[bytes]) -> None:
+    for data in nodes:
+        tree.take(data)
+
+
+def _links_of(node: bytes) -> list[UnixfsId]:
+    return [link.id for link in UnixfsNode.from_bytes(node).links]
 
 
 def _some(blocks: Blocks) -> tuple[list[UnixfsBlock], Link | None]:

@@ -33,6 +33,8 @@ from wire.errors import BatonError, Refused, TooSlow
 from wire.feed import DONE, FAILED, MISSED, FeedEntry, SlotSpan
 
 # The wall clock may be set anew at any time: it is looked at this often at least.
+# Results of sources are written on the loop up to this size.
+_INLINE_BYTES_MAX = 16 << 10
 LOOK_S = 20.0
 # After a store that would not take something.
 STORE_PAUSE_S = 10.0
@@ -214,20 +216,35 @@ class WorkflowRunner:
             with trio.fail_after(2 * deadline_s + stretched(BESIDE_S)):
                 if begun.task:
                     answer = await self.steps.outcome(ContentId(begun.task))
-                    return begun, answer, self._document(begun, answer.result)
+                    return begun, answer, await self._of_model(begun, answer)
                 begun = replace(begun, tries=begun.tries + 1)
                 await self.history.begin(begun)
                 brought = await self.steps.bring(self.workflow.source, deadline_s)
                 begun = replace(begun, answers=brought.answers, contents=brought.contents)
                 if model is None:
-                    return begun, None, self._document(begun, _plain(brought))
+                    return begun, None, await self._of_source(begun, brought)
                 task = await self.steps.submit(model, brought, deadline_s)
                 begun = replace(begun, task=bytes(task))
                 await self.history.begin(begun)
                 answer = await self.steps.outcome(task)
-                return begun, answer, self._document(begun, answer.result)
+                return begun, answer, await self._of_model(begun, answer)
         except trio.TooSlowError as error:
             raise TooSlow(f"the run took longer than {2 * deadline_s + BESIDE_S:.0f} s") from error
+
+    async def _of_source(self, begun: BegunSlot, brought: BroughtInput) -> bytes:
+        def document() -> bytes:
+            return self._document(begun, _plain(brought))
+
+        # Others say how many numbers or rows there are: millions take seconds to write.
+        if len(brought.output) > _INLINE_BYTES_MAX:
+            return await trio.to_thread.run_sync(document)
+        return document()
+
+    async def _of_model(self, begun: BegunSlot, answer: ModelAnswer) -> bytes:
+        # The numbers of a function, as many as the model gives.
+        if "outputs" in answer.result:
+            return await trio.to_thread.run_sync(self._document, begun, answer.result)
+        return self._document(begun, answer.result)
 
     def _document(self, begun: BegunSlot, result: Mapping[str, Any]) -> bytes:
         found = {"workflow": self.workflow.name, "slot_ms": begun.slot_ms, **result}

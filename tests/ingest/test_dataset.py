@@ -1,5 +1,6 @@
 """Published content as a source: what its id names, and nothing that its maker could add."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from wire.codec import pack
 from wire.content import ContentId
 from wire.errors import InputError, Malformed, Oversize, TooSlow, WireError
 from wire.tree import name_of
-from wire.unixfs import Link, UnixfsId, file_id
+from wire.unixfs import Link, UnixfsId, UnixfsNode, file_id
 
 CSV = b"t,price\n1,1.5\n2,2.5\n"
 LARGE = b"n\n" + (b"1" * 5999 + b"\n") * 100
@@ -210,3 +211,27 @@ async def test_other_content_than_the_source_names_is_found(
             await asker_has.dependencies.store.put(CSV)
         kept = await asked_of(network, content, path, lie)
     assert "the published content that the source names" in points(await kept.report(), status)
+
+
+async def test_nodes_of_strangers_are_not_read_on_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full one takes a tenth of a second and more, and a path may name hundreds of them."""
+    files: dict[str, bytes | None] = {f"{number:04}": b"%d" % number for number in range(400)}
+    on_loop: list[bool] = []
+    read = UnixfsNode.from_bytes
+
+    def noted(data: bytes, *size_bytes_max: int) -> UnixfsNode:
+        on_loop.append(threading.current_thread() is threading.main_thread())
+        return read(data, *size_bytes_max)
+
+    async with open_memory_store(quota_bytes=1 << 26) as store:
+        put = FolderPut(store)
+        published = await put.publish(write_folder(tmp_path / "in", files), lambda *_: None)
+        monkeypatch.setattr(UnixfsNode, "from_bytes", noted)
+        came = await bring_dataset(f"{published.root}/0007", of_store(store))
+        assert came.body == b"7"
+        assert (await put.tree_of(published.root)).counted_bytes > 400 * 4096
+        await put.remove(published.root)
+    assert len(on_loop) >= 3
+    assert not any(on_loop)

@@ -1,13 +1,19 @@
 """A workflow as it runs: each slot at its time, with one result, whatever happens."""
 
+import json
+import threading
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from node.workflows.definition import SourceStep
 from node.workflows.delivery import late_ms
+from node.workflows.steps import BroughtInput, ModelAnswer
 from store import Pin, Store, Table, open_memory_store
 from tests.workflows.keeping import (
     SECOND,
@@ -20,8 +26,10 @@ from tests.workflows.keeping import (
     seams,
     slots,
 )
+from wire.content import ContentId
 from wire.errors import InputError, Refused, StoreFull, TaskFailed
 from wire.feed import FIRST_ENTRY, FeedEntry
+from wire.tensors import Tensor, Tensors
 
 
 def check_chain(found: list[FeedEntry]) -> None:
@@ -61,6 +69,51 @@ async def test_each_slot_is_run_at_its_time(autojump_clock: MockClock, tmp_path:
         }
         assert (steps.brought, steps.submitted) == (10, 10)
         assert found[0].answer in {it.id for it in store.pins()}
+
+
+class TensorSteps(MadeSteps):
+    """Sources and models that give as many numbers as a stranger pleases."""
+
+    async def bring(self, source: SourceStep, deadline_s: int) -> BroughtInput:
+        numbers = Tensor(name="x", kind="int8", shape=(20_000,), data=bytes(20_000))
+        output, fetch = Tensors(tensors=(numbers,)).to_bytes(), ContentId.of(b"fetch")
+        await trio.lowlevel.checkpoint()
+        return BroughtInput(output=output, tensor_of=fetch, answers=(fetch,))
+
+    async def outcome(self, task: ContentId) -> ModelAnswer:
+        found = await super().outcome(task)
+        return replace(found, result={"outputs": {"x": [0] * 20_000}})
+
+
+@pytest.mark.parametrize("has_model", [False, True])
+async def test_numbers_of_strangers_are_not_written_on_the_loop(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_model: bool
+) -> None:
+    """Four million of them take it seconds, in which a peer answers nobody."""
+    in_loop: list[bool] = []
+    dumps = json.dumps
+
+    def noted(value: Any, **options: Any) -> str:
+        in_loop.append(threading.current_thread() is threading.main_thread())
+        return dumps(value, **options)
+
+    text = SECOND if has_model else SECOND[: SECOND.index("[model]")]
+    steps = TensorSteps()
+    async with (
+        open_memory_store(quota_bytes=1 << 30) as store,
+        keeping(seams(store, tmp_path, steps)) as keeper,
+    ):
+        await keeper.add(text, "w")
+        monkeypatch.setattr(json, "dumps", noted)
+        while not in_loop:
+            await trio.sleep(0.5)
+        monkeypatch.undo()
+        while not entries(keeper):
+            await trio.sleep(0.5)
+        assert not any(in_loop)
+        found = await result(keeper, entries(keeper)[0])
+        told = found["outputs"]["x"]
+        assert len(told if has_model else told["data"]) == 20_000
 
 
 async def test_a_try_that_fails_is_followed_by_another(
