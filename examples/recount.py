@@ -4,9 +4,10 @@
 
 It checks each signature that a count rests on, and prints what was decided, as JSON. It stops at
 the first epoch that does not hold. It needs msgpack and cryptography, and no network.
+
+Stakes count as penalties and juries left them (`recount_stakes.py`, which has to lie beside it).
 """
 
-import hashlib
 import json
 import struct
 import sys
@@ -14,56 +15,14 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import msgpack
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from recount_stakes import STAYS, Stakes, Wrong, check, id_of, read, sha
 
 WEEK_S, WEEKS, FOUNDING = 7 * 24 * 3600, 4, 1000 * 10**6
 # Of pairs that only moved credits so many are kept in a week.
 PLAIN_MAX = 100_000
+# What reading a file's parts raises where they are not what they should be.
+UNREADABLE = (Wrong, KeyError, TypeError, ValueError, IndexError, AttributeError, struct.error)
 STATES = ("open", "passed", "rejected", "lapsed", "unfunded")
-
-
-class Wrong(Exception):
-    """Something in the file does not hold."""
-
-
-def sha(*parts):
-    return hashlib.sha256(b"".join(parts)).digest()
-
-
-def id_of(data):
-    """The content id: CIDv1, raw, sha2-256."""
-    return bytes.fromhex("01551220") + sha(data)
-
-
-def read(data):
-    try:
-        value = msgpack.unpackb(data, strict_map_key=True)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise Wrong(f"no msgpack: {error}") from None
-    if msgpack.packb(value) != data:
-        raise Wrong("a second encoding of the same value")
-    return value
-
-
-def check(key, domain, body, proof, what):
-    """One signature: over the words themselves, or over the root of many (a Merkle path)."""
-    words = b"baton/1/" + domain.encode() + b"\0" + body
-    if len(proof) > 64:
-        index, size = struct.unpack_from(">II", proof, 64)
-        node, path = sha(b"\0", words), [proof[at : at + 32] for at in range(72, len(proof), 32)]
-        width, number = size, index
-        while width > 1:
-            if number % 2:
-                node = sha(b"\1", path.pop(0), node)
-            elif number + 1 < width:
-                node = sha(b"\1", node, path.pop(0))
-            width, number = (width + 1) // 2, number // 2
-        words = b"baton/1/batch\0" + struct.pack(">I", size) + node
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(proof[:64], words)
-    except (InvalidSignature, ValueError):
-        raise Wrong(f"{what}: a signature does not hold") from None
 
 
 def check_quorum(members, domain, body, signatures, what):
@@ -119,7 +78,7 @@ class Recount:
         self.genesis = genesis
         self.week_epochs = max(1, WEEK_S // genesis["epoch_s"])
         self.motions, self.ballots = {}, defaultdict(dict)
-        self.channels, self.stakes = {}, defaultdict(Counter)
+        self.channels, self.stakes = {}, Stakes()
         # Of each week: what was paid for tasks, and 0 for pairs that only moved credits.
         self.paid, self.pays = defaultdict(Counter), set()
 
@@ -131,11 +90,7 @@ class Recount:
             self.motions[name] = {"title": motion["title"], "until": until, "state": 0}
         for ballot in record.get("ballot", ()):
             self.ballots[ballot["motion"]][owner] = ballot["yes"]
-        for part in record.get("stake", ()):
-            self.stakes[owner][part["role"]] += part["amount"]
-        for part in record.get("unbond", ()):
-            there = self.stakes[owner]
-            there[part["role"]] -= min(part["amount"], there[part["role"]])
+        self.stakes.order(record["network"], epoch, owner, record, digest)
         for payment in record.get("pay", ()):
             self.pays.add((owner, payment["to"]))
         for part in record.get("redeem", ()):
@@ -156,11 +111,12 @@ class Recount:
                 if paid and owner[payer] != owner[payee]:
                     using[payer] += paid
         stake = Counter({it["key"]: it["weight"] * FOUNDING for it in self.genesis["members"]})
-        for account, parts in self.stakes.items():
-            stake[account] += sum(parts.values())
+        for account, row in self.stakes.rows.items():
+            stake[account] += sum(it for (until, _), it in row.items() if until == STAYS)
         return stake, using
 
-    def end(self, epoch):
+    def end(self, epoch, header):
+        self.stakes = self.stakes.end(epoch, header)
         there = self.paid[epoch // self.week_epochs]
         room = PLAIN_MAX - sum(not paid for paid in there.values())
         for pair in sorted(self.pays - there.keys())[: max(0, room)]:
@@ -216,7 +172,7 @@ def _epoch(found, network, members, previous, epoch, raw, parts):
     # A voucher's total is cumulative, so a payee's orders come in their own order.
     for _, owner, record, digest in sorted(orders, key=lambda it: it[:2]):
         found.order(epoch, owner, record, digest)
-    found.end(epoch)
+    found.end(epoch, header)
     return header
 
 
@@ -225,12 +181,15 @@ def recount(file):
     parts = parts_of(file)
     raw = next(parts)
     genesis = read(raw)
-    network, members, previous = id_of(raw), genesis["members"], None
-    found, epoch = Recount(genesis), 0
+    network, previous, epoch = id_of(raw), None, 0
+    try:
+        found, members = Recount(genesis), genesis["members"]
+    except UNREADABLE as error:
+        raise Wrong(f"its beginning: {error}") from None
     for raw in parts:
         try:
             header = _epoch(found, network, members, previous, epoch, raw, parts)
-        except (Wrong, KeyError, TypeError, IndexError, struct.error) as error:
+        except UNREADABLE as error:
             raise Wrong(f"epoch {epoch}: {error}") from None
         members, epoch, previous = header["members"], epoch + 1, id_of(read(raw)["header"])
     return found.motions

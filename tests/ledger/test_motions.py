@@ -1,8 +1,8 @@
 """Motions: who counts, when they are decided, what they do; and a recount that shares no code."""
 
-import functools
-import importlib.util
+import importlib
 import io
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 
 from node.ledger.books import channel_name
 from node.ledger.chain_file import read_parts, replay
+from node.ledger.jury_draw import drawn_by
 from node.ledger.loading import first_rows, load
 from node.ledger.motion_shelf import motions_in, parameter
 from tests.ledger.made import ONE, THREE, TWO, Made
@@ -46,18 +47,16 @@ MEMBER = KEYS[0]
 
 def recount_of(data: bytes) -> dict[bytes, dict[str, Any]]:
     """What `examples/recount.py` makes of a file."""
-    found: dict[bytes, dict[str, Any]] = _recount().recount(io.BytesIO(data))
+    found: dict[bytes, dict[str, Any]] = recount_page("recount").recount(io.BytesIO(data))
     return found
 
 
-@functools.cache
-def _recount() -> Any:
-    spec = importlib.util.spec_from_file_location("recount", ROOT / "examples" / "recount.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def recount_page(name: str) -> Any:
+    """A page of `examples/`, as a program that lies there imports it."""
+    folder = str(ROOT / "examples")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)
 
 
 class Network:
@@ -82,7 +81,10 @@ class Network:
     def end(self, epochs: int = 1) -> None:
         for _ in range(epochs):
             member = self.member
-            header = member.outcome(member.applied).header
+            made = member.make_seal()
+            assert made is not None
+            by = drawn_by({0: made[0]}, member.tip, member.committee)
+            header = member.outcome(member.applied, by).header
             vote = AgreementVote(
                 network=self.made.genesis.id,
                 epoch=member.epoch,
@@ -376,7 +378,7 @@ def test_the_more_motions_are_open_the_dearer_is_one_more() -> None:
 
 def test_pairs_that_only_moved_credits_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.ledger.use_window.PLAIN_MAX", 20)
-    monkeypatch.setattr(_recount(), "PLAIN_MAX", 20)
+    monkeypatch.setattr(recount_page("recount"), "PLAIN_MAX", 20)
     network = Network()
     network.use(ONE, TWO, CREDIT)
     motion = network.propose()
@@ -463,5 +465,5 @@ def test_a_ballot_that_is_altered_in_any_byte_is_named(check: Callable[[bytes], 
     at, raw = _ballot_at(network)
     for place in range(at, at + len(raw), 5):
         altered = data[:place] + bytes((data[place] ^ 0x10,)) + data[place + 1 :]
-        with pytest.raises((Malformed, _recount().Wrong), match="epoch 1"):
+        with pytest.raises((Malformed, recount_page("recount").Wrong), match="epoch 1"):
             check(altered)
