@@ -236,6 +236,9 @@ class Attempts:
                 secret=secret,
                 input=inline if stage == 0 else delivered.source if stage == last else None,
                 output=output if small else None,
+                later=frozenset(
+                    it for leg in delivered.receipts[stage + 1 :] for it in doers_of(leg)
+                ),
             )
             claimed = await self._mixed(claimed, deadline_at_s)
             votes, lost = await self._counted(run, claimed, output, deadline_at_s)

@@ -1,6 +1,7 @@
 """Keeping answers: those that end together are signed and made durable together."""
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,8 +17,10 @@ from node.task.events import Kept
 from node.task.flushing import Flushing, in_parts, keep_each
 from p2p.adverts import Environment
 from wire import limits
+from wire.content import PeerId
 from wire.errors import BatonError
 from wire.lottery import secret_of
+from wire.ownership import Ownership
 from wire.receipt import Answer, VerdictCommitment
 from wire.signed import sign_many
 from wire.signing import SigningKey
@@ -136,7 +139,6 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
         for stage, votes in sorted(counted.items())
         for verifier, commitment in votes.commitments
     ]
-    owned = {it.peer: it for votes in counted.values() for it in votes.owned}
     weighed = dict(zip(listed, weights, strict=True))
     drawn = [(stage, votes.drawn) for stage, votes in sorted(counted.items())]
     mixed = [it.kept(stage, weighed) for stage, it in drawn if it is not None]
@@ -154,5 +156,18 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
         commitments=tuple(commitments),
         weights=weights if any(weights) else (),
         mixed=tuple(it for it in mixed if it is not None),
-        owned=tuple(it for _, it in sorted(owned.items()))[: limits.OWNERSHIPS_MAX],
+        owned=told_owners(counted.values()),
     )
+
+
+def told_owners(counted: Iterable[Tally]) -> tuple[Ownership, ...]:
+    """Whose the peers are that showed the same to the check of each leg.
+
+    Who showed it to one of them alone was not kept apart by the others.
+    """
+    shown = defaultdict[PeerId, set[Ownership | None]](set)
+    for votes in counted:
+        for peer, one in votes.owned.items():
+            shown[peer].add(one)
+    same = [next(iter(each)) for _, each in sorted(shown.items()) if len(each) == 1]
+    return tuple(it for it in same if it is not None)[: limits.OWNERSHIPS_MAX]

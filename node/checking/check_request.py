@@ -62,6 +62,8 @@ class CheckRequest:
     void: frozenset[PeerId] = frozenset()
     # None where the asker alone draws.
     drawn: Drawn | None = None
+    # Who did the legs after it.
+    later: frozenset[PeerId] = frozenset()
 
     @property
     def receipt(self) -> Signed[Receipt]:
@@ -82,8 +84,9 @@ class CheckRequest:
 
     @property
     def doers(self) -> set[PeerId]:
-        """Who did its legs so far, and who asked: none of them looks at their work."""
-        return {it for leg in self.receipts for it in doers_of(leg)} | {self.task.signer}
+        """Who did the task's legs, and who asked: none of them checks any of it."""
+        before = {it for leg in self.receipts for it in doers_of(leg)}
+        return before | self.later | {self.task.signer}
 
     @property
     def is_at_hand(self) -> bool:

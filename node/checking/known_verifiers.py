@@ -1,6 +1,6 @@
 """The verifiers that a peer knows: who may check a leg, and what ties them to each other."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from node.checking.check_request import CheckRequest
@@ -15,6 +15,33 @@ from wire.ownership import Ownership, shown_in
 
 
 @dataclass(slots=True)
+class SeenOwners:
+    """What peers showed of their owners when one check first looked at each.
+
+    Whoever shows another one meanwhile changes nothing: else a verifier could show, once it was
+    asked, that another one is its owner's too, and the answer would tell of an unfair draw.
+    """
+
+    look: Callable[[PeerId], Ownership | None]
+    _seen: dict[PeerId, Ownership | None] = field(default_factory=dict)
+
+    def shown(self, peer: PeerId) -> Ownership | None:
+        """The word of a peer's owner; None if it showed none."""
+        if peer not in self._seen:
+            self._seen[peer] = self.look(peer)
+        return self._seen[peer]
+
+    def owner_of(self, peer: PeerId) -> PeerId:
+        """Whose a peer is; where it showed nothing, its own."""
+        found = self.shown(peer)
+        return peer if found is None else found.owner
+
+    def of_each(self, peers: Iterable[PeerId]) -> Mapping[PeerId, Ownership | None]:
+        """What these showed, or that they showed nothing."""
+        return {it: self.shown(it) for it in peers}
+
+
+@dataclass(slots=True)
 class KnownVerifiers:
     """Whom one peer may ask to check."""
 
@@ -24,17 +51,18 @@ class KnownVerifiers:
     # How much a verifier counts in a draw: nobody counts more where there are no stakes.
     weight: Callable[[PeerId], int] = field(default=lambda _: 0, kw_only=True)
 
-    def candidates(self, claimed: CheckRequest) -> list[PeerId]:
+    def candidates(self, claimed: CheckRequest, seen: SeenOwners | None = None) -> list[PeerId]:
         """The known verifiers that run the leg's model, without the peers that did the task.
 
-        Nor those of the owners of these, as far as they declare it.
+        Nor those of the owners of these, as far as they declare it, or did when they were `seen`.
         """
+        seen = seen or self.owners()
         doers = claimed.doers | claimed.void | {self.peers.me}
         known = self.verifiers(claimed.receipt.record.model) - doers
         if self.payer is not None:
             known = self.payer.payable(known, claimed.task.record)
-        owners = {self.owner_of(it) for it in claimed.doers | {self.peers.me}}
-        apart = (it for it in known if self.owner_of(it) not in owners)
+        owners = {seen.owner_of(it) for it in claimed.doers | {self.peers.me}}
+        apart = (it for it in known if seen.owner_of(it) not in owners)
         return sorted(apart)[: limits.CANDIDATES_MAX]
 
     def verifiers(self, model: ContentId | None) -> set[PeerId]:
@@ -55,15 +83,9 @@ class KnownVerifiers:
         }
         return ties_in(self.peers.view, peers, wall_s, admitters)
 
-    def owner_of(self, peer: PeerId) -> PeerId:
-        """Whose a peer is, as it shows in its advert; where it shows nothing, its own."""
-        found = self._shown(peer)
-        return peer if found is None else found.owner
-
-    def owned(self, peers: Iterable[PeerId]) -> tuple[Ownership, ...]:
-        """What these show of their owners, in order of their keys."""
-        shown = (self._shown(it) for it in sorted({*peers, self.peers.me}))
-        return tuple(it for it in shown if it is not None)
+    def owners(self) -> SeenOwners:
+        """Whose each peer is, as its advert shows when it is first looked at."""
+        return SeenOwners(self._shown)
 
     def _shown(self, peer: PeerId) -> Ownership | None:
         if peer == self.peers.me:

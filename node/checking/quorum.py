@@ -17,7 +17,7 @@ from node.checking.check_order import CheckOnOrder, CheckOrder, CheckOrders, Pla
 from node.checking.check_request import CheckRequest, listed_of
 from node.checking.commitments import LegCommitments, Shown, Tell
 from node.checking.contributions import Contributions
-from node.checking.known_verifiers import KnownVerifiers
+from node.checking.known_verifiers import KnownVerifiers, SeenOwners
 from node.checking.odds import raised_by
 from node.checking.tally import Tally
 from node.checking.ties import apart_first, one_of_each, tied_among
@@ -88,7 +88,8 @@ class Checking(KnownVerifiers):
         more = min(more, limits.VERIFIERS_MAX - terms.verifiers)
         quorum = Quorum(Votes(terms.needed + more, terms.verifiers + more), parts)
         known = {} if claimed.drawn is None else dict(claimed.drawn.weights)
-        return await _Check(self, claimed, on_event, deadline_at_s, quorum, known).run()
+        owners = self.owners()
+        return await _Check(self, claimed, on_event, deadline_at_s, quorum, known, owners).run()
 
 
 @dataclass(slots=True)
@@ -105,6 +106,7 @@ class _Check:
     quorum: Quorum
     # With the weights that they had in the first draw.
     known: dict[PeerId, int]
+    owners: SeenOwners
     patience: Backoff = field(default_factory=Backoff)
     wake: trio.Event = field(default_factory=trio.Event)
     # Since when nobody is left who could decide a dispute, or give one more verdict than usual.
@@ -146,7 +148,7 @@ class _Check:
             needed=votes.needed,
             ran_out=self.lost_since_at_s is not None,
             tied=tied_among(agree, self.checking.ties(agree)),
-            owned=self.checking.owned(self.claimed.doers | votes.latest.keys()),
+            owned=self.owners.of_each({self.peers.me, *self.claimed.doers, *votes.latest}),
             commitments=tuple(self.commitments.made),
             weights=self.known,
             drawn=self.claimed.drawn,
@@ -189,7 +191,7 @@ class _Check:
         wanted = quorum.wanted(slow_since_at_s)
         # Who is there, and their order, takes walks, and most times nobody more is wanted.
         unasked = self._unasked() if wanted else []
-        ready = one_of_each(patience.ready(unasked, now_at_s), self.checking.owner_of)
+        ready = one_of_each(patience.ready(unasked, now_at_s), self.owners.owner_of)
         if wanted > len(ready):
             self._to_start.append(self._look_further)
         for verifier in ready[:wanted]:
@@ -205,16 +207,16 @@ class _Check:
     def _unasked(self) -> list[PeerId]:
         """Who was not asked yet, in the order in which they are to be."""
         # Verifiers that became known during the wait are included: the draw is by key.
-        found = self.checking.candidates(self.claimed)
+        found = self.checking.candidates(self.claimed, self.owners)
         self.known = {it: self.checking.weight(it) for it in found} | self.known
         quorum = self.quorum
         asked = quorum.asked.keys() | self.claimed.void
         heard = quorum.votes.latest.keys() | quorum.under_way.keys()
-        taken = {self.checking.owner_of(it) for it in heard}
+        taken = {self.owners.owner_of(it) for it in heard}
         left = [
             it
             for it in self.claimed.order_of(self.known)
-            if it not in asked and self.checking.owner_of(it) not in taken
+            if it not in asked and self.owners.owner_of(it) not in taken
         ]
         # Who said no, or nothing, leaves its place to whoever is next.
         agree = {it.signer for it in quorum.votes.agreeing} | quorum.under_way.keys()

@@ -27,8 +27,8 @@ class Tally:
     ran_out: bool = False
     # Of the verifiers that agree, how many may be one owner's for all this peer knows.
     tied: int = 0
-    # Whose the peers are that asked, worked and checked, of those that declared it.
-    owned: tuple[Ownership, ...] = ()
+    # Whose the peers are that asked, worked and checked; None for each that declared nothing.
+    owned: Mapping[PeerId, Ownership | None] = field(default_factory=dict)
     # The commitments to verdicts, in the order in which they came.
     commitments: tuple[tuple[PeerId, bytes], ...] = ()
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 from trio.testing import MockClock
 
 from node.checking.report import Status
@@ -373,6 +374,14 @@ def test_a_table_of_words_that_is_none_is_refused_in_words() -> None:
     ):
         with pytest.raises(Malformed, match=words):
             tokens(f'by = "{by}"', b"hello", table)
+    words = {"a": 0, "b": 1, "ab": 2}
+    for dropout in (0.0, 0.5):
+        drawn = Tokenizer(models.BPE(words, [("a", "b")], dropout=dropout)).to_str().encode()
+        if not dropout:
+            assert tokens('by = "tokenizer"; length = 3', b"abab", drawn) == {"x": [[2, 2, 0]]}
+            continue
+        with pytest.raises(Malformed, match="other tokens of one text each time"):
+            tokens('by = "tokenizer"', b"abab", drawn)
     with pytest.raises(Malformed, match="adds 2 marks to a text, and 2 is the length"):
         tokens('by = "wordpiece"; length = 2', b"hello", VOCABULARY)
     named = source(f'tokenise by = "wordpiece"; table = "{ContentId.of(b"x")}"', "text").extraction

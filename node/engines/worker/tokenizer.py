@@ -72,6 +72,10 @@ def tokenizer_of(data: bytes, name: str, *, tokens_max: int) -> Tokenizer:
     # narrower to catch. Nothing is cancelled in here: only the worker, which has no loop, calls.
     except Exception as error:
         raise ModelRefused(f"{name} is not a tokenizer: {str(error)[:200]}") from error
+    # With it (BPE alone has it) the same text has other tokens each time: whoever checks would find
+    # other ones than an honest peer signed for.
+    if getattr(table.model, "dropout", None):
+        raise ModelRefused(f"{name} makes other tokens of one text each time: it has a dropout")
     return _cutting(table, name, tokens_max)
 
 
