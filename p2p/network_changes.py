@@ -81,10 +81,10 @@ class NetworkChanges:
         # Those that came back meanwhile were lost too.
         if lost and 2 * len(lost) >= len(self._far.union(lost)):
             self._broken = True
-        since_s = now_at_s - self._back_at_s
-        if not (self._broken and self._far and since_s >= self._back_every_s):
+        passed_s = now_at_s - self._back_at_s
+        if not (self._broken and self._far and passed_s >= self._back_every_s):
             return False
-        calm = since_s >= self._back_every_s + CALM_S
+        calm = passed_s >= self._back_every_s + CALM_S
         more_s = BACK_EVERY_S if calm else min(BACK_EVERY_S_MAX, 2 * self._back_every_s)
         self._broken, self._back_at_s, self._back_every_s = False, now_at_s, more_s
         self._lost_at_s.clear()
