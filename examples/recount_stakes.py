@@ -240,12 +240,13 @@ class Stakes:
         case["parties"] = {accuser, culprit, asker}
         self.cases[sha(b"baton/1/case\0", order)] = case
 
-    def _jurors(self, case):
-        """What each may weigh: staked on verifying since before the epoch, and still."""
+    def _jurors(self, case, *, still=True):
+        """What each may weigh: staked on verifying since before the epoch, and still if asked."""
         key, found = (STAYS, VERIFY), {}
         for account in self.before.keys() - case["parties"]:
-            now = self.rows.get(account, {}).get(key, 0)
-            if weight := min(self.before[account].get(key, 0), now):
+            before = self.before[account].get(key, 0)
+            now = self.rows.get(account, {}).get(key, 0) if still else before
+            if weight := min(before, now):
                 found[account] = weight
         return found
 
@@ -254,7 +255,8 @@ class Stakes:
         if case["state"] == WAITING:
             if not beacon or case["begun"] >= epoch:
                 return
-            weights = self._jurors(case)
+            # A jury is drawn as stakes were before any secret was told.
+            weights = self._jurors(case, still=False)
             accounts = sorted(weights)
             bounds = [*itertools.accumulate(weights[it] for it in accounts)]
             words = (b"baton/1/juror\0" + beacon + name + bytes((at,)) for at in range(SEATS))

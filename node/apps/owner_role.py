@@ -143,7 +143,7 @@ class AppOwner:
             raise Refused(f"what was paid is not known: {follower.problem}", retry_after_s=5.0)
         account, epochs = PeerId.parse(key.account), -(-app.period_s // epoch_s)
         found = await self.subscriptions.of(
-            account, key.digest, app.price, epochs, tuple(follower.received)
+            account, key.digest, app.price, epochs, follower.received.total(account)
         )
         left = found.until + 1 - follower.replica.epoch
         if left <= 0:

@@ -4,21 +4,22 @@ A payment counts once: for the key of that account which is shown first after it
 Periods are counted in epochs, so no clock matters; a gateway is told an end by the owner's clock.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import trio
 
-from node.ledger.received import Received
+from node.ledger.received import PaidTotal
 from store import Store, Table
 from wire.codec import Value, pack, unpack
 from wire.content import PeerId
 
-PREFIX = b"sub:"
+PREFIX = b"periods:"
 # Who pays for more at once has paid for so many.
 PERIODS_MAX = 1000
 # Of one account; the key that was paid for longest ago makes room.
 KEYS_MAX = 64
+# Sums of payments are written in so many bytes: the same credits may be paid many times.
+SUM_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,36 +43,40 @@ class Subscriptions:
         key: bytes,
         price: int,
         epochs: int,
-        received: Iterable[Received],
+        paid: PaidTotal,
     ) -> PaidPeriods:
         """How far a key is paid for, with what its account has paid since it was looked last.
 
-        `price` is for `epochs` epochs; `received` are payments to this peer of ended epochs.
+        `price` is for `epochs` epochs; `paid` is what the account has paid this peer
+        since the ledger began, in epochs that have ended.
         """
         async with self._writing:
             taken, there = self._row(account)
             before = there.get(key, PaidPeriods())
-            fresh = [it for it in received if it.payer == account and it.sequence > taken]
-            if not fresh:
+            if paid.amount <= taken:
                 return before
-            amount = before.rest + sum(it.amount for it in fresh)
+            amount = before.rest + paid.amount - taken
             periods = min(PERIODS_MAX, amount // price)
-            latest = max(fresh, key=lambda it: it.sequence)
             until = before.until
             if periods:
-                until = max(before.until, latest.epoch) + periods * epochs
+                until = max(before.until, paid.epoch) + periods * epochs
             after = PaidPeriods(until, amount - periods * price)
             there[key] = after
             while len(there) > KEYS_MAX:
                 del there[min(there, key=lambda it: there[it].until)]
-            rows: list[Value] = [[it, sub.until + 1, sub.rest] for it, sub in there.items()]
-            row = pack([latest.sequence, rows])
+            rows: list[Value] = [[it, sub.until + 1, _raw(sub.rest)] for it, sub in there.items()]
+            row = pack([_raw(paid.amount), rows])
             await self.store.write(Table.HTTP_PAYMENTS, PREFIX + account, row)
             return after
 
     def _row(self, account: PeerId) -> tuple[int, dict[bytes, PaidPeriods]]:
         raw = self.store.read(Table.HTTP_PAYMENTS, PREFIX + account)
         if raw is None:
-            return -1, {}
+            return 0, {}
         taken, rows = unpack(raw)
-        return taken, {key: PaidPeriods(until - 1, rest) for key, until, rest in rows}
+        there = {key: PaidPeriods(it - 1, int.from_bytes(rest)) for key, it, rest in rows}
+        return int.from_bytes(taken), there
+
+
+def _raw(sum_paid: int) -> bytes:
+    return sum_paid.to_bytes(SUM_BYTES)

@@ -86,7 +86,7 @@ def copies_words(found: Mapping[str, Any]) -> list[str]:
 
 
 def _place(holder: Mapping[str, Any]) -> str:
-    until_wall_s, paid = holder["until_wall_s"], holder["paid"]
+    until_wall_s, paid = holder["until_wall_s"], holder.get("paid", 0)
     if until_wall_s is None:
         return f"at {short(holder['peer'])} for now"
     day = datetime.fromtimestamp(until_wall_s, UTC).date()

@@ -4,7 +4,6 @@ Whoever follows needs no member's word: each epoch is one checkpoint of a quorum
 that lead to it.
 """
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ import trio
 
 from node.ledger.chain_file import follower
 from node.ledger.jury_draw import DrawnBy
-from node.ledger.received import Received, received_by
+from node.ledger.received import ReceivedPayments, received_by
 from node.ledger.replica import Replica
 from node.ledger.sync import LedgerCalls
 from node.ledger.use_lines import transfers_of
@@ -26,8 +25,6 @@ from wire.ledger import Genesis
 LOOK_EVERY_S = 20.0
 LOOK_S_MIN = 1.0
 TRIES, AGAIN_S_MAX = 5, 2.0
-# The latest payments to this peer's account that are kept in memory.
-RECEIVED_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +77,8 @@ class LedgerFollower:
     genesis: Genesis
     replica: Replica = field(init=False)
     history: UseHistory = field(init=False)
-    # What this peer's account was paid, the latest last.
-    received: deque[Received] = field(default_factory=lambda: deque(maxlen=RECEIVED_MAX))
+    # What this peer's account was paid.
+    received: ReceivedPayments = field(default_factory=ReceivedPayments)
     # Why it is not up to date, in words.
     problem: str = "the ledger is being read"
     # When members last said that nothing is missing here.
@@ -125,7 +122,7 @@ class LedgerFollower:
             replica.turn(found.checkpoint, found.orders)
             self._before = before
             self.history.add(epoch, outcome.lines, transfers)
-            self.received.extend(received)
+            self.received.add(received)
 
     def held(self, account: PeerId) -> int | None:
         """The least that an account had at the last two checkpoints, in millionths.

@@ -73,15 +73,26 @@ def bond_for(rows: Rows) -> int:
     return CASE_BOND_MIN * (1 + len(open_cases(rows)))
 
 
-def jurors_of(draft: Draft, row: CaseRow) -> dict[bytes, int]:
-    """Who may sit on a case, by what it has staked on verifying for an epoch and still has."""
+def drawn_from(draft: Draft, row: CaseRow) -> dict[bytes, int]:
+    """Out of whom a jury is drawn, by what each had staked on verifying when the epoch began.
+
+    No order of the epoch counts: the member that seals last knows what is drawn, and would choose
+    among orders that it held back until the jury suits it.
+    """
     parties = {row.accuser, row.culprit, row.asker}
-    before = draft.books.stakes.rows
     return {
         account: weight
-        for account, stake in before.items()
-        if account not in parties
-        and (weight := min(stake.of_role(Role.VERIFY), draft.stake(account).of_role(Role.VERIFY)))
+        for account, stake in draft.books.stakes.rows.items()
+        if account not in parties and (weight := stake.of_role(Role.VERIFY))
+    }
+
+
+def jurors_of(draft: Draft, row: CaseRow) -> dict[bytes, int]:
+    """Who is asked where all are, by what it has staked on verifying for an epoch and still has."""
+    return {
+        account: weight
+        for account, before in drawn_from(draft, row).items()
+        if (weight := min(before, draft.stake(account).of_role(Role.VERIFY)))
     }
 
 
@@ -227,7 +238,7 @@ def _put(draft: Draft, rows: Rows, name: bytes, row: CaseRow) -> None:
 
 
 def _with_jury(draft: Draft, name: bytes, row: CaseRow, beacon: bytes) -> CaseRow:
-    seats = seats_of(beacon, name, jurors_of(draft, row))
+    seats = seats_of(beacon, name, drawn_from(draft, row))
     if not seats:
         draft.credit(row.accuser, row.bond)
         return replace(row, state=CaseState.NO_JURY)

@@ -153,7 +153,7 @@ class LedgerCommands:
         with trio.move_on_after(stretched(CATCH_UP_S)) as waited, suppress(Unreachable):
             await follower.catch_up()
         late = "the ledger is still being read: ask again" if waited.cancelled_caught else ""
-        received = [it.to_map() for it in reversed(follower.received)]
+        received = [it.to_map() for it in reversed(follower.received.latest)]
         return {
             "account": str(self.node.peers.me),
             "orders": [it.to_map() for it in ledger.wallet.log(LOG_SHOWN)],

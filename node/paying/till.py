@@ -159,6 +159,28 @@ class Seat:
         return True
 
 
+@dataclass(slots=True, eq=False)
+class VerdictSeat:
+    """One verdict that is made: its price is held, so that many at once are paid as one is."""
+
+    channel: EarningChannel
+    channels: EarningChannels
+    price: int
+    _over: bool = False
+
+    def charge(self) -> None:
+        """The verdict was made, whichever way it went."""
+        if not self._over:
+            self.close()
+            self.channels.charge(self.channel, self.price, None)
+
+    def close(self) -> None:
+        """Nothing is charged any more."""
+        if not self._over:
+            self._over = True
+            self.channel.held -= self.price
+
+
 @dataclass(slots=True)
 class Till:
     """The receiving side of one peer. `me` pays nothing for its own tasks."""
@@ -194,7 +216,9 @@ class Till:
         given_on = task.id if given_by is GivenBy.DOER else None
         most, price_max = units_at_most(stage, data, units), task.record.price_max
         if given_on is not None:
-            price_max, begun = max(0, price_max - self._spent.get(given_on, 0)), 0
+            # What was forgotten of it may have been given back since: no task pays more by that.
+            spent = max(0, self._spent.get(given_on, 0))
+            price_max, begun = max(0, price_max - spent), 0
         price = cost(tariff.record, stage, most)
         if price > price_max:
             raise _too_little("the leg", price, price_max)
@@ -238,25 +262,34 @@ class Till:
         if price:
             self._channel(task.signer, price)
 
-    def charge_verdict(self, task: Signed[Task]) -> None:
-        """A verdict was given, whichever way it went."""
-        price = self._verdict_price(task)
-        channel = self.channels.of(task.signer)
-        if price and channel is not None:
-            self.channels.charge(channel, price, None)
+    def verdict_seat(self, task: Signed[Task]) -> VerdictSeat | None:
+        """Hold what a verdict costs its payer; None if it is free.
+
+        Refused if more than one increment would be owed: checks that came together were each
+        found to be paid by the same promise.
+        """
+        price, tariff = self._verdict_price(task), self.own.now
+        if not price or tariff is None:
+            return None
+        channel = self._channel(task.signer, price, tariff.record.increment)
+        channel.held += price
+        return VerdictSeat(channel, self.channels, price)
 
     def _verdict_price(self, task: Signed[Task]) -> int:
         tariff = self.own.now
         return 0 if tariff is None or task.signer == self.me else tariff.record.verdict
 
-    def _channel(self, payer: PeerId, need: int) -> EarningChannel:
-        """The channel of a payer that has promised so much more; Refused if there is none."""
+    def _channel(self, payer: PeerId, need: int, owed: int = 0) -> EarningChannel:
+        """The channel of a payer that has promised so much more; Refused if there is none.
+
+        `owed` may be missing of it.
+        """
         channel, tariff = self.channels.of(payer), self.own.now
         assert tariff is not None
         if channel is not None and channel.given_up > tariff.record.increment:
             self.unpaid += 1
             raise _unpaid(need, "tasks of yours that you gave up cost more to read than you paid")
-        if channel is not None and channel.tariff == tariff.id and channel.available >= need:
+        if channel is not None and channel.tariff == tariff.id and channel.available + owed >= need:
             return channel
         self.unpaid += 1
         why = "no channel of yours is open here"

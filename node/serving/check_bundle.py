@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from node.paying.till import VerdictSeat
 from node.serving.asked_check import Asked
 from node.serving.claimed_leg import Again, ClaimedLeg, Found, wrong
 from node.serving.role import Done, LegInput
@@ -93,10 +94,33 @@ async def check_together(role: VerifyRole, checks: Iterable[SmallCheck], asker: 
             _end_each(some, [_late()] * len(some))
             continue
         try:
-            found = await _found(role, some)
+            ends = await _ends_of(role, some, asker)
         finally:
             role.places.dequeue(asker)
-        _end_each(some, _signed(role, some, found))
+        _end_each(some, ends)
+
+
+async def _ends_of(role: VerifyRole, checks: Sequence[SmallCheck], asker: PeerId) -> list[CheckEnd]:
+    """What each comes to, in order: of those that are not paid for, a refusal."""
+    ends: dict[SmallCheck, CheckEnd] = {}
+    seats: dict[SmallCheck, VerdictSeat | None] = {}
+    try:
+        for one in checks:
+            try:
+                seats[one] = role.seat_of(one.asked, asker)
+            except Refused as error:
+                ends[one] = error
+        paid = list(seats)
+        for one, end in zip(paid, _signed(role, paid, await _found(role, paid)), strict=True):
+            ends[one] = end
+            seat = seats[one]
+            if seat is not None and not isinstance(end, BatonError):
+                seat.charge()
+    finally:
+        for seat in seats.values():
+            if seat is not None:
+                seat.close()
+    return [ends[it] for it in checks]
 
 
 def _cut(checks: Iterable[SmallCheck]) -> Iterator[list[SmallCheck]]:

@@ -9,7 +9,7 @@ import trio
 
 from node.engines.compare import worst_differences
 from node.engines.interface import Engine
-from node.paying.till import Till
+from node.paying.till import Till, VerdictSeat
 from node.serving.asked_check import Asked, read_check
 from node.serving.claimed_leg import PPB, Again, ClaimedLeg, Found, wrong, wrong_units
 from node.serving.fair_semaphore import FairSemaphore
@@ -137,6 +137,26 @@ class VerifyRole:
 
     async def verdict_on(self, asked: Asked, asker: PeerId) -> Verdict:
         """What this peer finds; Refused, EngineError or StoreError if it could not look."""
+        seat = self.seat_of(asked, asker)
+        try:
+            verdict = await self._verdict_on(asked, asker)
+            if seat is not None:
+                seat.charge()
+            return verdict
+        finally:
+            if seat is not None:
+                seat.close()
+
+    def seat_of(self, asked: Asked, asker: PeerId) -> VerdictSeat | None:
+        """What is held for a verdict; None where it is free. Refused unless it is paid for.
+
+        Who signed a task pays for what it asks for: not for what this peer looks at for itself.
+        """
+        if self.till is None or asker != asked.task.signer:
+            return None
+        return self.till.verdict_seat(asked.task)
+
+    async def _verdict_on(self, asked: Asked, asker: PeerId) -> Verdict:
         started_at_s = trio.current_time()
         deadline_s = self.deadline_s(asked)
         could_check = True
@@ -166,8 +186,6 @@ class VerifyRole:
         loaded = self.engine.ready(model)
         if loaded is None:
             raise Refused("the model was unloaded meanwhile", code=RefusalCode.NO_SUCH_MODEL)
-        if self.till is not None and asked.task.signer != self.key.peer:
-            self.till.charge_verdict(asked.task)
         found = by_segment(asked.receipt, found)
         tolerance_ppb = int(loaded.manifest.tolerance * PPB)
         reason = found.reason.encode()[: limits.REASON_BYTES_MAX].decode(errors="ignore")

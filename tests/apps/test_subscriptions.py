@@ -11,12 +11,13 @@ from trio.testing import MockClock
 from node.apps.app_keys import AppKeys
 from node.apps.own_apps import OwnApp, add_app_key, apps_file
 from node.apps.subscriptions import PERIODS_MAX, PaidPeriods, Subscriptions
-from node.ledger.received import Received
+from node.ledger import received
+from node.ledger.received import PaidTotal
 from store import open_memory_store
 from tests.apps.test_apps import Lent, key_of, lent, made
 from tests.apps.test_held_credits import Doors
 from tests.ledger.made import ONE, TWO
-from tests.ledger.simulation import GRANT
+from tests.ledger.simulation import GRANT, OWNERS
 from wire.content import PeerId
 from wire.errors import Refused
 from wire.kinds import RefusalCode
@@ -99,18 +100,39 @@ async def test_a_ledger_that_is_not_read_yet_and_a_network_without_one_are_said(
             await found.keys.learn(secret)
 
 
+async def test_a_payment_that_was_not_read_yet_is_not_pushed_out_by_others(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(received, "LATEST_MAX", 3)
+    async with lent(tmp_path) as found:
+        doors, me = Doors(monkeypatch), found.owner.peers.me
+        secret = subscribed(found, doors)
+        paid(doors, me)
+        tiny = Payment(to=me, amount=1)
+        for _ in range(2):
+            for key in (TWO, OWNERS[3]):
+                doors.made.done(doors.made.order(key, pay=(tiny,)))
+            await doors.end()
+        assert ONE.peer not in {it.payer for it in doors.follower.received.latest}
+        assert (await found.keys.learn(secret)).key.until_wall_s > 0
+
+
 async def test_what_was_paid_counts_once_also_after_a_start() -> None:
-    payments = [Received(3, ONE.peer, 25, bytes(32), 7), Received(4, TWO.peer, 99, bytes(32), 1)]
+    paid_by_now = PaidTotal(25, 3)
     async with open_memory_store(quota_bytes=1 << 30) as store:
         book = Subscriptions(store)
-        found = await book.of(ONE.peer, b"a" * 32, 10, 5, payments)
+        found = await book.of(ONE.peer, b"a" * 32, 10, 5, paid_by_now)
         assert found == PaidPeriods(3 + 2 * 5, 5)
         for again in (book, Subscriptions(store)):
-            assert await again.of(ONE.peer, b"a" * 32, 10, 5, payments) == found
-            assert await again.of(ONE.peer, b"b" * 32, 10, 5, payments) == PaidPeriods()
+            assert await again.of(ONE.peer, b"a" * 32, 10, 5, paid_by_now) == found
+            assert await again.of(ONE.peer, b"b" * 32, 10, 5, paid_by_now) == PaidPeriods()
+            # Another account has its own.
+            assert await again.of(TWO.peer, b"a" * 32, 10, 5, PaidTotal()) == PaidPeriods()
         # What was left over counts with the next payment, which goes on from the end.
-        payments.append(Received(9, ONE.peer, 5, bytes(32), 8))
-        assert await book.of(ONE.peer, b"a" * 32, 10, 5, payments) == PaidPeriods(18, 0)
-        payments.append(Received(9, ONE.peer, 2**60, bytes(32), 9))
-        most = await book.of(ONE.peer, b"a" * 32, 10, 5, payments)
+        more = PaidTotal(30, 9)
+        assert await book.of(ONE.peer, b"a" * 32, 10, 5, more) == PaidPeriods(18, 0)
+        most = await book.of(ONE.peer, b"a" * 32, 10, 5, PaidTotal(2**60, 9))
         assert most.until == 18 + PERIODS_MAX * 5
+        # Credits may go round so often that the sum of payments has more than 64 bits.
+        last = await book.of(ONE.peer, b"a" * 32, 2**60, 5, PaidTotal(2**70, 9))
+        assert last.until == most.until + PERIODS_MAX * 5

@@ -111,7 +111,7 @@ def test_every_example_is_understood(example: str, no_work: None) -> None:
         if "12D3KooW…" in words:
             words[words.index("12D3KooW…")] = str(SigningKey(bytes(32)).peer)
         cli.main(words, standalone_mode=False, obj=assembly)
-    elif words[:2] == ["ledger", "check"]:
+    elif words[:2] in (["ledger", "check"], ["jury", "charge"]):
         with pytest.raises(InputError, match="cannot be read"):
             cli.main(words, standalone_mode=False, obj=assembly)
     elif words[0] in AT_ONCE and "--private" not in words:

@@ -33,6 +33,9 @@ def test_copies_are_told_with_their_places_and_times() -> None:
     ]
     (line,) = copies_words(found(3, 3, holders=holders))
     assert line == "3 copies: here, at …er-one until 2027-01-15, at …er-two for now"
+    holders[0] = {"peer": "peer-one", "until_wall_s": UNTIL_WALL_S, "paid": 20_000}
+    (line,) = copies_words(found(3, 3, holders=holders))
+    assert "at …er-one until 2027-01-15 for 0.02 credits, at" in line
 
 
 def test_too_few_copies_are_told_with_each_reason_as_text_alone() -> None:

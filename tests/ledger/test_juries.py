@@ -22,6 +22,7 @@ from node.ledger.juries import (
     JURY_EPOCHS,
     SEAT_FEE,
     cases_in,
+    end_juries,
     found_in,
     open_case,
     open_cases,
@@ -373,6 +374,23 @@ def test_a_leader_that_tries_all_sets_of_seals_has_one_draw_or_none() -> None:
             end.receive(false.raw)
         with pytest.raises(WireError):
             drawn_by(seals | {1: false}, tip, court.committee)
+
+
+def test_who_seals_last_chooses_no_jury_by_orders_that_it_held_back() -> None:
+    court = Court()
+    case = court.accuse(Answered(worker=ONE).case)
+    court.end()
+    seats = []
+    for held_back in ((), (THREE,), (FOUR, SIX)):
+        # All others have sealed: it knows what is drawn, and puts in what it likes of these.
+        draft = Draft(court.replicas[0].books, court.replicas[0].epoch)
+        for key in held_back:
+            part = StakePart(role=Role.VERIFY, amount=STAKE - STAKE_MIN)
+            draft.apply(court.order(key, unbond=(part,)))
+        end_juries(draft, bytes(range(32)))
+        seats.append(cases_in(draft.motion_rows())[case].seats)
+    assert seats[0] == seats[1] == seats[2]
+    assert len(seats[0]) == JURORS
 
 
 def test_who_withholds_its_secret_wins_one_draw_and_is_left_out_of_the_next() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from trio.testing import MockClock
 
-from node.ledger.received import received_by
+from node.ledger.received import LATEST_MAX, PaidTotal, Received, ReceivedPayments, received_by
 from node.local.ledger_commands import LedgerCommands
 from tests.ledger.made import ONE, THREE, TWO, Made
 from tests.ledger.test_members import CREDIT, epoch, genesis_of, ledger_of, start, unheard
@@ -30,6 +30,20 @@ def test_payments_to_an_account_are_found_whatever_the_order_of_orders() -> None
         assert received_by(made.keys[0].peer, orders) == []
     both = [made.order(it, pay=(Payment(to=TWO.peer, amount=1),)) for it in (ONE, THREE)]
     assert received_by(TWO.peer, both) == received_by(TWO.peer, reversed(both))
+
+
+def test_a_thousand_tiny_payments_push_no_total_out() -> None:
+    found = ReceivedPayments()
+    found.add([Received(3, ONE.peer, 5000, bytes(32), 0)])
+    assert found.total(THREE.peer) == PaidTotal(0, -1)
+    for sequence in range(LATEST_MAX + 5):
+        found.add([Received(4, TWO.peer, 1, bytes(32), sequence)])
+    assert len(found.latest) == LATEST_MAX
+    assert {it.payer for it in found.latest} == {TWO.peer}
+    assert found.total(ONE.peer) == PaidTotal(5000, 3)
+    assert found.total(TWO.peer) == PaidTotal(LATEST_MAX + 5, 4)
+    found.add([Received(9, ONE.peer, 7, bytes(32), 1)])
+    assert found.total(ONE.peer) == PaidTotal(5007, 9)
 
 
 async def test_the_log_of_an_account_shows_who_paid_it_once_the_epoch_has_ended(
