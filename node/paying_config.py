@@ -9,7 +9,8 @@ from wire.errors import InputError
 from wire.tariff import UNITS
 
 _PER = {"1k": 1000, "1m": 1_000_000}
-_PRICE = re.compile(r"([0-9.]+)/(1k|1m)(?::([0-9.]+)/(1k|1m))?(?:\+([0-9.]+))?")
+# Of nothing the unit may be left out.
+_PRICE = re.compile(r"([0-9.]+)/(1k|1m)(?::(0|[0-9.]+(?=/))(?:/(1k|1m))?)?(?:\+([0-9.]+))?")
 # What is no model and has a price: passages that are fetched, KiB that are kept for others.
 DATA, STORE = "data", "store"
 SERVICES = (DATA, STORE)

@@ -20,6 +20,8 @@ LOST_WITHIN_S = 15.0
 LOST_KEPT = 64
 # Keys that call and hang up, however many, have us ask our router and strangers no more often.
 BACK_EVERY_S = 60.0
+# Who brings it about again and again is heard half as often each time, until it was calm so long.
+BACK_EVERY_S_MAX = CALM_S = 3600.0
 
 
 class Change(StrEnum):
@@ -41,6 +43,7 @@ class NetworkChanges:
     _lost_at_s: Latest[PeerId, float] = field(default_factory=lambda: Latest(LOST_KEPT))
     _broken: bool = False
     _back_at_s: float = float("-inf")
+    _back_every_s: float = BACK_EVERY_S
     # Trio's clock and the wall's, and the addresses, at the last look; None before the first.
     _last: tuple[float, float, frozenset[str]] | None = None
 
@@ -78,8 +81,11 @@ class NetworkChanges:
         # Those that came back meanwhile were lost too.
         if lost and 2 * len(lost) >= len(self._far.union(lost)):
             self._broken = True
-        if not (self._broken and self._far and now_at_s >= self._back_at_s + BACK_EVERY_S):
+        passed_s = now_at_s - self._back_at_s
+        if not (self._broken and self._far and passed_s >= self._back_every_s):
             return False
-        self._broken, self._back_at_s = False, now_at_s
+        calm = passed_s >= self._back_every_s + CALM_S
+        more_s = BACK_EVERY_S if calm else min(BACK_EVERY_S_MAX, 2 * self._back_every_s)
+        self._broken, self._back_at_s, self._back_every_s = False, now_at_s, more_s
         self._lost_at_s.clear()
         return True

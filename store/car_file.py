@@ -78,7 +78,9 @@ def open_car(path: Path) -> CarFile:
     except WireError as error:
         raise InputError(
             f"{path} is not an archive that can be used: {error.message}",
-            todo=error.todo or "have it exported again: python -m node receipts export",
+            todo=error.todo
+            or "have it exported again: python -m node receipts export; the archive of a file or a"
+            " folder is for python -m node import",
         ) from error
     return CarFile(path, root, places)
 

@@ -66,8 +66,9 @@ def open_unixfs_car(path: Path) -> UnixfsCar:
         raise InputError(
             f"{path} is not an archive of a file or folder: {error.message}",
             todo=error.todo
-            or "CAR archives of version 1 are read, with one root and ids of version 1"
-            " (ipfs add --cid-version 1); a receipt's bundle is for python -m node receipts import",
+            or "get it again, if it is one: CAR archives of version 1 are read, with one root and"
+            " ids of version 1 (ipfs add --cid-version 1); a receipt's bundle is for"
+            " python -m node receipts import",
         ) from error
     return UnixfsCar(path, root, places)
 

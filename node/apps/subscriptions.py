@@ -1,6 +1,7 @@
 """What accounts have paid this peer for periods of its apps, durable.
 
-A payment counts once: for the key of that account which is shown first after its epoch has ended.
+A payment counts once: for the key of that account which is shown first after its epoch has ended,
+unless this peer's gateway took it for a request.
 Periods are counted in epochs, so no clock matters; a gateway is told an end by the owner's clock.
 """
 
@@ -14,6 +15,9 @@ from wire.codec import Value, pack, unpack
 from wire.content import PeerId
 
 PREFIX = b"periods:"
+# What was taken for requests, and the latest orders that were: one may be settled twice.
+REQUESTS = b"requests:"
+ORDERS_KEPT = 64
 # Who pays for more at once has paid for so many.
 PERIODS_MAX = 1000
 # Of one account; the key that was paid for longest ago makes room.
@@ -53,9 +57,11 @@ class Subscriptions:
         async with self._writing:
             taken, there = self._row(account)
             before = there.get(key, PaidPeriods())
-            if paid.amount <= taken:
+            # Of what is known to be taken for requests some may be of the epoch that runs.
+            fresh = paid.amount - taken - self._requests(account)[0]
+            if fresh <= 0:
                 return before
-            amount = before.rest + paid.amount - taken
+            amount = before.rest + fresh
             periods = min(PERIODS_MAX, amount // price)
             until = before.until
             if periods:
@@ -65,9 +71,30 @@ class Subscriptions:
             while len(there) > KEYS_MAX:
                 del there[min(there, key=lambda it: there[it].until)]
             rows: list[Value] = [[it, sub.until + 1, _raw(sub.rest)] for it, sub in there.items()]
-            row = pack([_raw(paid.amount), rows])
+            row = pack([_raw(taken + fresh), rows])
             await self.store.write(Table.HTTP_PAYMENTS, PREFIX + account, row)
             return after
+
+    async def take_for_request(self, account: PeerId, order: bytes, amount: int) -> None:
+        """Note that an order, given by its digest, has paid for a request and for no period."""
+        async with self._writing:
+            taken, orders = self._requests(account)
+            if order in orders:
+                return
+            latest = [*orders, order][-ORDERS_KEPT:]
+            row = pack([_raw(taken + amount), [*latest]])
+            await self.store.write(Table.HTTP_PAYMENTS, REQUESTS + account, row)
+
+    def left_of(self, account: PeerId, paid: PaidTotal) -> int:
+        """How much of what an account has paid is counted for nothing yet, in millionths."""
+        return paid.amount - self._row(account)[0] - self._requests(account)[0]
+
+    def _requests(self, account: PeerId) -> tuple[int, list[bytes]]:
+        raw = self.store.read(Table.HTTP_PAYMENTS, REQUESTS + account)
+        if raw is None:
+            return 0, []
+        taken, orders = unpack(raw)
+        return int.from_bytes(taken), orders
 
     def _row(self, account: PeerId) -> tuple[int, dict[bytes, PaidPeriods]]:
         raw = self.store.read(Table.HTTP_PAYMENTS, PREFIX + account)

@@ -197,8 +197,8 @@ def _verdict_words(verdict: Mapping[str, Any], name: Callable[[str], str]) -> st
     peer = f"[cyan]{name(verdict['peer'])}[/cyan]"
     if verdict["agrees"]:
         looked = f"{len(verdict['sampled'])} of {verdict['rows']} rows"
-        worst = f"worst {verdict['worst']:.0e}"
-        return f"verify [green]agrees[/green]          by {peer}: {looked}, {worst}"
+        off = f", off by {verdict['worst']:.0e} at most" if verdict["worst"] else ""
+        return f"verify [green]agrees[/green]          by {peer}: {looked}{off}"
     why = safe(verdict["reason"]) or f"differs by {verdict['worst']:.1e}"
     return f"verify [red]disagrees[/red]       by {peer}: {why}"
 

@@ -9,6 +9,7 @@ from typing import Any
 from node.commands.ask import SOCKET
 from node.commands.genesis import GenesisRequest, make_genesis, read_genesis
 from node.commands.ledger_file import export_to, replay_file
+from node.commands.options import STATE_DEFAULT
 from node.commands.output import (
     console,
     counted_words,
@@ -95,6 +96,8 @@ def begin_network(
     )
     console.print(f"written to {safe(path)}; every peer of it starts with\n")
     console.print(f"  [bold green]python -m node join --genesis {safe(path)}[/bold green]\n")
+    if state != STATE_DEFAULT.expanduser():
+        console.print(f"  the one whose key is in this folder with --state {safe(state)} besides")
 
 
 async def show_account(state: Path, account: str | None, *, as_json: bool) -> None:

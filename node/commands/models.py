@@ -131,7 +131,13 @@ async def change_models(
     if not running:
         console.print(f"no peer is running on {safe(state)} now")
     # A language model is talked with; what others do is asked of them.
-    tries = f"run {found['name']}" if found["format"] in TALKING else f"ask {found['name']} --help"
+    name, kind = found["name"], found["format"]
+    if kind in TALKING:
+        tries = f"run {name}"
+    elif kind == "onnx":
+        tries = f"ask {name} --rows TABLE --input NAME=COLUMN,… --out FILE"
+    else:
+        tries = f"ask {name} --help"
     console.print(f"try it: python -m node {safe(tries)}")
 
 

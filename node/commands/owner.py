@@ -5,7 +5,7 @@ from pathlib import Path
 from node.commands.ask import SOCKET
 from node.commands.output import console, counted_words, safe, show_json
 from node.local.control import call, unheard
-from wire.errors import InputError
+from wire.errors import Disconnected, InputError
 
 DEADLINE_S = 30.0
 
@@ -27,7 +27,13 @@ async def open_console_link(state: Path, *, as_json: bool) -> None:
 
 async def have_done(state: Path, command: str, *, as_json: bool) -> None:
     """Have the peer pause, go on or leave, and show what it says."""
-    found = await call(state / SOCKET, command, {}, unheard, deadline_s=DEADLINE_S)
+    try:
+        found = await call(state / SOCKET, command, {}, unheard, deadline_s=DEADLINE_S)
+    except Disconnected:
+        if command != "leave":
+            raise
+        # It had nothing to finish, and was gone before its word came through.
+        found = {"legs_under_way": 0}
     if as_json:
         show_json(found)
     elif command == "leave":

@@ -71,6 +71,10 @@ def list_sources(state: Path, *, as_json: bool) -> None:
         return
     if not rows:
         console.print("no sources yet; add one: python -m node sources add NAME FILE.toml")
+        console.print(
+            "  besides them a data peer has Python's documentation, as pydoc:try, and the texts of"
+            " join --files, as files:NAME"
+        )
         return
     columns = ("name", "kind", "place", "format", "id")
     table = [[safe(it[column]) for column in columns] for it in rows]

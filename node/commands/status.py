@@ -232,6 +232,10 @@ def _http_line(http: Mapping[str, Any]) -> str:
     return f"  http: {safe('; '.join(parts))}"
 
 
+# Columns that are left out where they are empty.
+_SELDOM = ("models", "staked", "owner")
+
+
 def _peers(found: Mapping[str, Any]) -> None:
     rows = [
         (
@@ -258,7 +262,17 @@ def _peers(found: Mapping[str, Any]) -> None:
         "address",
         "owner",
     )
-    show_table(f"{counted_words(len(rows), 'peer')} besides {short(found['me'])}", columns, rows)
+    # What no peer has takes no room from addresses, which break into pieces on a narrow screen.
+    shown = [
+        place
+        for place, column in enumerate(columns)
+        if column not in _SELDOM or any(row[place] for row in rows)
+    ]
+    show_table(
+        f"{counted_words(len(rows), 'peer')} besides {short(found['me'])}",
+        [columns[place] for place in shown],
+        [[row[place] for place in shown] for row in rows],
+    )
 
 
 _SHOW = {"status": _status, "peers": _peers}

@@ -179,7 +179,10 @@ async def history(state: Path, name: str, count: int, *, as_json: bool) -> None:
         show_json(found)
         return
     if not found["entries"]:
-        console.print(f"no slot of {safe(name)} has ended yet")
+        console.print(
+            f"no slot of {safe(name)} has ended yet;"
+            f" how far the first is: python -m node workflows show {safe(name)}"
+        )
         return
     columns = ("number", "slot", "end", "late", "took", "result", "receipt")
     rows = [[safe(it) for it in _cells(entry)] for entry in found["entries"]]

@@ -12,15 +12,18 @@ from typing import Any
 
 import trio
 
+from node.apps.subscriptions import Subscriptions
 from node.gateway.facilitator import PaymentMade, SettlementOutcome
 from node.gateway.x402_documents import ClientPayment, PaymentOffer, PaymentProof
 from node.ledger.committee import Committee
+from node.ledger.following import LedgerFollower
 from node.ledger.wallet import Wallet
 from node.paying.settled_orders import read_shown
 from wire import limits
 from wire.errors import BatonError, Malformed, WireError
-from wire.ledger import order_digest
+from wire.ledger import AccountOrder, order_digest
 from wire.payment_claim import CREDITS, EXACT, check_claim, network_name
+from wire.signed import Signed
 
 # Transfers of this epoch and of so many before are taken.
 EPOCHS_BACK = 2
@@ -33,6 +36,9 @@ class CreditMeans:
     """Takes transfers to the account of this peer."""
 
     wallet: Wallet
+    # What counts as paid for periods of this peer's apps, and so for no request.
+    subscriptions: Subscriptions
+    follower: LedgerFollower
     _epoch: int = -1
     _looked_at_s: float = float("-inf")
 
@@ -88,15 +94,33 @@ class CreditMeans:
         )
 
     async def verify(self, document: Mapping[str, Any], payer: str) -> str:
-        """See `PaymentMeans`: all was checked when it was read."""
+        """See `PaymentMeans`: all else was checked when it was read."""
+        order = _order_of(document)
+        if order.record.epoch >= self.follower.replica.epoch:
+            # Nobody has counted it yet.
+            return ""
+        paid = self.follower.received.total(order.signer)
+        if self.subscriptions.left_of(order.signer, paid) < self._paid_by(order):
+            return "this transfer has paid for a subscription: make another one"
         return ""
 
     async def settle_payment(
         self, document: Mapping[str, Any], payer: str, amount: int, *, again: bool
     ) -> SettlementOutcome:
         """See `PaymentMeans`: it is settled."""
-        shown = read_shown(_bytes(document["paymentPayload"]["payload"], "settlement"))
-        return PaymentMade(order_digest(shown.order).hex())
+        order = _order_of(document)
+        digest = order_digest(order)
+        if paid := self._paid_by(order):
+            await self.subscriptions.take_for_request(order.signer, digest, paid)
+        return PaymentMade(digest.hex())
+
+    def _paid_by(self, order: Signed[AccountOrder]) -> int:
+        me = self.wallet.key.peer
+        return sum(it.amount for it in order.record.pay if it.to == me)
+
+
+def _order_of(document: Mapping[str, Any]) -> Signed[AccountOrder]:
+    return read_shown(_bytes(document["paymentPayload"]["payload"], "settlement")).order
 
 
 def _bytes(payload: Mapping[str, Any], name: str) -> bytes:

@@ -99,7 +99,9 @@ def open_paywall(node: Node, pay: HttpPay, network: Network, tls: ssl.SSLContext
                 "a network without a genesis has no credits to be paid in",
                 todo="leave credits out of --http-pay, or join one with --genesis FILE",
             )
-        means["baton"] = CreditMeans(node.ledger.wallet)
+        means["baton"] = CreditMeans(
+            node.ledger.wallet, node.app_owner.subscriptions, node.ledger.follower
+        )
     wall_s = node.dependencies.environment.wall_s
     journal = PaymentJournal(node.dependencies.store)
     journal.load(wall_s())

@@ -53,7 +53,8 @@ def read_content_id(text: object) -> ContentId:
         return ContentId.parse(str(text))
     except Malformed as error:
         raise InputError(
-            f"{str(text)[:80]!r} is not a content id", todo="content ids begin with baf"
+            f"{str(text)[:80]!r} is not a content id",
+            todo="copy the whole of it: it begins with baf and has 59 characters",
         ) from error
 
 

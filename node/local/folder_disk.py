@@ -176,7 +176,8 @@ def _ours(path: Path, error: OSError) -> BatonError:
     if error.errno == errno.ELOOP:
         return _in_the_way(path)
     return InputError(
-        f"{path} cannot be written: {error.strerror}", todo="name a folder that can be made"
+        f"{path} cannot be written: {error.strerror}",
+        todo="name a place that can be made, in a folder that is there",
     )
 
 

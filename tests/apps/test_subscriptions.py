@@ -11,6 +11,8 @@ from trio.testing import MockClock
 from node.apps.app_keys import AppKeys
 from node.apps.own_apps import OwnApp, add_app_key, apps_file
 from node.apps.subscriptions import PERIODS_MAX, PaidPeriods, Subscriptions
+from node.gateway import credit_means
+from node.gateway.credit_means import CreditMeans
 from node.ledger import received
 from node.ledger.received import PaidTotal
 from store import open_memory_store
@@ -136,3 +138,39 @@ async def test_what_was_paid_counts_once_also_after_a_start() -> None:
         # Credits may go round so often that the sum of payments has more than 64 bits.
         last = await book.of(ONE.peer, b"a" * 32, 2**60, 5, PaidTotal(2**70, 9))
         assert last.until == most.until + PERIODS_MAX * 5
+
+
+async def test_a_transfer_pays_for_a_request_or_for_a_period_and_never_for_both(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lent(tmp_path) as found:
+        doors, me = Doors(monkeypatch), found.owner.peers.me
+        secret = subscribed(found, doors)
+        wallet = Mock(genesis=doors.made.genesis, key=Mock(peer=me))
+        means = CreditMeans(wallet, found.owner.app_owner.subscriptions, doors.follower)
+        document = {"paymentPayload": {"payload": {"settlement": "AA=="}}}
+
+        def transfer() -> None:
+            order = doors.made.order(ONE, pay=(Payment(to=me, amount=PRICE),))
+            monkeypatch.setattr(credit_means, "read_shown", lambda _: Mock(order=order))
+            doors.made.done(order)
+
+        await doors.end()
+        # The owner's own gateway takes it before its epoch ends; that it was is asked twice.
+        transfer()
+        assert await means.verify(document, "") == ""
+        for again in (False, True):
+            await means.settle_payment(document, "", PRICE, again=again)
+        await doors.end()
+        with pytest.raises(Refused, match="is not paid"):
+            await found.keys.learn(secret)
+        # What has paid for a period pays for no request, and what is not counted yet does.
+        transfer()
+        await doors.end()
+        assert await means.verify(document, "") == ""
+        await trio.sleep(10)
+        await found.keys.learn(secret)
+        assert "paid for a subscription" in await means.verify(document, "")
+        transfer()
+        await doors.end()
+        assert await means.verify(document, "") == ""

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from node.commands.ask import show_event, show_route
+from node.commands.ask import _verdict_words, show_event, show_route
 from node.commands.output import console
-from node.commands.status import _layer_lines, _orders_line
+from node.commands.status import _layer_lines, _orders_line, _peers
 from node.commands.top import picture_of
 from node.dispatch.order_tags import OrderFigures
 
@@ -90,3 +90,29 @@ def test_a_kept_answer_is_not_said_to_cost_anything_again(
     assert "nothing now" not in capsys.readouterr().out
     show_route({**paid, "kept_before": True})
     assert "then, and nothing now" in capsys.readouterr().out
+
+
+def test_a_verdict_tells_how_far_off_it_found_the_answer_only_if_it_did() -> None:
+    verdict = {"peer": PEER, "agrees": True, "sampled": [0], "rows": 1, "worst": 0.0}
+    assert _verdict_words(verdict, str).endswith(": 1 of 1 rows")
+    assert _verdict_words({**verdict, "worst": 2e-7}, str).endswith(", off by 2e-07 at most")
+
+
+def test_columns_that_no_peer_fills_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {
+        "peer": PEER,
+        "roles": ["data"],
+        "models": [],
+        "connected": True,
+        "standing": "good",
+        "stake": {"claimed": 0, "known": None},
+        "heard_s_ago": 2,
+        "addresses": [],
+        "owner": None,
+    }
+    _peers({"me": PEER, "peers": [row]})
+    alone = capsys.readouterr().out
+    assert "address" in alone
+    assert not {"models", "staked", "owner"} & set(alone.split())
+    _peers({"me": PEER, "peers": [row, {**row, "owner": PEER}]})
+    assert "owner" in capsys.readouterr().out

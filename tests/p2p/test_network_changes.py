@@ -2,6 +2,8 @@
 
 from p2p.network_changes import (
     BACK_EVERY_S,
+    BACK_EVERY_S_MAX,
+    CALM_S,
     JUMP_S,
     LOST_KEPT,
     LOST_WITHIN_S,
@@ -73,7 +75,7 @@ def test_losses_one_after_the_other_are_no_change() -> None:
         changes.met(peer(number))
 
 
-def test_keys_that_call_and_hang_up_are_heard_once_a_minute_and_take_no_room() -> None:
+def test_keys_that_call_and_hang_up_are_heard_less_and_less_and_take_no_room() -> None:
     changes, back = met(0), 0
     for second in range(2, 602, 2):
         for number in range(50):
@@ -81,8 +83,27 @@ def test_keys_that_call_and_hang_up_are_heard_once_a_minute_and_take_no_room() -
             changes.lost(peer(50 * second + number), float(second))
         changes.met(peer(0))
         back += Change.BACK in changes.look(float(second), 1000.0 + second, HERE)
-    assert back == 600 / BACK_EVERY_S
+    # After a minute, two, and four.
+    assert back == 4 < 600 / BACK_EVERY_S
     assert len(changes._lost_at_s) <= LOST_KEPT
+
+
+def test_who_flaps_all_day_is_hurried_once_an_hour_and_after_a_calm_hour_at_once() -> None:
+    changes, back = met(1), 0
+
+    def flaps(at_s: float) -> bool:
+        changes.lost(peer(0), at_s)
+        changes.met(peer(0))
+        return Change.BACK in changes.look(at_s, 1000.0 + at_s, HERE)
+
+    day_s = 86_400
+    for at_s in range(4, day_s, 4):
+        back += flaps(float(at_s))
+    assert 24 <= back <= 24 + 6
+    later_s = float(day_s) + BACK_EVERY_S_MAX + CALM_S
+    assert flaps(later_s)
+    assert not flaps(later_s + BACK_EVERY_S - 1)
+    assert flaps(later_s + BACK_EVERY_S)
 
 
 def test_who_was_never_met_across_the_internet_is_no_loss() -> None:

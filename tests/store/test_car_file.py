@@ -97,3 +97,11 @@ def test_a_file_that_changes_afterwards_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"small", b"smell"))
     with pytest.raises(Corrupt):
         car.block(SMALL.id)
+
+
+def test_the_archive_of_a_file_is_said_to_be_for_another_command(tmp_path: Path) -> None:
+    path = tmp_path / "x.car"
+    path.write_bytes(b"\x05what")
+    with pytest.raises(InputError) as caught:
+        open_car(path)
+    assert "python -m node import" in caught.value.todo
