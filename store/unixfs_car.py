@@ -50,6 +50,9 @@ def open_unixfs_car(path: Path) -> UnixfsCar:
     """Read an archive through; InputError that says what is wrong with it."""
     places: dict[ContentId, tuple[int, int]] = {}
     try:
+        # What is no file, as a pipe, may have no end, or never begin.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise Malformed("it is a pipe or a device, and no file")
         with reading(path) as file:
             root = UnixfsId(read_root(file.read))
             for number, data in read_sections(file.read, _ID_BYTES + BLOCK_BYTES_MAX):

@@ -1,6 +1,7 @@
 """CAR archives: what goes out comes in the same, and what a hostile one may hold."""
 
 import base64
+import os
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -344,3 +345,13 @@ async def test_what_cannot_go_out_or_come_in_leaves_all_as_it_was(
             await take(peer, car)
         assert peer.store.pins() == pins
         assert peer.store.statistics().blocks <= blocks + 4
+
+
+def test_a_pipe_is_no_archive(tmp_path: Path) -> None:
+    """To open one waits for whoever writes to it, in a thread that nobody can end."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    # Opened for both, so that the wait would have an end.
+    with os.fdopen(os.open(pipe, os.O_RDWR), "wb", buffering=0) as writer:
+        writer.write(header_of(UnixfsId.of_leaf(b"")) + b"\xff" * 9)
+        with pytest.raises(InputError, match="it is a pipe or a device"):
+            open_unixfs_car(pipe)
