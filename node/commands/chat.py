@@ -1,6 +1,7 @@
 """A conversation with a model, and the commands that a person types in it. A pure core."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -15,6 +16,8 @@ HELP = """\
 /save FILE         write the conversation; a .json file can be given to ask --messages
 /quit              leave (Ctrl-D does the same)
 Alt-Enter begins a new line, Enter sends. Ctrl-C stops an answer."""
+# Of each passage so much is told to the model: small ones lose the thread in more.
+PASSAGE_CHARS = 500
 COMMANDS = ("help", "system", "new", "receipt", "route", "save", "quit")
 
 
@@ -44,6 +47,12 @@ def read_line(line: str) -> ChatCommand | str | None:
         hint = f"did you mean /{near[0]}? /help lists all" if near else "/help lists all"
         raise InputError(f"there is no command /{name[:40]}", todo=hint)
     return ChatCommand(name, rest.strip())
+
+
+def question_with(passages: Sequence[str], question: str) -> str:
+    """What a model is told that is to answer from these passages."""
+    told = "\n\n".join(" ".join(it.split())[:PASSAGE_CHARS] for it in passages)
+    return f"Text:\n{told}\n\nQuestion: {question}"
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from node.gateway_config import verdicts_of
     examples=(
         "run smollm2",
         'run smollm2 --system "Answer in one sentence." --temperature 0',
-        "run ./model.gguf --device cuda --vram 8GB",
+        "run smollm2 --index bafkrei…",
     ),
 )
 @click.argument("model")
@@ -43,6 +43,13 @@ from node.gateway_config import verdicts_of
     show_default=True,
     help="How many verdicts an answer needs, of how many verifiers; 0/0: none.",
 )
+@click.option("--index", default="", help="Answer from this index, which ask --source printed.")
+@click.option(
+    "--search",
+    default="minilm",
+    show_default=True,
+    help="The model that the index was made with.",
+)
 @device_options
 @state_option
 def run_command(
@@ -54,6 +61,8 @@ def run_command(
     seed: int | None,
     deadline: int,
     verdicts: str,
+    index: str,
+    search: str,
     device: str | None,
     gpu: str | None,
     vram: str | None,
@@ -63,7 +72,8 @@ def run_command(
 
     MODEL is smollm2, or another model's name, content id or file. The running peer of --state
     asks; where none is running, a network of this machine alone runs until you leave. Without a
-    terminal every line of the input is a question.
+    terminal every line of the input is a question. With --index the passages nearest to each
+    question are told to the model, and named beside its answer.
     """
     from node.commands.models import meant
     from node.commands.run import RunConfig, run
@@ -81,6 +91,8 @@ def run_command(
         deadline_s=deadline,
         needed=needed,
         verifiers=verifiers,
+        index=index,
+        search=meant(search),
         device=tuple(
             word for name, text in given.items() if text is not None for word in (name, text)
         ),

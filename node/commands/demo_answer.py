@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from node.commands.chat import question_with
 from node.commands.demo_peers import pids_of
 from node.commands.demo_story import Story, called, kill, on_event, task_deadline_s
 from node.commands.streamed import StreamedAnswer
@@ -17,8 +18,7 @@ from p2p import timeouts
 from p2p.timeouts import Processes
 from wire.errors import TaskFailed
 
-# Of each passage so much is told to the model, and so many of them: it is a small one.
-PASSAGE_CHARS = 500
+# So many passages are told to the model: it is a small one.
 PASSAGES = 2
 TOKENS = 72
 # Words on the screen before the peer is killed.
@@ -58,10 +58,9 @@ async def word_answer(story: Story, narrate: Narrate) -> None:
 
 def prompt_of(question: str, passages: list[str]) -> list[dict[str, str]]:
     """What the language model is told: the passages, then the question."""
-    told = "\n\n".join(" ".join(it.split())[:PASSAGE_CHARS] for it in passages)
     return [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": f"Text:\n{told}\n\nQuestion: {question}"},
+        {"role": "user", "content": question_with(passages, question)},
     ]
 
 

@@ -2,7 +2,8 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,19 +12,21 @@ from typing import Any, Protocol
 import trio
 
 from node.commands.ask import SOCKET, save_receipt, show_event, show_route
-from node.commands.chat import HELP, ChatCommand, Conversation, read_line
+from node.commands.chat import HELP, ChatCommand, Conversation, question_with, read_line
 from node.commands.content import bar
 from node.commands.models import is_running
-from node.commands.output import console, plain_text, safe
+from node.commands.output import console, plain_text, safe, show_aside
 from node.commands.own_network import own_network
 from node.commands.running import run as fairly
 from node.commands.streamed import WAITING, StreamedAnswer
-from node.local.control import call
+from node.local.control import call, unheard
 from node.models.inspect import is_path
 from wire.errors import BatonError, InputError
 
 HISTORY = "chat-history"
 PREPARE_DEADLINE_S = 24 * 3600.0
+# So many passages are told to the model.
+PASSAGES = 3
 
 
 class LineReader(Protocol):
@@ -43,6 +46,9 @@ class RunConfig:
     deadline_s: int
     needed: int
     verifiers: int
+    # An index from whose passages it answers, and the model that made it; "" for neither.
+    index: str = ""
+    search: str = ""
     # Options of the peer that is started where none runs: what the model runs on.
     device: tuple[str, ...] = ()
 
@@ -179,15 +185,36 @@ class Chat:
 
     def _answer(self, question: str) -> None:
         shown = StreamedAnswer(self._show, show_event, _is_told)
-        result = fairly(lambda: self._asked(self.conversation.asked(question), shown))
+        passages = fairly(lambda: self._found(question)) if self.config.index else []
+        told = question_with([it["text"] for it in passages], question) if passages else question
+        result = fairly(lambda: self._asked(self.conversation.asked(told), shown))
         if result is None:
             # Stopped: what was said counts, so that "go on" makes sense.
             shown.end_line()
             self.conversation.answered(question, shown.said.strip())
             return
         shown.finish(result["result"])
+        _show_passages(passages)
         self.conversation.answered(question, result["result"]["text"])
         self.result, self.saved = result, save_receipt(self.config.state, result)
+
+    async def _found(self, question: str) -> list[dict[str, Any]]:
+        """The passages of the index that are nearest to the question; each has a score and text."""
+        config = self.config
+        arguments = {
+            "model": config.search,
+            "text": question,
+            "index": config.index,
+            "count": PASSAGES,
+            "deadline_s": config.deadline_s,
+            "needed": config.needed,
+            "verifiers": config.verifiers,
+            "fresh": True,
+        }
+        deadline_s = config.deadline_s + 30.0
+        result = await call(config.state / SOCKET, "ask", arguments, unheard, deadline_s=deadline_s)
+        found: list[dict[str, Any]] = result["result"]["passages"]
+        return found
 
     async def _asked(
         self, messages: list[dict[str, str]], shown: StreamedAnswer
@@ -271,6 +298,14 @@ class Chat:
                 f"{name[:200]} cannot be written: {error.strerror}", todo="name another file"
             ) from error
         console.print(f"[dim]saved in {safe(path)}[/dim]")
+
+
+def _show_passages(passages: Sequence[Mapping[str, Any]]) -> None:
+    """What an answer rests on, beside it: who reads the answers of a pipe reads nothing else."""
+    for place, passage in enumerate(passages, 1):
+        words = " ".join(plain_text(passage["text"]).split())
+        beginning = textwrap.shorten(words, 64, placeholder=" …")
+        show_aside(f"from {place}. {passage['score']:.3f} {beginning}")
 
 
 def _is_told(event: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from tests.live.command_line import DEADLINE_S, ROOT, Peer, environment, joined
 
 EXAMPLES = ROOT / "examples"
+PROGRAMS = sorted(it for it in EXAMPLES.glob("*.py") if "__main__" in it.read_text())
 
 
 def test_a_gateway_answers_the_example(state: Path) -> None:
@@ -79,19 +80,23 @@ def test_every_example_is_run_by_a_test() -> None:
     run = [live / "test_examples.py", live / "test_govern.py"]
     run.append(ROOT / "tests" / "gateway" / "test_examples.py")
     here = "".join(path.read_text(encoding="utf-8") for path in run)
-    left = [path.name for path in EXAMPLES.glob("*.py") if path.name not in here]
+    left = [path.name for path in PROGRAMS if path.name not in here]
     assert not left, f"{left} would rot; run them in {[path.name for path in run]}"
+    # What is no program is a part of one.
+    programs = "".join(path.read_text(encoding="utf-8") for path in PROGRAMS)
+    parts = [path.stem for path in EXAMPLES.glob("*.py") if path not in PROGRAMS]
+    assert not [it for it in parts if f"from {it} import" not in programs]
 
 
 def test_every_example_has_a_line_of_usage() -> None:
-    for path in EXAMPLES.glob("*.py"):
+    for path in PROGRAMS:
         text = path.read_text(encoding="utf-8")
         assert 'if "--help" in sys.argv' in text, path.name
         assert "usage: python {sys.argv[0]} " in text, path.name
 
 
 # The others import a client of somebody else's, which takes seconds.
-QUICK = sorted(it.name for it in EXAMPLES.glob("*.py") if "openai" not in it.read_text())
+QUICK = sorted(it.name for it in PROGRAMS if "openai" not in it.read_text())
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -99,6 +104,7 @@ def test_an_example_says_how_it_is_used(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(EXAMPLES / name)
+    monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setattr(sys, "argv", [path, "--help"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(path, run_name="__main__")

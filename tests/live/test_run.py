@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.live.command_line import DEADLINE_S, Done, Peer, baton, environment
+from node.engines.hash_engine import hash_manifest
+from tests.live.command_line import DEADLINE_S, Done, Peer, baton, environment, joined
 
 
 def piped(text: str, *arguments: object) -> Done:
@@ -157,3 +158,24 @@ def test_in_a_terminal_errors_and_ctrl_c_do_not_end_the_conversation(asker: Peer
         assert process.wait(DEADLINE_S) == 0
     assert "half a line" not in (asker.state / "chat-history").read_text()
     assert "+one\n+two\n" in (asker.state / "chat-history").read_text()
+
+
+def test_questions_are_answered_from_an_index_with_its_passages_beside(
+    commands: None, state: Path, tmp_path: Path
+) -> None:
+    talk = tmp_path / "talk.json"
+    where = ("--state", state, "--max-tokens", "3", "--search", "hash")
+    with joined(state, "--model", "hash") as peer:
+        unchecked = ("--verdicts", "0/0", "--json")
+        made = peer.ask("ask", "hash", "--source", "pydoc:pass", *unchecked).document
+        lines = f"what does pass do?\n/save {talk}\n"
+        done = piped(lines, "hash", "--index", made["index"], *where)
+        assert (
+            "is not an index"
+            in piped("hello\n", "hash", "--index", hash_manifest().id, *where).error
+        )
+    assert done.code == 0, done
+    assert len(done.out.splitlines()[0].split()) == 3
+    assert "from 1. " in done.err
+    # What was asked is kept as it was typed; the passages were for this one answer.
+    assert "Text:" not in talk.read_text()

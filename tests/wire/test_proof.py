@@ -331,7 +331,13 @@ def test_the_file_of_an_answer_of_a_bundle_stays_small() -> None:
     receipts = sign_many([altered("Receipt", task=it.id, stage=0) for it in together], OTHER_KEY)
     answers = [
         altered(
-            "Answer", task=task.raw, receipts=(receipt.raw,), candidates=(), verdicts=(), mixed=()
+            "Answer",
+            task=task.raw,
+            receipts=(receipt.raw,),
+            candidates=(),
+            verdicts=(),
+            mixed=(),
+            owned=(),
         )
         for task, receipt in zip(together, receipts, strict=True)
     ]
