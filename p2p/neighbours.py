@@ -147,16 +147,19 @@ class Neighbours(Handshake):
                 for peer in sorted(self.rpc.connected()):
                     heard = self.handshake_log.answered_within((peer,), now_at_s, unheard_s)
                     if not heard and self.rpc.standing(peer) is not Standing.BANNED:
-                        pings.start_soon(self._ping, peer)
+                        pings.start_soon(self.ping, peer)
 
-    async def _ping(self, peer: PeerId) -> None:
+    async def ping(self, peer: PeerId, deadline_s: float = SWAP_DEADLINE_S) -> bool:
+        """Whether a connected peer answers in time; why it does not is noted."""
         try:
-            async with self.rpc.call(peer, deadline_s=timeouts.stretched(SWAP_DEADLINE_S)) as call:
+            async with self.rpc.call(peer, deadline_s=timeouts.stretched(deadline_s)) as call:
                 await call.send(Ping(instance=self.handshake_log.instance))
                 self._told_same_key((await call.expect(Pong)).same_key)
-            self._answered(peer)
         except TROUBLES as error:
             self.rpc.note_problem(str(peer), str(error))
+            return False
+        self._answered(peer)
+        return True
 
     async def on_ping(self, call: TypedCall, message: Message) -> None:
         assert isinstance(message, Ping)

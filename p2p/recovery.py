@@ -8,16 +8,13 @@ from dataclasses import dataclass, field
 
 import trio
 
-from p2p.connect import TROUBLES
 from p2p.dial_back import DialingBack
 from p2p.ip_address import host_of, is_public
 from p2p.neighbours import Neighbours
 from p2p.network_changes import Change, NetworkChanges
 from p2p.relaying import Relaying
-from p2p.timeouts import stretched
 from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp
 from wire.content import PeerId
-from wire.message import Ping, Pong
 
 LOOK_S = 2.0
 # Who does not answer a ping in this time, after a change, is hung up on and called again.
@@ -81,14 +78,8 @@ class Recovery:
 
     async def _prove(self, peer: PeerId) -> None:
         """Hang up on a peer that does not answer over the connection that stood before."""
-        rpc = self.neighbours.rpc
-        try:
-            async with rpc.call(peer, deadline_s=stretched(PROVE_S)) as call:
-                await call.send(Ping(instance=self.neighbours.handshake_log.instance))
-                await call.expect(Pong)
-        except TROUBLES as error:
-            rpc.note_problem(str(peer), str(error))
-            await rpc.endpoint.disconnect(peer)
+        if not await self.neighbours.ping(peer, PROVE_S):
+            await self.neighbours.endpoint.disconnect(peer)
 
     def as_map(self) -> dict[str, object]:
         """How often this machine's network changed, and how last, for `status`."""
