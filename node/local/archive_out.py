@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from node.local.folder_disk import Piece, check_room, writing
+from node.local.folder_disk import Piece, check_room, drop_part, open_part, writing
 from node.local.folder_plan import FolderEntry, FolderPlan
 from store.files import sync_folder
 from wire.car import header_of, section
@@ -30,8 +29,7 @@ class CarPlace:
         part = self.path.with_name(f".{self.path.name[:128]}.{os.getpid()}.part")
         with writing(self.path):
             part.unlink(missing_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._file = os.fdopen(os.open(part, flags, 0o666), "wb")
+            self._file = open_part(part)
             self._part = part
             self._add(header_of(plan.root))
             for node_id, data in plan.nodes():
@@ -68,11 +66,7 @@ class CarPlace:
 
     def drop(self) -> None:
         """Leave no part of it."""
-        if self._file is not None and self._part is not None:
-            with suppress(OSError):
-                self._file.close()
-            with suppress(OSError):
-                self._part.unlink()
+        drop_part(self._file, self._part)
 
     def _add(self, data: bytes) -> None:
         assert self._file is not None

@@ -120,8 +120,7 @@ class DiskFolder:
 
     def _begin_file(self, path: Path) -> None:
         assert self._part is not None
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file = os.fdopen(os.open(self._part, flags, 0o666), "wb")
+        self._file = open_part(self._part)
         self._name = path
 
     def _end_file(self) -> None:
@@ -140,11 +139,22 @@ class DiskFolder:
 
     def drop(self) -> None:
         """Leave no file that is not whole."""
-        if self._file is not None and self._part is not None:
-            with suppress(OSError):
-                self._file.close()
-            with suppress(OSError):
-                self._part.unlink()
+        drop_part(self._file, self._part)
+
+
+def open_part(part: Path) -> IO[bytes]:
+    """A new file for what is to have another name once it is whole; OSError if it is there."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.fdopen(os.open(part, flags, 0o666), "wb")
+
+
+def drop_part(file: IO[bytes] | None, part: Path | None) -> None:
+    """Close and remove what did not become whole; nothing if nothing is open."""
+    if file is not None and part is not None:
+        with suppress(OSError):
+            file.close()
+        with suppress(OSError):
+            part.unlink()
 
 
 @contextmanager
