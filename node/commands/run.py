@@ -52,6 +52,16 @@ class RunConfig:
     # Options of the peer that is started where none runs: what the model runs on.
     device: tuple[str, ...] = ()
 
+    @property
+    def terms(self) -> dict[str, Any]:
+        """How each task of the conversation is asked."""
+        return {
+            "deadline_s": self.deadline_s,
+            "needed": self.needed,
+            "verifiers": self.verifiers,
+            "fresh": True,
+        }
+
 
 def run(config: RunConfig) -> int:
     """Talk until the end of the input; the exit code. BatonError says what could not be done."""
@@ -206,10 +216,7 @@ class Chat:
             "text": question,
             "index": config.index,
             "count": PASSAGES,
-            "deadline_s": config.deadline_s,
-            "needed": config.needed,
-            "verifiers": config.verifiers,
-            "fresh": True,
+            **config.terms,
         }
         deadline_s = config.deadline_s + 30.0
         result = await call(config.state / SOCKET, "ask", arguments, unheard, deadline_s=deadline_s)
@@ -226,10 +233,7 @@ class Chat:
             "operation": "generate",
             "messages": messages,
             "parameters": dict(config.parameters),
-            "deadline_s": config.deadline_s,
-            "needed": config.needed,
-            "verifiers": config.verifiers,
-            "fresh": True,
+            **config.terms,
             "attended": True,
         }
         with trio.open_signal_receiver(signal.SIGINT) as signals:
