@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from node.commands.command import Command, run
-from node.commands.options import DEADLINE_S, json_option, state_option
+from node.commands.options import deadline_option, json_option, state_option
 
 FOLDER_ID = "bafybeiem7coag5mkjdmzv43ve2c4hwk27763sqd5vfqb5fold3iw3lmtgq"
 
@@ -13,13 +13,7 @@ FOLDER_ID = "bafybeiem7coag5mkjdmzv43ve2c4hwk27763sqd5vfqb5fold3iw3lmtgq"
 @click.command("export", cls=Command, examples=(f"export {FOLDER_ID} photos.car",))
 @click.argument("content_id")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--deadline",
-    default=600,
-    show_default=True,
-    type=DEADLINE_S,
-    help="After how many seconds to give up.",
-)
+@deadline_option(600, "After how many seconds to give up.")
 @state_option
 @json_option
 def export_command(

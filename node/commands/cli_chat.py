@@ -6,7 +6,7 @@ import click
 
 from node.commands.command import Command
 from node.commands.guest_options import device_options, guest_of
-from node.commands.options import DEADLINE_S, state_option, text_of
+from node.commands.options import deadline_option, state_option, text_of
 from node.gateway_config import verdicts_of
 
 
@@ -30,13 +30,7 @@ from node.gateway_config import verdicts_of
     help="How freely words are chosen. 0: always the likeliest one.",
 )
 @click.option("--seed", type=click.IntRange(0, 1 << 62), help="Makes chance repeatable.")
-@click.option(
-    "--deadline",
-    default=600,
-    show_default=True,
-    type=DEADLINE_S,
-    help="After how many seconds an answer has failed.",
-)
+@deadline_option(600, "After how many seconds an answer has failed.")
 @click.option(
     "--verdicts",
     default="0/0",

@@ -9,7 +9,7 @@ import click
 from node.commands.cli_peer import ADDRESS
 from node.commands.command import Assembly, Command, run
 from node.commands.options import (
-    DEADLINE_S,
+    deadline_option,
     json_option,
     network_option,
     state_option,
@@ -99,7 +99,7 @@ def _fault_lines() -> list[str]:
     default="",
     help="NAME=SHARE[@SECOND][+SECONDS],… where SHARE is between 0 and 1, as kill=0.3,loss=0.05.",
 )
-@click.option("--deadline", default=60, show_default=True, type=DEADLINE_S, help=TASK_DEADLINE_HELP)
+@deadline_option(60, TASK_DEADLINE_HELP)
 @click.option(
     "--store",
     default="memory",
@@ -193,7 +193,7 @@ def _given(typed: Iterable[str]) -> list[str]:
     type=click.FloatRange(1, 86_400),
     help="For how many seconds tasks are sent.",
 )
-@click.option("--deadline", default=60, show_default=True, type=DEADLINE_S, help=TASK_DEADLINE_HELP)
+@deadline_option(60, TASK_DEADLINE_HELP)
 @verdicts_option
 @network_option
 @state_option

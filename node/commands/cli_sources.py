@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from node.commands.command import Assembly, Command, Group, run
-from node.commands.options import DEADLINE_S, json_option, state_option
+from node.commands.options import deadline_option, json_option, state_option
 
 EXAMPLE = "prices.toml"
 
@@ -101,13 +101,7 @@ def test_command(
     ),
 )
 @click.argument("what", metavar="NAME|FILE")
-@click.option(
-    "--deadline",
-    default=60,
-    show_default=True,
-    type=DEADLINE_S,
-    help="After how many seconds the task has failed.",
-)
+@deadline_option(60, "After how many seconds the task has failed.")
 @click.option(
     "--quorum",
     default=1,

@@ -8,8 +8,8 @@ import click
 
 from node.commands.command import Command, run
 from node.commands.options import (
-    DEADLINE_S,
     check_table,
+    deadline_option,
     json_option,
     rows_options,
     state_option,
@@ -88,13 +88,7 @@ FOLDER_ID = "bafybeiem7coag5mkjdmzv43ve2c4hwk27763sqd5vfqb5fold3iw3lmtgq"
 )
 @click.option("--seed", type=click.IntRange(0, 1 << 62), help="Makes chance repeatable.")
 @click.option("--image", hidden=True, help="Refused by name: no model here looks at images.")
-@click.option(
-    "--deadline",
-    default=120,
-    show_default=True,
-    type=DEADLINE_S,
-    help="After how many seconds the task has failed.",
-)
+@deadline_option(120, "After how many seconds the task has failed.")
 @click.option(
     "--level",
     help="How the answer is checked. signed: not at all; spot: one answer in"
@@ -268,13 +262,7 @@ def put_command(
     type=click.Path(path_type=Path),
     help="The file to write. Default: standard output.",
 )
-@click.option(
-    "--deadline",
-    default=600,
-    show_default=True,
-    type=DEADLINE_S,
-    help="After how many seconds to give up.",
-)
+@deadline_option(600, "After how many seconds to give up.")
 @state_option
 @json_option
 def get_command(

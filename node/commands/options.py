@@ -28,6 +28,13 @@ DEADLINE_S = click.IntRange(1, limits.DEADLINE_S_MAX)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", re.IGNORECASE)
 
 
+def deadline_option(default: int, help_text: str) -> Callable[[F], F]:
+    """`--deadline`: in how many seconds something has to be done."""
+    return click.option(
+        "--deadline", default=default, show_default=True, type=DEADLINE_S, help=help_text
+    )
+
+
 def _as_given_before(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """What was given to this command, else to the group before it: `wallet --state X pay …`.
 
