@@ -23,7 +23,7 @@ from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
 from node.asking.run import TaskRequest
-from node.commands.join import COLLECTED_OBJECTS
+from node.commands.running import collect_seldom
 from node.engines.hash_engine import hash_manifest
 from node.peer import Node
 from node.task.events import ignore_event
@@ -57,8 +57,7 @@ async def _compare(folder: Path, tasks: int) -> dict[str, Any]:
         asker = await first_of(folder, stack, ROLES)
         echo = await stack.enter_async_context(_bare_echo())
         gc.collect()
-        gc.freeze()
-        gc.set_threshold(COLLECTED_OBJECTS, 10, 10)
+        collect_seldom()
         for number in range(WARM_UP + tasks):
             began_at_s, began_cpu_s = trio.current_time(), time.process_time()
             await _one_task(asker, number)
