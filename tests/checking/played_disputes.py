@@ -32,6 +32,23 @@ from wire.tree import name_of
 PROVER, CHALLENGER, REFEREE = (SigningKey(bytes([it]) * 32) for it in (1, 2, 3))
 
 
+def says_wrong(receipt: ContentId, profile: str = "") -> Verdict:
+    """The verdict that the only row of an answer is another one."""
+    return Verdict(
+        receipt=receipt,
+        secret=bytes(32),
+        agrees=False,
+        could_check=True,
+        rows=1,
+        sampled=(0,),
+        worst_ppb=(1_000_000_000,),
+        profile=profile,
+        reason="the output differs",
+        checked_at_ms=1,
+        duration_ms=1,
+    )
+
+
 def manifest_for(model: ExactModel) -> Manifest:
     data = model.to_bytes()
     return Manifest(
@@ -143,22 +160,7 @@ class Stage:
             reused=False,
         )
         receipt = sign(replace(signed, **self.receipt), PROVER)
-        verdict = sign(
-            Verdict(
-                receipt=receipt.id,
-                secret=bytes(32),
-                agrees=False,
-                could_check=True,
-                rows=1,
-                sampled=(0,),
-                worst_ppb=(1_000_000_000,),
-                profile="",
-                reason="the output differs",
-                checked_at_ms=1,
-                duration_ms=1,
-            ),
-            CHALLENGER,
-        )
+        verdict = sign(says_wrong(receipt.id), CHALLENGER)
         return check_grounds(
             manifest.to_bytes(),
             receipt.raw,

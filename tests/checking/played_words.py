@@ -6,7 +6,7 @@ from pathlib import Path
 from node.checking.hearing import hear_words
 from node.engines.worker.exact_claims import ExactClaims
 from node.evidence.text_disputes import OwnStates, own_states
-from tests.checking.played_disputes import CHALLENGER, PROVER, REFEREE
+from tests.checking.played_disputes import CHALLENGER, PROVER, REFEREE, says_wrong
 from tests.engines.exact.text_models import exact_manifest
 from wire.content import ContentId
 from wire.dispute import Children, Commitment, Committed, Descend, Dispute
@@ -75,20 +75,7 @@ class PlayedAnswer:
             ),
             PROVER,
         )
-        verdict = Verdict(
-            receipt=receipt.id,
-            secret=bytes(32),
-            agrees=False,
-            could_check=True,
-            rows=1,
-            sampled=(0,),
-            worst_ppb=(1_000_000_000,),
-            profile="",
-            reason="the output differs",
-            checked_at_ms=1,
-            duration_ms=1,
-        )
-        return receipt, sign(verdict, CHALLENGER)
+        return receipt, sign(says_wrong(receipt.id), CHALLENGER)
 
     async def play(
         self, honest: ExactClaims, liar: ExactClaims, token: int

@@ -30,6 +30,7 @@ from node.task.events import Event, ignore_event
 from p2p.score import Standing
 from p2p.typed_call import TypedCall
 from tests.checking.exact_text_peers import Alter, OtherModels, TextEngine, some_weights_off
+from tests.checking.played_disputes import says_wrong
 from tests.engines.exact.text_models import made_at
 from tests.node.asking import asked, failures, request, signers
 from tests.node.network import I, Network, S, V, open_network
@@ -41,7 +42,7 @@ from wire.generation import Generation, Token, read_frames, to_frame
 from wire.kinds import Level, Role
 from wire.message import Message
 from wire.model import ModelFile
-from wire.receipt import Receipt, Verdict
+from wire.receipt import Receipt
 from wire.segment import Segment
 from wire.signed import Signed, open_signed, sign
 from wire.task import Stage, Task
@@ -269,20 +270,7 @@ async def test_a_lying_verifier_loses_and_the_answer_holds(
 
 def untrue_verdict(receipt: Signed[Receipt], liar: Node) -> Tally:
     """One verifier says no to an answer, and nobody else has spoken."""
-    verdict = Verdict(
-        receipt=receipt.id,
-        secret=bytes(32),
-        agrees=False,
-        could_check=True,
-        rows=1,
-        sampled=(0,),
-        worst_ppb=(1_000_000_000,),
-        profile="numpy",
-        reason="it is another one",
-        checked_at_ms=0,
-        duration_ms=1,
-    )
-    signed = sign(verdict, liar.peers.key)
+    signed = sign(says_wrong(receipt.id, "numpy"), liar.peers.key)
     return Tally(agreed=False, verdicts=(signed,), candidates=(signed.signer,), disputed=True)
 
 
