@@ -162,16 +162,24 @@ class Node:
         """Take no work of others while OWNER or MACHINE has a reason; what is held is finished."""
         before, self._pauses[by] = self.leg_server.paused, why
         why = self._pauses.get(OWNER) or self._pauses.get(MACHINE, "")
-        self.leg_server.paused = self.verify_role.paused = self.keep_role.paused = why
+        self._set_paused(why)
         if bool(why) is not bool(before):
             self.note(f"paused: {why}" if why else "goes on: it is not paused any more")
             self.peers.advertiser.changed()
+
+    def _set_paused(self, why: str) -> None:
+        self.leg_server.paused = self.verify_role.paused = self.keep_role.paused = why
+
+    def await_prices(self) -> None:
+        """Take no work until `begin_paying`: it would be free."""
+        self._set_paused("its prices are not known yet")
 
     def begin_paying(self, paying: PeerPaying) -> None:
         """Pay others from now on, and ask for what this peer's owner wants."""
         self.paying = paying
         self.leg_server.dispatcher.directory.payer = self.tasks.checking.payer = paying.payer
         self.leg_server.till = self.verify_role.till = self.keep_role.till = paying.till
+        self._set_paused(self._pauses.get(OWNER) or self._pauses.get(MACHINE, ""))
         self.peers.advertiser.changed()
 
     async def leave(self) -> None:
@@ -217,6 +225,8 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[StageOpen] = node.stage_server.on_open
         peers.handlers |= node.log_watch.role.handlers() | node.app_owner.handlers()
         peers.handlers |= ContributeRole(peers, node.verify_role.willing).handlers()
+        if config.genesis is not None and config.prices:
+            node.await_prices()
         dependencies.chains.attach(peers, nursery)
         for peer, addresses in remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)

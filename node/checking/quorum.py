@@ -365,6 +365,8 @@ class _Check:
         code, again_s = None, None
         if isinstance(error, Refused):
             code, again_s, now_at_s = error.code, ask_again_s(error), trio.current_time()
+            if self.checking.payer is not None:
+                self.checking.payer.note_refused(verifier, error)
             if self.commitments.has(verifier):
                 # It has had its turn: else commitments without verdicts would go on for ever.
                 again_s = None

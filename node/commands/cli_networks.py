@@ -79,6 +79,7 @@ def _fault_lines() -> list[str]:
     cls=Command,
     examples=(
         "devnet --peers 40 --load 6/s --faults kill=0.3,loss=0.05 --html report.html",
+        "devnet --peers 24 --economy --epochs 4 --faults member=0.3,nonpayer=0.2,thief=0.1",
         "devnet --replay report.json",
     ),
     details=_fault_lines,
@@ -114,6 +115,13 @@ def _fault_lines() -> list[str]:
     type=click.Choice(["memory", "tcp"]),
     help="How peers are connected; tcp takes real sockets.",
 )
+@click.option("--economy", is_flag=True, help="Pay with credits: a ledger, prices, channels.")
+@click.option(
+    "--epochs", type=int, help="How many epochs a network with credits runs; 10 unless given."
+)
+@click.option(
+    "--epoch", type=int, help="How many seconds an epoch lasts; 10 unless given.", metavar="SECONDS"
+)
 @click.option("--html", type=click.Path(path_type=Path), help="Write the report as a web page.")
 @click.option(
     "--replay",
@@ -138,7 +146,13 @@ def devnet_command(
     """
     import trio
 
-    from node.commands.devnet import ReportOutput, config_typed, devnet, replayed
+    from node.commands.devnet import (
+        ReportOutput,
+        config_typed,
+        devnet,
+        economy_typed,
+        replayed,
+    )
     from node.devnet.virtual_time import virtual_time
 
     if replay is not None and (given := _given(typed)):
@@ -146,7 +160,11 @@ def devnet_command(
             f"--replay takes all settings from the report, so {', '.join(given)} cannot be given",
             todo="give --replay FILE with --json or --html alone",
         )
-    config = config_typed(**typed) if replay is None else replayed(replay)
+    if replay is not None:
+        config = replayed(replay)
+    else:
+        pays, lengths = typed.pop("economy"), (typed.pop("epochs"), typed.pop("epoch"))
+        config = config_typed(**typed, economy=economy_typed(pays, *lengths, _given(("seconds",))))
     if not config.in_real_time:
         assembly.fix_hashes()
     made = assembly.runtime()

@@ -3,7 +3,7 @@
 import json
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.commands.output import console, show_aside, show_json, size
 from node.devnet.config import DevnetConfig, config_of
+from node.devnet.economy_plan import EPOCH_S_DEFAULT, EPOCHS_DEFAULT, EconomyConfig
 from node.devnet.faults import parse
 from node.devnet.machine import Machine
 from node.devnet.net import Devnet, open_devnet
@@ -122,17 +123,41 @@ def config_typed(
     deadline: int,
     store: str,
     transport: str,
+    economy: EconomyConfig | None = None,
 ) -> DevnetConfig:
     """What the options of the command say; InputError if they make no sense."""
     return DevnetConfig(
         peers=peers,
         seed=seed,
-        seconds=seconds,
+        seconds=seconds if economy is None else economy.seconds,
         rate=rate_of(load),
         faults=parse(faults),
         deadline_s=deadline,
         on_disk=store == "lmdb",
         over_tcp=transport == "tcp",
+        economy=economy,
+    )
+
+
+def economy_typed(
+    pays: bool, epochs: int | None, epoch_s: int | None, given: Sequence[str]
+) -> EconomyConfig | None:
+    """A network with credits, if one is asked for; InputError for options that exclude another.
+
+    `given`: options for how long it runs in another way.
+    """
+    if not pays:
+        if epochs is not None or epoch_s is not None:
+            raise InputError("a network without credits has no epochs", todo="add --economy")
+        return None
+    if given:
+        raise InputError(
+            f"{given[0]} and --economy both say how long the run is",
+            todo="give --epochs and --epoch, the length of each in seconds",
+        )
+    return EconomyConfig(
+        epochs=EPOCHS_DEFAULT if epochs is None else epochs,
+        epoch_s=EPOCH_S_DEFAULT if epoch_s is None else epoch_s,
     )
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from node.devnet.faults import FaultRequest, parse
+from node.devnet.economy_plan import EconomyConfig, economy_of
+from node.devnet.faults import KINDS, FaultRequest, parse
 from node.devnet.open_loop import rate_of
 from node.devnet.plan import PEERS_MIN
 from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
@@ -28,8 +29,11 @@ class DevnetConfig:
     deadline_s: int = 60
     on_disk: bool = False
     over_tcp: bool = False
+    # None: a network without credits.
+    economy: EconomyConfig | None = None
 
     def __post_init__(self) -> None:
+        self._check_economy()
         if not PEERS_MIN <= self.peers <= PEERS_MAX:
             raise InputError(
                 f"a devnet cannot have {self.peers} peers",
@@ -46,6 +50,15 @@ class DevnetConfig:
                 f"{late[0]} begins when the run of {self.seconds:g} seconds is over",
                 todo="give a moment before its end, or a longer run with --seconds",
             )
+
+    def _check_economy(self) -> None:
+        if self.economy is None:
+            if economic := [it for it in self.faults if KINDS[it.name].economic]:
+                raise InputError(
+                    f"{economic[0]} is a fault of a network with credits", todo="add --economy"
+                )
+            return
+        self.economy.check_peers(self.peers)
 
     @property
     def tries_verifiers(self) -> bool:
@@ -71,12 +84,16 @@ class DevnetConfig:
         """The command line that repeats this run."""
         words = [
             f"python -m node devnet --peers {self.peers} --seed {self.seed}",
-            f"--seconds {self.seconds:g} --load {self.rate:g}/s",
+            f"--load {self.rate:g}/s",
         ]
+        if self.economy is None:
+            words.insert(1, f"--seconds {self.seconds:g}")
         if self.faults:
             words.append(f"--faults {','.join(map(str, self.faults))}")
         if self.deadline_s != 60:
             words.append(f"--deadline {self.deadline_s}")
+        if self.economy is not None:
+            words.append(self.economy.typed())
         words += ["--store lmdb"] * self.on_disk + ["--transport tcp"] * self.over_tcp
         return " ".join(words)
 
@@ -92,6 +109,7 @@ class DevnetConfig:
             "deadline_s": self.deadline_s,
             "store": "lmdb" if self.on_disk else "memory",
             "transport": "tcp" if self.over_tcp else "memory",
+            **({} if self.economy is None else {"economy": self.economy.to_document()}),
         }
 
 
@@ -114,6 +132,7 @@ def config_of(document: object) -> DevnetConfig:
             deadline_s=int(document["deadline_s"]),
             on_disk=document["store"] == "lmdb",
             over_tcp=document["transport"] == "tcp",
+            economy=economy_of(document.get("economy")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the file lacks what a run needs: {error}") from error

@@ -30,6 +30,8 @@ class FaultScope(Enum):
     LINK = auto()
     # A share of the peers, again and again.
     RATE = auto()
+    # A share of the ledger's members, once in each epoch.
+    MEMBERS = auto()
 
 
 # What a peer does for a while or for good; no peer is two of these.
@@ -43,6 +45,8 @@ class FaultKind:
     scope: FaultScope
     what: str
     for_s: float = math.inf
+    # Whether it is one of a network with credits alone; see `economy_plan`.
+    economic: bool = False
 
 
 KINDS: dict[str, FaultKind] = {
@@ -102,6 +106,24 @@ KINDS: dict[str, FaultKind] = {
     "reorder": FaultKind(FaultScope.LINK, "packets change their order; the stream waits for them"),
     "churn": FaultKind(
         FaultScope.RATE, "this share of the peers is killed each minute, and as many new ones join"
+    ),
+    "member": FaultKind(
+        FaultScope.MEMBERS,
+        "in each epoch members of the ledger are killed and started again, some with an empty disk",
+        economic=True,
+    ),
+    "equivocator": FaultKind(
+        FaultScope.ADVERSARY, "the owner signs two orders with one number", economic=True
+    ),
+    "nonpayer": FaultKind(
+        FaultScope.ADVERSARY,
+        "the asker pays each peer once, asks on, and never pays again",
+        economic=True,
+    ),
+    "thief": FaultKind(
+        FaultScope.ADVERSARY,
+        "the peer keeps what was paid ahead, and refuses, cuts the answer, or makes it nonsense",
+        economic=True,
     ),
 }
 

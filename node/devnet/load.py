@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import trio
@@ -57,6 +57,10 @@ class OpenLoopLoad:
     violations: Violations
     seed: int
     deadline_s: int
+    # Two loads of a run draw their tasks by their names.
+    name: str = "load"
+    # Where the numbers of its tasks begin: no two tasks of a run are alike.
+    first: int = 0
     counts: Counts = field(default_factory=Counts)
     latencies: Latencies = field(default_factory=Latencies)
     # When each answer came, and how long after its task was due.
@@ -64,13 +68,17 @@ class OpenLoopLoad:
     # Why the first few tasks had no answer; how often peers failed, by the reason's first words.
     failures: list[str] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
+    # What a task may cost, in millionths.
+    price_max: int = 0
+    # Of each accepted task that may cost something: its asker, and what was asked.
+    asked: dict[ContentId, tuple[DevPeer, DevnetQuestion]] = field(default_factory=dict)
 
     async def run(self, rate: float, seconds: float) -> None:
         """Send the tasks, and return once every task has ended."""
-        random = Random(f"{self.seed}:load")
+        random = Random(f"{self.seed}:{self.name}")
         started_at_s = trio.current_time()
         async with trio.open_nursery() as nursery:
-            for number, at_s in enumerate(moments(rate, seconds, random)):
+            for number, at_s in enumerate(moments(rate, seconds, random), self.first):
                 question = draw_question(number, random, self.deadline_s)
                 asker = random.choice(self.askers)
                 await trio.sleep_until(started_at_s + at_s)
@@ -81,12 +89,15 @@ class OpenLoopLoad:
         try:
             with trio.fail_after(GRACE_S):
                 node = await _up(asker)
-            task_id = await node.tasks.submit(question.request)
+            request = replace(question.request, price_max=self.price_max)
+            task_id = await node.tasks.submit(request)
         except (Refused, InputError, StoreError, trio.TooSlowError) as error:
             self.counts.refused += 1
             self._failed(question, f"refused: {error}")
             return
         self.counts.accepted += 1
+        if self.price_max:
+            self.asked[task_id] = (asker, question)
         self.counts.tokens += len(question.tokens)
         until_at_s = due_at_s + self.deadline_s + GRACE_S
         stream = Stream(question.tokens)

@@ -8,7 +8,7 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trio
@@ -16,6 +16,9 @@ import trio
 from node.devnet.accounting import Accounting
 from node.devnet.agreements import AgreementLoad
 from node.devnet.config import DevnetConfig
+from node.devnet.economy import STRAYS_FIRST, Economy
+from node.devnet.economy_plan import EconomyPlan, is_of_economy, plan_economy
+from node.devnet.economy_watch import EconomyWatch
 from node.devnet.faults import Fault, FaultScope, plan
 from node.devnet.injection import end, inject
 from node.devnet.invariants import Violations
@@ -55,6 +58,8 @@ class Devnet:
     load: OpenLoopLoad
     sampler: Sampler
     agreements: AgreementLoad
+    # None in a network without credits.
+    economy: Economy | None = None
     faults: tuple[Fault, ...] = ()
     # When the load began; None before.
     began_at_s: float | None = None
@@ -119,23 +124,32 @@ class Devnet:
         self.began_at_s = trio.current_time()
         self.sampler.begin(self.around)
         self.faults = plan(
-            config.faults,
+            [it for it in config.faults if self.economy is None or not is_of_economy(it)],
             config.seed,
             config.seconds,
             [it.number for it in self.peers if not it.plan.asks],
             [it.number for it in self.peers if it.plan.asks],
             [it.number for it in self.peers if Role.DATA in it.plan.roles],
         )
+        if self.economy is not None:
+            self.faults = self.economy.plan(config.faults, self.faults)
+            self.economy.begin()
         self.sampler.faults = self.faults
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._strike_all)
             nursery.start_soon(self._sample_forever)
+            if self.economy is not None and (strays := self.economy.strays).askers:
+                # Nobody waits for these: they end with the run.
+                share = len(strays.askers) / max(1, len(self.load.askers))
+                nursery.start_soon(strays.run, config.rate * share, config.seconds)
             async with trio.open_nursery() as loads:
                 loads.start_soon(self.load.run, config.rate, config.seconds)
                 if config.fetches:
                     loads.start_soon(self.agreements.run, self.load.askers, config.seconds)
             await trio.sleep_until(self.began_at_s + config.seconds)
             await self._converged()
+            if self.economy is not None:
+                await self.economy.finish()
             nursery.cancel_scope.cancel()
         self.first_task_s = await self._first_task()
 
@@ -146,7 +160,7 @@ class Devnet:
         if newcomer.node is None:
             return None
         path = newcomer.node.tasks
-        request = first_request(self.config.deadline_s)
+        request = replace(first_request(self.config.deadline_s), price_max=self.load.price_max)
         try:
             await path.watch(await path.submit(request), ignore_event)
         except BatonError as error:
@@ -170,12 +184,17 @@ class Devnet:
 
     async def inject(self, fault: Fault) -> None:
         """Start one fault, and end it after its time. The plan need not have this fault."""
+        if self.economy is not None and fault.name == "partition":
+            await self.economy.near_the_end()
         if fault.scope is FaultScope.EVENT:
             self._struck()
         whom = (
             f" {len(fault.peers)} peers" if fault.peers else f" {fault.amount:.0%} of all packets"
         )
         self.note(f"{fault.name} strikes{whom}")
+        if fault.scope is FaultScope.MEMBERS and self.economy is not None:
+            await self.economy.restart(fault)
+            return
         await inject(self.population, fault)
         if fault.for_s != math.inf and fault.scope is not FaultScope.RATE:
             await trio.sleep(fault.for_s)
@@ -196,6 +215,8 @@ class Devnet:
         assert self.began_at_s is not None
         while True:
             self.sampler.sample(self.population, self.load, self.passed_s)
+            if self.economy is not None:
+                self.economy.look()
             await trio.sleep(1.0)
 
     async def close(self) -> None:
@@ -246,6 +267,7 @@ async def open_devnet(
                 fetches=config.fetches,
                 tcp=tcp,
                 background_checks=1.0 if config.tries_verifiers else 0.0,
+                economy=_economy_of(config),
                 ended=lambda number, why: violations.note("a peer ends when told to", number, why),
             )
             nursery.start_soon(around.network.run)
@@ -258,6 +280,7 @@ async def open_devnet(
                 Sampler(config.seed, violations),
                 AgreementLoad(config.seed),
             )
+            net.economy = _opened_economy(net)
             watch(net)
             await net.start()
             try:
@@ -270,3 +293,19 @@ async def open_devnet(
     left = trio.lowlevel.current_statistics().tasks_living - tasks_before
     if left > 0:
         violations.note("nothing outlives its nursery", None, f"{left} tasks are left")
+
+
+def _economy_of(config: DevnetConfig) -> EconomyPlan | None:
+    if config.economy is None:
+        return None
+    peers = plan_peers(config.peers, config.seed, fetches=config.fetches)
+    return plan_economy(config.economy, config.seed, peers)
+
+
+def _opened_economy(net: Devnet) -> Economy | None:
+    if net.around.economy is None:
+        return None
+    config, nobody = net.config, Violations(lambda: net.passed_s)
+    strays = OpenLoopLoad((), nobody, config.seed, config.deadline_s, "strays", STRAYS_FIRST)
+    watch = EconomyWatch(net.around.economy, net.violations)
+    return Economy(watch, net.population, net.violations, net.load, strays)

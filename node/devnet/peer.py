@@ -24,10 +24,13 @@ from node.devnet.adversary import (
     memory_store,
     misbehave,
 )
+from node.devnet.economy_adversary import Equivocations, equivocate, pay_never_again, steal
+from node.devnet.economy_plan import EconomyPlan, prices_of
 from node.devnet.links import FaultyNetwork
 from node.devnet.plan import PeerPlan, manifests
 from node.devnet.simulated_fetch import SimulatedIngest
 from node.ingest.bring import Ingest
+from node.paying_config import TypedPrices
 from node.peer import Dependencies, Node, open_node
 from node.serving.sources import Source
 from p2p.adverts import Environment
@@ -59,7 +62,8 @@ class _Running:
     struck: bool = False
     # Calling this ends the misbehaviour.
     undo: Callable[[], None] | None = None
-    flooding: trio.CancelScope | None = None
+    # Cancelling this ends what it does of its own accord.
+    acting: trio.CancelScope | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,9 @@ class SharedEnvironment:
     background_checks: float = 0.0
     # Set if peers use sockets instead of memory.
     tcp: Transport | None = None
+    # None in a network without credits.
+    economy: EconomyPlan | None = None
+    equivocations: Equivocations = field(default_factory=Equivocations)
     started_at_s: float = field(default_factory=trio.current_time)
     # Called with the number of a peer that ended by itself, and why.
     ended: Callable[[int, str], None] = lambda _number, _why: None
@@ -94,6 +101,8 @@ class DevPeer:
     skew_s: float = 0.0
     natures: set[str] = field(default_factory=set)
     starts: int = 0
+    # What it had on disks that were lost.
+    lost_stores: list[Store] = field(default_factory=list)
     # None while the peer is down.
     _running: _Running | None = None
     _store: Store | None = None
@@ -113,6 +122,11 @@ class DevPeer:
     def node(self) -> Node | None:
         """The running peer; None while the peer is down."""
         return None if self._running is None else self._running.node
+
+    @property
+    def store(self) -> Store | None:
+        """What it keeps; None while a peer with a real disk is down."""
+        return self._store if self.node is None else self.node.dependencies.store
 
     @property
     def is_up(self) -> bool:
@@ -170,10 +184,13 @@ class DevPeer:
         around, environment = self.around, self.environment()
         folder = around.folder / str(self.number)
         listen = f"/memory/{self.number + 1}" if around.tcp is None else "/ip4/127.0.0.1/tcp/0"
+        economy = around.economy
         config = NodeConfig(
             state=folder,
             peers=PeersConfig(bootstraps=bootstraps, listen=(listen,)),
-            roles=self.plan.roles,
+            roles=self.plan.roles if economy is None else economy.roles_of(self.plan),
+            genesis=None if economy is None else economy.genesis,
+            prices=TypedPrices() if economy is None else prices_of(self.plan),
             models=tuple(str(_MANIFESTS[it].id) for it in self.plan.models),
             # Whoever asks tries verifiers too, with copies of answers that are wrong on purpose.
             background_checks=around.background_checks,
@@ -226,6 +243,12 @@ class DevPeer:
         self._leave.set()
         await self._ended.wait()
 
+    def lose_disk(self) -> None:
+        """Start with an empty disk the next time; a store on a real disk stays as it is."""
+        if self._store is not None:
+            self.lost_stores.append(self._store)
+            self._store = None
+
     def inject(self, *, struck: bool) -> None:
         """Mark the peer as not reachable for others, or as reachable again."""
         if self._running is not None:
@@ -243,9 +266,14 @@ class DevPeer:
         elif adversary == "slow":
             running.engine.unit_s = self.plan.unit_s * 10
             self.around.network.slow(self.host, slow=True)
-        elif adversary == "flooder":
-            running.flooding = trio.CancelScope()
-            running.nursery.start_soon(self._flood, running.node, running.flooding)
+        elif adversary in ("flooder", "equivocator"):
+            running.acting = trio.CancelScope()
+            running.nursery.start_soon(self._act, adversary, running.node, running.acting)
+        elif adversary == "nonpayer":
+            running.undo = pay_never_again(running.node)
+        elif adversary == "thief":
+            random = Random(f"{self.around.seed}:{adversary}:{self.number}")
+            running.undo = steal(running.node, random)
         elif adversary in HANDLED:
             random = Random(f"{self.around.seed}:{adversary}:{self.number}")
             running.undo = misbehave(running.node, adversary, random)
@@ -261,12 +289,16 @@ class DevPeer:
         elif adversary == "slow":
             running.engine.unit_s = self.plan.unit_s
             self.around.network.slow(self.host, slow=False)
-        elif adversary == "flooder" and running.flooding is not None:
-            running.flooding.cancel()
+        elif adversary in ("flooder", "equivocator") and running.acting is not None:
+            running.acting.cancel()
         elif running.undo is not None:
             running.undo()
             running.undo = None
 
-    async def _flood(self, node: Node, scope: trio.CancelScope) -> None:
+    async def _act(self, adversary: str, node: Node, scope: trio.CancelScope) -> None:
+        random = Random(f"{self.around.seed}:{adversary}:{self.number}:{self.starts}")
         with scope:
-            await flood(node, Random(f"{self.around.seed}:flood:{self.number}"))
+            if adversary == "flooder":
+                await flood(node, random)
+            else:
+                await equivocate(node, random, self.around.equivocations)

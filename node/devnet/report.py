@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from node.devnet import economy_report
 from node.devnet.chances import most_by_chance, not_agreed_chance, wrong_chance
 from node.devnet.faults import Fault
 from node.devnet.net import Devnet
@@ -66,6 +67,7 @@ class DevnetReport:
         shown += [f"fault: {_told(it)}" for it in found["faults"][:FAULTS_SHOWN]]
         more = len(found["faults"]) - FAULTS_SHOWN
         shown += [f"fault: and {more} more, see --json"] * (more > 0)
+        shown += [f"came of {it}" for it in found.get("economy", {}).get("told", [])]
         shown += [f"violated: {it}" for it in found["violations"][:10]]
         shown += [f"not answered: {it}" for it in found["failures"][:10]]
         return shown
@@ -116,6 +118,7 @@ def report_of(net: Devnet) -> DevnetReport:
             **_honest(net),
             **_canaries(net),
             **net.agreements.figures(net.faults, net.peers),
+            **economy_report.figures(net.economy),
             "tokens": counts.tokens,
             "tokens_lost": counts.tokens_lost,
             "tokens_doubled": counts.tokens_doubled,

@@ -378,6 +378,8 @@ class Failover:
             self._declined = self._declined and refused
             self._codes.add(error.code)
         self.directory.failed_over += 1
+        if self.directory.payer is not None and self.handoff.is_own:
+            self.directory.payer.note_refused(peer, error)
         self._reasons.append(f"{peer.short}: {error.message}")
         self.directory.choices.failed(self.handoff.task.id, peer, error.message)
         code = error.code if refused else None

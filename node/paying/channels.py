@@ -47,6 +47,8 @@ class PaidChannel:
     need: int = 0
     # How much was promised ahead the last time: it doubles, so that few vouchers pay for many.
     ahead: int = 0
+    # Whether the payee has less than was thought: it is shown the channel, and asked how it stands.
+    unsure: bool = False
 
     @property
     def available(self) -> int:

@@ -62,6 +62,12 @@ class OwnTariff:
             increment=max(INCREMENT_MIN, dearest, self.typed.check * INCREMENT_TASKS),
         )
 
+    def awaits(self, work: ContentId | None) -> bool:
+        """Whether a price was typed for this work which the tariff does not name yet."""
+        if work is None or (self.now is not None and self.now.record.price_of(work) is not None):
+            return False
+        return any((SERVICE_IDS.get(it) or self.resolve(it)) == work for it in self.typed.models)
+
     @property
     def price(self) -> int:
         """For the advert: the most of all models for UNITS units given and made."""

@@ -14,7 +14,7 @@ from p2p.timeouts import stretched
 from wire.advert import Advert
 from wire.amount import show_credits
 from wire.content import PeerId
-from wire.errors import InputError, Refused
+from wire.errors import BatonError, InputError, Refused
 from wire.kinds import RefusalCode
 from wire.signed import Signed
 from wire.task import Stage, Task
@@ -234,6 +234,11 @@ class Payer:
             tariff = self.tariffs.of(heard)
         if tariff is not None and tariff.record.price_for(stage) is not None:
             bill.note_given(peer, Held(tariff, number, stage, most=most))
+
+    def note_refused(self, peer: PeerId, error: BatonError) -> None:
+        """Note that a peer refused work: if as not paid, it is asked what it has."""
+        if error.code is RefusalCode.NOT_PAID:
+            self.channels.ask_again(peer)
 
     def book(self, peer: PeerId, booking: Booking) -> None:
         """Take in what a bill says of a peer's account."""

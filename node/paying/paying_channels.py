@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from node.ledger.books import channel_name
-from node.ledger.wallet import Wallet
+from node.ledger.wallet import Ordered, Wallet
 from node.paying.bill import Booking
 from node.paying.channels import PaidChannel
 from node.paying.own_tariff import INCREMENT_MIN, INCREMENT_TASKS
@@ -21,15 +21,18 @@ from p2p.timeouts import stretched
 from store import Row, Store, Table, Write
 from wire import limits
 from wire.amount import show_credits
+from wire.codec import pack, unpack
 from wire.content import PeerId
 from wire.errors import BatonError, InputError, Malformed, RemoteProtocolError, WireError
+from wire.kinds import RefusalCode
 from wire.latest import Latest
 from wire.ledger import Opening, Voucher, order_digest
 from wire.payment_message import Paid, Pay
 from wire.signed import Signed, open_signed, sign
 from wire.tariff import Tariff
 
-OUT = b"out:"
+# Channels, and what was charged to each since its last voucher.
+OUT, SPENT = b"out:", b"spent:"
 CHANNELS_MAX = 10_000
 # What wants a channel within this is opened by one order.
 GATHER_S = 0.05
@@ -45,6 +48,8 @@ AGAIN_S = 2.0
 TOLD_FOR_S = 5.0
 # So many legs that others give on are promised ahead, within what is risked anyway.
 GIVEN_ON_AT_ONCE = 8
+# Charges are kept so often, for all tasks since the last time.
+KEEP_EVERY_S = 1.0
 # Which channels have expired is looked up in this part of an epoch, within these bounds.
 EPOCH_PART = 4
 LOOK_S_MIN, LOOK_S_MAX = 5.0, 600.0
@@ -72,11 +77,21 @@ class PayingChannels:
     _opening: bool = False
     _paying: set[PeerId] = field(default_factory=set)
     _not_before: Latest[PeerId, float] = field(default_factory=lambda: Latest(CHANNELS_MAX))
+    # Channels whose charges are not kept yet.
+    _unkept: dict[bytes, PaidChannel] = field(default_factory=dict)
 
     def load(self) -> None:
         """Go on with the channels that are kept here."""
         for key, value in self.store.scan(Table.CHANNELS, prefix=OUT, limit=CHANNELS_MAX):
             channel = PaidChannel.from_bytes(key.removeprefix(OUT), value)
+            if (spent := self.store.read(Table.CHANNELS, SPENT + channel.name)) is not None:
+                # Never more than was signed for: the row of a voucher may be older than this one.
+                charged, tasks = unpack(spent)
+                channel.charged = max(channel.charged, min(charged, channel.signed))
+                channel.tasks = max(channel.tasks, tasks)
+            if not channel.settlement:
+                self.used_up.append(channel)
+                continue
             before = self.by_peer.get(channel.payee)
             if before is not None:
                 # The one with more left is used, and the other is taken back once it has expired.
@@ -117,7 +132,7 @@ class PayingChannels:
                 self._open_soon()
             return False
         channel.need = max(channel.need, need)
-        if channel.tariff != tariff.id:
+        if channel.tariff != tariff.id or channel.unsure:
             channel.increment = tariff.record.increment
             self._pay_soon(channel, tariff, need)
             return False
@@ -141,8 +156,24 @@ class PayingChannels:
         channel.shown += booking.shown
         channel.charged += booking.charged
         channel.tasks += booking.tasks
+        if booking.charged:
+            self._unkept[channel.name] = channel
         if channel.tariff is not None and channel.wants(1):
             self._pay_soon(channel, None, 1)
+
+    def ask_again(self, peer: PeerId) -> None:
+        """A peer has refused work as not paid: it has less than was thought, perhaps a new disk."""
+        if (channel := self.by_peer.get(peer)) is not None:
+            channel.unsure = True
+
+    async def keep_forever(self) -> None:
+        """Keep what is charged, every now and then, with the next commit."""
+        while True:
+            await trio.sleep(KEEP_EVERY_S)
+            unkept, self._unkept = self._unkept, {}
+            for name, channel in unkept.items():
+                row = pack([channel.charged, channel.tasks])
+                self.store.write_soon(Table.CHANNELS, SPENT + name, row)
 
     # Opening
 
@@ -189,20 +220,14 @@ class PayingChannels:
         )
         ordered = await self.wallet.order(_unheard, open=openings)
         self.orders += 1
+        channels = _opened_by(ordered)
+        rows = [Row(Table.CHANNELS, OUT + it.name, it.to_bytes()) for it in channels]
+        await self.store.commit(Write(rows=tuple(rows)))
         if not ordered.settlement:
+            # They are taken back once they have expired.
+            self.used_up += channels
             raise Malformed("the order was settled by a checkpoint, which shows others nothing")
-        digest, opened = order_digest(ordered.order), list[Row]()
-        for number, opening in enumerate(openings):
-            channel = PaidChannel(
-                opening.payee,
-                channel_name(digest, number),
-                opening.deposit,
-                opening.expiry,
-                ordered.settlement,
-            )
-            self.by_peer[opening.payee] = channel
-            opened.append(Row(Table.CHANNELS, OUT + channel.name, channel.to_bytes()))
-        await self.store.commit(Write(rows=tuple(opened)))
+        self.by_peer |= {it.payee: it for it in channels}
 
     def _deposit(self, tariff: Signed[Tariff], need: int) -> int:
         """What a channel is opened with, as its payee's prices and such tasks bear it out."""
@@ -241,7 +266,8 @@ class PayingChannels:
         self.orders += 1
         self.used_up = [it for it in self.used_up if it not in expired]
         for channel in expired:
-            await self.store.write(Table.CHANNELS, OUT + channel.name, None)
+            gone = [Row(Table.CHANNELS, it + channel.name, None) for it in (OUT, SPENT)]
+            await self.store.commit(Write(rows=tuple(gone)))
 
     # Paying
 
@@ -255,17 +281,19 @@ class PayingChannels:
     async def _pay(self, channel: PaidChannel, tariff: Signed[Tariff] | None, need: int) -> None:
         named = channel.tariff if tariff is None else tariff.id
         assert named is not None
-        is_first = channel.tariff is None
+        is_first = channel.tariff is None or channel.unsure
         try:
             # Until the payee has said what it has, nothing is signed: a disk may have been lost.
             voucher = None if is_first else self._voucher(channel, need)
             paid = await self._call(channel, named, voucher, shows=is_first)
             self._hear(channel, paid)
-            channel.tariff = named
+            channel.tariff, channel.unsure = named, False
         except (WireError, RemoteProtocolError) as error:
             self.peers.offended(channel.payee, Offence.MALFORMED)
             self._failed(channel, error)
         except BatonError as error:
+            # A payee that has lost its disk knows no channel: it is shown again.
+            channel.unsure |= error.code is RefusalCode.NOT_FOUND
             self._failed(channel, error)
         finally:
             self._paying.discard(channel.payee)
@@ -307,13 +335,14 @@ class PayingChannels:
         """Take in what the payee has; WireError for a voucher that is not ours."""
         channel.told, channel.told_at_s = paid.charged, trio.current_time()
         if paid.voucher is None:
+            channel.heard = 0
             return
         found = open_signed(paid.voucher, Voucher)
         named = (found.signer, found.record.network, found.record.channel)
         if named != (self.wallet.key.peer, self.wallet.genesis.id, channel.name):
             raise Malformed("a voucher that is not this peer's for this channel")
         # After a loss of our disk only what we signed ourselves is believed.
-        channel.heard = max(channel.heard, found.record.total)
+        channel.heard = found.record.total
         if found.record.total > channel.signed:
             channel.signed = found.record.total
             channel.charged = max(channel.charged, min(paid.charged, channel.signed))
@@ -323,6 +352,21 @@ class PayingChannels:
         self.peers.note_problem(
             f"channel {channel.payee.short}", f"it could not be paid: {error.message}"
         )
+
+
+def _opened_by(ordered: Ordered) -> list[PaidChannel]:
+    """The channels that a settled order has opened, as nothing was paid in them."""
+    digest = order_digest(ordered.order)
+    return [
+        PaidChannel(
+            opening.payee,
+            channel_name(digest, number),
+            opening.deposit,
+            opening.expiry,
+            ordered.settlement,
+        )
+        for number, opening in enumerate(ordered.order.record.open)
+    ]
 
 
 def _left(channel: PaidChannel) -> int:

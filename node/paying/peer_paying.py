@@ -59,4 +59,5 @@ async def open_paying(
     nursery.start_soon(earning.redeem_forever)
     nursery.start_soon(earning.keep_forever)
     nursery.start_soon(paying.reclaim_forever)
+    nursery.start_soon(paying.keep_forever)
     return PeerPaying(payer, Till(peers.me, own, earning), own)

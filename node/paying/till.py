@@ -204,9 +204,15 @@ class Till:
     ) -> Seat | None:
         """Hold what a leg needs; None if it is free, Refused if it is not paid for."""
         tariff = self.own.now
-        if tariff is None or task.signer == self.me:
+        if task.signer == self.me:
             return None
-        if tariff.record.price_for(stage) is None:
+        if self.own.awaits(work_of(stage)):
+            raise Refused(
+                "the price of this is not in the tariff yet: read it again in a moment",
+                code=RefusalCode.NOT_PAID,
+                retry_after_s=AGAIN_S,
+            )
+        if tariff is None or tariff.record.price_for(stage) is None:
             return None
         if given_by is GivenBy.OTHER:
             raise Refused(
