@@ -51,9 +51,10 @@ class NeverPaying(PayingChannels):
 
     def ready(self, tariff: Signed[Tariff], need: int, *, fresh: bool = False) -> bool:
         """As if everything were paid, once the payee has something in its hands."""
-        super().ready(tariff, need, fresh=fresh)
         channel = self.by_peer.get(tariff.signer)
-        return channel is not None and channel.heard > 0
+        if channel is not None and channel.heard:
+            return True
+        return super().ready(tariff, need, fresh=fresh)
 
     def _voucher(self, channel: PaidChannel, need: int) -> bytes | None:
         return None if channel.signed else PayingChannels._voucher(self, channel, need)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from node.devnet.config import DevnetConfig
+from node.devnet.economy_plan import EconomyConfig
 from node.devnet.faults import parse
 from node.devnet.machine import Machine
 from node.devnet.net import Devnet, open_devnet
@@ -32,6 +33,16 @@ def config(
 ) -> DevnetConfig:
     return DevnetConfig(
         peers=peers, seconds=seconds, rate=rate, faults=parse(faults), deadline_s=deadline_s
+    )
+
+
+def economy(
+    faults: str = "", *, peers: int = 12, epochs: int = 2, epoch_s: int = 8, rate: float = 1
+) -> DevnetConfig:
+    """A network with credits."""
+    own = EconomyConfig(epochs=epochs, epoch_s=epoch_s)
+    return DevnetConfig(
+        peers=peers, seconds=own.seconds, rate=rate, faults=parse(faults), economy=own
     )
 
 

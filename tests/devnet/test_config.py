@@ -1,13 +1,16 @@
 """The settings of a run: how they are written down, and which are refused."""
 
+from collections.abc import Callable
+
 import pytest
 
+from node.commands.devnet import economy_typed
 from node.devnet.chances import most_by_chance
 from node.devnet.config import VERSION, DevnetConfig, config_of
 from node.devnet.faults import parse
 from node.devnet.machine import PEER_BYTES, PROCESS_BYTES, check_memory
 from node.devnet.plan import RUNNERS_MIN, plan_peers
-from tests.devnet.running import machine
+from tests.devnet.running import economy, machine
 from wire.errors import InputError
 from wire.kinds import Role
 
@@ -63,3 +66,33 @@ def test_how_many_wrong_answers_chance_allows() -> None:
     assert most_by_chance(100, 1.0) == 100
     # Of a Poisson distribution of mean 1, one in a thousand exceeds 5.
     assert most_by_chance(1000, 0.001) == 5
+
+
+def test_a_network_with_credits_is_read_as_it_was_written() -> None:
+    run = economy("member=0.3,partition=0.1@4,kill=0.1", epochs=3, epoch_s=9)
+    assert config_of(run.to_document()) == run
+    assert "--economy --epochs 3 --epoch 9" in run.replay_line()
+    assert "--seconds" not in run.replay_line()
+    for nonsense in ("x", {}, {"epochs": None, "epoch_s": 9}):
+        with pytest.raises(InputError):
+            config_of({**run.to_document(), "economy": nonsense})
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda: DevnetConfig(faults=parse("thief=0.1")), "--economy"),
+        (lambda: economy(epochs=0), "0 epochs"),
+        (lambda: economy(epochs=1001), "1001 epochs"),
+        (lambda: economy(epoch_s=1), "1 seconds"),
+        (lambda: economy(peers=1001), "--peers 1000"),
+        (lambda: economy_typed(False, 3, None, ()), "--economy"),
+        (lambda: economy_typed(True, 3, None, ("--seconds",)), "--seconds"),
+    ],
+)
+def test_what_makes_no_network_with_credits_is_refused(
+    made: Callable[[], object], words: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        made()
+    assert words in str(refused.value)
