@@ -56,7 +56,7 @@ class PaymentNeeded(InputError):
 
 
 @dataclass(slots=True)
-class SentVoucher:
+class AttachedVoucher:
     """A voucher that a call was sent with: how much it may cost, and how often it was tried.
 
     `ahead`: before the gateway was asked what the call costs.
@@ -85,7 +85,7 @@ class CallPayments:
     _paying: anyio.Lock = field(default_factory=anyio.Lock)
     # What calls to a path were paid by last.
     _offers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    _sent: Latest[str, SentVoucher] = field(default_factory=lambda: Latest(DRAWN_MAX))
+    _sent: Latest[str, AttachedVoucher] = field(default_factory=lambda: Latest(DRAWN_MAX))
     # What calls came to, as the peer is told with the next one; channels that the gateway knows.
     _drawn: list[list[Any]] = field(default_factory=list)
     _known: set[str] = field(default_factory=set)
@@ -148,7 +148,7 @@ class CallPayments:
         if channel not in self._known or tries:
             payload["settlement"] = base64.b64encode(shown["settlement"]).decode()
         found = _header(offer, payload)
-        sent = SentVoucher(channel, int(shown["total"]), amount, tries + 1, ahead)
+        sent = AttachedVoucher(channel, int(shown["total"]), amount, tries + 1, ahead)
         self._sent[found[SIGNATURE]] = sent
         return found
 
@@ -180,7 +180,7 @@ class CallPayments:
             is_told = text.isascii() and text.isdigit() and len(text) < 20
             self._note(sent, min(int(text), sent.amount) if is_told else sent.amount)
 
-    def _note(self, sent: SentVoucher, amount: int) -> None:
+    def _note(self, sent: AttachedVoucher, amount: int) -> None:
         self.spent -= sent.amount - amount
         self._drawn = [*self._drawn[1 - DRAWN_MAX :], [sent.channel, sent.total, amount]]
 

@@ -61,7 +61,7 @@ class CreditFacilitator:
             return str(sent.payer)
         return self._proof(payment, offer).payer
 
-    async def settle(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def take(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Take a payment; WireError or Refused says why it cannot be taken."""
         payment, offer = await self._asked(body)
         if offer.scheme == BATCH:
@@ -129,7 +129,7 @@ def x402_router(paywall: Paywall, means: PaymentMeans) -> APIRouter:
     @router.post("/settle")
     async def settle(request: Request) -> Mapping[str, Any]:
         try:
-            return await own.settle(read_object(await request.body(), "the body"))
+            return await own.take(read_object(await request.body(), "the body"))
         except (WireError, Refused) as error:
             told: dict[str, Any] = {"success": False, "transaction": "", "network": ""}
             return told | {"errorReason": error.message}

@@ -42,7 +42,7 @@ async def pay_offer(
         raise InputError(f"{text[:40]} millionths are not paid", todo="allow more: pay_max=…")
     to = read_key(str(offer.get("payTo")))
     if scheme == BATCH and paying is not None:
-        found = await paying.requests.sign(to, amount, most, _told(arguments.get("told")))
+        found = await paying.request_vouchers.sign(to, amount, most, _told(arguments.get("told")))
         return {
             "channel": found.channel.name.hex(),
             "voucher": found.raw,
@@ -69,7 +69,7 @@ def _note_drawn(paying: PeerPaying, drawn: object) -> None:
                     name = bytes.fromhex(channel)
                 except ValueError:
                     continue
-                paying.requests.note_drawn(name, total, amount)
+                paying.request_vouchers.note_drawn(name, total, amount)
 
 
 def _told(told: object) -> dict[str, Any] | None:

@@ -146,7 +146,7 @@ class EarningChannel:
         self.highest, self.voucher = voucher.total, raw
         return True
 
-    def use(self, total: int) -> None:
+    def use_up(self, total: int) -> None:
         """Have the voucher with this total pay for one request, and for no other."""
         used = sorted({*self.used, total})
         if len(used) > USED_KEPT:

@@ -25,7 +25,7 @@ class PeerPaying:
     payer: Payer
     till: Till
     own: OwnTariff
-    requests: RequestVouchers
+    request_vouchers: RequestVouchers
 
     def statistics(self) -> Mapping[str, Any]:
         """For `status`."""

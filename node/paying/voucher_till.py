@@ -114,7 +114,7 @@ class VoucherTill:
         channel, voucher = await self._judged(sent, amount)
         # Nothing waits between the judgement and this.
         self.channels.take(channel, voucher)
-        channel.use(sent.record.total)
+        channel.use_up(sent.record.total)
         channel.held += amount
         draw = VoucherDraw(sent, channel, self.channels, amount)
         is_kept = False

@@ -241,7 +241,7 @@ def test_of_many_vouchers_the_latest_are_known_and_none_before_pays_again() -> N
     channel = EarningChannel(PeerId(STRANGER.peer), bytes(32), 10**9, 5)
     for total in range(1, 3 * USED_KEPT):
         assert not channel.is_used(total)
-        channel.use(total)
+        channel.use_up(total)
     assert len(channel.used) == USED_KEPT
     assert all(channel.is_used(it) for it in range(3 * USED_KEPT))
     channel.unuse(3 * USED_KEPT - 1)
