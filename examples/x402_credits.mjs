@@ -3,7 +3,7 @@
 //     import { wrapFetchWithPaymentFromConfig } from "@x402/fetch";
 //     import { creditSchemes } from "./x402_credits.mjs";
 //
-//     const schemes = creditSchemes({ state: "/home/me/.baton", payMax: 0.5 });
+//     const schemes = creditSchemes({ payMax: 0.5 });
 //     const paying = wrapFetchWithPaymentFromConfig(fetch, { schemes });
 //     await paying("http://127.0.0.1:8000/v1/chat/completions", { method: "POST", … });
 //
