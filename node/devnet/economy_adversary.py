@@ -66,7 +66,8 @@ def pay_never_again(node: Node) -> Callable[[], None]:
     payer = node.paying.payer
     before = payer.channels
     mine = NeverPaying(before.peers, before.store, before.wallet, before.nursery)
-    mine.by_peer, mine.used_up = before.by_peer, before.used_up
+    mine.by_peer, mine.by_gateway = before.by_peer, before.by_gateway
+    mine.used_up = before.used_up
     payer.channels = mine
 
     def end() -> None:
