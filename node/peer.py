@@ -82,7 +82,6 @@ from wire.stage import StageOpen
 
 # Who may have a peer paused, those with more to say first.
 OWNER, MACHINE = "owner", "machine"
-# Lines of a peer's log that `status` shows.
 LINES_KEPT = 64
 
 
@@ -141,13 +140,14 @@ class Node:
     paying: PeerPaying | None = None
     # What is built on a peer, such as its gateway, adds its own part to `status` under a name.
     status_sources: dict[str, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
-    # Set once its owner asks it to leave.
     leave_asked: trio.Event = field(default_factory=trio.Event)
-    # Why it takes no work, by who says so.
     _pauses: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.app_owner = AppOwner(self.peers, self.dependencies.store, self.config.state)
+        if self.config.genesis is not None and self.config.prices:
+            # Until `begin_paying` work would be free.
+            self._set_paused("its prices are not known yet")
 
     @property
     def model_problems(self) -> dict[str, str]:
@@ -169,10 +169,6 @@ class Node:
 
     def _set_paused(self, why: str) -> None:
         self.leg_server.paused = self.verify_role.paused = self.keep_role.paused = why
-
-    def await_prices(self) -> None:
-        """Take no work until `begin_paying`: it would be free."""
-        self._set_paused("its prices are not known yet")
 
     def begin_paying(self, paying: PeerPaying) -> None:
         """Pay others from now on, and ask for what this peer's owner wants."""
@@ -225,16 +221,13 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         peers.handlers[StageOpen] = node.stage_server.on_open
         peers.handlers |= node.log_watch.role.handlers() | node.app_owner.handlers()
         peers.handlers |= ContributeRole(peers, node.verify_role.willing).handlers()
-        if config.genesis is not None and config.prices:
-            node.await_prices()
         dependencies.chains.attach(peers, nursery)
         for peer, addresses in remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
         await peers.join()
-        if peers.lan is not None:
-            node.status_sources["local_network"] = peers.lan.as_map
-        if peers.members is not None:
-            node.status_sources["membership"] = peers.members.as_map
+        for name, part in (("local_network", peers.lan), ("membership", peers.members)):
+            if part is not None:
+                node.status_sources[name] = part.as_map
         if config.genesis is not None:
             node.ledger = await open_ledger(peers, dependencies.store, config.genesis, nursery)
             node.ledger.keep_evidence(node.log_watch.files.write, nursery)
@@ -271,7 +264,7 @@ def _assembled(
     blobs, answers = Blobs(dependencies.store, peers), Answers(dependencies.store)
     dispatcher = Dispatcher(PeerDirectory(peers, nursery, orders=Orders(peers, nursery)))
     infer = InferRole(dependencies.engine, blobs, IndexCache(blobs), dependencies.proofs)
-    roles = _roles(config, dependencies, infer, blobs)
+    verifies = Role.VERIFY in config.roles
     lines: deque[str] = deque(maxlen=LINES_KEPT)
 
     def watch(event: Event) -> None:
@@ -284,13 +277,13 @@ def _assembled(
         dependencies.store,
         blobs,
         dispatcher,
-        roles,
+        _roles(config, dependencies, infer, blobs),
         watch,
         peers.handshake_log.whose_clock,
     )
     checking = Checking(peers, CheckOrders(peers, nursery), Contributions(peers, nursery))
     models = Models(dependencies.store, blobs, dependencies.engine, config.state / "models")
-    exact_files, files = ExactFiles(models), _record_files(config)
+    exact_files, files = ExactFiles(models), RecordFiles(config.state / "receipts")
     judge = OwnJudge(_verify_role(config, dependencies, infer, blobs))
     disputing = Disputing(Settling(peers), blobs, exact_files, files, models.learn, judge)
     tasks = TaskRunner(
@@ -323,7 +316,7 @@ def _assembled(
         stage_server=StageServer(dependencies.engine, leg_server, peers, dependencies.key),
         verify_role=judge.verify_role,
         check_server=CheckServer(verify_role=judge.verify_role, peers=peers),
-        contest_role=_contest_role(config, dependencies, blobs, exact_files),
+        contest_role=ContestRole(dependencies.key, blobs, exact_files, verifies=verifies),
         keep_role=KeepRole(blobs, willing=Role.STORE in config.roles),
         copying=Copying(blobs, dispatcher.directory),
         tasks=tasks,
@@ -359,21 +352,18 @@ def _verify_role(
     )
 
 
-def _contest_role(
-    config: NodeConfig, dependencies: Dependencies, blobs: Blobs, files: ExactFiles
-) -> ContestRole:
-    return ContestRole(dependencies.key, blobs, files, verifies=Role.VERIFY in config.roles)
-
-
 def _log_watch(
     config: NodeConfig, peers: Peers, server: LegServer, answers: Answers, nursery: trio.Nursery
 ) -> LogWatch:
     role = LogRole(server.finishing.log, LogBook(lambda it: peers.view.advert_of(it) is not None))
-    return LogWatch(peers, role, answers, _record_files(config), nursery, peers.environment.random)
-
-
-def _record_files(config: NodeConfig) -> RecordFiles:
-    return RecordFiles(config.state / "receipts")
+    return LogWatch(
+        peers,
+        role,
+        answers,
+        RecordFiles(config.state / "receipts"),
+        nursery,
+        peers.environment.random,
+    )
 
 
 def _background_checks(

@@ -164,7 +164,8 @@ def devnet_command(
         config = replayed(replay)
     else:
         pays, lengths = typed.pop("economy"), (typed.pop("epochs"), typed.pop("epoch"))
-        config = config_typed(**typed, economy=economy_typed(pays, *lengths, _given(("seconds",))))
+        economy, seconds = economy_typed(pays, *lengths, _given(("seconds",))), typed.pop("seconds")
+        config = config_typed(**typed, length=seconds if economy is None else economy)
     if not config.in_real_time:
         assembly.fix_hashes()
     made = assembly.runtime()

@@ -117,19 +117,22 @@ def config_typed(
     *,
     peers: int,
     seed: int,
-    seconds: float,
+    length: float | EconomyConfig,
     load: str,
     faults: str,
     deadline: int,
     store: str,
     transport: str,
-    economy: EconomyConfig | None = None,
 ) -> DevnetConfig:
-    """What the options of the command say; InputError if they make no sense."""
+    """What the options of the command say; InputError if they make no sense.
+
+    `length` is how many seconds tasks are sent, or the epochs of a network with credits.
+    """
+    economy = length if isinstance(length, EconomyConfig) else None
     return DevnetConfig(
         peers=peers,
         seed=seed,
-        seconds=seconds if economy is None else economy.seconds,
+        seconds=length.seconds if isinstance(length, EconomyConfig) else length,
         rate=rate_of(load),
         faults=parse(faults),
         deadline_s=deadline,

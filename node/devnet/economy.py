@@ -182,7 +182,7 @@ class Economy:
                     self.violations.note(FORGOTTEN, peer.number, f"{amount} millionths")
 
     def _check_owners(self) -> None:
-        found = self.population.around.equivocations
+        found = self.population.around.two_orders
         if found.doubled:
             self.violations.note(TWO_ORDERS, None, f"{found.doubled} numbers of accounts")
         for owner in found.stuck(self.watch.ended):

@@ -135,7 +135,7 @@ class _Spoilt:
 
 
 @dataclass(slots=True)
-class Equivocations:
+class TwoOrders:
     """What came of all pairs of orders with one number in a run."""
 
     signed: int = 0
@@ -167,7 +167,7 @@ class Equivocations:
         ]
 
 
-async def equivocate(node: Node, random: Random, found: Equivocations) -> None:
+async def equivocate(node: Node, random: Random, found: TwoOrders) -> None:
     """By turns sign two orders with one number, and in the next epoch one, until cancelled."""
     assert node.ledger is not None
     wallet = node.ledger.wallet
@@ -187,13 +187,13 @@ def _payees(wallet: Wallet, random: Random) -> list[PeerId]:
     return random.sample(others, 2)
 
 
-async def _one_order(wallet: Wallet, random: Random, found: Equivocations) -> None:
+async def _one_order(wallet: Wallet, random: Random, found: TwoOrders) -> None:
     paid = await wallet.pay(_payees(wallet, random)[0], STOLEN, _unheard)
     if paid.state is OrderState.SETTLED:
         found.settled[wallet.key.peer].add(paid.order.record.epoch)
 
 
-async def _two_orders(wallet: Wallet, random: Random, found: Equivocations) -> int:
+async def _two_orders(wallet: Wallet, random: Random, found: TwoOrders) -> int:
     """The epoch in which it was."""
     view = await wallet.look()
     orders = [

@@ -85,7 +85,7 @@ def _of_partition(economy: Economy) -> str:
 
 
 def _of_equivocators(economy: Economy) -> str:
-    found = economy.population.around.equivocations
+    found = economy.population.around.two_orders
     return (
         f"{len(found.deeds)} owners signed two orders with one number {found.signed} times; both"
         f" were certified {found.doubled} times, one of them {found.with_one} times;"

@@ -194,9 +194,9 @@ class EconomyWatch:
         """Add up what each lost to each other, over all channels between them."""
         payers: defaultdict[Pair, int] = defaultdict(int)
         payees: defaultdict[Pair, int] = defaultdict(int)
-        for it in self.channels.values():
-            payers[it.pair] += it.payer_loss
-            payees[it.pair] += it.payee_loss
+        for channel in self.channels.values():
+            payers[channel.pair] += channel.payer_loss
+            payees[channel.pair] += channel.payee_loss
         for pair in payers:
             lost = (payers[pair], payees[pair])
             before = self.losses.get(pair, (0, 0))

@@ -24,7 +24,7 @@ from node.devnet.adversary import (
     memory_store,
     misbehave,
 )
-from node.devnet.economy_adversary import Equivocations, equivocate, pay_never_again, steal
+from node.devnet.economy_adversary import TwoOrders, equivocate, pay_never_again, steal
 from node.devnet.economy_plan import EconomyPlan, prices_of
 from node.devnet.links import FaultyNetwork
 from node.devnet.plan import PeerPlan, manifests
@@ -84,7 +84,7 @@ class SharedEnvironment:
     tcp: Transport | None = None
     # None in a network without credits.
     economy: EconomyPlan | None = None
-    equivocations: Equivocations = field(default_factory=Equivocations)
+    two_orders: TwoOrders = field(default_factory=TwoOrders)
     started_at_s: float = field(default_factory=trio.current_time)
     # Called with the number of a peer that ended by itself, and why.
     ended: Callable[[int, str], None] = lambda _number, _why: None
@@ -301,4 +301,4 @@ class DevPeer:
             if adversary == "flooder":
                 await flood(node, random)
             else:
-                await equivocate(node, random, self.around.equivocations)
+                await equivocate(node, random, self.around.two_orders)

@@ -35,6 +35,10 @@ _TROUBLES = (TransportError, WireError, RemoteProtocolError, Refused)
 Emit = Callable[[Mapping[str, Any]], None]
 
 
+def unheard(_: Mapping[str, Any]) -> None:
+    """Nobody waits for the steps of an order that is made in the background."""
+
+
 class OrderState(IntEnum):
     """How far an order is. They are kept: append only."""
 

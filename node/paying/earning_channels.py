@@ -4,7 +4,7 @@ A payer shows that its channel is settled; from then on each higher voucher coun
 is redeemed now and then, many channels by one order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import trio
 
 from node.ledger.books import channel_name
 from node.ledger.committee import Committee
-from node.ledger.wallet import OrderState, Wallet
+from node.ledger.wallet import OrderState, Wallet, unheard
 from node.paying.channels import EarningChannel
 from node.paying.own_tariff import OwnTariff
 from node.paying.settled_orders import read_shown
@@ -350,10 +350,9 @@ class EarningChannels:
         """Redeem what is promised now, in one order; how much that was, in millionths."""
         if not self.by_name and not self._old:
             return 0
-        epoch_s = self.wallet.genesis.epoch_s
-        looked_s = trio.current_time() - self._looked_at_s
-        if looked_s < epoch_s and not any(it.unredeemed > 0 for it in self.by_name.values()):
-            # Nobody owes anything, and no epoch can have ended in which a channel expires.
+        owed = any(it.unredeemed > 0 for it in self.by_name.values())
+        if not owed and trio.current_time() < self._looked_at_s + self.wallet.genesis.epoch_s:
+            # No epoch can have ended in which a channel expires.
             return 0
         self.epoch = max(self.epoch, (await self.wallet.look()).epoch)
         self._looked_at_s = trio.current_time()
@@ -376,7 +375,7 @@ class EarningChannels:
         totals = {it.name: it.highest for it in owing}
         try:
             ordered = await self.wallet.order(
-                _unheard,
+                unheard,
                 redeem=tuple(
                     Redemption(channel=it.name, voucher=it.voucher, release=False) for it in owing
                 ),
@@ -399,7 +398,3 @@ class EarningChannels:
             channel.redeemed = totals[channel.name]
             self.keep_soon(channel)
         return taken
-
-
-def _unheard(_: Mapping[str, Any]) -> None:
-    """Nobody waits for the steps of an order that is made in the background."""

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from node.ledger.books import channel_name
-from node.ledger.wallet import Ordered, Wallet
+from node.ledger.wallet import Ordered, Wallet, unheard
 from node.paying.bill import Booking
 from node.paying.channels import PaidChannel
 from node.paying.own_tariff import INCREMENT_MIN, INCREMENT_TASKS
@@ -31,7 +31,7 @@ from wire.payment_message import Paid, Pay
 from wire.signed import Signed, open_signed, sign
 from wire.tariff import Tariff
 
-# Of channels for tasks, and for requests over HTTP; what was charged to each since its last voucher.
+# Of channels for tasks, and for requests over HTTP; and what was charged since the last voucher.
 OUT, WEB, SPENT = b"out:", b"web:", b"spent:"
 CHANNELS_MAX = 10_000
 # What wants a channel within this is opened by one order.
@@ -224,7 +224,7 @@ class PayingChannels:
             )
             for peer, (tariff, need) in some.items()
         )
-        ordered = await self.wallet.order(_unheard, open=openings)
+        ordered = await self.wallet.order(unheard, open=openings)
         self.orders += 1
         channels = _opened_by(ordered)
         rows = [Row(Table.CHANNELS, OUT + it.name, it.to_bytes()) for it in channels]
@@ -269,7 +269,7 @@ class PayingChannels:
         expired = [it for it in self.used_up if it.expiry < self.epoch][: limits.ACTIONS_MAX]
         if not expired:
             return
-        await self.wallet.order(_unheard, reclaim=tuple(it.name for it in expired))
+        await self.wallet.order(unheard, reclaim=tuple(it.name for it in expired))
         self.orders += 1
         self.used_up = [it for it in self.used_up if it not in expired]
         for channel in expired:
@@ -378,7 +378,3 @@ def _opened_by(ordered: Ordered) -> list[PaidChannel]:
 
 def _left(channel: PaidChannel) -> int:
     return channel.deposit - channel.charged
-
-
-def _unheard(_: Mapping[str, Any]) -> None:
-    """Nobody waits for the steps of an order that is made in the background."""

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from node.devnet import economy as economy_module
 from node.devnet.economy import FORGOTTEN, GOES_ON, PAID, TWO_ORDERS
-from node.devnet.economy_adversary import Equivocations
+from node.devnet.economy_adversary import TwoOrders
 from node.devnet.economy_plan import (
     EconomyConfig,
     Struck,
@@ -78,7 +78,7 @@ async def what_is_wrong_is_found(net: Devnet, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(economy_module, "LATE_EPOCHS", 0.01)
     watch = net.economy.watch
     watch.plan = replace(watch.plan, config=EconomyConfig(epochs=99, epoch_s=6))
-    net.around.equivocations.certified[ONE, 3, 4] = {b"a", b"b"}
+    net.around.two_orders.certified[ONE, 3, 4] = {b"a", b"b"}
     await net.economy.finish()
     found = {it.invariant for it in net.violations.found}
     assert {PAID, FORGOTTEN, GOES_ON, TWO_ORDERS} <= found
@@ -210,7 +210,7 @@ def test_faults_strike_whom_they_are_about() -> None:
 
 
 def test_an_owner_is_stuck_if_nothing_of_it_is_settled_afterwards() -> None:
-    found = Equivocations()
+    found = TwoOrders()
     found.deeds[ONE] |= {2, 5}
     assert found.stuck(ended=3) == []
     assert found.stuck(ended=4) == [ONE]
