@@ -71,6 +71,8 @@ class LocalCommands:
             "owner": owner_text(node),
             "paused": node.leg_server.paused,
             "uptime_s": round(trio.current_time() - node.started_at_s, 1),
+            # What runs on this peer's loop; a number that only grows is a leak.
+            "loop_tasks": trio.lowlevel.current_statistics().tasks_living,
             "connected": connected,
             "answered_last_minute": answered,
             "known": len(node.peers.view),
