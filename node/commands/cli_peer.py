@@ -17,6 +17,7 @@ from node.commands.options import (
     layers_of,
     network_option,
     roles_of,
+    seed_options,
     state_option,
 )
 from node.console_config import CONSOLE_DEFAULT
@@ -88,6 +89,7 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     is_flag=True,
     help="Do not ask the router (PCP, NAT-PMP, UPnP) to pass a port on to this peer.",
 )
+@seed_options
 @network_option
 @click.option(
     "--genesis",
@@ -219,16 +221,18 @@ def join_command(
     """Run a peer until it is told to leave (Ctrl-C).
 
     BOOTSTRAP is the address of a peer in the network, as its own `join` printed it, or an invite.
-    Without one, peers that are known or in the local network are met; where there are none a new
-    network starts. The command with which others join is printed.
+    Without one, peers that are known, in the local network or named by --seed-dns are met; where
+    there are none a new network starts. The command with which others join is printed.
     """
     from node.commands.genesis import read_genesis
     from node.commands.join import join
     from node.commands.models import meant
     from node.config import ROLES_DEFAULT, NodeConfig
     from p2p.peers import PeersConfig
+    from p2p.seed_records import checked_names
 
     bootstrap, invited = _invited(assembly, bootstrap, more)
+    seeds = checked_names(more.pop("seed_names"))
     chosen = roles_of(roles) or ROLES_DEFAULT
     price, apps, pay, gateway = more["http_price"], more.pop("http_apps"), http_pay_of(more), None
     if http is not None or Role.GATEWAY in chosen:
@@ -241,7 +245,9 @@ def join_command(
         peers=PeersConfig(
             network=network,
             bootstraps=bootstrap,
-            listen=listen or (_listening(port, bootstrap),),
+            seed_names=seeds,
+            private_seeds=more.pop("private_seeds"),
+            listen=listen or (_listening(port, bootstrap or seeds),),
             keep_calling=True,
         ),
         roles=chosen,
@@ -288,10 +294,10 @@ def _invited(
     return addresses, found | {"sponsoring": sponsoring}
 
 
-def _listening(port: int | None, bootstrap: tuple[str, ...]) -> str:
+def _listening(port: int | None, others: tuple[str, ...]) -> str:
     """The address to listen on if none was named."""
     if port is None:
-        port = 0 if bootstrap else _free_or_any(PORT_DEFAULT)
+        port = 0 if others else _free_or_any(PORT_DEFAULT)
     return f"/ip4/0.0.0.0/tcp/{port}"
 
 

@@ -17,7 +17,7 @@ from node.commands.output import (
     size,
     state_words,
 )
-from node.health.reach_words import ALONE, reach_words
+from node.health.reach_words import ALONE, reach_words, seed_words
 from node.local.control import call, unheard
 from wire.amount import show_credits
 
@@ -54,6 +54,9 @@ def _status(found: Mapping[str, Any]) -> None:
     if (reach := found.get("reach")) is not None:
         line = safe(reach_words(reach))
         console.print(f"  [yellow]{line}[/yellow]" if reach["how"] == ALONE else f"  {line}")
+    for name, told in found.get("seeds", {}).items():
+        line = safe(seed_words(name, told))
+        console.print(f"  [yellow]{line}[/yellow]" if told["problem"] else f"  {line}")
     for line in _belonging_lines(found):
         console.print(f"  {line}")
     for model in found["models"]:
