@@ -229,10 +229,8 @@ def join_command(
     from node.commands.models import meant
     from node.config import ROLES_DEFAULT, NodeConfig
     from p2p.peers import PeersConfig
-    from p2p.seed_records import checked_names
 
     bootstrap, invited = _invited(assembly, bootstrap, more)
-    seeds = checked_names(more.pop("seed_names"))
     chosen = roles_of(roles) or ROLES_DEFAULT
     price, apps, pay, gateway = more["http_price"], more.pop("http_apps"), http_pay_of(more), None
     if http is not None or Role.GATEWAY in chosen:
@@ -242,14 +240,7 @@ def join_command(
         _refuse_without_gateway(apps=apps)
     config = NodeConfig(
         state=state.expanduser(),
-        peers=PeersConfig(
-            network=network,
-            bootstraps=bootstrap,
-            seed_names=seeds,
-            private_seeds=more.pop("private_seeds"),
-            listen=listen or (_listening(port, bootstrap or seeds),),
-            keep_calling=True,
-        ),
+        peers=PeersConfig(**_placed(network, bootstrap, listen, port, more)),
         roles=chosen,
         models=tuple(map(meant, names)) if {Role.INFER, Role.VERIFY} & chosen else (),
         layers=None if layers is None else layers_of(layers),
@@ -292,6 +283,27 @@ def _invited(
     found |= {"srs": None if srs is None else srs.expanduser()}
     found["owner_line"] = read_owner(more.pop("owner"))
     return addresses, found | {"sponsoring": sponsoring}
+
+
+def _placed(
+    network: str,
+    bootstrap: tuple[str, ...],
+    listen: tuple[str, ...],
+    port: int | None,
+    more: dict[str, Any],
+) -> dict[str, Any]:
+    """How the peer takes its place in the network, as settings of `PeersConfig`."""
+    from p2p.seed_records import checked_names
+
+    seeds = checked_names(more.pop("seed_names"))
+    return {
+        "network": network,
+        "bootstraps": bootstrap,
+        "seed_names": seeds,
+        "private_seeds": more.pop("private_seeds"),
+        "listen": listen or (_listening(port, bootstrap or seeds),),
+        "keep_calling": True,
+    }
 
 
 def _listening(port: int | None, others: tuple[str, ...]) -> str:

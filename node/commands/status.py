@@ -54,9 +54,6 @@ def _status(found: Mapping[str, Any]) -> None:
     if (reach := found.get("reach")) is not None:
         line = safe(reach_words(reach))
         console.print(f"  [yellow]{line}[/yellow]" if reach["how"] == ALONE else f"  {line}")
-    for name, told in found.get("seeds", {}).items():
-        line = safe(seed_words(name, told))
-        console.print(f"  [yellow]{line}[/yellow]" if told["problem"] else f"  {line}")
     for line in _belonging_lines(found):
         console.print(f"  {line}")
     for model in found["models"]:
@@ -127,8 +124,11 @@ def _traffic_line(traffic: Mapping[str, Any]) -> str:
 
 
 def _belonging_lines(found: Mapping[str, Any]) -> list[str]:
-    """Whose this peer is, and of which private network, where it is either."""
+    """Whose this peer is, which names it finds others by, and its private network."""
     lines = [f"shown as a peer of the owner {found['owner']}"] if found.get("owner") else []
+    for name, told in found.get("seeds", {}).items():
+        line = safe(seed_words(name, told))
+        lines.append(f"[yellow]{line}[/yellow]" if told["problem"] else line)
     membership = found.get("membership")
     return lines if membership is None else [*lines, _membership_line(membership)]
 
