@@ -79,7 +79,7 @@ def without_compilers(folder: Path) -> str:
             if (
                 not ours
                 and not plain.endswith(("-gcc", "-cc"))
-                and not (path / program.name).exists()
+                and not (path / program.name).is_symlink()
             ):
                 (path / program.name).symlink_to(program)
     return str(path)

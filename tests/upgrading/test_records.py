@@ -95,7 +95,7 @@ def test_a_version_that_would_be_another_folder_is_no_version(tmp_path: Path, ve
 
 
 def test_an_invite_is_not_kept() -> None:
-    assert without_invites(("join", "baton1abc", "--debug", "--port", "1")) == (
+    assert without_invites(("join", "baton1abc", "BATON1ABC", "--debug", "--port", "1")) == (
         "join",
         "--port",
         "1",
