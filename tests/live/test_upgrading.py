@@ -224,7 +224,7 @@ def test_an_upgrade_that_is_killed_at_any_moment_goes_on_or_back(
             assert told is not None
             assert told["peer"] == me
             out = tmp_path / f"again{number}"
-            words = ("get", content.split()[-1], "--output", str(out), "--state", str(state))
+            words = ("get", content.split()[0], "--output", str(out), "--state", str(state))
             code, said = world.said(prefix, *words)
             assert code == 0, said
             assert out.read_bytes() == kept
