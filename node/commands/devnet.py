@@ -18,6 +18,7 @@ from rich.text import Text
 from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.commands.output import console, show_aside, show_json, size
+from node.devnet import homes
 from node.devnet.config import DevnetConfig, config_of
 from node.devnet.faults import parse
 from node.devnet.machine import Machine
@@ -122,6 +123,7 @@ def config_typed(
     deadline: int,
     store: str,
     transport: str,
+    nat: str,
 ) -> DevnetConfig:
     """What the options of the command say; InputError if they make no sense."""
     return DevnetConfig(
@@ -133,6 +135,7 @@ def config_typed(
         deadline_s=deadline,
         on_disk=store == "lmdb",
         over_tcp=transport == "tcp",
+        nat=homes.parse(nat),
     )
 
 

@@ -142,6 +142,10 @@ def page_of(report: Mapping[str, Any]) -> str:
             marks,
         ),
     ]
+    ways = sorted(set[str]().union(*(it["reached"] for it in series)))
+    if ways:
+        lines = [ChartLine(it, [one["reached"].get(it, 0) for one in series]) for it in ways]
+        charts.append(chart("How peers are reached", times_s, lines, marks))
     found_out = sorted(set[str]().union(*(it["caught"] for it in series)))
     if found_out:
         lines = [

@@ -1,0 +1,85 @@
+"""How the peers of a devnet with routers are reached, and what its relays carry, for the report."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from node.devnet.faults import FaultScope
+from node.devnet.net import Devnet
+from node.devnet.peer import DevPeer
+from node.devnet.sampling import Sample
+from p2p.relay_limits import RelayLimits
+
+
+def reaching_figures(net: Devnet) -> dict[str, Any]:
+    """The figures of the report; none where every peer is open."""
+    if not net.config.nat:
+        return {}
+    living = net.living()
+    nodes = [it.node.peers for it in living if it.node is not None]
+    relays = [it for it in net.peers if it.relay_load.kept_most or it.relay_load.lines]
+    reached = Counter(it.reach for it in living)
+    return {
+        **{f"reached_{how}": count for how, count in sorted(reached.items())},
+        "punched": sum(bool(it.endpoint.punched()) for it in nodes),
+        "punches_tried": sum(it.punching.tried for it in nodes),
+        "punches_made": sum(it.punching.made for it in nodes),
+        "alone_most": max(it.reached.get("alone", 0) for it in net.sampler.samples),
+        "reached_again_s": reached_again_s(net.sampler.samples, _strikes(net)),
+        "relays": len(relays),
+        "relay_lines": sum(it.relay_load.lines for it in relays),
+        "relay_carried_bytes": sum(it.relay_load.carried_bytes for it in relays),
+        "reached_by_kind": _by_kind(net, living),
+        "relay_load": [_load(it) for it in sorted(relays, key=_carried, reverse=True)],
+    }
+
+
+def reached_again_s(samples: Sequence[Sample], strikes: Iterable[float]) -> float | None:
+    """The longest time from a strike until nobody was alone; None if somebody was at the end."""
+    longest_s = 0.0
+    for at_s in strikes:
+        alone = [it for it in samples if it.at_s >= at_s and it.reached.get("alone", 0)]
+        if alone and alone[-1] is samples[-1]:
+            return None
+        longest_s = max(longest_s, alone[-1].at_s - at_s if alone else 0.0)
+    return longest_s
+
+
+def relay_lines(found: dict[str, Any], shown: int) -> list[str]:
+    """How each kind is reached, and the busiest relays beside their bounds, as text."""
+    lines = [
+        f"behind {kind}: " + ", ".join(f"{count} {how}" for how, count in sorted(reached.items()))
+        for kind, reached in found.get("reached_by_kind", {}).items()
+    ]
+    load = found.get("relay_load", [])
+    for it in load[:shown]:
+        most = ", ".join(
+            f"{part['most']} of {part['bound']:.0f} {what}"
+            for what, part in it.items()
+            if isinstance(part, dict) and "bound" in part
+        )
+        lines.append(f"relay {it['peer']}{'' if it['up'] else ' (gone)'}: {most}")
+    more = len(load) - shown
+    return lines + [f"relay: and {more} more, see --json"] * (more > 0)
+
+
+def _strikes(net: Devnet) -> list[float]:
+    return sorted({it.at_s for it in net.faults if it.scope is FaultScope.EVENT})
+
+
+def _by_kind(net: Devnet, living: Sequence[DevPeer]) -> dict[str, dict[str, int]]:
+    homes = net.around.homes
+    assert homes is not None
+    kinds: dict[str, Counter[str]] = {}
+    for peer in living:
+        kinds.setdefault(homes.kind_of(peer.number), Counter())[peer.reach] += 1
+    return {kind: dict(kinds[kind]) for kind in sorted(kinds)}
+
+
+def _carried(peer: DevPeer) -> tuple[int, int]:
+    return peer.relay_load.carried_bytes, peer.relay_load.kept_most
+
+
+def _load(peer: DevPeer) -> dict[str, Any]:
+    load = peer.relay_load.to_document(peer.relay_limits or RelayLimits())
+    return {"peer": peer.number, "up": peer.node is not None, **load}
