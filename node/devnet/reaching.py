@@ -1,6 +1,5 @@
 """How the peers of a devnet with routers are reached, and what its relays carry, for the report."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,10 +14,9 @@ def reaching_figures(net: Devnet) -> dict[str, Any]:
     """The figures of the report; none where every peer is open."""
     if not net.config.nat:
         return {}
-    living = net.living()
-    nodes = [it.node.peers for it in living if it.node is not None]
+    nodes = [it.node.peers for it in net.living() if it.node is not None]
     relays = [it for it in net.peers if it.relay_load.kept_most or it.relay_load.lines]
-    reached = Counter(it.reach for it in living)
+    reached = net.sampler.samples[-1].reached
     return {
         **{f"reached_{how}": count for how, count in sorted(reached.items())},
         "punched": sum(bool(it.endpoint.punched()) for it in nodes),
@@ -29,7 +27,7 @@ def reaching_figures(net: Devnet) -> dict[str, Any]:
         "relays": len(relays),
         "relay_lines": sum(it.relay_load.lines for it in relays),
         "relay_carried_bytes": sum(it.relay_load.carried_bytes for it in relays),
-        "reached_by_kind": _by_kind(net, living),
+        "reached_by_kind": net.sampler.reached_by_kind,
         "relay_load": [_load(it) for it in sorted(relays, key=_carried, reverse=True)],
     }
 
@@ -53,27 +51,22 @@ def relay_lines(found: dict[str, Any], shown: int) -> list[str]:
     ]
     load = found.get("relay_load", [])
     for it in load[:shown]:
-        most = ", ".join(
-            f"{part['most']} of {part['bound']:.0f} {what}"
-            for what, part in it.items()
-            if isinstance(part, dict) and "bound" in part
+        kept, each, asker, rate, _ = (_beside(it["most"][what]) for what in it["most"])
+        lines.append(
+            f"relay {it['peer']}{'' if it['up'] else ' (gone)'}: at most {kept} kept, lines {each}"
+            f" to one of them and {asker} of one asker, {rate} bytes in a second;"
+            f" {it['lines']} lines, {it['carried_bytes']} bytes in all"
         )
-        lines.append(f"relay {it['peer']}{'' if it['up'] else ' (gone)'}: {most}")
     more = len(load) - shown
     return lines + [f"relay: and {more} more, see --json"] * (more > 0)
 
 
+def _beside(part: dict[str, float]) -> str:
+    return f"{part['most']:.0f} of {part['bound']:.0f}"
+
+
 def _strikes(net: Devnet) -> list[float]:
     return sorted({it.at_s for it in net.faults if it.scope is FaultScope.EVENT})
-
-
-def _by_kind(net: Devnet, living: Sequence[DevPeer]) -> dict[str, dict[str, int]]:
-    homes = net.around.homes
-    assert homes is not None
-    kinds: dict[str, Counter[str]] = {}
-    for peer in living:
-        kinds.setdefault(homes.kind_of(peer.number), Counter())[peer.reach] += 1
-    return {kind: dict(kinds[kind]) for kind in sorted(kinds)}
 
 
 def _carried(peer: DevPeer) -> tuple[int, int]:

@@ -62,10 +62,11 @@ class RelayLoad:
 
     def to_document(self, limits: RelayLimits) -> dict[str, Any]:
         """The figures, each beside its bound where it has one."""
-        bounds = {what: {"most": most, "bound": bound} for what, most, bound in self.most(limits)}
         return {
-            **bounds,
-            "lines at once": {"most": self.lines_most},
+            "most": {
+                what: {"most": most, "bound": bound} for what, most, bound in self.most(limits)
+            },
+            "lines_most": self.lines_most,
             "lines": self.lines,
             "refused": self.refused,
             "carried_bytes": self.carried_bytes,

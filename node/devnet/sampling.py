@@ -74,6 +74,8 @@ class Sampler:
     caught: Caught = field(default_factory=Caught)
     faults: tuple[Fault, ...] = ()
     peer_seconds: float = 0.0
+    # How many are reached in which way, by the kind of router, when all were looked at last.
+    reached_by_kind: dict[str, dict[str, int]] = field(default_factory=dict)
     carried_before: int = 0
     gossip_cpu_before_s: float = 0.0
     _struck_at_s: float | None = None
@@ -115,6 +117,13 @@ class Sampler:
             if ratio == 1.0:
                 self.complete_s = max(self.complete_s or 0.0, now_at_s - self._struck_at_s)
                 self._struck_at_s = None
+        homes = population.around.homes
+        if homes is not None and whole:
+            kinds = sorted({homes.kind_of(it.number) for it in living})
+            self.reached_by_kind = {
+                kind: _reached([it for it in living if homes.kind_of(it.number) == kind])
+                for kind in kinds
+            }
         accounting, network = population.around.accounting, population.around.network
         gossip_bytes = accounting.gossip_bytes(network.carried_bytes)
         recent = Latencies()
@@ -143,7 +152,7 @@ class Sampler:
                 views_complete_ratio=ratio,
                 gossip_bytes_per_peer_s=per_peer_s,
                 caught=self.caught.ratios(self.faults, population.peers),
-                reached={} if population.around.homes is None else _reached(living),
+                reached={} if homes is None else _reached(living),
             )
         )
         self._gossip_bytes = gossip_bytes
