@@ -13,11 +13,11 @@ import ipaddress
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 from libp2p.abc import IMuxedConn
 from libp2p.custom_types import TProtocol
-from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
@@ -47,8 +47,8 @@ _CALL_S = 4.0
 _TRIES, _AGAIN_S = 5, 0.1
 
 
-# A socket, or, in memory, a connection that is muxed already.
-Called = TrioTCPStream | IMuxedConn
+# A socket, or, in memory, a connection that is muxed already; None where nobody answered.
+Called = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,8 @@ class Punches:
         if not isinstance(socket, IMuxedConn):
             raw = RawConnection(socket, True)
             found = await self._swarm.upgrade_outbound_raw_conn(raw, libp2p_id(peer))
-            return found.muxed_conn
+            muxed: IMuxedConn = found.muxed_conn
+            return muxed
         if peer_of(socket.peer_id) != peer:
             await socket.close()
             raise WrongPeerThere(f"peer ID mismatch: {socket.peer_id} called")
@@ -148,7 +149,7 @@ class Punches:
             raise Unreachable("this peer listens for its own machine alone")
         return port
 
-    async def _called(self, port: int, place: SeenPlace) -> Called | None:
+    async def _called(self, port: int, place: SeenPlace) -> Called:
         """Call from the port there, a few times; None if nobody is reached."""
         where = Multiaddr(f"/ip{6 if ':' in place.host else 4}/{place.host}/tcp/{place.port}")
         transport = self._swarm.transport_manager.transport_for_dialing(where)
@@ -157,8 +158,7 @@ class Punches:
         with trio.move_on_after(_CALL_S):
             for _ in range(_TRIES):
                 try:
-                    socket: Called = await transport.call_from(port, place.host, place.port)
-                    return socket
+                    return await transport.call_from(port, place.host, place.port)
                 except OSError:
                     await trio.sleep(_AGAIN_S)
         return None
@@ -223,7 +223,7 @@ class Punches:
         if socket is not None and asker is not None:
             await self._answer(socket, asker)
 
-    async def _meet(self, stream: LibStream, asker: PeerId, place: SeenPlace) -> Called | None:
+    async def _meet(self, stream: LibStream, asker: PeerId, place: SeenPlace) -> Called:
         """Call the asker at its word, if the rules allow it; None if nobody was reached."""
         rules, port = self._circuits.rules, self._own_port()
         if (
