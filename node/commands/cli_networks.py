@@ -153,7 +153,7 @@ def devnet_command(
             f"--replay takes all settings from the report, so {', '.join(given)} cannot be given",
             todo="give --replay FILE with --json or --html alone",
         )
-    config = config_typed(**typed) if replay is None else replayed(replay)
+    config = config_typed(typed) if replay is None else replayed(replay)
     if not config.in_real_time:
         assembly.fix_hashes()
     made = assembly.runtime()

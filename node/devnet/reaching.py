@@ -50,12 +50,13 @@ def relay_lines(found: dict[str, Any], shown: int) -> list[str]:
         for kind, reached in found.get("reached_by_kind", {}).items()
     ]
     load = found.get("relay_load", [])
-    for it in load[:shown]:
-        kept, each, asker, rate, _ = (_beside(it["most"][what]) for what in it["most"])
+    for relay in load[:shown]:
+        kept, each, asker, rate, _ = (_beside(it) for it in relay["most"].values())
+        gone = "" if relay["up"] else " (gone)"
         lines.append(
-            f"relay {it['peer']}{'' if it['up'] else ' (gone)'}: at most {kept} kept, lines {each}"
-            f" to one of them and {asker} of one asker, {rate} bytes in a second;"
-            f" {it['lines']} lines, {it['carried_bytes']} bytes in all"
+            f"relay {relay['peer']}{gone}: at most {kept} kept, lines {each} to one of them and"
+            f" {asker} of one asker, {rate} bytes in a second; {relay['lines']} lines,"
+            f" {relay['carried_bytes']} bytes in all"
         )
     more = len(load) - shown
     return lines + [f"relay: and {more} more, see --json"] * (more > 0)

@@ -22,41 +22,41 @@ NATURES = frozenset(("relay_lies", "relay_delays", "relay_drops", "relay_meters"
 
 @dataclass(slots=True)
 class BadRules:
-    """The rules of a relay, broken as `nature` says."""
+    """The rules of a relay, `relaying`, broken as `nature` says."""
 
-    rules: Relaying
+    relaying: Relaying
     nature: str
     random: Random
 
     def admit(self, asker: PeerId, kept: PeerId) -> RelayAnswer:
         if self.nature == "relay_lies":
             return RelayAnswer.NOT_KEPT
-        if self.nature == "relay_meters" and kept in self.rules.counts.kept():
+        if self.nature == "relay_meters" and kept in self.relaying.counts.kept():
             return RelayAnswer.THROUGH
-        return self.rules.admit(asker, kept)
+        return self.relaying.admit(asker, kept)
 
     def ended(self, asker: PeerId, kept: PeerId) -> None:
-        self.rules.ended(asker, kept)
+        self.relaying.ended(asker, kept)
 
     def wait_s(self, asker: PeerId, kept: PeerId, size_bytes: int) -> float | None:
         if self.nature == "relay_drops" and not self.random.randrange(DROPS_ONE_IN):
             return None
         if self.nature == "relay_meters":
-            self.rules.wait_s(asker, kept, TIMES_TOO_MUCH * size_bytes)
+            self.relaying.wait_s(asker, kept, TIMES_TOO_MUCH * size_bytes)
             return 0.0
-        wait_s = self.rules.wait_s(asker, kept, size_bytes)
+        wait_s = self.relaying.wait_s(asker, kept, size_bytes)
         if wait_s is not None and self.nature == "relay_delays":
             wait_s += self.random.random() * DELAY_S_MAX
         return wait_s
 
     def takes(self, relay: PeerId) -> bool:
-        return self.rules.takes(relay)
+        return self.relaying.takes(relay)
 
     def left(self, relay: PeerId) -> None:
-        self.rules.left(relay)
+        self.relaying.left(relay)
 
     def may_punch(self, peer: PeerId) -> bool:
-        return self.rules.may_punch(peer)
+        return self.relaying.may_punch(peer)
 
 
 def give_leases_to_all(node: Node) -> Callable[[], None]:

@@ -27,6 +27,7 @@ class Rate:
     _bytes: int = 0
 
     def note(self, at_s: float, size_bytes: int) -> None:
+        """Count so many bytes that go at this moment."""
         if int(at_s) != self._second:
             self._second, self._bytes = int(at_s), 0
         self._bytes += size_bytes
