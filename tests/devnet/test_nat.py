@@ -70,10 +70,10 @@ async def test_a_relay_that_does_not_keep_to_its_bounds_is_found(
     assert all("a relay keeps to its bounds at peer 7" in str(it) for it in violations.found)
 
 
-async def test_of_ten_peers_six_are_at_home_and_a_relay_dies(
+async def test_of_eight_peers_half_are_at_home_and_a_relay_dies(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
-    wanted = config("relay_kill=0.3@2", peers=10, seconds=4, rate=2, nat="0.6")
+    wanted = config("relay_kill=0.3@1", peers=8, seconds=3, rate=2, nat="0.5")
     async with opened(tmp_path, wanted) as net:
         await net.run()
         report = report_of(net)
@@ -90,7 +90,7 @@ async def test_of_ten_peers_six_are_at_home_and_a_relay_dies(
         net.sampler.sample(net.population, net.load, net.passed_s)
         assert any("a relay keeps to its bounds" in str(it) for it in net.violations.found)
     assert found["tasks_accepted"] == found["tasks_answered"] > 4
-    assert found["reached_kept"] >= 6
+    assert found["reached_kept"] == 4
     assert found["reached_open"] == 3
     assert found["relays"] == 4
     assert found["relay_carried_bytes"] > 10_000
@@ -99,7 +99,7 @@ async def test_of_ten_peers_six_are_at_home_and_a_relay_dies(
     text = "\n".join(report.lines())
     assert "behind symmetric: " in text
     assert "of 64 kept, lines " in text
-    assert "--nat 0.6" in found["replay"]
+    assert "--nat 0.5" in found["replay"]
     assert page_of(found).count("<svg") == 7
 
 
