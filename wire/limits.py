@@ -48,8 +48,10 @@ PROOFS_VERSION = 19
 TEXT_DISPUTES_VERSION = 20
 # From this version on a peer keeps published folders and large files for others.
 UNIXFS_KEEPS_VERSION = 20
+# From this version on a member of a ledger is asked for a list of orders by its digest.
+LISTS_VERSION = 21
 # The version that a Welcome says.
-SPOKEN_VERSION = 20
+SPOKEN_VERSION = 21
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 

@@ -14,6 +14,8 @@ from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
 from wire.ledger import Voucher
 
+# Of the vouchers that paid for a request each so many are remembered, the highest.
+USED_KEPT = 64
 # What a payee is promised ahead before it has done anything: so much, or so many tasks.
 RISKED_MIN = CREDIT // 100
 RISKED_TASKS = 16
@@ -117,6 +119,10 @@ class EarningChannel:
     tariff: ContentId | None = None
     # What was read for tasks that the payer gave up, and that nothing it paid since makes up for.
     given_up: int = 0
+    # The totals of vouchers that have paid for a request each, as far as they are remembered, in
+    # order; none up to `floor` does so again.
+    used: tuple[int, ...] = ()
+    floor: int = 0
 
     @property
     def available(self) -> int:
@@ -140,6 +146,21 @@ class EarningChannel:
         self.highest, self.voucher = voucher.total, raw
         return True
 
+    def use_up(self, total: int) -> None:
+        """Have the voucher with this total pay for one request, and for no other."""
+        used = sorted({*self.used, total})
+        if len(used) > USED_KEPT:
+            self.floor = max(self.floor, used[-USED_KEPT - 1])
+        self.used = tuple(used[-USED_KEPT:])
+
+    def unuse(self, total: int) -> None:
+        """Let a voucher pay for another request: the first came to nothing."""
+        self.used = tuple(it for it in self.used if it != total)
+
+    def is_used(self, total: int) -> bool:
+        """Whether a voucher has paid for a request, or is so low that nobody remembers."""
+        return total <= self.floor or total in self.used
+
     def to_bytes(self) -> bytes:
         """What is kept of it."""
         return pack(
@@ -153,14 +174,16 @@ class EarningChannel:
                 self.tasks,
                 self.redeemed,
                 None if self.tariff is None else bytes(self.tariff),
+                [self.floor, *self.used],
             ]
         )
 
     @classmethod
     def from_bytes(cls, name: bytes, data: bytes) -> "EarningChannel":
         """WireError if a row is none."""
-        payer, deposit, expiry, voucher, highest, charged, tasks, redeemed, *agreed = unpack(data)
-        tariff = ContentId(agreed[0]) if agreed and agreed[0] is not None else None
+        payer, deposit, expiry, voucher, highest, charged, tasks, redeemed, *more = unpack(data)
+        tariff = ContentId(more[0]) if more and more[0] is not None else None
+        floor, *used = more[1] if len(more) > 1 else [0]
         return cls(
             PeerId(payer),
             name,
@@ -172,4 +195,6 @@ class EarningChannel:
             tasks,
             redeemed=redeemed,
             tariff=tariff,
+            used=tuple(used),
+            floor=floor,
         )
