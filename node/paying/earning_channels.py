@@ -10,8 +10,8 @@ from typing import Any
 
 import trio
 
-from node.ledger.books import channel_name
 from node.ledger.committee import Committee
+from node.ledger.payment_channel import channel_name
 from node.ledger.wallet import OrderState, Wallet
 from node.paying.channels import EarningChannel
 from node.paying.own_tariff import OwnTariff
@@ -108,6 +108,8 @@ class EarningChannels:
         channel.charged += amount
         channel.given_up = max(0, channel.given_up - amount)
         channel.tasks += 1
+        if model is not None:
+            channel.models[model] = channel.models.get(model, 0) + amount
         key = (channel.payer, model)
         before, tasks = self.by_model.get(key, (0, 0))
         self.by_model[key] = (before + amount, tasks + 1)
@@ -312,6 +314,8 @@ class EarningChannels:
             raise Refused("the voucher is not of this channel", code=RefusalCode.MALFORMED)
         if record.total > channel.deposit:
             raise Refused("the voucher is beyond the deposit", code=RefusalCode.NOT_COVERED)
+        if record.total > channel.highest and (why := channel.misnamed(record)):
+            raise Refused(why, code=RefusalCode.MALFORMED)
         if channel.take(record, raw):
             self.vouchers += 1
             self._keep_soon(channel)
@@ -343,7 +347,7 @@ class EarningChannels:
             (
                 it
                 for it in self.by_name.values()
-                if it.unredeemed > 0 and self._refused.get(it.name) != self.epoch
+                if it.is_due and self._refused.get(it.name) != self.epoch
             ),
             key=lambda it: it.expiry,
         )[: limits.ACTIONS_MAX]
