@@ -15,7 +15,6 @@ from node.commands.options import json_option, state_option
         "usage --cohorts",
         "usage --offline all.ledger --html usage.html",
         "usage --by model",
-        "usage --by app --json",
     ),
 )
 @click.option("--cohorts", is_flag=True, help="Also show who came back, by the week of first use.")

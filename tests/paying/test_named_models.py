@@ -54,7 +54,8 @@ async def test_what_is_redeemed_says_for_which_model_it_was(
         (channel,) = payer.ledger.member.replica.draft.channels_of(payer.peers.me)
         ((named, amount),) = channel.models
         assert named == model
-        assert 2000 <= amount <= 3000
+        # What was worked for since the last voucher is named by the next.
+        assert 1500 <= amount <= 3000
         assert amount == earned.named[model]
         # Who starts again goes on naming at least as much.
         again = PaidChannel.from_bytes(paid.name, paid.to_bytes())
