@@ -124,13 +124,15 @@ class LocalCommands:
         }
 
     def _heard_map(self) -> dict[str, object]:
-        """What others say of our key and clock, and what became of their adverts, and our calls."""
+        """What others say of our key and clock, and what became of adverts, calls and tasks."""
         peers, handshakes = self.node.peers.statistics(), self.node.peers.handshake_log
         return {
             "same_key_elsewhere": handshakes.same_key,
             "clock_wrong_s": handshakes.clock_wrong_s(),
             "adverts": {"heard": peers.adverts_heard, "refused": dict(peers.adverts_refused)},
             "connections_cut_after_s": peers.cut_after_s,
+            # What runs on this peer's loop; a number that only grows is a leak.
+            "loop_tasks": trio.lowlevel.current_statistics().tasks_living,
         }
 
     async def _store_map(self, store: Statistics) -> dict[str, int]:

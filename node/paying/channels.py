@@ -17,6 +17,8 @@ from wire.codec import Value, pack, unpack
 from wire.content import ContentId, PeerId
 from wire.ledger import NAMED_REDEMPTION_MIN, ModelPart, Voucher
 
+# Of the vouchers that paid for a request each so many are remembered, the highest.
+USED_KEPT = 64
 # What a payee is promised ahead before it has done anything: so much, or so many tasks.
 RISKED_MIN = CREDIT // 100
 RISKED_TASKS = 16
@@ -144,9 +146,16 @@ class EarningChannel:
     tariff: ContentId | None = None
     # What was read for tasks that the payer gave up, and that nothing it paid since makes up for.
     given_up: int = 0
+<<<<<<< HEAD
     # What of `charged` was for which model, and what the highest voucher says of that.
     models: dict[ContentId, int] = field(default_factory=dict)
     named: Mapping[ContentId, int] = field(default_factory=dict)
+=======
+    # The totals of vouchers that have paid for a request each, as far as they are remembered, in
+    # order; none up to `floor` does so again.
+    used: tuple[int, ...] = ()
+    floor: int = 0
+>>>>>>> ci
 
     @property
     def available(self) -> int:
@@ -190,6 +199,21 @@ class EarningChannel:
         self.named = {it.model: it.amount for it in voucher.models}
         return True
 
+    def use_up(self, total: int) -> None:
+        """Have the voucher with this total pay for one request, and for no other."""
+        used = sorted({*self.used, total})
+        if len(used) > USED_KEPT:
+            self.floor = max(self.floor, used[-USED_KEPT - 1])
+        self.used = tuple(used[-USED_KEPT:])
+
+    def unuse(self, total: int) -> None:
+        """Let a voucher pay for another request: the first came to nothing."""
+        self.used = tuple(it for it in self.used if it != total)
+
+    def is_used(self, total: int) -> bool:
+        """Whether a voucher has paid for a request, or is so low that nobody remembers."""
+        return total <= self.floor or total in self.used
+
     def to_bytes(self) -> bytes:
         """What is kept of it."""
         return pack(
@@ -203,17 +227,27 @@ class EarningChannel:
                 self.tasks,
                 self.redeemed,
                 None if self.tariff is None else bytes(self.tariff),
+<<<<<<< HEAD
                 _pairs(self.models),
                 _pairs(self.named),
+=======
+                [self.floor, *self.used],
+>>>>>>> ci
             ]
         )
 
     @classmethod
     def from_bytes(cls, name: bytes, data: bytes) -> "EarningChannel":
         """WireError if a row is none."""
+<<<<<<< HEAD
         payer, deposit, expiry, voucher, highest, charged, tasks, redeemed, *agreed = unpack(data)
         tariff = ContentId(agreed[0]) if agreed and agreed[0] is not None else None
         models, named = map(_read_pairs, agreed[1:]) if agreed[1:] else ({}, {})
+=======
+        payer, deposit, expiry, voucher, highest, charged, tasks, redeemed, *more = unpack(data)
+        tariff = ContentId(more[0]) if more and more[0] is not None else None
+        floor, *used = more[1] if len(more) > 1 else [0]
+>>>>>>> ci
         return cls(
             PeerId(payer),
             name,
@@ -225,8 +259,13 @@ class EarningChannel:
             tasks,
             redeemed=redeemed,
             tariff=tariff,
+<<<<<<< HEAD
             models=models,
             named=named,
+=======
+            used=tuple(used),
+            floor=floor,
+>>>>>>> ci
         )
 
 
