@@ -146,16 +146,13 @@ class EarningChannel:
     tariff: ContentId | None = None
     # What was read for tasks that the payer gave up, and that nothing it paid since makes up for.
     given_up: int = 0
-<<<<<<< HEAD
     # What of `charged` was for which model, and what the highest voucher says of that.
     models: dict[ContentId, int] = field(default_factory=dict)
     named: Mapping[ContentId, int] = field(default_factory=dict)
-=======
     # The totals of vouchers that have paid for a request each, as far as they are remembered, in
     # order; none up to `floor` does so again.
     used: tuple[int, ...] = ()
     floor: int = 0
->>>>>>> ci
 
     @property
     def available(self) -> int:
@@ -184,6 +181,8 @@ class EarningChannel:
         something else; a crash may have forgotten some of what was charged for it.
         """
         named = {it.model: it.amount for it in voucher.models}
+        if voucher.total <= self.highest:
+            return ""
         if any(named.get(model, 0) < before for model, before in self.named.items()):
             return "the voucher names less for a model than the one before"
         for model, amount in named.items():
@@ -227,27 +226,19 @@ class EarningChannel:
                 self.tasks,
                 self.redeemed,
                 None if self.tariff is None else bytes(self.tariff),
-<<<<<<< HEAD
+                [self.floor, *self.used],
                 _pairs(self.models),
                 _pairs(self.named),
-=======
-                [self.floor, *self.used],
->>>>>>> ci
             ]
         )
 
     @classmethod
     def from_bytes(cls, name: bytes, data: bytes) -> "EarningChannel":
         """WireError if a row is none."""
-<<<<<<< HEAD
-        payer, deposit, expiry, voucher, highest, charged, tasks, redeemed, *agreed = unpack(data)
-        tariff = ContentId(agreed[0]) if agreed and agreed[0] is not None else None
-        models, named = map(_read_pairs, agreed[1:]) if agreed[1:] else ({}, {})
-=======
         payer, deposit, expiry, voucher, highest, charged, tasks, redeemed, *more = unpack(data)
         tariff = ContentId(more[0]) if more and more[0] is not None else None
         floor, *used = more[1] if len(more) > 1 else [0]
->>>>>>> ci
+        models, named = map(_read_pairs, more[2:]) if more[2:] else ({}, {})
         return cls(
             PeerId(payer),
             name,
@@ -259,13 +250,10 @@ class EarningChannel:
             tasks,
             redeemed=redeemed,
             tariff=tariff,
-<<<<<<< HEAD
-            models=models,
-            named=named,
-=======
             used=tuple(used),
             floor=floor,
->>>>>>> ci
+            models=models,
+            named=named,
         )
 
 

@@ -27,7 +27,6 @@ from wire.errors import BatonError, Refused, StoreError, TransportError, WireErr
 from wire.kinds import RefusalCode
 from wire.latest import Latest
 from wire.ledger import (
-    AccountOrder,
     Opening,
     Redemption,
     Voucher,
@@ -285,7 +284,8 @@ class EarningChannels:
         """The opening of a channel in a settled order; WireError or Refused if it is none."""
         shown = read_shown(raw)
         order = shown.order
-        number = self._opened_by(order, name)
+        digest, count = order_digest(order), len(order.record.open)
+        number = next((it for it in range(count) if channel_name(digest, it) == name), None)
         opening = None if number is None else order.record.open[number]
         if order.signer != payer or opening is None or opening.payee != self.peers.me:
             raise Refused(
@@ -294,11 +294,6 @@ class EarningChannels:
         genesis = self.wallet.genesis
         shown.check(genesis.id, Committee(genesis.members))
         return opening
-
-    def _opened_by(self, order: Signed[AccountOrder], name: bytes) -> int | None:
-        digest = order_digest(order)
-        numbers = range(len(order.record.open))
-        return next((it for it in numbers if channel_name(digest, it) == name), None)
 
     def _agree(self, channel: EarningChannel, message: Pay) -> None:
         now = self.own.now
@@ -323,17 +318,13 @@ class EarningChannels:
             raise Refused("the voucher is not of this channel", code=RefusalCode.MALFORMED)
         if record.total > channel.deposit:
             raise Refused("the voucher is beyond the deposit", code=RefusalCode.NOT_COVERED)
-<<<<<<< HEAD
-        if record.total > channel.highest and (why := channel.misnamed(record)):
+        if why := channel.misnamed(record):
             raise Refused(why, code=RefusalCode.MALFORMED)
-        if channel.take(record, raw):
-=======
         self.take(channel, voucher)
 
     def take(self, channel: EarningChannel, voucher: Signed[Voucher]) -> None:
         """Keep a voucher of this channel, whose signature holds, if it is the highest."""
         if channel.take(voucher.record, voucher.raw):
->>>>>>> ci
             self.vouchers += 1
             self.keep_soon(channel)
             self._changed.pop(channel.name, trio.Event()).set()

@@ -75,10 +75,10 @@ class UseHistory:
             before = week.get(pair)
             if before is None:
                 self._count()
-            for it in line.models:
-                paid, author = self.models.get(it.model, (0, 0))
-                if it.model in self.models or len(self.models) < MODELS_MAX:
-                    self.models[it.model] = paid + it.paid, author + it.author
+            for use in line.models:
+                paid, author = self.models.get(use.model, (0, 0))
+                if use.model in self.models or len(self.models) < MODELS_MAX:
+                    self.models[use.model] = paid + use.paid, author + use.author
             used = Use(line.paid, line.growth, line.tasks)
             week[pair] = used if before is None else before.plus(used)
         for payer, payee in transfers:
