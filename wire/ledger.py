@@ -7,7 +7,7 @@ names the network and the epoch; the kind of the record is its purpose.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from wire import limits
 from wire.amount import AMOUNT_MAX, Amount, Balance
@@ -237,6 +237,18 @@ class Vote(SignedRecord):
     account: PeerId
     sequence: Int
     order: Digest
+
+    @classmethod
+    def of(cls, order: Signed[AccountOrder], digest: bytes | None = None) -> Self:
+        """The vote for an order; `digest` is its name, if the caller has it already."""
+        record = order.record
+        return cls(
+            network=record.network,
+            epoch=record.epoch,
+            account=order.signer,
+            sequence=record.sequence,
+            order=digest or order_digest(order),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

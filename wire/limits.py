@@ -50,6 +50,8 @@ TEXT_DISPUTES_VERSION = 20
 UNIXFS_KEEPS_VERSION = 20
 # From this version on a voucher may say which part of it is for which model.
 SHARES_VERSION = 21
+# From this version on a member of a ledger is asked for a list of orders by its digest.
+LISTS_VERSION = 21
 # The version that a Welcome says.
 SPOKEN_VERSION = 21
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.

@@ -819,7 +819,7 @@ SAMPLES: tuple[Record, ...] = (
         leaving=STAKE_ROW.leaving,
     ),
     EpochNews(epoch=7, buckets=BUCKETS, signed=(b"seal",)),
-    AskBucket(epoch=7, bucket=15),
+    AskBucket(epoch=7, bucket=15, digest=DIGEST),
     BucketOrders(orders=DIGEST),
     AskCertificates(epoch=7, orders=DIGEST),
     Certificates(certificates=(b"certificate",)),

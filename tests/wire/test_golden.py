@@ -43,6 +43,7 @@ EXTRACTION_ALONE = replace(EXTRACTION, paged=False, prepare=())
 WITHOUT_LATER: dict[str, dict[str, Any]] = {
     "AccountState": {"stake": (), "leaving": ()},
     "Advert": {"tariffs": (), "stake": 0},
+    "AskBucket": {"digest": b""},
     "Answer": {"charges": (), "commitments": (), "mixed": (), "owned": ()},
     "AttestedFetch": {"pages": (), "folders": b"", "more": False, "extraction": EXTRACTION_ALONE},
     "Extraction": {"paged": False, "prepare": ()},
@@ -458,6 +459,10 @@ WITH_LAST = {
     """,
 }
 MESSAGE_WITH_LATEST = {
+    "AskBucket": """
+        925783a66275636b65740fa6646967657374c420000102030405060708090a0b0c0d0e0f10111213141516171819
+        1a1b1c1d1e1fa565706f636807
+    """,
     "Bundle": """
         922a82a56974656d739189ab646561646c696e655f6d73cd7530a5696e707574c405696e707574a46c616e65c404
         6c616e65a46c65616603a8726563656970747391c4066265666f7265a4726f6f7401a374616707a47461736bc404
