@@ -79,6 +79,7 @@ def _fault_lines() -> list[str]:
     cls=Command,
     examples=(
         "devnet --peers 40 --load 6/s --faults kill=0.3,loss=0.05 --html report.html",
+        "devnet --peers 40 --nat 0.8 --faults relay_kill=0.3",
         "devnet --peers 24 --economy --epochs 4 --faults member=0.3,nonpayer=0.2,thief=0.1",
         "devnet --replay report.json",
     ),
@@ -114,6 +115,12 @@ def _fault_lines() -> list[str]:
     show_default=True,
     type=click.Choice(["memory", "tcp"]),
     help="How peers are connected; tcp takes real sockets.",
+)
+@click.option(
+    "--nat",
+    default="",
+    help="The share of peers behind routers, a third of them symmetric, as 0.8; or one of each"
+    " kind, as cone=0.3,symmetric=0.2,carrier=0.1,home=0.1.",
 )
 @click.option("--economy", is_flag=True, help="Pay with credits: a ledger, prices, channels.")
 @click.option(
@@ -164,8 +171,8 @@ def devnet_command(
         config = replayed(replay)
     else:
         pays, lengths = typed.pop("economy"), (typed.pop("epochs"), typed.pop("epoch"))
-        economy, seconds = economy_typed(pays, *lengths, _given(("seconds",))), typed.pop("seconds")
-        config = config_typed(**typed, length=seconds if economy is None else economy)
+        typed["economy"] = economy_typed(pays, *lengths, _given(("seconds",)))
+        config = config_typed(typed)
     if not config.in_real_time:
         assembly.fix_hashes()
     made = assembly.runtime()

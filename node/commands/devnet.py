@@ -3,10 +3,11 @@
 import json
 import signal
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 from rich.console import Group
@@ -18,6 +19,7 @@ from rich.text import Text
 from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.commands.output import console, show_aside, show_json, size
+from node.devnet import homes
 from node.devnet.config import DevnetConfig, config_of
 from node.devnet.economy_plan import EPOCH_S_DEFAULT, EPOCHS_DEFAULT, EconomyConfig
 from node.devnet.faults import parse
@@ -113,31 +115,19 @@ async def _end_on_signal(
             whole.cancel()
 
 
-def config_typed(
-    *,
-    peers: int,
-    seed: int,
-    length: float | EconomyConfig,
-    load: str,
-    faults: str,
-    deadline: int,
-    store: str,
-    transport: str,
-) -> DevnetConfig:
-    """What the options of the command say; InputError if they make no sense.
-
-    `length` is how many seconds tasks are sent, or the epochs of a network with credits.
-    """
-    economy = length if isinstance(length, EconomyConfig) else None
+def config_typed(typed: Mapping[str, Any]) -> DevnetConfig:
+    """What the options of the command say, by name; InputError if they make no sense."""
+    economy: EconomyConfig | None = typed["economy"]
     return DevnetConfig(
-        peers=peers,
-        seed=seed,
-        seconds=length.seconds if isinstance(length, EconomyConfig) else length,
-        rate=rate_of(load),
-        faults=parse(faults),
-        deadline_s=deadline,
-        on_disk=store == "lmdb",
-        over_tcp=transport == "tcp",
+        peers=typed["peers"],
+        seed=typed["seed"],
+        seconds=typed["seconds"] if economy is None else economy.seconds,
+        rate=rate_of(typed["load"]),
+        faults=parse(typed["faults"]),
+        deadline_s=typed["deadline"],
+        on_disk=typed["store"] == "lmdb",
+        over_tcp=typed["transport"] == "tcp",
+        nat=homes.parse(typed["nat"]),
         economy=economy,
     )
 

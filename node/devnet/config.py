@@ -1,10 +1,11 @@
 """The settings of a run: with the same version and settings, a run can be repeated."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from node.devnet import homes
 from node.devnet.economy_plan import EconomyConfig, economy_of
-from node.devnet.faults import KINDS, FaultRequest, parse
+from node.devnet.faults import KINDS, NEED_ROUTERS, FaultRequest, parse
 from node.devnet.open_loop import rate_of
 from node.devnet.plan import PEERS_MIN
 from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
@@ -31,6 +32,8 @@ class DevnetConfig:
     over_tcp: bool = False
     # None: a network without credits.
     economy: EconomyConfig | None = None
+    # Who stands behind which kind of router; nobody does unless it is said.
+    nat: homes.NatShares = field(default_factory=homes.NatShares)
 
     def __post_init__(self) -> None:
         self._check_economy()
@@ -44,6 +47,16 @@ class DevnetConfig:
                 f"a run cannot last {self.seconds:g} seconds", todo=f"give 1 to {SECONDS_MAX:.0f}"
             )
 
+        homes.check_enough_are_open(self.nat, self.peers)
+        if self.nat and self.over_tcp:
+            raise InputError(
+                "routers are simulated, and real sockets know of none",
+                todo="leave out --transport tcp, or --nat",
+            )
+        if lacking := [it for it in self.faults if it.name in NEED_ROUTERS and not self.nat]:
+            raise InputError(
+                f"{lacking[0]} strikes relays, and nobody needs any", todo="give --nat 0.8 too"
+            )
         late = [it for it in self.faults if it.at_s is not None and it.at_s >= self.seconds]
         if late:
             raise InputError(
@@ -90,6 +103,8 @@ class DevnetConfig:
             words.insert(1, f"--seconds {self.seconds:g}")
         if self.faults:
             words.append(f"--faults {','.join(map(str, self.faults))}")
+        if self.nat:
+            words.append(f"--nat {self.nat.text}")
         if self.deadline_s != 60:
             words.append(f"--deadline {self.deadline_s}")
         if self.economy is not None:
@@ -110,6 +125,7 @@ class DevnetConfig:
             "store": "lmdb" if self.on_disk else "memory",
             "transport": "tcp" if self.over_tcp else "memory",
             **({} if self.economy is None else {"economy": self.economy.to_document()}),
+            "nat": self.nat.text,
         }
 
 
@@ -133,6 +149,8 @@ def config_of(document: object) -> DevnetConfig:
             on_disk=document["store"] == "lmdb",
             over_tcp=document["transport"] == "tcp",
             economy=economy_of(document.get("economy")),
+            # A report from before there were routers has none.
+            nat=homes.parse(str(document.get("nat", ""))),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the file lacks what a run needs: {error}") from error

@@ -56,8 +56,10 @@ class NeverPaying(PayingChannels):
             return True
         return super().ready(tariff, need, fresh=fresh)
 
-    def _voucher(self, channel: PaidChannel, need: int) -> bytes | None:
-        return None if channel.signed else PayingChannels._voucher(self, channel, need)
+    def _voucher(self, channel: PaidChannel, need: int, *, names_models: bool) -> bytes | None:
+        if channel.signed:
+            return None
+        return PayingChannels._voucher(self, channel, need, names_models=names_models)
 
 
 def pay_never_again(node: Node) -> Callable[[], None]:

@@ -20,6 +20,7 @@ from node.devnet.economy import STRAYS_FIRST, Economy
 from node.devnet.economy_plan import EconomyPlan, is_of_economy, plan_economy
 from node.devnet.economy_watch import EconomyWatch
 from node.devnet.faults import Fault, FaultScope, plan
+from node.devnet.homes import Homes
 from node.devnet.injection import end, inject
 from node.devnet.invariants import Violations
 from node.devnet.links import FaultyNetwork
@@ -32,6 +33,7 @@ from node.devnet.sampling import Sampler
 from node.devnet.tasks import MadeUpSource, first_request
 from node.devnet.virtual_time import repeatable
 from node.task.events import ignore_event
+from p2p.reachability import Reach
 from p2p.transport import Transport
 from wire.errors import BatonError
 from wire.kinds import Role
@@ -42,6 +44,7 @@ STARTING_AT_ONCE = 32
 # How long we wait until the views of a new network are complete.
 SETTLE_S_MAX = 180.0
 CLOSE_S = 30.0
+REACHED = (Reach.OPEN, Reach.MAPPED, Reach.KEPT)
 
 # So many of the latest lines of the log are shown.
 LINES_KEPT = 64
@@ -112,9 +115,13 @@ class Devnet:
                 await trio.sleep(1 / ARRIVALS_PER_S)
                 nursery.start_soon(begin, peer)
         with trio.move_on_after(SETTLE_S_MAX):
-            while not self.sampler.is_complete(self.living()):
+            while not (self._is_reached() and self.sampler.is_complete(self.living())):
                 await trio.sleep(1.0)
         self.start_s = trio.current_time() - started_at_s
+
+    def _is_reached(self) -> bool:
+        """Whether every peer has found out how others reach it, and they do."""
+        return not self.config.nat or all(it.reach in REACHED for it in self.living())
 
     # Running
 
@@ -130,6 +137,7 @@ class Devnet:
             [it.number for it in self.peers if not it.plan.asks],
             [it.number for it in self.peers if it.plan.asks],
             [it.number for it in self.peers if Role.DATA in it.plan.roles],
+            [it.number for it in self.peers if it.is_open and not it.plan.asks],
         )
         if self.economy is not None:
             self.faults = self.economy.plan(config.faults, self.faults)
@@ -266,6 +274,7 @@ async def open_devnet(
                 on_disk=config.on_disk,
                 fetches=config.fetches,
                 tcp=tcp,
+                homes=Homes(config.nat, config.peers, config.seed) if config.nat else None,
                 background_checks=1.0 if config.tries_verifiers else 0.0,
                 economy=_economy_of(config),
                 ended=lambda number, why: violations.note("a peer ends when told to", number, why),
