@@ -41,6 +41,7 @@ from wire.errors import (
     TaskFailed,
     TooSlow,
     TransportError,
+    Unreachable,
     WireError,
 )
 from wire.kinds import RefusalCode, Role
@@ -374,10 +375,10 @@ class Failover:
         """Note that a peer refused or failed, and whether and when it may be asked again."""
         # Who has just come says where it is once others have called it back.
         again_s = NOT_CALLED_AGAIN_S if isinstance(error, NotCalled) else ask_again_s(error)
-        if isinstance(error, Disconnected) and self._broke[peer] < BROKEN_MAX:
-            # Its network may have changed, or the relay before it gone, and not the peer.
+        if again_s is None and isinstance(error, Disconnected | Unreachable):
+            # Its network may have changed, or its relay gone; it says itself that it is back.
             self._broke[peer] += 1
-            again_s = BROKEN_AGAIN_S
+            again_s = BROKEN_AGAIN_S if self._broke[peer] <= BROKEN_MAX else None
         refused, role = isinstance(error, Refused), self.handoff.leg.role.name.lower()
         if again_s is not None:
             self._patience.refused(peer, again_s, trio.current_time())
