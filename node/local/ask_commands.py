@@ -142,6 +142,8 @@ class AskCommands:
             parameters = questions.generate_parameters(arguments)
             return questions.generate_input(arguments, chats=chats), parameters
         text = read_text(arguments, "text")
+        if operation in (NEAREST, EMBED, RERANK):
+            questions.check_no_settings(arguments)
         if operation == NEAREST:
             index_id = read_content_id(arguments.get("index"))
             await self._check_index(index_id, model)
