@@ -65,6 +65,8 @@ WITHOUT_LATER: dict[str, dict[str, Any]] = {
     "JuryDraw": {"beacon": b"", "juries": b""},
     "CaseRow": {"evidence": b"", "seats": (), "wrong": 0, "right": 0},
     "MotionRow": {"paid": 0, "used": 0},
+    "Voucher": {"models": ()},
+    "UseLine": {"models": ()},
     "Generation": {"template": "", "bias": ()},
     "Passages": {"attested": ()},
     "Tensors": {"proofs": ()},
@@ -1082,6 +1084,14 @@ RECORD_BYTES = {
         85a667726f777468cd3a98a470616964ce000493e0a57061796565c42003a107bff3ce10be1d70dd18e74bc09967
         e4d6309ba50d5f1ddc8664125531b8a57061796572c42003a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d
         5f1ddc8664125531b8a57461736b730c
+    """,
+    "ModelPart": """
+        82a6616d6f756e74ce00030d40a56d6f64656cc42401551220496aca80e4d8f29fb8e8cd816c3afb48d3f103970b
+        3a2ee1600c08ca67326dee
+    """,
+    "ModelUse": """
+        83a6617574686f72cd2710a56d6f64656cc42401551220496aca80e4d8f29fb8e8cd816c3afb48d3f103970b3a2e
+        e1600c08ca67326deea470616964ce00030d40
     """,
     "ParameterChange": """
         82a9706172616d6574657200a576616c7565ce00013880
