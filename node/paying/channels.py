@@ -49,6 +49,8 @@ class PaidChannel:
     need: int = 0
     # How much was promised ahead the last time: it doubles, so that few vouchers pay for many.
     ahead: int = 0
+    # What the payee was charged in the channels before this one: it is known by that work, too.
+    before: int = 0
 
     @property
     def available(self) -> int:
@@ -66,7 +68,9 @@ class PaidChannel:
 
         Whoever has done little is promised little: some tasks like those here, or as much again.
         """
-        return min(self.increment, max(RISKED_MIN, RISKED_TASKS * self.need, self.charged))
+        return min(
+            self.increment, max(RISKED_MIN, RISKED_TASKS * self.need, self.before + self.charged)
+        )
 
     def wants(self, need: int) -> bool:
         """Whether another voucher is due, so that a task that needs so much does not wait."""
@@ -89,14 +93,18 @@ class PaidChannel:
                 self.signed,
                 self.charged,
                 self.tasks,
+                self.before,
             ]
         )
 
     @classmethod
     def from_bytes(cls, name: bytes, data: bytes) -> "PaidChannel":
         """WireError if a row is none."""
-        payee, deposit, expiry, settlement, signed, charged, tasks = unpack(data)
-        return cls(PeerId(payee), name, deposit, expiry, settlement, signed, 0, charged, tasks)
+        payee, deposit, expiry, settlement, signed, charged, tasks, *known = unpack(data)
+        return cls(
+            *(PeerId(payee), name, deposit, expiry, settlement, signed, 0, charged, tasks),
+            before=known[0] if known else 0,
+        )
 
 
 @dataclass(slots=True)
