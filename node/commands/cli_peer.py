@@ -270,7 +270,7 @@ def _invited(
     from node.commands.members import read_invite
     from node.commands.ownership import read_owner
 
-    lines = tuple(it for it in typed if it.startswith(INVITE_PREFIX))
+    lines = tuple(it for it in typed if it.lower().startswith(INVITE_PREFIX))
     folder = assembly.credentials
     invite, private = read_invite(lines, more.pop("invite_file"), folder and folder / CREDENTIAL)
     addresses = tuple(it for it in typed if it not in lines)
