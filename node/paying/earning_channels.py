@@ -150,8 +150,7 @@ class EarningChannels:
                 "charged": it.charged,
                 "redeemed": it.redeemed,
                 "unredeemed": it.unredeemed,
-                # Promised for work that is still to come, redeemed or not, and what was worked for
-                # and not promised.
+                # Redeemed or not, for work still to come; and worked for and not promised.
                 "ahead": max(0, it.highest - it.charged),
                 "lost": max(0, it.charged - it.highest),
                 "tasks": it.tasks,
