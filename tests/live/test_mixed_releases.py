@@ -114,7 +114,8 @@ def test_all_peers_are_upgraded_one_by_one_under_load_and_no_task_fails(tmp_path
         def start(number: int, extra: dict[str, str]) -> Peer:
             listen = ("--listen", f"/ip4/127.0.0.1/tcp/{PORT + number}")
             http = ("--http", f"127.0.0.1:{PORT + 10 + number}") if number < 2 else ()
-            words = (*first, *PEERS[number], *listen, *http)
+            # The first one remembers the others when it comes back.
+            words = (*(first if number else ()), *PEERS[number], *listen, *http)
             program = ("-P", "-m", "node")
             state = tmp_path / f"s{number}"
             return stack.enter_context(joined(state, *words, extra=extra, program=program))
