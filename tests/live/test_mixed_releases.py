@@ -83,7 +83,7 @@ class Load:
                 number += 1
                 body = {"model": "hash", "prompt": f"{lane} {number}", "max_tokens": 3}
                 try:
-                    # Whoever has two gateways asks the other one while one is upgraded.
+                    # Whoever has two gateways asks the other one where one is upgraded.
                     answer = self._posted(client, body, number)
                 except httpx.TransportError as error:
                     self.failed.append(repr(error))
@@ -97,7 +97,8 @@ class Load:
         here, there = (f"http://127.0.0.1:{PORT + 10 + (number + it) % 2}" for it in (0, 1))
         try:
             return client.post(f"{here}/v1/completions", json=body)
-        except httpx.ConnectError:
+        except httpx.TransportError:
+            # It is down, or it left with the request in hand.
             return client.post(f"{there}/v1/completions", json=body)
 
     def until_more(self) -> None:
