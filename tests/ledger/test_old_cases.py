@@ -1,4 +1,4 @@
-"""Ledgers from before cases were announced: what was decided then is checked by the rules of then."""
+"""Ledgers from before cases were announced: what was decided holds by the rules of then."""
 
 import io
 from typing import Any
