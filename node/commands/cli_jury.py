@@ -18,8 +18,8 @@ def jury_group() -> None:
 
     Thirteen seats are drawn by stake. If ten find that the answer is wrong, whoever signed it loses
     half of its stake; if ten find that it is not, the accuser's bond pays them. A peer with a seat
-    looks by itself if it has the model. Nobody copies: evidence is announced before it is shown, and
-    findings are sealed before any is told.
+    looks by itself if it has the model. Nobody copies: a case is announced before its evidence is
+    shown, and findings are sealed before any is told.
     """
 
 

@@ -11,7 +11,7 @@ import trio
 
 from node.evidence.charges import charged
 from node.ledger.books import Draft
-from node.ledger.case_places import NOTICE_EPOCHS, Places, check_new, notices_in
+from node.ledger.case_places import NOTICE_EPOCHS, CasePlaces, check_new, notices_in
 from node.ledger.juries import salt_for
 from node.ledger.rows import PENDING
 from node.ledger.wallet import Emit, Ordered, Wallet
@@ -42,7 +42,7 @@ class Accusing:
         """
         key, draft = self.wallet.key, await self.latest_draft()
         act = check_new(draft, key.peer, charged(Evidence.from_bytes(evidence)))
-        bond = max(bond, Places.of(draft.books.motions.rows).bond(act))
+        bond = max(bond, CasePlaces.of(draft.books.motions.rows).bond(act))
         digest = evidence_digest(evidence)
         seal = charge_seal(key.peer, digest, salt_for(key, digest))
         await self.wallet.store.write(Table.LEDGER, PENDING + seal, pack([draft.epoch, evidence]))

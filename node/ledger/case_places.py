@@ -51,14 +51,14 @@ def notices_in(rows: Iterable[tuple[bytes, bytes | None]]) -> dict[bytes, Notice
 
 
 @dataclass(slots=True)
-class Places:
+class CasePlaces:
     """All cases there were, and which of them somebody has found anything of."""
 
     cases: dict[bytes, CaseRow]
     touched: frozenset[bytes]
 
     @classmethod
-    def of(cls, rows: Rows) -> "Places":
+    def of(cls, rows: Rows) -> "CasePlaces":
         """As the books have them."""
         touched = frozenset(key[1:33] for key in rows if key[:1] in (FOUND, SEALED))
         return cls(cases_in(rows), touched)
@@ -101,7 +101,7 @@ def check_new(draft: Draft, accuser: PeerId, charge: AccusedWork) -> bytes:
     """Its act; Malformed unless a jury can be asked about this now."""
     if accuser == charge.culprit:
         raise Malformed("nobody accuses itself")
-    places = Places.of(draft.books.motions.rows)
+    places = CasePlaces.of(draft.books.motions.rows)
     act = work_of(charge.culprit, charge.receipt.id).act
     before = places.attempts(act)
     if act in draft.books.stakes.acts or any(not it.state.is_undecided for it in before):
@@ -116,7 +116,7 @@ def check_new(draft: Draft, accuser: PeerId, charge: AccusedWork) -> bytes:
 def check_notice(draft: Draft, accuser: PeerId, notice: CaseNotice) -> None:
     """Malformed unless this account may announce a case with this bond now."""
     rows = draft.books.motions.rows
-    places = Places.of(rows)
+    places = CasePlaces.of(rows)
     if notice.bond < (bond := places.bond()):
         raise Malformed(f"a jury is asked with a bond of {show_credits(bond)} credits now")
     if places.are_taken:
@@ -161,7 +161,7 @@ def open_charges(draft: Draft, charges: dict[bytes, tuple[PeerId, ShownCase]]) -
     of_acts: dict[bytes, bytes] = {}
     for name in sorted(shown, key=lambda it: (shown[it][0].epoch, -shown[it][1].bond, it)):
         of_acts.setdefault(shown[name][1].act, name)
-    places = Places.of(rows) if shown else Places({}, frozenset())
+    places = CasePlaces.of(rows) if shown else CasePlaces({}, frozenset())
     for name in sorted(shown, key=lambda it: (-shown[it][1].bond, it)):
         notice, row = shown[name]
         draft.motions[NOTICE + name] = None
@@ -196,7 +196,7 @@ def _row_of(draft: Draft, notice: NoticeRow, charge: ShownCase) -> CaseRow | Non
     )
 
 
-def _open(draft: Draft, places: Places, name: bytes, announced: int, row: CaseRow) -> None:
+def _open(draft: Draft, places: CasePlaces, name: bytes, announced: int, row: CaseRow) -> None:
     """Give a case its place, or its bond back; who was bound to known evidence loses it."""
     before = places.attempts(row.act)
     known = [it.begun for it in before if not it.state.is_undecided]

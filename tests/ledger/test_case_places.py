@@ -9,7 +9,7 @@ from node.ledger.case_places import (
     CASE_BOND_MIN,
     CASES_OPEN_MAX,
     NOTICE_EPOCHS,
-    Places,
+    CasePlaces,
     notices_in,
     open_charges,
 )
@@ -149,7 +149,7 @@ def test_copied_evidence_of_a_rule_takes_nobodys_bond(*, with_others: bool) -> N
     court.check()
 
 
-# Places
+# CasePlaces
 
 
 def test_each_place_costs_more_and_one_account_has_one() -> None:
@@ -199,7 +199,7 @@ class Filled:
         """Every place taken, one after the other as cheaply as may be, and what that was."""
         draft, spent = self.draft(), 0
         for _ in range(CASES_OPEN_MAX):
-            bond = Places.of(draft.motion_rows()).bond()
+            bond = CasePlaces.of(draft.motion_rows()).bond()
             self.charge(draft, bond)
             end_stakes(draft)
             draft.accusations.clear()
@@ -220,7 +220,7 @@ def test_filling_all_places_is_dear_and_an_honest_accuser_still_gets_in() -> Non
     end_stakes(together)
     assert len(open_cases(together.motion_rows())) == CASES_OPEN_MAX // 2
     # One more with the next price gets in, and the case with the least bond gives way.
-    bond = Places.of(draft.motion_rows()).bond()
+    bond = CasePlaces.of(draft.motion_rows()).bond()
     assert bond == (CASES_OPEN_MAX + 1) * CASE_BOND_MIN
     weakest = min(open_cases(draft.motion_rows()).items(), key=lambda it: it[1].bond)
     before = draft.account(weakest[1].accuser).balance
@@ -233,7 +233,7 @@ def test_filling_all_places_is_dear_and_an_honest_accuser_still_gets_in() -> Non
     assert (gone.state, gone.evidence) == (CaseState.GAVE_WAY, b"")
     assert draft.account(gone.accuser).balance == before + CASE_BOND_MIN
     # It may come again: it was not judged.
-    assert Places.of(rows).attempts(gone.act) == []
+    assert CasePlaces.of(rows).attempts(gone.act) == []
 
 
 def test_who_keeps_an_accuser_out_puts_up_more_than_half_of_its_bond_in_every_place() -> None:
@@ -249,7 +249,7 @@ def test_who_keeps_an_accuser_out_puts_up_more_than_half_of_its_bond_in_every_pl
     # One place with half of it is enough to get in.
     name, row = next(iter(open_cases(draft.motion_rows()).items()))
     draft.motions[CASE + name] = replace(row, bond=wanted // 2).to_bytes()
-    assert Places.of(draft.motion_rows()).bond() == wanted
+    assert CasePlaces.of(draft.motion_rows()).bond() == wanted
     draft.accusations.clear()
     honest = filled.charge(draft, wanted)
     end_stakes(draft)
@@ -261,7 +261,7 @@ def test_no_case_gives_way_once_somebody_has_found_anything_of_it() -> None:
     draft, _ = filled.fill()
     for name in open_cases(draft.motion_rows()):
         draft.motions[SEALED + name + THREE.peer] = bytes(32)
-    places = Places.of(draft.motion_rows())
+    places = CasePlaces.of(draft.motion_rows())
     assert (places.weakest, places.are_taken) == (None, True)
     late = filled.charge(draft, 1000 * CASE_BOND_MIN)
     accuser = draft.accusations[late][0]

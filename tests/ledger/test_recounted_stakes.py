@@ -12,7 +12,7 @@ from node.evidence.offences import lost_dispute, two_votes, work_of
 from node.ledger.case_places import (
     CASE_BOND_MIN,
     CASES_OPEN_MAX,
-    Places,
+    CasePlaces,
     is_case,
     notices_in,
 )
@@ -83,7 +83,7 @@ class Accused(Network):
             return
         digest = evidence_digest(raw)
         seal = charge_seal(key.peer, digest, salt_for(key, digest))
-        places = Places.of(self.member.books.motions.rows)
+        places = CasePlaces.of(self.member.books.motions.rows)
         bond = bond or places.bond(work_of(*_accused(evidence)).act)
         self.do(key, jury=(JurySteps(announce=(CaseNotice(seal=seal, bond=bond),)),))
         self.announced[seal] = (key, raw)
@@ -221,7 +221,7 @@ def test_page_and_node_agree_on_which_case_gives_way_and_on_one_that_is_brought_
     network.end()
     rows = network.member.books.motions.rows
     assert len(open_cases(rows)) == CASES_OPEN_MAX
-    assert Places.of(rows).bond() == 2 * bond
+    assert CasePlaces.of(rows).bond() == 2 * bond
     network.accuse(Answered(worker=ONE, nonce=90).case, SIX, 2 * bond)
     network.end()
     network.show()
