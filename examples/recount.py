@@ -8,6 +8,7 @@ the first epoch that does not hold. It needs msgpack and cryptography, and no ne
 Stakes count as penalties and juries left them (`recount_stakes.py`, which has to lie beside it).
 """
 
+import base64
 import json
 import struct
 import sys
@@ -22,7 +23,7 @@ WEEK_S, WEEKS, FOUNDING = 7 * 24 * 3600, 4, 1000 * 10**6
 PLAIN_MAX = 100_000
 # What reading a file's parts raises where they are not what they should be.
 UNREADABLE = (Wrong, KeyError, TypeError, ValueError, IndexError, AttributeError, struct.error)
-STATES = ("open", "passed", "rejected", "lapsed", "unfunded")
+STATES = ("open", "passed", "rejected", "lapsed", "unfunded", "taken")
 
 
 def check_quorum(members, domain, body, signatures, what):
@@ -79,6 +80,8 @@ class Recount:
         self.genesis = genesis
         self.week_epochs = max(1, WEEK_S // genesis["epoch_s"])
         self.motions, self.ballots = {}, defaultdict(dict)
+        # Models that have an author: that, its share in millionths, and by which motion.
+        self.models = {}
         self.channels, self.stakes = {}, Stakes()
         # Of each week: what was paid for tasks, and 0 for pairs that only moved credits.
         self.paid, self.pays = defaultdict(Counter), set()
@@ -89,6 +92,8 @@ class Recount:
             name = sha(b"baton/1/motion\0", digest)
             until = epoch + motion["epochs"]
             self.motions[name] = {"title": motion["title"], "until": until, "state": 0}
+            for claim in motion.get("claims", ()):
+                self.motions[name]["claim"] = claim
         for ballot in record.get("ballot", ()):
             self.ballots[ballot["motion"]][owner] = ballot["yes"]
         self.stakes.order(record["network"], epoch, owner, record, digest)
@@ -141,6 +146,20 @@ class Recount:
                 passed = all(yes > no for yes, no, _ in counts)
                 motion["state"] = (1 if passed else 2) if turnout else 3
             motion["stake"], motion["use"] = counts
+            if motion["state"] == 1 and "claim" in motion:
+                motion["state"] = self.claimed(name, motion["claim"])
+
+    def claimed(self, motion, claim):
+        """Of claims to one model the first that passed holds, until it is ended (share 0)."""
+        model, author, share = claim["model"], claim["author"], claim["share"]
+        holds = self.models.get(model)
+        if share and holds is None:
+            self.models[model] = author, share, motion
+        elif not share and holds is not None and holds[0] == author:
+            del self.models[model]
+        else:
+            return 5
+        return 1
 
 
 def _epoch(found, network, members, previous, epoch, raw, parts):
@@ -179,6 +198,11 @@ def _epoch(found, network, members, previous, epoch, raw, parts):
 
 def recount(file):
     """Every motion by its id: title, until, state (1: passed), and (yes, no, total) by house."""
+    return recount_all(file).motions
+
+
+def recount_all(file):
+    """The same, with what motions have registered."""
     parts = parts_of(file)
     raw = next(parts)
     genesis = read(raw)
@@ -193,18 +217,29 @@ def recount(file):
         except UNREADABLE as error:
             raise Wrong(f"epoch {epoch}: {error}") from None
         members, epoch, previous = header["members"], epoch + 1, id_of(read(raw)["header"])
-    return found.motions
+    return found
+
+
+def _shown(name, motion, models):
+    """A motion for JSON; of one about a model, whether that holds now."""
+    claim, shown = motion.get("claim"), motion | {"state": STATES[motion["state"]]}
+    if claim:
+        holds = models.get(claim["model"], (b"", 0, b""))[2] == name
+        text = base64.b32encode(claim["model"]).decode().lower().rstrip("=")
+        model = {"id": "b" + text, "author": claim["author"].hex()}
+        shown["claim"] = model | {"share": claim["share"], "holds": holds}
+    return shown
 
 
 def main():
     try:
         with Path(sys.argv[1]).open("rb") as file:
-            motions = recount(file)
+            found = recount_all(file)
     except OSError as error:
         sys.exit(f"{sys.argv[1]} cannot be read: {error.strerror}")
     except (Wrong, StopIteration) as error:
         sys.exit(f"this ledger does not hold: {error}")
-    shown = {name.hex(): it | {"state": STATES[it["state"]]} for name, it in motions.items()}
+    shown = {name.hex(): _shown(name, it, found.models) for name, it in found.motions.items()}
     print(json.dumps(shown, indent=1))
 
 

@@ -124,52 +124,65 @@ class NetworkAdmission:
                 raise InputError(
                     "there is no invite with this id", todo="see: python -m node invite list"
                 )
-            return await self._revoke(invite=replace(kept, revoked=True))
+            return await self._revoke(invites=(replace(kept, revoked=True),))
 
-    async def remove(self, peer: PeerId) -> bytes:
-        """Have `peer` be no member any more, nor whom it admitted; the new list."""
+    async def remove(self, peer: PeerId) -> tuple[bytes, list[KeptInvite]]:
+        """Have `peer` be no member any more, nor whom it admitted; the new list.
+
+        Also the invites that are revoked with it: it has their secret, and could come again by
+        what is left of them, under another key.
+        """
         self._check_owner()
         if peer == self.credentials.network:
             raise InputError("the owner of a private network cannot be removed from it")
         async with self._lock:
             until = int(self.rpc.environment.wall_s()) + MEMBERSHIP_S + 2 * DAY_S
             member = replace(self.rows.member(peer), removed_until_wall_s=until)
-            return await self._revoke(member=member)
+            invites = [replace(it, revoked=True) for it in self._invites_of(peer)]
+            return await self._revoke(invites=tuple(invites), member=member), invites
+
+    def _invites_of(self, peer: PeerId) -> list[KeptInvite]:
+        """The invites that still admit and by which `peer` came, here or at another admitter."""
+        held, kept = self.credentials.proven.get(peer), self.rows.member(peer).membership
+        ids = {b"" if held is None else held.invite_id, b"" if kept is None else kept.record.invite}
+        wall_s = self.rpc.environment.wall_s()
+        return [
+            it
+            for it in self.rows.invites()
+            if (peer in it.claimed or it.invite.record.id in ids)
+            and not it.revoked
+            and it.invite.record.uses_max > 1
+            and it.invite.record.not_after_s >= wall_s
+        ]
 
     async def _revoke(
-        self, *, invite: KeptInvite | None = None, member: KeptMember | None = None
+        self, *, invites: tuple[KeptInvite, ...] = (), member: KeptMember | None = None
     ) -> bytes:
         """Sign all that is revoked now, as a newer list than any before, and keep it.
 
-        With one more of these; InputError, and nothing is kept, if there is no room for it.
+        With these beside; InputError, and nothing is kept, if there is no room for them.
         """
         wall_s = int(self.rpc.environment.wall_s())
         kept = {it.invite.record.id: it for it in self.rows.invites()}
         members = {it.peer: it for it in self.rows.members()}
-        if invite is not None:
-            kept[invite.invite.record.id] = invite
+        kept |= {it.invite.record.id: it for it in invites}
         if member is not None:
             members[member.peer] = member
-        invites = [
+        ids = [
             it.invite.record.id
             for it in kept.values()
             if it.revoked and it.invite.record.not_after_s + DAY_S > wall_s
         ]
         peers = [it.peer for it in members.values() if it.removed_until_wall_s > wall_s]
-        if len(invites) > limits.REVOKED_INVITES_MAX or len(peers) > limits.REVOKED_PEERS_MAX:
+        if len(ids) > limits.REVOKED_INVITES_MAX or len(peers) > limits.REVOKED_PEERS_MAX:
             raise InputError(
                 f"{limits.REVOKED_PEERS_MAX} peers and as many invites are all that can be revoked",
                 todo="wait: an id is dropped a month after it was removed, or when an invite ends",
             )
         version = max(self.credentials.revoked_version + 1, wall_s)
-        record = Revoked(
-            version=version, invites=tuple(sorted(invites)), peers=tuple(sorted(peers))
-        )
+        record = Revoked(version=version, invites=tuple(sorted(ids)), peers=tuple(sorted(peers)))
         raw = sign(record, self.rpc.key).raw
-        if invite is not None:
-            await self.rows.keep_invite(invite)
-        if member is not None:
-            await self.rows.keep_member(member)
+        await self.rows.keep_all(invites, member)
         await self.rows.keep_revoked(raw)
         return raw
 

@@ -104,6 +104,15 @@ class MemberRows:
     async def keep_member(self, member: KeptMember) -> None:
         await self.store.commit(Write(rows=(_member_row(member),)))
 
+    async def keep_all(
+        self, invites: tuple[KeptInvite, ...], member: KeptMember | None = None
+    ) -> None:
+        """Keep what is revoked together, in one step."""
+        rows = tuple(map(_invite_row, invites))
+        if member is not None:
+            rows += (_member_row(member),)
+        await self.store.commit(Write(rows=rows))
+
     def members(self) -> list[KeptMember]:
         """Who was admitted or removed here."""
         rows = self._rows(_MEMBER)

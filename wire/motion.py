@@ -1,7 +1,7 @@
 """Motions: what stakers and users decide together, and their ballots, both as orders of accounts.
 
-A motion changes a parameter within its bounds, or grants something out of the fund. Its name is
-`motion_id`, of the order that made it.
+A motion changes a parameter within its bounds, grants something out of the fund, or says who is the
+author of a model. Its name is `motion_id`, of the order that made it.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 
 from wire import limits
 from wire.amount import CREDIT, Amount, Balance
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
 from wire.errors import Malformed
 from wire.schema import Between, Digest, Int, Name, Omitted, Reason, Record
 
@@ -20,6 +20,9 @@ VOTING_EPOCHS_MIN, VOTING_EPOCHS_MAX = 24, 1000
 STEPS_MAX = 100
 # All steps together are an amount.
 STEP_AMOUNT_MAX = 2**55
+# The most that a model's author has of what is redeemed for it, in millionths.
+AUTHOR_SHARE_MAX = 200_000
+AuthorShare = Annotated[int, Between(0, AUTHOR_SHARE_MAX)]
 
 
 class Parameter(IntEnum):
@@ -74,6 +77,18 @@ class FundGrant(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelClaim(Record):
+    """A model is to be `author`'s, who has `share` millionths of what is redeemed for it.
+
+    A share of 0 ends what was registered of this model and this author.
+    """
+
+    model: ContentId
+    author: PeerId
+    share: AuthorShare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Motion(Record):
     """What is to be decided, by the end of so many epochs after the one in which it was made."""
 
@@ -85,11 +100,15 @@ class Motion(Record):
     bond: Amount
     change: ParameterChange | None
     grant: FundGrant | None
+    # At most one, that says who is the author of a model.
+    claims: Annotated[tuple[ModelClaim, ...], Between(0, 1), Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed unless it is about one thing."""
-        if (self.change is None) is (self.grant is None):
-            raise Malformed("a motion changes one parameter, or makes one grant")
+        if sum((self.change is not None, self.grant is not None, bool(self.claims))) != 1:
+            raise Malformed(
+                "a motion changes one parameter, or makes one grant, or names one model's author"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +134,8 @@ class MotionState(IntEnum):
     LAPSED = 3
     # It passed, and the fund had not enough.
     UNFUNDED = 4
+    # It passed, and another about the same model had passed before it.
+    TAKEN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,3 +183,12 @@ class MotionRow(Record):
     using: HouseCount | None
     paid: Annotated[int, Between(0, STEPS_MAX), Omitted(0)] = 0
     used: Annotated[int, Between(0, 2**62), Omitted(0)] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredModel(Record):
+    """Whose a model is as the ledger keeps it, and by which motion."""
+
+    author: PeerId
+    share: AuthorShare
+    motion: Digest

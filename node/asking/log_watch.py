@@ -31,6 +31,8 @@ from wire.receipt import Receipt
 from wire.signed import Signed, open_signed, sign
 
 NEWS_EVERY_S = 600.0
+# After a start: so many neighbours are asked, within so long; how long anybody is waited for.
+SOME, SOME_S, NOBODY_S, LOOK_S = 3, 5.0, 60.0, 0.5
 CALL_S = 10.0
 # Of so many of the latest answers one receipt is looked for in its signer's log.
 LOOKED_AT = 32
@@ -56,7 +58,7 @@ class LogWatch:
     not_shown: dict[PeerId, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.role.on_fork = self.found
+        self.role.on_fork, self.role.on_lost = self.found, self._lost
         rows = self.answers.store.scan(Table.VERDICTS, prefix=_FORK, limit=FORKS_READ_MAX)
         for key, raw in rows:
             try:
@@ -97,8 +99,27 @@ class LogWatch:
         for _ in range(OFFENCES):
             self.peers.offended(culprit, Offence.WRONG_ANSWER)
 
+    def _lost(self) -> None:
+        words = "it has signed more than this folder knows, which was put back from a copy: another"
+        self.peers.note_problem("own log", f"{words} log begins, as if the disk had been lost")
+
+    async def make_sure(self) -> None:
+        """Hear from some neighbours which was the latest head of this peer, then sign new ones."""
+        if not self.role.log.is_unsure:
+            return
+        asked: set[PeerId] = set()
+        until_at_s = trio.current_time() + stretched(NOBODY_S)
+        soon_at_s = trio.current_time() + stretched(SOME_S)
+        while trio.current_time() < (soon_at_s if asked else until_at_s) and len(asked) < SOME:
+            for peer in sorted(self.peers.view.connected - asked)[: SOME - len(asked)]:
+                if await self.swap_with(peer):
+                    asked.add(peer)
+            await trio.sleep(LOOK_S)
+        self.role.log.sure()
+
     async def run(self) -> None:
         """Look around now and then, for as long as this peer runs."""
+        await self.make_sure()
         while True:
             await trio.sleep(NEWS_EVERY_S)
             for culprit in self.role.book.forks:
@@ -115,17 +136,18 @@ class LogWatch:
         if able:
             await self.swap_with(self.random.choice(able))
 
-    async def swap_with(self, peer: PeerId) -> None:
-        """Tell this peer what is known here, and hear what it knows."""
+    async def swap_with(self, peer: PeerId) -> bool:
+        """Tell this peer what is known here, and hear what it knows; whether it told anything."""
         try:
             if not await self._knows_logs(peer):
-                return
+                return False
             async with self.peers.call(peer, deadline_s=stretched(CALL_S)) as call:
-                await call.send(await self.role.news())
-                self.role.take(await call.expect(LogNews))
+                await call.send(await self.role.news(peer))
+                await self.role.take(await call.expect(LogNews))
         except (*TROUBLES, Refused, StoreError):
             # Another neighbour is asked next time.
-            return
+            return False
+        return True
 
     async def look_for_one(self) -> None:
         """Ask the signer of one kept receipt for its place, and hear its head."""
@@ -212,7 +234,7 @@ class LogWatch:
         """Take a head in, and have its signer show that it follows on the last that was known."""
         book = self.role.book
         known = book.heads.get(head.signer)
-        self.role.take(LogNews(heads=(head.raw,), forks=()))
+        await self.role.take(LogNews(heads=(head.raw,), forks=()))
         if known is None or head.signer == self.peers.me:
             return
         before, after = known.record, head.record

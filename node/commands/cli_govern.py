@@ -67,6 +67,21 @@ def tally_command(*, motion: str, offline: Path | None, state: Path, as_json: bo
     run(lambda: tally(state.expanduser(), motion, offline, as_json=as_json))
 
 
+@govern_group.command("models", cls=Command, examples=("govern models", "govern models --json"))
+@offline_option
+@state_option
+@json_option
+def models_command(*, offline: Path | None, state: Path, as_json: bool) -> None:
+    """List the models that have an author, with the share of each.
+
+    A motion with [model] id, author and share registers one; of several the first that passed
+    holds, until a motion with the share 0 ends it.
+    """
+    from node.commands.govern import show_models
+
+    run(lambda: show_models(state.expanduser(), offline, as_json=as_json))
+
+
 @govern_group.command("propose", cls=Command, examples=("govern propose motion.toml",))
 @click.argument("file", type=click.Path(path_type=Path))
 @state_option
@@ -74,8 +89,9 @@ def tally_command(*, motion: str, offline: Path | None, state: Path, as_json: bo
 def propose_command(*, file: Path, state: Path, as_json: bool) -> None:
     """Make the motion that FILE describes.
 
-    A TOML file: title and why, and either [parameter] with name and value, or [grant] with to,
-    step, steps and use. Its bond comes back unless fewer than a fifth vote.
+    A TOML file: title and why, and one of [parameter] with name and value, [grant] with to, step,
+    steps and use, or [model] with id, author and share. Its bond comes back unless fewer than a
+    fifth vote.
     """
     from node.commands.govern import propose
 

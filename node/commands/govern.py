@@ -9,11 +9,12 @@ import trio
 from node.commands.ask import SOCKET
 from node.commands.ledger_file import EXPORT_AGAIN, given_or_exported, replay_file
 from node.commands.motion_file import read_motion
-from node.commands.output import console, safe, show_json, show_table
+from node.commands.output import console, counted_words, safe, show_json, show_table
 from node.ledger.books import Draft
 from node.ledger.chain_file import Replayed
 from node.ledger.epoch_outcome import EpochOutcome
 from node.ledger.governing import houses_of
+from node.ledger.model_registry import models_in
 from node.ledger.motion_shelf import ballots_on, motions_in, parameter
 from node.ledger.replica import Replica
 from node.local.control import call, unheard
@@ -119,6 +120,30 @@ async def tally(state: Path, typed: str, offline: Path | None, *, as_json: bool)
     show_table(f"{len(rows)} ballots on {safe(row.motion.title)}", ("account", "vote"), rows)
     _show_counts(row)
     console.print(f"  {row.state.name.lower()}")
+
+
+async def show_models(state: Path, offline: Path | None, *, as_json: bool) -> None:
+    """Which models have an author, and what its share is."""
+    found = await read_decided(state, offline)
+    models = models_in(found.replayed.books.motions.rows)
+    if as_json:
+        listed = [
+            {
+                "model": str(model),
+                "author": str(row.author),
+                "share": row.share,
+                "motion": row.motion.hex(),
+            }
+            for model, row in models.items()
+        ]
+        show_json({"models": listed})
+        return
+    table = [
+        (str(model), str(row.author), _percent(row.share), row.motion.hex()[:12])
+        for model, row in models.items()
+    ]
+    title = f"{counted_words(len(table), 'model')} with an author, epoch {found.replayed.epochs}"
+    show_table(title, ("model", "author", "share", "motion"), table)
 
 
 async def propose(state: Path, file: Path, *, grant: bool, as_json: bool) -> None:
@@ -227,6 +252,13 @@ def motion_map(name: bytes, row: MotionRow) -> dict[str, Any]:
             "use": grant.use,
             "paid": row.paid,
         },
+        "model": None
+        if not row.motion.claims
+        else {
+            "id": str(row.motion.claims[0].model),
+            "author": str(row.motion.claims[0].author),
+            "share": row.motion.claims[0].share,
+        },
     }
 
 
@@ -244,6 +276,11 @@ def _what(row: MotionRow) -> str:
     change, grant = row.motion.change, row.motion.grant
     if change is not None:
         return f"{change.parameter.name.lower()} becomes {change.value}"
+    for claim in row.motion.claims:
+        if not claim.share:
+            return f"{claim.author} is no longer the author of {claim.model}"
+        share = _percent(claim.share)
+        return f"{claim.author} is the author of {claim.model}, and has {share} of what it earns"
     assert grant is not None
     steps = (
         ""

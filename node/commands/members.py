@@ -194,6 +194,8 @@ async def remove(state: Path, peer: str, *, as_json: bool) -> None:
         show_json(found)
         return
     console.print(f"{found['peer']} is no member any more; those connected here are told now")
+    for invite_id in found["invites_revoked"]:
+        console.print(f"  nor does invite {invite_id[:8]} admit anybody: that peer has its line")
 
 
 def _state(row: Mapping[str, Any]) -> str:

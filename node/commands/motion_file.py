@@ -7,19 +7,22 @@ from typing import Any
 
 from node.local.arguments import read_key
 from wire.amount import read_credits
+from wire.content import ContentId
 from wire.errors import InputError, WireError
-from wire.motion import FundGrant, Motion, Parameter, ParameterChange
+from wire.motion import FundGrant, ModelClaim, Motion, Parameter, ParameterChange
 
 FILE_BYTES_MAX = 16 << 10
 EPOCHS_DEFAULT = 168
-_TOP = frozenset({"title", "why", "epochs", "bond", "grant", "parameter"})
+_TOP = frozenset({"title", "why", "epochs", "bond", "grant", "parameter", "model"})
+_MODEL = frozenset({"id", "author", "share"})
 _GRANT = frozenset({"to", "step", "steps", "use"})
 _PARAMETER = frozenset({"name", "value"})
 # In the file a share is a number of millionths, and an amount a number of credits.
 _AMOUNTS = frozenset({Parameter.MOTION_BOND})
 EXAMPLE = (
     'title = "…", why = "…", and [grant] to = "KEY", step = "100", steps = 4, use = "50",'
-    ' or [parameter] name = "growth", value = 60000 (millionths)'
+    ' or [parameter] name = "growth", value = 60000 (millionths),'
+    ' or [model] id = "MODEL ID", author = "KEY", share = 50000 (millionths)'
 )
 
 
@@ -47,7 +50,7 @@ def read_motion(path: Path, bond: int) -> Motion:
 
 def _motion(document: Mapping[str, Any], least: int) -> Motion:
     _known(document, _TOP)
-    grant, change = document.get("grant"), document.get("parameter")
+    grant, change, model = (document.get(it) for it in ("grant", "parameter", "model"))
     bond = document.get("bond")
     return Motion(
         title=_text(document, "title"),
@@ -56,6 +59,17 @@ def _motion(document: Mapping[str, Any], least: int) -> Motion:
         bond=least if bond is None else read_credits(str(bond)),
         change=None if change is None else _change(change),
         grant=None if grant is None else _grant(grant),
+        claims=() if model is None else (_claim(model),),
+    )
+
+
+def _claim(typed: Mapping[str, Any]) -> ModelClaim:
+    _known(typed, _MODEL)
+    typed["share"]
+    return ModelClaim(
+        model=ContentId.parse(_text(typed, "id")),
+        author=read_key(_text(typed, "author")),
+        share=_number(typed, "share", 0),
     )
 
 

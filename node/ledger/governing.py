@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from node.ledger.books import Draft
+from node.ledger.model_registry import outcome_of_claim
 from node.ledger.motion_shelf import (
     BALLOT,
     MOTION,
@@ -121,6 +122,9 @@ def _decided(draft: Draft, name: bytes, row: MotionRow, houses: Houses) -> Motio
             paid = 1
         elif grant is not None:
             state = MotionState.UNFUNDED
+        for claim in row.motion.claims:
+            state, changed = outcome_of_claim(draft.motion_rows(), name, claim)
+            draft.motions.update(changed)
     ended = replace(counted, state=state, decided=draft.epoch, paid=paid)
     draft.motions[MOTION + name] = ended.to_bytes()
     # The counts stay; whoever wants the ballots finds them among the orders.

@@ -3,6 +3,7 @@
 from node.ledger.books import Draft, PaymentChannel
 from node.ledger.case_places import check_charge, check_notice
 from node.ledger.juries import check_finding, check_sealed
+from node.ledger.model_registry import check_claim
 from node.ledger.motion_shelf import MOTION, motions_in, parameter
 from node.ledger.slashing import check_accusation, check_evidence
 from wire.amount import show_credits
@@ -84,6 +85,13 @@ def _judge_motions(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
             raise _never(f"a motion is made with a bond of {show_credits(bond)} now")
         if motion.grant is not None and not is_key(motion.grant.to):
             raise _never("nobody can have the key that is to get the grant")
+        for claim in motion.claims:
+            if not is_key(claim.author):
+                raise _never("nobody can have the key of the model's author")
+            try:
+                check_claim(rows, claim)
+            except Malformed as error:
+                raise _never(error.message) from error
         if sum(is_open) >= OPEN_MOTIONS_MAX:
             raise Refused(
                 f"{OPEN_MOTIONS_MAX} motions are open: no more is taken before one is decided",

@@ -216,9 +216,11 @@ class MemberCommands:
         members = self._members
         peer = read_key(read_text(arguments, "peer"))
         connected = peer in members.credentials.proven
-        await members.take_revoked(await members.admission.remove(peer))
+        raw, invites = await members.admission.remove(peer)
+        await members.take_revoked(raw)
         return {
             "peer": str(peer),
             "was_connected": connected,
+            "invites_revoked": [it.invite.record.id.hex() for it in invites],
             "version": members.credentials.revoked_version,
         }

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -16,10 +17,10 @@ from wire.counting import counted
 from wire.errors import Refused, StoreError, WireError
 from wire.kinds import RefusalCode
 from wire.latest import Latest
-from wire.log import AskHeads, AskPlace, LogFork, LogNews
+from wire.log import AskHeads, AskPlace, LogFork, LogHead, LogNews
 from wire.message import Message
 from wire.receipt import Receipt
-from wire.signed import Signed, open_signed, sign
+from wire.signed import Envelope, Signed, open_signed, sign
 
 PLACES_AT_ONCE = 4
 PLACES_PER_ASKER = 1
@@ -37,6 +38,8 @@ class LogRole:
     log: ReceiptLog
     book: LogBook
     on_fork: Callable[[LogFork], None] = lambda _fork: None
+    # Hears that this peer's folder has lost a part of its log.
+    on_lost: Callable[[], None] = lambda: None
     _under_way: Counter[PeerId] = field(default_factory=Counter)
     _news_at_s: float | None = None
     # When each of those that told news last was heard.
@@ -88,17 +91,22 @@ class LogRole:
             return
         self._news_at_s = self._heard_at_s[call.peer] = now_at_s
         try:
-            told = await self.news()
+            told = await self.news(call.peer)
         except StoreError as error:
             await call.send(refusal_of(error))
             return
-        self.take(message)
+        await self.take(message)
         await call.send(told)
 
-    async def news(self) -> LogNews:
-        """What this peer has to tell: its own head and the latest that it heard of, and forks."""
+    async def news(self, hearer: PeerId) -> LogNews:
+        """What this peer has to tell: its own head and the latest that it heard of, and forks.
+
+        The hearer's own comes before the others: it may have lost it.
+        """
         own = await self.log.head()
-        others = [it.raw for it in reversed(list(self.book.heads.values()))]
+        known = list(self.book.heads.values())[::-1]
+        known.sort(key=lambda it: it.signer != hearer)
+        others = [it.raw for it in known]
         heads = ([] if own is None else [own.raw]) + others
         latest = list(self.book.forks.values())[: -limits.LOG_FORKS_PER_MESSAGE_MAX - 1 : -1]
         forks = [sign(it, self.log.key).raw for it in latest]
@@ -107,10 +115,17 @@ class LogRole:
             forks=tuple(forks),
         )
 
-    def take(self, news: LogNews) -> None:
+    async def take(self, news: LogNews) -> None:
         """Take in what another peer knows."""
         now_ms = int(self.log.wall_s() * 1000)
-        for fork in self.book.hear_all(news.heads, now_ms):
+        others = []
+        for raw in news.heads:
+            with suppress(WireError):
+                if Envelope.read(raw, LogHead).signer != self.log.key.peer:
+                    others.append(raw)
+                elif await self.log.heard_own(open_signed(raw, LogHead)):
+                    self.on_lost()
+        for fork in self.book.hear_all(others, now_ms):
             self.on_fork(fork)
         for raw in news.forks:
             try:

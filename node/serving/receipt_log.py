@@ -3,6 +3,10 @@
 A leg's receipt is in the log as soon as it is durable. A head is signed only if somebody asks for
 one, at most every few seconds, so no task pays for it; it is durable before anybody hears of it,
 because two heads that contradict each other would convict this peer.
+
+A state folder that was put back from a copy knows less than this peer once signed, and would sign
+what contradicts it. So after a start no head is signed before others were asked which is the latest
+that they heard of (`sure`), and if one is later than ours, another log is begun (`heard_own`).
 """
 
 from collections.abc import Callable, Sequence
@@ -41,6 +45,10 @@ class ReceiptLog:
     # When it was signed, by trio's clock; None before one was since the start.
     _signed_at_s: float | None = None
     _signing: trio.Lock = field(default_factory=trio.Lock)
+    _unsure: bool = False
+    # Whether the next receipt begins another log, and what that log is once it was handed out.
+    _begins_anew: bool = False
+    _anew: LogEdge | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -48,9 +56,10 @@ class ReceiptLog:
             self._edge = edge_of(size, self._read)
             if (raw := self.store.read(Table.LOG, _LATEST)) is not None:
                 self._latest = open_signed(raw, LogHead)
+                self._unsure = True
         except BatonError:
             # It was damaged on the disk. Another log is begun, and everybody can see that.
-            self._edge, self._latest = LogEdge(), None
+            self._edge, self._latest, self._begins_anew = LogEdge(), None, True
 
     @property
     def size(self) -> int:
@@ -59,7 +68,8 @@ class ReceiptLog:
 
     def grown(self, receipts: Sequence[ContentId]) -> tuple[LogEdge, list[Row]]:
         """The log with these receipts more, and the rows to commit; then call `committed`."""
-        edge, changed = self._edge.added(map(leaf_of, receipts))
+        before = LogEdge() if self._begins_anew else self._edge
+        edge, changed = before.added(map(leaf_of, receipts))
         rows = [
             Row(Table.LOG, _row_key(level, number), row) for (level, number), row in changed.items()
         ]
@@ -68,11 +78,41 @@ class ReceiptLog:
             for level, number in changed
             if level == 0 and number >= LEAF_ROWS_KEPT
         ]
+        if self._begins_anew:
+            # With the first receipt of the new log, or a restart would go on after the old head.
+            self._anew = edge
+            rows.append(Row(Table.LOG, _LATEST, None))
         return edge, [*rows, Row(Table.LOG, _SIZE, edge.size.to_bytes(8, "big"))]
 
     def committed(self, edge: LogEdge) -> None:
         """What `grown` gave is durable."""
+        if edge is self._anew:
+            self._latest, self._anew, self._begins_anew = None, None, False
         self._edge = edge
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether heads may have been signed of which this folder knows nothing."""
+        return self._unsure
+
+    def sure(self) -> None:
+        """Others were asked for the latest head of this peer, as far as any could be."""
+        self._unsure = False
+
+    async def heard_own(self, head: Signed[LogHead]) -> bool:
+        """Hear a head that this peer signed; whether its folder knew nothing of it.
+
+        Then the next receipt begins another log: this one's past cannot be continued.
+        """
+        async with self._signing:
+            known = self._latest
+            if known is None or self._begins_anew:
+                return False
+            same_log = head.record.began_at_ms == known.record.began_at_ms
+            later = same_log and head.record.number > known.record.number
+            if later or head.record.began_at_ms > known.record.began_at_ms:
+                self._begins_anew = True
+            return self._begins_anew
 
     async def head(self) -> Signed[LogHead] | None:
         """The latest head, a new one if there are more receipts and the last is not quite new.
@@ -82,6 +122,8 @@ class ReceiptLog:
         async with self._signing:
             edge, before, now_at_s = self._edge, self._latest, trio.current_time()
             if not edge.size or (before is not None and before.record.size == edge.size):
+                return before
+            if self._unsure or self._begins_anew:
                 return before
             if self._signed_at_s is not None and now_at_s < self._signed_at_s + HEAD_EVERY_S:
                 return before

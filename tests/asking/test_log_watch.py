@@ -14,13 +14,13 @@ from node.local.bundles import export_receipt, open_bundle
 from node.peer import Node
 from node.serving.receipt_log import ReceiptLog
 from p2p.score import Standing
-from store import Write, open_memory_store
+from store import Row, Table, Write, open_memory_store
 from tests.node.asking import asked, request, texts_of
 from tests.node.network import I, open_network
 from wire.content import ContentId
 from wire.errors import InputError, Refused, TransportError
 from wire.kinds import Level
-from wire.log import AskPlace, LogNews, LogPlace, contradiction
+from wire.log import AskPlace, LogHead, LogNews, LogPlace, contradiction
 from wire.receipt import Answer, Receipt
 from wire.signed import Signed, open_signed
 
@@ -136,6 +136,39 @@ async def test_the_log_goes_on_after_a_restart(autojump_clock: MockClock, tmp_pa
         assert not asker.log_watch.role.book.forks
 
 
+async def test_a_folder_put_back_from_a_copy_convicts_nobody(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network, open_memory_store(quota_bytes=1 << 30) as store:
+        asker = await network.start()
+        worker = await network.start(I, store=store, number=5)
+        await network.settled()
+        (first,) = await answers_of(asker, 1, "first")
+        assert await asker.log_watch.place_of(receipt_of(first)) is not None
+        copied = dict(store.scan(Table.LOG, limit=1000))
+        await trio.sleep(10)
+        (second,) = await answers_of(asker, 1, "second")
+        assert await asker.log_watch.place_of(receipt_of(second)) is not None
+        network.kill(worker)
+        rows = [
+            Row(Table.LOG, key, copied.get(key)) for key, _ in store.scan(Table.LOG, limit=1000)
+        ]
+        await store.commit(Write(rows=tuple(rows)))
+        for word in ("third", "fourth"):
+            # The second start finds the new log, and goes on in it.
+            worker = await network.start(I, store=store, number=5)
+            await network.settled()
+            await trio.sleep(40)
+            (answer,) = await answers_of(asker, 1, word)
+            place = await asker.log_watch.place_of(receipt_of(answer))
+            assert place is not None
+            network.kill(worker)
+        head = open_signed(place.head, LogHead).record
+        assert (head.number, head.size) == (2, 2)
+        assert not asker.log_watch.role.book.forks
+        assert asker.peers.standing(worker.peers.me) is Standing.GOOD
+
+
 async def test_who_shows_two_logs_is_found_and_the_proof_stands_alone(
     autojump_clock: MockClock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,7 +189,7 @@ async def test_who_shows_two_logs_is_found_and_the_proof_stands_alone(
         liar.log_watch.role.log = hidden
         head = await hidden.head()
         assert head is not None
-        two.log_watch.role.take(LogNews(heads=(head.raw,), forks=()))
+        await two.log_watch.role.take(LogNews(heads=(head.raw,), forks=()))
         assert two.peers.standing(liar.peers.me) is Standing.GOOD
         # They meet.
         await two.log_watch.swap_with(one.peers.me)

@@ -149,6 +149,22 @@ async def test_an_invite_works_as_often_as_it_says_and_a_newcomer_counts_once(
         await club.add("three", given)
 
 
+async def test_who_was_removed_comes_not_again_by_what_is_left_of_its_invite(
+    autojump_clock: MockClock, club: Club
+) -> None:
+    given, others = await club.invite(uses_max=3), await club.invite(uses_max=3)
+    bob, ann = await club.add("bob", given), await club.add("ann", given)
+    owner = club.members(OWNER)
+    raw, revoked = await owner.admission.remove(bob.me)
+    await owner.take_revoked(raw)
+    assert [it.invite.record.id for it in revoked] == [given[0].record.id]
+    with pytest.raises(Unreachable, match="revoked"):
+        await club.add("bob under another key", given)
+    # Who came by the same invite stays, and other invites go on.
+    assert isinstance(await asks(ann, club.network), BlockReply)
+    await club.add("eve", others)
+
+
 async def test_uses_are_counted_over_a_restart(autojump_clock: MockClock, club: Club) -> None:
     given = await club.invite()
     await club.add("one", given)
@@ -319,7 +335,7 @@ async def test_a_removed_member_is_cut_off_at_once_everywhere_also_in_mid_call(
         nursery.start_soon(wait)
         await until(lambda: ann.in_calls[bob.me] > 0, 10)
         owner = club.members(OWNER)
-        await owner.take_revoked(await owner.admission.remove(bob.me))
+        await owner.take_revoked((await owner.admission.remove(bob.me))[0])
         with trio.fail_after(1.0):
             await cut.wait()
     assert bob.me not in club.peers[OWNER].connected()
@@ -341,7 +357,7 @@ async def test_whoever_was_away_learns_with_swaps_who_was_removed(
     ann, bob = await club.joined("ann"), await club.joined("bob")
     club.end("ann")
     owner = club.members(OWNER)
-    await owner.take_revoked(await owner.admission.remove(bob.me))
+    await owner.take_revoked((await owner.admission.remove(bob.me))[0])
     await club.add("ann")
     await until(lambda: club.members("ann").credentials.is_removed(bob.me), 60)
     # It is kept, and known before anybody is met again.
@@ -359,7 +375,7 @@ async def test_an_older_list_of_revoked_ids_changes_nothing_and_a_strangers_is_a
     bob = await club.joined("bob")
     owner = club.members(OWNER)
     removed = key_of("removed").peer
-    await owner.take_revoked(await owner.admission.remove(removed))
+    await owner.take_revoked((await owner.admission.remove(removed))[0])
     version = owner.credentials.revoked_version
     for other in (version - 1, version):
         old = sign(Revoked(version=other, invites=(), peers=()), key_of(OWNER))

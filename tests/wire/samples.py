@@ -173,11 +173,13 @@ from wire.motion import (
     Ballot,
     FundGrant,
     HouseCount,
+    ModelClaim,
     Motion,
     MotionRow,
     MotionState,
     Parameter,
     ParameterChange,
+    RegisteredModel,
 )
 from wire.order import (
     Bundle,
@@ -775,6 +777,8 @@ SAMPLES: tuple[Record, ...] = (
     FUND_GRANT,
     MOTION,
     Ballot(motion=DIGEST, yes=True),
+    ModelClaim(model=BLOCK, author=KEY.peer, share=50_000),
+    RegisteredModel(author=KEY.peer, share=50_000, motion=DIGEST),
     HouseCount(yes=3_000_000, no=1_000_000, total=9_000_000),
     MotionRow(
         author=KEY.peer,

@@ -71,7 +71,7 @@ TIED_TO_OTHERS = {
     *("Answer.weights", "Answer.weights[]", "Commitments.items", "TellVerdicts.items"),
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
     *("CheckpointHeader.usage", "CheckpointHeader.draw", "UseLine.growth", "UseLine.paid"),
-    *("ParameterChange.value", "FundGrant.use"),
+    *("ParameterChange.value", "FundGrant.use", "Motion.claims"),
     *("AccountOrder.propose", "AccountOrder.ballot", "AccountOrder.find"),
     *("AccountOrder.jury", "JurySteps.announce", "JurySteps.charge", "JurySteps.commit"),
     *("Genesis.fund", "Genesis.grants", "Genesis.members"),
@@ -515,7 +515,7 @@ def largest_of_the_ledger(kind: str) -> dict[str, Any]:
             return {"value": BOUNDS[Parameter.GROWTH][1], "parameter": Parameter.GROWTH}
         case "Motion" | "MotionRow":
             grant = largest(FundGrant)
-            motion = {"change": None, "grant": grant}
+            motion = {"change": None, "grant": grant, "claims": ()}
             return motion if kind == "Motion" else {}
         case "Proposal":
             return {"valid_round": 2**32 - 1}
