@@ -137,6 +137,7 @@ class Pieces:
         for event in self._event_reader.feed(data):
             self._ready += self._reader.take(event)
             if self._reader.over:
+                self._line.note_answered(self._body.asked, self._reader.amount)
                 await self.aclose()
                 return
 

@@ -17,9 +17,11 @@ import httpx
 
 from node.client.paying import (
     REQUIRED,
+    RESPONSE,
     SIGNATURE,
     CallPayments,
     PaymentNeeded,
+    amount_told,
     payment_needed,
 )
 from node.client.reading import error_of, read_json
@@ -109,6 +111,8 @@ class ResponseBody:
 
     response: httpx.Response
     where: str
+    # The headers that it was asked for with.
+    asked: Mapping[str, str] = field(default_factory=dict)
     _parts: AsyncIterator[bytes] = field(init=False)
     closed: bool = False
 
@@ -172,10 +176,13 @@ class ResponseLine:
         """A whole answer; BatonError within the call's deadline if none arrives."""
         until_at_s, tries = call.until_at_s, 0
         with within(until_at_s, call.path):
+            call = await self._paid_ahead(call)
             while True:
                 try:
                     body = await self._open(call)
-                    return await body.rest(), body.headers
+                    data = await body.rest()
+                    self.note_answered(call.headers, amount_told(body.headers.get(RESPONSE)))
+                    return data, body.headers
                 except PaymentNeeded as error:
                     call = await self._paid(call, error)
                     continue
@@ -187,9 +194,12 @@ class ResponseLine:
         """The beginning of an answer that is read as it arrives."""
         tries = 0
         with within(until_at_s, call.path):
+            call = await self._paid_ahead(call)
             while True:
                 try:
-                    return await self._open(call)
+                    body = await self._open(call)
+                    body.asked = call.headers
+                    return body
                 except PaymentNeeded as error:
                     call = await self._paid(call, error)
                     continue
@@ -199,10 +209,23 @@ class ResponseLine:
 
     async def _paid(self, call: HttpCall, needed: PaymentNeeded) -> HttpCall:
         """The call with its payment; the error itself where it has one, or none is to be made."""
-        if self.payments is None or SIGNATURE in call.headers:
+        if self.payments is None:
             raise needed
-        shown = await self.payments.headers_for(needed)
+        shown = await self.payments.headers_for(needed, call.path, call.headers)
         return replace(call, headers={**call.headers, **shown})
+
+    async def _paid_ahead(self, call: HttpCall) -> HttpCall:
+        """The call with a payment, where one to its path was paid by a voucher before."""
+        if self.payments is None:
+            return call
+        return replace(
+            call, headers={**call.headers, **await self.payments.headers_ahead(call.path)}
+        )
+
+    def note_answered(self, headers: Mapping[str, str], amount: object) -> None:
+        """A call with these headers was answered; `amount` is what the gateway says it cost."""
+        if self.payments is not None:
+            self.payments.note_answered(headers, amount)
 
     async def close_left(self) -> None:
         while self.left:
@@ -235,7 +258,8 @@ class ResponseLine:
         wait_s = _wait_s(error, call, tries)
         if tries >= self.retries or anyio.current_time() + wait_s >= until_at_s:
             if self.payments is not None and SIGNATURE in call.headers:
-                self.payments.keep_unused(call.headers)
+                heard = not isinstance(error, Disconnected)
+                self.payments.keep_unused(call.headers, heard=heard)
             raise error
         await anyio.sleep(wait_s)
 

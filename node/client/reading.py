@@ -76,6 +76,8 @@ class PieceReader:
 
     _last: AnswerPiece | None = None
     over: bool = False
+    # What the answer cost, as its end says, where it was paid for by itself.
+    amount: object = None
 
     def take(self, event: str) -> list[AnswerPiece]:
         """The pieces that can be shown by now; BatonError if the gateway says that it failed."""
@@ -84,6 +86,8 @@ class PieceReader:
         chunk = read_json(event)
         if isinstance(chunk.get("error"), dict):
             raise error_of(503, chunk, None)
+        if isinstance(baton := chunk.get("x_baton"), dict):
+            self.amount = baton.get("amount", self.amount)
         if isinstance(usage := chunk.get("usage"), dict) and self._last is not None:
             self._last = replace(self._last, usage=usage)
         found = [_piece(it, chunk) for it in chunk.get("choices") or ()]

@@ -1,10 +1,9 @@
-"""Payments in credits: a transfer that is settled, shown with its payer's word what it is for.
+"""Payments in credits: by vouchers of a channel to this peer, or by transfers that are settled.
 
-The transfer is made before the request. It pays for one, and if that fails for the next.
+A transfer is made before the request, and shown with its payer's word what it is for. It pays for
+one, and if that fails for the next.
 """
 
-import base64
-import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,16 +18,17 @@ from node.ledger.committee import Committee
 from node.ledger.following import LedgerFollower
 from node.ledger.wallet import Wallet
 from node.paying.settled_orders import read_shown
+from node.paying.voucher_till import VoucherTill
 from wire import limits
 from wire.errors import BatonError, Malformed, WireError
 from wire.ledger import AccountOrder, order_digest
-from wire.payment_claim import CREDITS, EXACT, check_claim, network_name
+from wire.payment_claim import BATCH, CREDITS, EXACT, bytes_in, check_claim, network_name
 from wire.signed import Signed
+from wire.signing import SIGNATURE_BYTES
 
 # Transfers of this epoch and of so many before are taken.
 EPOCHS_BACK = 2
 LOOK_EVERY_S = 5.0
-PAYLOAD_CHARACTERS_MAX = 2 * limits.SETTLEMENT_BYTES_MAX
 
 
 @dataclass(slots=True)
@@ -39,6 +39,8 @@ class CreditMeans:
     # What counts as paid for periods of this peer's apps, and so for no request.
     subscriptions: Subscriptions
     follower: LedgerFollower
+    # Knows which epoch runs by what is looked up here.
+    vouchers: VoucherTill
     _epoch: int = -1
     _looked_at_s: float = float("-inf")
 
@@ -55,15 +57,20 @@ class CreditMeans:
             except BatonError:
                 return ()
             self._looked_at_s = trio.current_time()
-        offer = PaymentOffer(
-            scheme=EXACT,
-            network=self.network,
-            asset=CREDITS,
-            amount=amount,
-            pay_to=str(self.wallet.key.peer),
-            timeout_s=timeout_s,
+            channels = self.vouchers.channels
+            channels.epoch = max(channels.epoch, self._epoch)
+        # The first that a client knows is what it takes: a voucher is settled by nobody's waiting.
+        return tuple(
+            PaymentOffer(
+                scheme=scheme,
+                network=self.network,
+                asset=CREDITS,
+                amount=amount,
+                pay_to=str(self.wallet.key.peer),
+                timeout_s=timeout_s,
+            )
+            for scheme in (BATCH, EXACT)
         )
-        return (offer,)
 
     def read(
         self, payment: ClientPayment, offer: PaymentOffer, wall_s: float, needs_s: int
@@ -71,7 +78,7 @@ class CreditMeans:
         """See `PaymentMeans`."""
         genesis = self.wallet.genesis
         try:
-            shown = read_shown(_bytes(payment.payload, "settlement"))
+            shown = read_shown(_settlement(payment.payload))
             order, digest = shown.order, order_digest(shown.order)
             if not self._epoch - EPOCHS_BACK <= order.record.epoch <= self._epoch + 1:
                 raise Malformed("the transfer is of an epoch that is long over")
@@ -79,7 +86,7 @@ class CreditMeans:
             if not paid:
                 raise Malformed("the order pays nothing to this account")
             shown.check(genesis.id, Committee(genesis.members))
-            check_claim(order.signer, digest, _bytes(payment.payload, "claim"))
+            check_claim(order.signer, digest, bytes_in(payment.payload, "claim", SIGNATURE_BYTES))
         except WireError as error:
             raise Malformed(error.message) from error
         except BatonError as error:
@@ -120,14 +127,8 @@ class CreditMeans:
 
 
 def _order_of(document: Mapping[str, Any]) -> Signed[AccountOrder]:
-    return read_shown(_bytes(document["paymentPayload"]["payload"], "settlement")).order
+    return read_shown(_settlement(document["paymentPayload"]["payload"])).order
 
 
-def _bytes(payload: Mapping[str, Any], name: str) -> bytes:
-    text = payload.get(name)
-    if not isinstance(text, str) or not 0 < len(text) <= PAYLOAD_CHARACTERS_MAX:
-        raise Malformed(f"the payload has no {name}")
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise Malformed(f"{name} is not base64") from error
+def _settlement(payload: Mapping[str, Any]) -> bytes:
+    return bytes_in(payload, "settlement", limits.SETTLEMENT_BYTES_MAX)

@@ -1,8 +1,8 @@
 """One request that comes with a payment, or is told how to pay: from its price to its receipt."""
 
-import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import trio
 
@@ -11,11 +11,12 @@ from node.asking.run import TaskRequest
 from node.gateway.errors import ErrorDetail, HttpError
 from node.gateway.facilitator import PaymentFailed, PaymentMade, SettlementOutcome
 from node.gateway.http_exchange import Exchange, Headers
+from node.gateway.payment_faults import UNKNOWN_AGAIN_S, fault, unchecked, worded
 from node.gateway.payment_journal import PaymentRow, PaymentState
 from node.gateway.paywall import Paywall, ToldAnswer
 from node.gateway.spending import PaidTask
+from node.gateway.voucher_payment import VoucherPayment, channel_told, take_voucher
 from node.gateway.x402_documents import (
-    NAMES_V1,
     REQUIRED,
     RESPONSE,
     RESPONSE_V1,
@@ -23,14 +24,17 @@ from node.gateway.x402_documents import (
     PaymentOffer,
     PaymentProof,
     encoded,
+    name_v1,
     required_body,
     required_header,
 )
-from wire.errors import BatonError, Malformed
+from node.paying.voucher_till import VoucherRefused
+from wire.content import ContentId
+from wire.errors import BatonError, Malformed, Refused, WireError
+from wire.payment_claim import BATCH
 
 # An offer holds for the request's deadline, and so much longer for its payment.
 SETTLING_S = 60
-UNKNOWN_AGAIN_S = 5.0
 UPTO = "upto"
 
 
@@ -45,6 +49,7 @@ class PaidRequest:
     digest: bytes
     owner: bytes
     row: PaymentRow | None = None
+    voucher: VoucherPayment | None = None
     _expected: list[TaskRequest] = field(default_factory=list)
     _tasks: dict[int, PaidTask] = field(default_factory=dict)
     _spent: int = 0
@@ -84,7 +89,7 @@ class PaidRequest:
                 self._is_open = True
         found = self._tasks.get(id(request))
         if found is None:
-            raise HttpError(_fault(402, "a task that was not in the price", "not_paid"))
+            raise HttpError(fault(402, "a task that was not in the price", "not_paid"))
         return found
 
     def end(self, task: PaidTask, answered: Answered | None) -> None:
@@ -94,6 +99,8 @@ class PaidRequest:
     @property
     def amount(self) -> int | None:
         """See `Purse`: what its tasks came to, where the payment is by that, else all of it."""
+        if self.voucher is not None:
+            return min(self._spent, self.voucher.most)
         if self.row is None:
             return None
         return min(self._spent, self.row.amount) if self.row.scheme == UPTO else self.row.amount
@@ -118,6 +125,9 @@ class PaidRequest:
         if offer is None:
             words = f"invalid_payment_requirements: {payment.scheme} on {payment.network}"
             raise self._required(f"{words} is not offered", offers)
+        if offer.scheme == BATCH:
+            await self._take_voucher(payment, offer, offers)
+            return
         means = self.wall.means[offer.network.partition(":")[0]]
         try:
             proof = means.read(payment, offer, self.wall.wall_s(), 0)
@@ -131,20 +141,39 @@ class PaidRequest:
             raise self._required(words, offers) from error
         await self._take(payment, replace(offer, amount=proof.amount), proof, offers)
 
+    async def _take_voucher(
+        self, payment: ClientPayment, offer: PaymentOffer, offers: Sequence[PaymentOffer]
+    ) -> None:
+        """Have a voucher pay for it: from now on that one pays for nothing else."""
+        try:
+            self.voucher = await take_voucher(self.wall, payment, offer, self.digest)
+        except VoucherRefused as error:
+            raise self._required(
+                f"invalid_payment_requirements: {error.message}",
+                offers,
+                channel_told(error.channel, used=error.used),
+            ) from error
+        except (WireError, Refused) as error:
+            words = f"invalid_payment_requirements: {error.message}"
+            raise self._required(words, offers) from error
+        except BatonError as error:
+            raise HttpError(unchecked(error)) from error
+        self._kept = self.voucher.kept
+
     async def _offers(self, most: int, deadline_s: int) -> list[PaymentOffer]:
         offers: list[PaymentOffer] = []
         for means in self.wall.means.values():
             offers += await means.offers(most, deadline_s + SETTLING_S)
         if not offers:
             words = "nobody who makes payments can be reached now"
-            raise HttpError(_fault(503, words, "payment_unavailable", UNKNOWN_AGAIN_S))
+            raise HttpError(fault(503, words, "payment_unavailable", UNKNOWN_AGAIN_S))
         return offers
 
     async def _is_known(self, proof: PaymentProof) -> bool:
         """Whether this very request was paid for by it before; HttpError if it may not be used."""
         if proof.id in self.wall.working:
             words = "this payment is in use: its request is worked on"
-            raise HttpError(_fault(409, words, "payment_in_use"))
+            raise HttpError(fault(409, words, "payment_in_use"))
         row = self.wall.journal.rows.get(proof.id)
         if row is None:
             return False
@@ -160,7 +189,7 @@ class PaidRequest:
             raise HttpError(self._unknown())
         if row.request != self.digest:
             words = "this payment was used for another request"
-            raise HttpError(_fault(402, words, "payment_used"))
+            raise HttpError(fault(402, words, "payment_used"))
         if row.state is PaymentState.REFUSED:
             raise HttpError(self._refused(row.reason))
         self._settled = PaymentMade(row.transaction)
@@ -169,7 +198,7 @@ class PaidRequest:
             self.wall.journal.used_once_more(row)
             self._is_again = True
             return True
-        raise HttpError(_fault(409, "this payment has paid for its answer", "payment_used"))
+        raise HttpError(fault(409, "this payment has paid for its answer", "payment_used"))
 
     async def _take(
         self,
@@ -208,8 +237,7 @@ class PaidRequest:
             await self.wall.journal.keep(row, self.wall.wall_s())
             self.row = row
         except BatonError as error:
-            words = f"the payment cannot be checked now: {error.message}"
-            raise HttpError(_fault(503, words, "payment_unchecked", UNKNOWN_AGAIN_S)) from error
+            raise HttpError(unchecked(error)) from error
         finally:
             if self.row is None:
                 self.wall.working.discard(proof.id)
@@ -224,8 +252,10 @@ class PaidRequest:
         """What is sent in place of the beginning of an answer: an error, if it was not paid."""
         self._is_told = True
         if self._kept is not None:
-            told = self._kept.headers + self._receipt()
-            return self._kept.status, told, self._kept.body, False
+            kept = self._kept
+            return kept.status, kept.headers + self._receipt(), kept.body, False
+        if self.voucher is not None:
+            return await self._before_drawn(self.voucher, status, headers, data, more=more)
         row = self.row
         if row is None or status >= 400 or self._is_again:
             return status, headers + self._receipt(), data, more
@@ -241,10 +271,31 @@ class PaidRequest:
         if isinstance(self._settled, PaymentMade):
             return status, headers + self._receipt(), data, more
         if isinstance(self._settled, PaymentFailed):
-            fault = self._refused(self._settled.reason)
+            told = self._refused(self._settled.reason)
         else:
-            fault = self._unknown()
-        return _worded(fault)
+            told = self._unknown()
+        return worded(told)
+
+    async def _before_drawn(
+        self, paid: VoucherPayment, status: int, headers: Headers, data: bytes, *, more: bool
+    ) -> tuple[int, Headers, bytes, bool]:
+        """What is sent at the beginning of an answer that a voucher pays for."""
+        if status < 400 and more:
+            # Its end says what it came to.
+            self._shown = True
+        elif status < 400:
+            try:
+                await paid.charge(self._spent, self._model)
+            except BatonError as error:
+                return worded(unchecked(error))
+            headers = headers + self._receipt()
+            self.wall.keep_answer(paid.id, ToldAnswer(status, headers, data))
+        return status, headers, data, more
+
+    @property
+    def _model(self) -> ContentId | None:
+        """What the request asked for first, by which it is counted."""
+        return self._expected[0].stages[0].model
 
     async def after_replaced(self) -> None:
         """What was sent is no part of an answer: nothing more of it is made."""
@@ -253,6 +304,9 @@ class PaidRequest:
 
     def _close(self) -> None:
         """The request is over: what was shown is paid, and a payment for nothing is free again."""
+        if self.voucher is not None:
+            is_due = self._shown or not self._is_told
+            self.voucher.close(self._spent if is_due else 0, self._model)
         row = self.row
         if self._holds:
             self.wall.release(self._holds)
@@ -276,13 +330,18 @@ class PaidRequest:
 
     # What is told
 
-    def _required(self, error: str, offers: Sequence[PaymentOffer]) -> HttpError:
+    def _required(
+        self,
+        error: str,
+        offers: Sequence[PaymentOffer],
+        extensions: Mapping[str, Any] | None = None,
+    ) -> HttpError:
         return HttpError(
             ErrorDetail(
                 status=402,
                 message=error,
                 code="payment_required",
-                headers={REQUIRED: required_header(error, self.url, offers)},
+                headers={REQUIRED: required_header(error, self.url, offers, extensions)},
                 document=required_body(error, self.url, offers),
             )
         )
@@ -301,10 +360,12 @@ class PaidRequest:
             "whether the payment was made is not known yet, and is asked again: send the same"
             " request with the same payment, and no other one"
         )
-        return _fault(503, words, "payment_unknown", UNKNOWN_AGAIN_S)
+        return fault(503, words, "payment_unknown", UNKNOWN_AGAIN_S)
 
     def _receipt(self) -> Headers:
         """The header that says what became of the payment; none while that is not known."""
+        if self.voucher is not None:
+            return self.voucher.receipt()
         row = self.row
         if row is None or not isinstance(self._settled, PaymentMade | PaymentFailed):
             return []
@@ -318,7 +379,7 @@ class PaidRequest:
         if isinstance(self._settled, PaymentFailed):
             told["errorReason"] = self._settled.reason
         if row.version == 1:
-            told["network"] = NAMES_V1.get(row.network, row.network)
+            told["network"] = name_v1(row.network)
         name = RESPONSE if row.version == 2 else RESPONSE_V1
         return [(name.encode(), encoded(told).encode())]
 
@@ -326,14 +387,3 @@ class PaidRequest:
         if "maxAmountRequired" not in offer:
             return offer
         return offer | {"resource": self.url, "description": "", "mimeType": "application/json"}
-
-
-def _fault(status: int, message: str, code: str, wait_s: float | None = None) -> ErrorDetail:
-    return ErrorDetail(status=status, message=message, code=code, retry_after_s=wait_s)
-
-
-def _worded(fault: ErrorDetail) -> tuple[int, Headers, bytes, bool]:
-    """A fault as what is sent."""
-    headers = {"content-type": "application/json", **fault.all_headers}
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    return fault.status, raw, json.dumps(fault.body).encode(), False

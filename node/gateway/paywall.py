@@ -18,6 +18,7 @@ from node.gateway.payment_journal import PaymentJournal, PaymentRow, PaymentStat
 from node.gateway.prices import HttpPrices
 from node.gateway.spending import Purses
 from node.gateway.x402_documents import ClientPayment, PaymentOffer, PaymentProof
+from node.paying.voucher_till import VoucherTill
 from wire.latest import Latest
 
 # What is on its way is asked for so often while its client waits.
@@ -102,6 +103,8 @@ class Paywall:
     purses: Purses
     wall_s: Callable[[], float]
     note: Callable[[str], None]
+    # Takes vouchers of channels; None where no credits are taken.
+    vouchers: VoucherTill | None = None
     # Payments that are in the hands of a request now.
     working: set[bytes] = field(default_factory=set)
     answers: Latest[bytes, ToldAnswer] = field(default_factory=lambda: Latest(ANSWERS_KEPT))

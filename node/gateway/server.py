@@ -20,6 +20,7 @@ from node.gateway.prices import HttpPrices
 from node.gateway.spending import Purses
 from node.gateway_config import GatewayConfig, HttpPay
 from node.ingest.guard import Network, real_network
+from node.paying.voucher_till import VoucherTill
 from node.peer import Node
 from wire.errors import InputError
 
@@ -90,23 +91,25 @@ async def open_gateway(
 def open_paywall(node: Node, pay: HttpPay, network: Network, tls: ssl.SSLContext) -> Paywall:
     """What takes payments for requests; InputError if it cannot be."""
     means: dict[str, PaymentMeans] = {}
+    vouchers = None
     if pay.evm is not None:
         facilitator = Facilitator(facilitator_at(pay.evm.facilitator), network, tls)
         means["eip155"] = EvmMeans(pay.evm, facilitator)
     if pay.credits:
-        if node.ledger is None:
+        if node.ledger is None or node.paying is None:
             raise InputError(
                 "a network without a genesis has no credits to be paid in",
                 todo="leave credits out of --http-pay, or join one with --genesis FILE",
             )
+        vouchers = VoucherTill(node.paying.till.channels)
         means["baton"] = CreditMeans(
-            node.ledger.wallet, node.app_owner.subscriptions, node.ledger.follower
+            node.ledger.wallet, node.app_owner.subscriptions, node.ledger.follower, vouchers
         )
     wall_s = node.dependencies.environment.wall_s
     journal = PaymentJournal(node.dependencies.store)
     journal.load(wall_s())
     prices = HttpPrices(node, pay.price)
-    return Paywall(means, prices, journal, Purses(), wall_s, node.note)
+    return Paywall(means, prices, journal, Purses(), wall_s, node.note, vouchers)
 
 
 def _listening(config: GatewayConfig) -> socket.socket:

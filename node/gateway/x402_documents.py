@@ -20,6 +20,8 @@ RESPONSE, RESPONSE_V1 = "payment-response", "x-payment-response"
 HEADER_CHARACTERS_MAX = 24 << 10
 # The first version of x402 has names for networks instead of numbers.
 NAMES_V1 = {"eip155:8453": "base", "eip155:84532": "base-sepolia"}
+# Networks of our own kind have no other name there.
+OWN_NETWORKS = "baton:"
 _DECIMAL = re.compile(r"0|[1-9][0-9]*")
 _TEXT_MAX = 256
 
@@ -40,7 +42,7 @@ class PaymentOffer:
         """As facilitators want it: as it stands in `accepts`, but for what the first adds."""
         told: dict[str, Any] = {
             "scheme": self.scheme,
-            "network": self.network if version == 2 else NAMES_V1.get(self.network, self.network),
+            "network": self.network if version == 2 else name_v1(self.network),
             "amount" if version == 2 else "maxAmountRequired": str(self.amount),
             "asset": self.asset,
             "payTo": self.pay_to,
@@ -51,7 +53,7 @@ class PaymentOffer:
 
     def is_for(self, payment: "ClientPayment") -> bool:
         """Whether a client chose this one, whatever else it says of it."""
-        network = self.network if payment.version == 2 else NAMES_V1.get(self.network, "")
+        network = self.network if payment.version == 2 else name_v1(self.network)
         return (self.scheme, network) == (payment.scheme, payment.network)
 
     def difference(self, payment: "ClientPayment") -> str:
@@ -99,6 +101,11 @@ class PaymentProof:
     until_wall_s: int
 
 
+def name_v1(network: str) -> str:
+    """What the first version calls a network."""
+    return NAMES_V1.get(network, network)
+
+
 def read_amount(value: object, digits: int = 39) -> int | None:
     """The amount that a decimal string is; None for anything else."""
     if not isinstance(value, str) or len(value) > digits or _DECIMAL.fullmatch(value) is None:
@@ -142,23 +149,32 @@ def payment_in(found: Mapping[str, Any], name: str, version: int) -> ClientPayme
     )
 
 
-def required_header(error: str, url: str, offers: Sequence[PaymentOffer]) -> str:
+def required_header(
+    error: str,
+    url: str,
+    offers: Sequence[PaymentOffer],
+    extensions: Mapping[str, Any] | None = None,
+) -> str:
     """The header of a 402 that says how to pay."""
-    told = {
+    told: dict[str, Any] = {
         "x402Version": 2,
         "error": error,
         "resource": {"url": url, "description": "an answer", "mimeType": "application/json"},
         "accepts": [it.to_map() for it in offers],
     }
+    if extensions is not None:
+        told["extensions"] = dict(extensions)
     return encoded(told)
 
 
 def required_body(error: str, url: str, offers: Sequence[PaymentOffer]) -> dict[str, Any]:
     """The body of a 402, as the first version of x402 has it."""
     more = {"resource": url, "description": "an answer", "mimeType": "application/json"}
-    accepts = [it.to_map(1) | more for it in offers if it.network in NAMES_V1]
     # The second version's ways to pay for a part are not known to the first.
-    accepts = [it for it in accepts if it["scheme"] == "exact"]
+    shown = [it for it in offers if it.network in NAMES_V1 and it.scheme == "exact"]
+    # Clients of tokens read nothing of an offer that they do not know, and then none at all.
+    shown = shown or [it for it in offers if it.network.startswith(OWN_NETWORKS)]
+    accepts = [it.to_map(1) | more for it in shown]
     return {"x402Version": 1, "error": error, "accepts": accepts}
 
 

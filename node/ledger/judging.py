@@ -1,16 +1,17 @@
 """What the owner of an account may order, as the books are now. Pure."""
 
-from node.ledger.books import Draft, PaymentChannel
+from node.ledger.books import Draft
 from node.ledger.case_places import check_charge, check_notice
 from node.ledger.juries import check_finding, check_sealed
 from node.ledger.model_registry import check_claim
 from node.ledger.motion_shelf import MOTION, motions_in, parameter
+from node.ledger.payment_channel import PaymentChannel
 from node.ledger.slashing import check_accusation, check_evidence
 from wire.amount import show_credits
 from wire.content import PeerId
 from wire.errors import Malformed, Refused
 from wire.kinds import RefusalCode
-from wire.ledger import AccountOrder, Redemption, Voucher
+from wire.ledger import NAMED_REDEMPTION_MIN, AccountOrder, Redemption, Voucher
 from wire.motion import MotionRow, MotionState, Parameter
 from wire.signed import Signed, open_signed
 from wire.signing import is_key
@@ -204,6 +205,11 @@ def _judge_redemption(
         raise _never("the voucher is not signed by the channel's payer")
     if (voucher.record.network, voucher.record.channel) != (order.network, redemption.channel):
         raise _never("the voucher is of another channel")
+    named = {it.model: it.amount for it in voucher.record.models}
+    if any(named.get(model, 0) < paid for model, paid in channel.models):
+        raise _never("the voucher names less for a model than was redeemed for it")
+    if named and 0 < voucher.record.total - channel.paid < NAMED_REDEMPTION_MIN:
+        raise _never(f"a voucher that names models adds {NAMED_REDEMPTION_MIN} millionths or more")
     if not channel.paid < voucher.record.total <= channel.deposit:
         raise Refused(
             f"the voucher says {show_credits(voucher.record.total)}: more than"

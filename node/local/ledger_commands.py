@@ -12,14 +12,13 @@ from node.ledger.faucet import ask_credits
 from node.ledger.peer_ledger import PeerLedger
 from node.local.arguments import read_key, read_number, read_path, read_text
 from node.local.control import Command, Emit
+from node.local.offer_payments import pay_offer
 from node.local.stake_commands import stake_map
 from node.paying.own_tariff import SERVICE_IDS
 from node.peer import Node
 from p2p.timeouts import stretched
 from wire.amount import AMOUNT_MAX
 from wire.errors import InputError, Refused, Unreachable
-from wire.ledger import order_digest
-from wire.payment_claim import EXACT, network_name, sign_claim
 
 LOG_SHOWN = 200
 # So long the log waits for what ended epochs say; it shows what is known then.
@@ -121,26 +120,7 @@ class LedgerCommands:
 
     async def pay_offer(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Pay what a gateway offers, at most `most` millionths: what shows that it is paid."""
-        wallet, offer = self._ledger.wallet, arguments.get("offer")
-        offer = offer if isinstance(offer, Mapping) else {}
-        if (offer.get("scheme"), offer.get("network")) != (EXACT, network_name(wallet.genesis.id)):
-            raise InputError(
-                "the gateway is not paid in credits of this peer's network",
-                todo="name the state folder of a peer that is in its network: state=…",
-            )
-        text, most = str(offer.get("amount")), read_number(arguments, "most", 0)
-        amount = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
-        if not 1 <= amount <= min(most, AMOUNT_MAX):
-            raise InputError(f"{text[:40]} millionths are not paid", todo="allow more: pay_max=…")
-        ordered = await wallet.pay(read_key(str(offer.get("payTo"))), amount, emit)
-        if not ordered.settlement:
-            raise Refused(
-                "the transfer was settled at the end of an epoch, which shows others nothing: ask"
-                " the gateway's owner",
-                todo="see it with: python -m node wallet log",
-            )
-        claim = sign_claim(wallet.key, order_digest(ordered.order))
-        return {"settlement": ordered.settlement, "claim": claim}
+        return await pay_offer(self._ledger.wallet, self.node.paying, arguments, emit)
 
     async def log(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """This account's own orders, and what others paid it in epochs that ended; latest first.
@@ -158,6 +138,7 @@ class LedgerCommands:
             "account": str(self.node.peers.me),
             "orders": [it.to_map() for it in ledger.wallet.log(LOG_SHOWN)],
             "received": received[:LOG_SHOWN],
+            "authored": [it.to_map() for it in reversed(follower.received.income)][:LOG_SHOWN],
             "received_before": follower.replica.epoch,
             "received_problem": late or follower.problem,
         }

@@ -10,8 +10,8 @@ from typing import Any
 
 import trio
 
-from node.ledger.books import channel_name
 from node.ledger.committee import Committee
+from node.ledger.payment_channel import channel_name
 from node.ledger.wallet import OrderState, Wallet
 from node.paying.channels import EarningChannel
 from node.paying.own_tariff import OwnTariff
@@ -27,7 +27,6 @@ from wire.errors import BatonError, Refused, StoreError, TransportError, WireErr
 from wire.kinds import RefusalCode
 from wire.latest import Latest
 from wire.ledger import (
-    AccountOrder,
     Opening,
     Redemption,
     Voucher,
@@ -85,7 +84,9 @@ class EarningChannels:
             channel = EarningChannel.from_bytes(key.removeprefix(IN), value)
             self.by_name[channel.name] = channel
             before = self._latest.get(channel.payer)
-            if before is None or before.left < channel.left:
+            # One without a tariff pays for requests over HTTP alone.
+            is_for_tasks = channel.tariff is not None
+            if is_for_tasks and (before is None or before.left < channel.left):
                 self._latest[channel.payer] = channel
         self._old = len(self.store.scan(Table.CHANNELS, prefix=OLD, limit=CHANNELS_MAX))
         for key, value in self.store.scan(Table.CHANNELS, prefix=SUM, limit=SUMS_MAX):
@@ -108,6 +109,8 @@ class EarningChannels:
         channel.charged += amount
         channel.given_up = max(0, channel.given_up - amount)
         channel.tasks += 1
+        if model is not None:
+            channel.models[model] = channel.models.get(model, 0) + amount
         key = (channel.payer, model)
         before, tasks = self.by_model.get(key, (0, 0))
         self.by_model[key] = (before + amount, tasks + 1)
@@ -118,7 +121,7 @@ class EarningChannels:
         unkept, self._unkept = self._unkept, {}
         for (_, model), channel in unkept.items():
             if self.by_name.get(channel.name) is channel:
-                self._keep_soon(channel)
+                self.keep_soon(channel)
             charged, tasks = self.by_model.get((channel.payer, model), (0, 0))
             row = pack([None if model is None else bytes(model), charged, tasks])
             self.store.write_soon(Table.CHANNELS, SUM + channel.payer + (model or b""), row)
@@ -165,7 +168,8 @@ class EarningChannels:
         """Wait for the next voucher of a channel."""
         await self._changed.setdefault(channel.name, trio.Event()).wait()
 
-    def _keep_soon(self, channel: EarningChannel) -> None:
+    def keep_soon(self, channel: EarningChannel) -> None:
+        """Keep what is known of a channel, with the next commit."""
         self.store.write_soon(Table.CHANNELS, IN + channel.name, channel.to_bytes())
 
     # Vouchers
@@ -174,7 +178,7 @@ class EarningChannels:
         """Answer a Pay with what is here of the channel, or refuse."""
         assert isinstance(message, Pay)
         try:
-            channel = await self._channel(call.peer, message)
+            channel = await self.shown(call.peer, message.channel, message.settlement)
             self._agree(channel, message)
             self._take(channel, message.voucher)
             self._latest[call.peer] = channel
@@ -187,33 +191,36 @@ class EarningChannels:
             voucher = channel.voucher or None
             await call.send(Paid(charged=channel.charged, voucher=voucher))
 
-    async def _channel(self, payer: PeerId, message: Pay) -> EarningChannel:
-        channel = self.by_name.get(message.channel)
+    async def shown(
+        self, payer: PeerId, name: bytes, settlement: bytes | None, *, over_http: bool = False
+    ) -> EarningChannel:
+        """A channel of a payer, by name or the order that opens it; WireError or Refused."""
+        channel = self.by_name.get(name)
         if channel is None:
             # One that was used before goes on as it was: what was charged stays charged.
-            row = self.store.read(Table.CHANNELS, OLD + message.channel)
-            found = None if row is None else EarningChannel.from_bytes(message.channel, row)
+            row = self.store.read(Table.CHANNELS, OLD + name)
+            found = None if row is None else EarningChannel.from_bytes(name, row)
             if found is None:
-                found = self._begun(payer, message)
+                found = self._begun(payer, name, settlement)
             await self._look()
-            channel = self.by_name.get(message.channel)
+            channel = self.by_name.get(name)
             if channel is None and found.payer == payer:
-                await self._admit(found, kept=row is not None)
+                await self._admit(found, kept=row is not None, over_http=over_http)
                 channel = self.by_name.setdefault(found.name, found)
         if channel is None or channel.payer != payer:
             raise Refused("the channel is another's", code=RefusalCode.NOT_WILLING)
         return channel
 
-    def _begun(self, payer: PeerId, message: Pay) -> EarningChannel:
+    def _begun(self, payer: PeerId, name: bytes, settlement: bytes | None) -> EarningChannel:
         """A channel that is shown here for the first time."""
-        if message.settlement is None:
+        if settlement is None:
             raise Refused(
                 "this channel is not known here: show its settlement",
                 code=RefusalCode.NOT_FOUND,
                 retry_after_s=1.0,
             )
-        opening = self._shown(payer, message.channel, message.settlement)
-        return EarningChannel(payer, message.channel, opening.deposit, opening.expiry)
+        opening = self._opening(payer, name, settlement)
+        return EarningChannel(payer, name, opening.deposit, opening.expiry)
 
     async def _look(self) -> None:
         """Know which epoch runs."""
@@ -222,7 +229,7 @@ class EarningChannels:
                 self.epoch = max(self.epoch, (await self.wallet.look()).epoch)
                 self._looked_at_s = trio.current_time()
 
-    async def _admit(self, found: EarningChannel, *, kept: bool) -> None:
+    async def _admit(self, found: EarningChannel, *, kept: bool, over_http: bool) -> None:
         """Keep a channel in place of those of its payer that are used up; Refused without room."""
         if found.expiry <= self.epoch:
             raise Refused(
@@ -232,13 +239,16 @@ class EarningChannels:
         own = [it for it in self.by_name.values() if it.payer == found.payer]
         # Its payer shows another in its place: of one that is redeemed nothing comes any more.
         over = [it for it in own if not it.unredeemed and not it.held]
+        if over_http:
+            # Tasks go on with the one that they use.
+            over = [it for it in over if it is not self._latest.get(found.payer)]
         if len(self.by_name) - len(over) >= CHANNELS_MAX or self._old >= CHANNELS_MAX:
             raise Refused("no room for further channels", retry_after_s=60.0)
         if len(own) - len(over) >= CHANNELS_PER_PAYER:
             raise Refused("too many channels of yours", code=RefusalCode.NOT_WILLING)
         for channel in over:
             await self._put_away(channel)
-        self._keep_soon(found)
+        self.keep_soon(found)
         if kept:
             self._old -= 1
             self.store.write_soon(Table.CHANNELS, OLD + found.name, None)
@@ -270,11 +280,12 @@ class EarningChannels:
                 kept += 1
         self._old = kept
 
-    def _shown(self, payer: PeerId, name: bytes, raw: bytes) -> Opening:
+    def _opening(self, payer: PeerId, name: bytes, raw: bytes) -> Opening:
         """The opening of a channel in a settled order; WireError or Refused if it is none."""
         shown = read_shown(raw)
         order = shown.order
-        number = self._opened_by(order, name)
+        digest, count = order_digest(order), len(order.record.open)
+        number = next((it for it in range(count) if channel_name(digest, it) == name), None)
         opening = None if number is None else order.record.open[number]
         if order.signer != payer or opening is None or opening.payee != self.peers.me:
             raise Refused(
@@ -283,11 +294,6 @@ class EarningChannels:
         genesis = self.wallet.genesis
         shown.check(genesis.id, Committee(genesis.members))
         return opening
-
-    def _opened_by(self, order: Signed[AccountOrder], name: bytes) -> int | None:
-        digest = order_digest(order)
-        numbers = range(len(order.record.open))
-        return next((it for it in numbers if channel_name(digest, it) == name), None)
 
     def _agree(self, channel: EarningChannel, message: Pay) -> None:
         now = self.own.now
@@ -299,7 +305,7 @@ class EarningChannels:
             )
         if channel.tariff != now.id:
             channel.tariff = now.id
-            self._keep_soon(channel)
+            self.keep_soon(channel)
 
     def _take(self, channel: EarningChannel, raw: bytes | None) -> None:
         """Keep a voucher if it is the highest; WireError for one that is none of this channel."""
@@ -312,10 +318,20 @@ class EarningChannels:
             raise Refused("the voucher is not of this channel", code=RefusalCode.MALFORMED)
         if record.total > channel.deposit:
             raise Refused("the voucher is beyond the deposit", code=RefusalCode.NOT_COVERED)
-        if channel.take(record, raw):
+        if why := channel.misnamed(record):
+            raise Refused(why, code=RefusalCode.MALFORMED)
+        self.take(channel, voucher)
+
+    def take(self, channel: EarningChannel, voucher: Signed[Voucher]) -> None:
+        """Keep a voucher of this channel, whose signature holds, if it is the highest."""
+        if channel.take(voucher.record, voucher.raw):
             self.vouchers += 1
-            self._keep_soon(channel)
+            self.keep_soon(channel)
             self._changed.pop(channel.name, trio.Event()).set()
+
+    async def keep(self, channel: EarningChannel) -> None:
+        """Have what is known of a channel durable."""
+        await self.store.write(Table.CHANNELS, IN + channel.name, channel.to_bytes())
 
     # Redeeming
 
@@ -343,7 +359,7 @@ class EarningChannels:
             (
                 it
                 for it in self.by_name.values()
-                if it.unredeemed > 0 and self._refused.get(it.name) != self.epoch
+                if it.is_due and self._refused.get(it.name) != self.epoch
             ),
             key=lambda it: it.expiry,
         )[: limits.ACTIONS_MAX]
@@ -375,7 +391,7 @@ class EarningChannels:
         for channel in owing:
             taken += totals[channel.name] - channel.redeemed
             channel.redeemed = totals[channel.name]
-            self._keep_soon(channel)
+            self.keep_soon(channel)
         return taken
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from node.ledger.books import channel_name
+from node.ledger.payment_channel import channel_name
 from node.ledger.wallet import Wallet
 from node.paying.bill import Booking
 from node.paying.channels import PaidChannel
@@ -29,7 +29,8 @@ from wire.payment_message import Paid, Pay
 from wire.signed import Signed, open_signed, sign
 from wire.tariff import Tariff
 
-OUT = b"out:"
+# Of channels for tasks, and for requests over HTTP.
+OUT, WEB = b"out:", b"web:"
 CHANNELS_MAX = 10_000
 # What wants a channel within this is opened by one order.
 GATHER_S = 0.05
@@ -61,6 +62,8 @@ class PayingChannels:
     by_peer: dict[PeerId, PaidChannel] = field(default_factory=dict)
     # Those in whose place another is used: what is left in them comes back when they have expired.
     used_up: list[PaidChannel] = field(default_factory=list)
+    # Those that pay for requests over HTTP: the payee says with each answer what it came to.
+    by_gateway: dict[PeerId, PaidChannel] = field(default_factory=dict)
     # The epoch that runs, as far as it was looked up.
     epoch: int = 0
     # Why the last channels could not be opened; None once some were.
@@ -75,14 +78,15 @@ class PayingChannels:
 
     def load(self) -> None:
         """Go on with the channels that are kept here."""
-        for key, value in self.store.scan(Table.CHANNELS, prefix=OUT, limit=CHANNELS_MAX):
-            channel = PaidChannel.from_bytes(key.removeprefix(OUT), value)
-            before = self.by_peer.get(channel.payee)
-            if before is not None:
-                # The one with more left is used, and the other is taken back once it has expired.
-                channel, worse = sorted((channel, before), key=_left, reverse=True)
-                self.used_up.append(worse)
-            self.by_peer[channel.payee] = channel
+        for prefix, kept in ((OUT, self.by_peer), (WEB, self.by_gateway)):
+            for key, value in self.store.scan(Table.CHANNELS, prefix=prefix, limit=CHANNELS_MAX):
+                channel = PaidChannel.from_bytes(key.removeprefix(prefix), value)
+                before = kept.get(channel.payee)
+                if before is not None:
+                    # The one with more left is used, the other taken back once it has expired.
+                    channel, worse = sorted((channel, before), key=_left, reverse=True)
+                    self.used_up.append(worse)
+                kept[channel.payee] = channel
 
     def rows(self) -> list[dict[str, Any]]:
         """What is kept of each, for people and programs."""
@@ -96,7 +100,7 @@ class PayingChannels:
                 "tasks": it.tasks,
                 "expires_after_epoch": it.expiry,
             }
-            for it in (*self.by_peer.values(), *self.used_up)
+            for it in (*self.by_peer.values(), *self.by_gateway.values(), *self.used_up)
         ]
 
     # Whether work can be paid
@@ -141,6 +145,8 @@ class PayingChannels:
         channel.shown += booking.shown
         channel.charged += booking.charged
         channel.tasks += booking.tasks
+        if booking.model is not None:
+            channel.note_model(booking.model, booking.charged)
         if channel.tariff is not None and channel.wants(1):
             self._pay_soon(channel, None, 1)
 
@@ -222,7 +228,7 @@ class PayingChannels:
         every_s = min(LOOK_S_MAX, max(LOOK_S_MIN, self.wallet.genesis.epoch_s / EPOCH_PART))
         while True:
             await trio.sleep(every_s)
-            if not self.by_peer and not self.used_up:
+            if not self.by_peer and not self.by_gateway and not self.used_up:
                 continue
             try:
                 self.epoch = max(self.epoch, (await self.wallet.look()).epoch)
@@ -231,9 +237,10 @@ class PayingChannels:
                 self.peers.note_problem("channels", f"none was taken back: {error.message}")
 
     async def _reclaim(self) -> None:
-        for peer, channel in list(self.by_peer.items()):
-            if channel.expiry < self.epoch and not channel.held:
-                self.used_up.append(self.by_peer.pop(peer))
+        for kept in (self.by_peer, self.by_gateway):
+            for peer, channel in list(kept.items()):
+                if channel.expiry < self.epoch and not channel.held:
+                    self.used_up.append(kept.pop(peer))
         expired = [it for it in self.used_up if it.expiry < self.epoch][: limits.ACTIONS_MAX]
         if not expired:
             return
@@ -241,7 +248,8 @@ class PayingChannels:
         self.orders += 1
         self.used_up = [it for it in self.used_up if it not in expired]
         for channel in expired:
-            await self.store.write(Table.CHANNELS, OUT + channel.name, None)
+            for prefix in (OUT, WEB):
+                await self.store.write(Table.CHANNELS, prefix + channel.name, None)
 
     # Paying
 
@@ -258,7 +266,10 @@ class PayingChannels:
         is_first = channel.tariff is None
         try:
             # Until the payee has said what it has, nothing is signed: a disk may have been lost.
-            voucher = None if is_first else self._voucher(channel, need)
+            voucher = None
+            if not is_first:
+                names = await self._reads_models(channel.payee)
+                voucher = self._voucher(channel, need, names_models=names)
             paid = await self._call(channel, named, voucher, shows=is_first)
             self._hear(channel, paid)
             channel.tariff = named
@@ -272,7 +283,13 @@ class PayingChannels:
         if is_first and channel.tariff is not None and channel.wants(need):
             self._pay_soon(channel, tariff, need)
 
-    def _voucher(self, channel: PaidChannel, need: int) -> bytes | None:
+    async def _reads_models(self, payee: PeerId) -> bool:
+        """Whether a payee reads what vouchers say of models."""
+        deadline_s = stretched(CALL_DEADLINE_S)
+        version = await self.peers.neighbours.version_of(payee, deadline_s=deadline_s)
+        return version >= limits.SHARES_VERSION
+
+    def _voucher(self, channel: PaidChannel, need: int, *, names_models: bool) -> bytes | None:
         """The next voucher; it joins the next commit, and a lost one is told by the payee."""
         channel.signed = channel.next_total(need)
         if not channel.signed:
@@ -283,6 +300,7 @@ class PayingChannels:
             total=channel.signed,
             tasks=max(0, channel.tasks),
             receipt=None,
+            models=channel.name_models() if names_models else (),
         )
         self.store.write_soon(Table.CHANNELS, OUT + channel.name, channel.to_bytes())
         self.vouchers += 1
@@ -316,6 +334,8 @@ class PayingChannels:
         channel.heard = max(channel.heard, found.record.total)
         if found.record.total > channel.signed:
             channel.signed = found.record.total
+            channel.named = {it.model: it.amount for it in found.record.models}
+            channel.models = dict(channel.named)
             channel.charged = max(channel.charged, min(paid.charged, channel.signed))
 
     def _failed(self, channel: PaidChannel, error: BatonError) -> None:

@@ -11,6 +11,7 @@ from node.paying.earning_channels import EarningChannels
 from node.paying.own_tariff import OwnTariff
 from node.paying.payer import Payer
 from node.paying.paying_channels import PayingChannels
+from node.paying.request_vouchers import RequestVouchers
 from node.paying.tariffs import Tariffs
 from node.paying.till import Till
 from p2p.blobs import Blobs
@@ -24,14 +25,16 @@ class PeerPaying:
     payer: Payer
     till: Till
     own: OwnTariff
+    request_vouchers: RequestVouchers
 
     def statistics(self) -> Mapping[str, Any]:
         """For `status`."""
         paying, earning = self.payer.channels, self.till.channels
+        used = (*paying.by_peer.values(), *paying.by_gateway.values())
         return {
-            "channels": len(paying.by_peer),
-            "spent": sum(it.charged for it in paying.by_peer.values()),
-            "promised": sum(it.signed for it in paying.by_peer.values()),
+            "channels": len(used),
+            "spent": sum(it.charged for it in used),
+            "promised": sum(it.signed for it in used),
             "earning_channels": len(earning.by_name),
             "earned": sum(min(it.charged, it.highest) for it in earning.by_name.values()),
             "unredeemed": sum(it.unredeemed for it in earning.by_name.values()),
@@ -59,4 +62,4 @@ async def open_paying(
     nursery.start_soon(earning.redeem_forever)
     nursery.start_soon(earning.keep_forever)
     nursery.start_soon(paying.reclaim_forever)
-    return PeerPaying(payer, Till(peers.me, own, earning), own)
+    return PeerPaying(payer, Till(peers.me, own, earning), own, RequestVouchers(paying))

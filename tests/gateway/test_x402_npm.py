@@ -53,7 +53,7 @@ def test_npms_clients_pay_for_chat_stream_and_completion(
     assert len(told) == 3 * 3
     for row in told:
         assert row.get("status") == 200, row
-        assert "hello" in _said(row["text"]), row
+        assert "hello" in said(row["text"]), row
         if row["receipt"] is not None:
             assert row["receipt"]["success"], row
         else:
@@ -64,7 +64,7 @@ def test_npms_clients_pay_for_chat_stream_and_completion(
     assert len(fake.settled) == len(told)
 
 
-def _said(text: str) -> str:
+def said(text: str) -> str:
     """What an answer says, or the pieces of a stream together."""
     if not text.startswith("data: "):
         choice = json.loads(text)["choices"][0]
