@@ -69,7 +69,7 @@ def pay_never_again(node: Node) -> Callable[[], None]:
     before = payer.channels
     mine = NeverPaying(before.peers, before.store, before.wallet, before.nursery)
     mine.by_peer, mine.by_gateway = before.by_peer, before.by_gateway
-    mine.used_up = before.used_up
+    mine.used_up, mine.spare = before.used_up, before.spare
     payer.channels = mine
 
     def end() -> None:

@@ -63,7 +63,7 @@ def paying_of(peer: DevPeer) -> list[PaidChannel]:
     """The channels that a peer pays from, also one that is down."""
     if peer.node is not None and peer.node.paying is not None:
         channels = peer.node.paying.payer.channels
-        return [*channels.by_peer.values(), *channels.used_up]
+        return [*channels.by_peer.values(), *channels.spare.values(), *channels.used_up]
     return [] if peer.store is None else list(paying(peer.store))
 
 
@@ -167,7 +167,9 @@ class EconomyWatch:
         if tariff is not None:
             self.increments[me] = max(self.increments[me], tariff.record.increment)
         channels = node.paying.payer.channels
-        self.see_paying(me, (*channels.by_peer.values(), *channels.used_up))
+        self.see_paying(
+            me, (*channels.by_peer.values(), *channels.spare.values(), *channels.used_up)
+        )
         self.see_earning(me, node.paying.till.channels.by_name.values())
 
     def see_paying(self, payer: PeerId, channels: Iterable[PaidChannel]) -> None:
