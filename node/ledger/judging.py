@@ -9,7 +9,7 @@ from wire.amount import show_credits
 from wire.content import PeerId
 from wire.errors import Malformed, Refused
 from wire.kinds import RefusalCode
-from wire.ledger import AccountOrder, Redemption, Voucher
+from wire.ledger import AccountOrder, Redemption, Voucher, growth_of
 from wire.motion import MotionRow, MotionState, Parameter
 from wire.signed import Signed, open_signed
 from wire.signing import is_key
@@ -39,6 +39,8 @@ def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
             raise _never(f"the channel ends with epoch {channel.expiry}")
     for redemption in record.redeem:
         _judge_redemption(draft, owner, redemption, order.record)
+    if record.redeem and not draft.exists(owner):
+        _judge_opened_by(draft, record)
     for name in record.reclaim:
         channel = _own(draft, name, owner, "payer")
         if channel.expiry >= draft.epoch:
@@ -136,6 +138,22 @@ def check_cover(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
             code=RefusalCode.NOT_COVERED,
             retry_after_s=1.0,
         )
+    check_kept(draft, account.balance, record.spent)
+
+
+def check_kept(draft: Draft, balance: int, spent: int) -> None:
+    """Refused if an order leaves less in an account than one is opened with.
+
+    Otherwise one sum would open any number of accounts, each of which is kept for ever.
+    """
+    least = draft.books.account_min
+    if spent and balance - spent < least:
+        raise Refused(
+            f"an account keeps {show_credits(least)} credits, and"
+            f" {show_credits(balance - spent)} would be left",
+            code=RefusalCode.NOT_COVERED,
+            retry_after_s=1.0,
+        )
 
 
 def check_authority(draft: Draft, order: Signed[AccountOrder]) -> None:
@@ -202,6 +220,22 @@ def _judge_redemption(
             f" {show_credits(channel.deposit)} can be redeemed",
             code=RefusalCode.NOT_COVERED,
             retry_after_s=1.0 if voucher.record.total > channel.deposit else None,
+        )
+
+
+def _judge_opened_by(draft: Draft, record: AccountOrder) -> None:
+    """Refused unless what a new account redeems is as much as one is opened with."""
+    gained = 0
+    for redemption in record.redeem:
+        channel = draft.channel(redemption.channel)
+        if redemption.voucher is None or channel is None:
+            continue
+        total = open_signed(redemption.voucher, Voucher).record.total
+        growth = growth_of(total, channel.growth) - growth_of(channel.paid, channel.growth)
+        gained += total - channel.paid - growth
+    if gained < draft.books.account_min:
+        raise _never(
+            f"a new account is opened with at least {show_credits(draft.books.account_min)}"
         )
 
 
