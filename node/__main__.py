@@ -97,6 +97,8 @@ def _runtime() -> object:
     from p2p.home_router import HomeRouter
     from p2p.lan_zeroconf import ZeroconfLan
     from p2p.over_libp2p import TcpTransport
+    from p2p.peers import Surroundings
+    from p2p.seed_dns import DnsSeeds
     from p2p.traffic import Traffic
 
     traffic = Traffic()
@@ -123,8 +125,7 @@ def _runtime() -> object:
             collect_seldom=lambda: gc.set_threshold(1_000_000, 1000, 1000),
         ),
         service_manager=ServiceManager(os.environ.get("NOTIFY_SOCKET", ""), _watchdog_s()),
-        lan=ZeroconfLan(),
-        router=HomeRouter(os.urandom),
+        around=Surroundings(lan=ZeroconfLan(), router=HomeRouter(os.urandom), seeds=DnsSeeds()),
         started=Started(
             version=VERSION,
             prefix=sys.prefix,

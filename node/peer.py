@@ -63,9 +63,7 @@ from node.serving.verify_role import VerifyRole
 from node.task.events import Event, Failed
 from p2p.adverts import Capacity, Environment
 from p2p.blobs import Blobs
-from p2p.lan import LanService
-from p2p.peers import Peers, open_peers
-from p2p.port_mapping import PortRouter
+from p2p.peers import NO_SURROUNDINGS, Peers, Surroundings, open_peers
 from p2p.transport import Transport
 from store import Store
 from wire.calibration import Calibration
@@ -104,9 +102,8 @@ class Dependencies:
     calibrations: Mapping[ContentId, Calibration] = field(default_factory=dict)
     # Proofs of small models; None where this peer makes and checks none.
     proofs: Proofs | None = None
-    # By what peers of the local network find each other, and calls from outside come in.
-    lan: LanService | None = None
-    router: PortRouter | None = None
+    # By what the peer finds others, and is found, beside the network itself.
+    around: Surroundings = NO_SURROUNDINGS
 
 
 @dataclass(slots=True)
@@ -196,8 +193,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             dependencies.environment,
             capacity.now,
             private,
-            dependencies.lan,
-            dependencies.router,
+            dependencies.around,
         ) as peers,
         trio.open_nursery() as nursery,
     ):
@@ -221,10 +217,7 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         for peer, addresses in remembered(dependencies.store):
             peers.dialing.remember(peer, addresses)
         await peers.join()
-        if peers.lan is not None:
-            node.status_sources["local_network"] = peers.lan.as_map
-        if peers.members is not None:
-            node.status_sources["membership"] = peers.members.as_map
+        node.status_sources |= peers.found_maps()
         if config.genesis is not None:
             node.ledger = await open_ledger(peers, dependencies.store, config.genesis, nursery)
             node.ledger.keep_evidence(node.log_watch.files.write, nursery)

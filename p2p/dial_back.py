@@ -160,6 +160,9 @@ class DialingBack:
             # One that is busy, or was asked just now, may be asked later.
             if error.retry_after_s is None:
                 self._unable.add(peer)
+            else:
+                now_at_s = trio.current_time()
+                self.reachability.was_busy(peer, error.retry_after_s, now_at_s)
         except TROUBLES as error:
             self.rpc.note_problem(str(peer), str(error))
         else:
@@ -208,7 +211,9 @@ class DialingBack:
         )
         if self._at_once.available_tokens < 1 or self._all.tokens(now_at_s) < 1.0:
             raise Refused(
-                "too many ask to be called back", retry_after_s=PER_ASKER_S, code=RefusalCode.BUSY
+                "too many ask to be called back",
+                retry_after_s=DIAL_DEADLINE_S,
+                code=RefusalCode.BUSY,
             )
         if not self._per_asker.take(str(asker), now_at_s):
             raise busy

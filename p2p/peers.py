@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -24,6 +24,7 @@ from p2p.reachability import Reachability
 from p2p.recovery import Recovery
 from p2p.relaying import Relaying
 from p2p.routes import outgoing_hosts
+from p2p.seeds import SeedDiscovery, SeedService
 from p2p.streams import open_streams
 from p2p.transport import Transport
 from p2p.view import View
@@ -47,6 +48,9 @@ class PeersConfig:
 
     network: str = NETWORK_DEFAULT
     bootstraps: tuple[str, ...] = ()
+    # Names in the DNS that tell of peers, and whether they may tell of private addresses.
+    seed_names: tuple[str, ...] = ()
+    private_seeds: bool = False
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
     advert_ttl_s: int = 90
     # Each neighbour is heard once in a while: at ten of them, both swapping, twice a minute.
@@ -58,6 +62,25 @@ class PeersConfig:
     relays: bool = True
     # Whose this peer is, as its adverts are to say.
     ownership: Ownership | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """By what a peer finds others and is found, beside the network; None: not by that."""
+
+    # Peers of the local network find each other.
+    lan: LanService | None = None
+    # Calls from outside come in by a port of the home router.
+    router: PortRouter | None = None
+    # Who answers for the names that the user gave.
+    seeds: SeedService | None = None
+
+    def only(self, *, lan: bool, router: bool) -> "Surroundings":
+        """Without what the user does not want."""
+        return replace(self, lan=self.lan if lan else None, router=self.router if router else None)
+
+
+NO_SURROUNDINGS = Surroundings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +113,8 @@ class Peers(PeerRpc):
     members: Members | None = None
     # None where the local network is not spoken to.
     lan: LanDiscovery | None = None
+    # None where the user named no names.
+    seeds: SeedDiscovery | None = None
 
     def __post_init__(self) -> None:
         # They call through this peer's own streams, so they are made with it.
@@ -154,6 +179,22 @@ class Peers(PeerRpc):
         parts = (self.dialing_back, self.relaying, self.punching, self.recovery)
         return {name: value for it in parts for name, value in it.as_map().items()}
 
+    def look_around(self, around: Surroundings) -> None:
+        """Be ready to find others by what is there."""
+        config = self.config
+        if around.lan is not None:
+            self.lan = LanDiscovery(self, config.network, around.lan, outgoing_hosts)
+        if around.seeds is not None and config.seed_names:
+            self.seeds = SeedDiscovery(
+                self, config.seed_names, around.seeds, private=config.private_seeds
+            )
+            self.recovery.seeds = self.seeds
+
+    def found_maps(self) -> dict[str, Callable[[], Mapping[str, object]]]:
+        """How others are found, by name, for `status`."""
+        parts = {"local_network": self.lan, "seeds": self.seeds, "membership": self.members}
+        return {name: it.as_map for name, it in parts.items() if it is not None}
+
     async def join(self) -> None:
         """Meet one bootstrap or known peer; Unreachable, naming each tried, if none answers."""
         await self.neighbours.join()
@@ -173,19 +214,16 @@ async def open_peers(
     environment: Environment,
     capacity: Callable[[], Capacity],
     private: PrivateNetwork | None = None,
-    lan: LanService | None = None,
-    router: PortRouter | None = None,
+    around: Surroundings = NO_SURROUNDINGS,
 ) -> AsyncIterator[Peers]:
     """Take part in a network for as long as the block runs; `await peers.join()` to meet it.
 
-    In a private network nobody is answered, and nobody asked, who shows no membership. By `lan`
-    peers of the local network find each other; by `router` calls from outside come in.
+    In a private network nobody is answered, and nobody asked, who shows no membership.
     """
     peers = _assembled(key, config, environment, capacity)
     if private is not None:
         peers.members = open_members(peers, peers.neighbours, private)
-    if lan is not None:
-        peers.lan = LanDiscovery(peers, config.network, lan, outgoing_hosts)
+    peers.look_around(around)
     neighbours, advertiser = peers.neighbours, peers.advertiser
     async with open_streams(transport, key, config.listen, serve=peers.serve) as streams:
         peers.streams = streams
@@ -206,10 +244,12 @@ async def open_peers(
             nursery.start_soon(peers.relaying.keep_up_forever)
             nursery.start_soon(peers.recovery.watch_forever)
             nursery.start_soon(peers.punching.keep_up_forever)
-            if router is not None:
-                nursery.start_soon(peers.dialing_back.map_forever, router)
+            if around.router is not None:
+                nursery.start_soon(peers.dialing_back.map_forever, around.router)
             if peers.lan is not None:
                 nursery.start_soon(peers.lan.run_forever)
+            if peers.seeds is not None:
+                nursery.start_soon(peers.seeds.run_forever)
             try:
                 yield peers
                 await neighbours.leave()
@@ -254,4 +294,13 @@ def _assembled(
     )
 
 
-__all__ = ["Capacity", "Handler", "Peers", "PeersConfig", "PeersStatistics", "open_peers"]
+__all__ = [
+    "NO_SURROUNDINGS",
+    "Capacity",
+    "Handler",
+    "Peers",
+    "PeersConfig",
+    "PeersStatistics",
+    "Surroundings",
+    "open_peers",
+]

@@ -142,6 +142,11 @@ class Reachability:
             self._asked_at_s[stranger.peer] = now_at_s
         return asked
 
+    def was_busy(self, peer: PeerId, retry_after_s: float, now_at_s: float) -> None:
+        """It was asked and called nobody: it is asked again when it says, within SAME_S."""
+        wait_s = min(SAME_S, max(SOON_S / 2, retry_after_s))
+        self._asked_at_s[peer] = now_at_s + wait_s - SAME_S
+
     def judge(self, answers: Sequence[CallBack], now_at_s: float) -> None:
         """Take what those who were asked found; without any answer nothing changes."""
         for answer in answers:

@@ -13,6 +13,7 @@ from p2p.ip_address import host_of, is_public
 from p2p.neighbours import Neighbours
 from p2p.network_changes import Change, NetworkChanges
 from p2p.relaying import Relaying
+from p2p.seeds import SeedDiscovery
 from p2p.transport import ConnectionDown, ConnectionEvent, ConnectionUp
 from wire.content import PeerId
 
@@ -28,6 +29,7 @@ class Recovery:
     neighbours: Neighbours
     dialing_back: DialingBack
     relaying: Relaying
+    seeds: SeedDiscovery | None = None
     changes: NetworkChanges = field(default_factory=NetworkChanges)
     count: int = 0
     last: str = ""
@@ -63,6 +65,8 @@ class Recovery:
         # Each was tried on a network that is gone, or is there again.
         neighbours.dialing.hurry(now_at_s)
         self.relaying.hurry()
+        if self.seeds is not None:
+            self.seeds.hurry()
         self.dialing_back.ask_anew()
         if Change.SLEPT in found:
             neighbours.handshake_log.forget_clocks()

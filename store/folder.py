@@ -144,8 +144,8 @@ def _way_out(path: Path) -> str:
     kept = kept_at(path, FOLDER_VERSION)
     if kept.is_dir():
         return (
-            f"run the newer Baton, whose it is; as it was for this one it is kept in {kept}: to go"
-            f" back, move {path} away and {kept} into its place"
+            "run the newer Baton, whose it is; to go back to this one, run it on a copy of"
+            f" {kept}: the folder as it was before"
         )
     return "run the Baton that made it, or give this one another state folder"
 

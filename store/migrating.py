@@ -2,7 +2,8 @@
 
 A whole copy is made first, then the folder says from which version to which it is brought, and then
 come the steps. Each step may run twice: a process that was killed is followed by one that begins
-with the same step. Whoever goes back puts the copy into the folder's place.
+with the same step. The copy lies in the folder itself, since a service may write nowhere else.
+Whoever goes back puts the copy into the folder's place.
 """
 
 import re
@@ -17,6 +18,7 @@ Migration = Callable[[Path], None]
 # By the version that a step begins with; it makes the next one of it.
 STEPS: Mapping[int, Migration] = {}
 _NAMED = re.compile(r"baton state (\d{1,6})(?: to (\d{1,6}))?\n?")
+_KEPT = "kept"
 # What only a running peer has.
 _NOT_COPIED = shutil.ignore_patterns("lock", "*.sock")
 
@@ -29,7 +31,7 @@ def version_in(text: str) -> tuple[int, bool] | None:
 
 def kept_at(folder: Path, version: int) -> Path:
     """Where the folder as it was in `version` is kept."""
-    return folder.with_name(f"{folder.name}.v{version}")
+    return folder / _KEPT / f"v{version}"
 
 
 def can_reach(version: int, wanted: int, steps: Mapping[int, Migration]) -> bool:
@@ -58,26 +60,43 @@ def put_back(folder: Path, version: int) -> None:
 
     It may be cut after each of its steps, and is then called again. Nobody may use the folder.
     """
-    kept = kept_at(folder, version)
-    if not kept.is_dir():
-        return
+    # The folder of a service of systemd is reached by a link.
+    folder = folder.resolve()
+    back = folder.with_name(f"{folder.name}.v{version}")
+    if not back.exists():
+        if not (kept := kept_at(folder, version)).is_dir():
+            return
+        kept.rename(back)
     if folder.exists():
         # Nothing is deleted: what the newer version wrote may be wanted some day.
         names = (folder.with_name(f"{folder.name}.newer{it or ''}") for it in count())
         folder.rename(next(it for it in names if not it.exists()))
-    kept.rename(folder)
+    back.rename(folder)
     sync_folder(folder.parent)
 
 
 def _copy(folder: Path, kept: Path) -> None:
+    kept.parent.mkdir(mode=0o700, exist_ok=True)
     part = kept.with_name(f"{kept.name}.part")
     if part.exists():
         shutil.rmtree(part)
-    shutil.copytree(folder, part, symlinks=True, ignore=_NOT_COPIED)
+    try:
+        shutil.copytree(folder, part, symlinks=True, ignore=_not_copied(folder))
+    except OSError:
+        # The disk may be full, and the old version has to run on it.
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     if kept.exists():
         shutil.rmtree(kept)
     part.rename(kept)
     sync_folder(kept.parent)
+
+
+def _not_copied(folder: Path) -> Callable[[str, list[str]], set[str]]:
+    def ignored(path: str, names: list[str]) -> set[str]:
+        return _NOT_COPIED(path, names) | ({_KEPT} if Path(path) == folder else set())
+
+    return ignored
 
 
 def _write(file: Path, text: str) -> None:

@@ -31,6 +31,9 @@ def write_token(invite: Signed[Invite], seed: bytes) -> str:
 def read_token(text: str) -> tuple[Signed[Invite], SigningKey]:
     """The invite and its claim key; InputError for any other text, also if one letter differs."""
     line = "".join(text.split()) if len(text) <= 2 * TOKEN_CHARACTERS_MAX else text
+    if line.isupper():
+        # As a QR code has it.
+        line = line.lower()
     if not line.startswith(PREFIX):
         raise InputError(f"this is no invite: it does not begin with {PREFIX}", todo=_TODO)
     if len(line) > TOKEN_CHARACTERS_MAX:

@@ -7,7 +7,7 @@ names the network and the epoch; the kind of the record is its purpose.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from wire import limits
 from wire.amount import AMOUNT_MAX, Amount, Balance
@@ -145,6 +145,10 @@ def growth_of(redeemed: int, millionths: int = GROWTH_MILLIONTHS) -> int:
     return redeemed * millionths // 1_000_000
 
 
+# So much at least is redeemed at once by a voucher that names models: else shares that are rounded
+# could come to more than that.
+NAMED_REDEMPTION_MIN = 16
+
 _ACTION = Between(0, limits.ACTIONS_MAX)
 _PARTS = Between(0, len(Role))
 # The lists of an order: a kind of action each.
@@ -234,6 +238,18 @@ class Vote(SignedRecord):
     sequence: Int
     order: Digest
 
+    @classmethod
+    def of(cls, order: Signed[AccountOrder], digest: bytes | None = None) -> Self:
+        """The vote for an order; `digest` is its name, if the caller has it already."""
+        record = order.record
+        return cls(
+            network=record.network,
+            epoch=record.epoch,
+            account=order.signer,
+            sequence=record.sequence,
+            order=digest or order_digest(order),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledgement(SignedRecord):
@@ -286,10 +302,22 @@ class Settlement(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPart(Record):
+    """So much of a voucher's total is for work with one model."""
+
+    model: ContentId
+    amount: Amount
+
+
+ModelParts = Annotated[tuple[ModelPart, ...], Between(0, limits.VOUCHER_MODELS_MAX), Omitted(())]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Voucher(SignedRecord):
     """A payer's promise out of a channel's deposit. It is cumulative: the highest total counts.
 
     `tasks` is how many tasks it has paid by then, and `receipt` the last of their receipts.
+    `models` say which part of the total was for which model: its author has a share of that.
     """
 
     KIND: ClassVar[Kind] = Kind.VOUCHER
@@ -300,3 +328,12 @@ class Voucher(SignedRecord):
     total: Amount
     tasks: Int
     receipt: ContentId | None
+    models: ModelParts = ()
+
+    def check(self) -> None:
+        """Malformed unless models stand in order, each once, and are no more than the total."""
+        names = [it.model for it in self.models]
+        if sorted(set(names)) != names:
+            raise Malformed("the models of a voucher stand in order, each once")
+        if sum(it.amount for it in self.models) > self.total:
+            raise Malformed("the models of a voucher come to more than its total")

@@ -99,11 +99,15 @@ class EpochNews(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskBucket(Message):
-    """Which orders of an epoch lie in this bucket?"""
+    """Which orders of an epoch lie in this bucket?
+
+    In the epoch that runs it may name one list by its digest: whoever has it answers with that.
+    """
 
     KIND: ClassVar[Kind] = Kind.ASK_BUCKET
     epoch: Epoch
     bucket: Annotated[int, Between(0, ORDER_BUCKETS - 1)]
+    digest: Annotated[bytes, Between(0, DIGEST_BYTES), Omitted(b"")] = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,8 +48,12 @@ PROOFS_VERSION = 19
 TEXT_DISPUTES_VERSION = 20
 # From this version on a peer keeps published folders and large files for others.
 UNIXFS_KEEPS_VERSION = 20
+# From this version on a voucher may say which part of it is for which model.
+SHARES_VERSION = 21
+# From this version on a member of a ledger is asked for a list of orders by its digest.
+LISTS_VERSION = 21
 # The version that a Welcome says.
-SPOKEN_VERSION = 20
+SPOKEN_VERSION = 21
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.
 TASK_VERSION = 1
 
@@ -195,11 +199,15 @@ GRANTS_MAX = 1024
 GENESIS_BYTES_MAX = 128 << 10
 ACTIONS_MAX = 64
 MOTION_BYTES_MAX = 2048
-VOUCHER_BYTES_MAX = 768
+VOUCHER_BYTES_MAX = 1024
+# Of so many models a voucher says how much of it was for each.
+VOUCHER_MODELS_MAX = 4
+# A line of use names those of which most was redeemed.
+LINE_MODELS_MAX = 32
 TARIFF_BYTES_MAX = 2560
 # What an answer was charged for: its legs, verdicts, and parts of streams that broke.
 CHARGES_MAX = 32
-ACCOUNT_ORDER_BYTES_MAX = 56 << 10
+ACCOUNT_ORDER_BYTES_MAX = 72 << 10
 CERTIFICATE_BYTES_MAX = ACCOUNT_ORDER_BYTES_MAX + (LEDGER_MEMBERS_MAX + 2) * ENVELOPE_BYTES_MAX
 SETTLEMENT_BYTES_MAX = CERTIFICATE_BYTES_MAX + (LEDGER_MEMBERS_MAX + 1) * ENVELOPE_BYTES_MAX
 SEAL_BYTES_MAX = 1280

@@ -188,6 +188,13 @@ def show_route(result: Mapping[str, Any], name: Callable[[str], str] = short) ->
         total, most = show_credits(result["charged"]), show_credits(result["price_max"])
         then = " then, and nothing now" if result.get("kept_before") else ""
         console.print(f"  it cost [bold]{total} credits[/bold], of at most {most}{then}")
+    if shares := result.get("shares"):
+        parts = [f"{show_credits(shares['fund'])} go to the fund"]
+        parts += [
+            f"{show_credits(it['amount'])} to the author of its model, {name(it['author'])}"
+            for it in shares["authors"]
+        ]
+        console.print(f"  of that {', '.join(parts)}, once it is redeemed")
 
 
 _CHARGED = {

@@ -1,12 +1,15 @@
 """`doctor`: why a peer does not serve, and what to do about it."""
 
+import os
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from node.commands.cli_peer import ADDRESS, PORT_DEFAULT
 from node.commands.command import Assembly, Command, run
 from node.commands.options import json_option, state_option
+from wire.errors import InputError
 
 
 @click.command(
@@ -26,9 +29,9 @@ from node.commands.options import json_option, state_option
 )
 @state_option
 @json_option
-@click.pass_obj
+@click.pass_context
 def doctor_command(
-    assembly: Assembly,
+    context: click.Context,
     /,
     *,
     bootstrap: tuple[str, ...],
@@ -45,7 +48,16 @@ def doctor_command(
     """
     from node.commands.doctor import Patient, doctor
 
-    patient = Patient(state=state.expanduser(), port=port, bootstraps=bootstrap)
+    state = state.expanduser()
+    named = context.get_parameter_source("state") is not ParameterSource.DEFAULT
+    # A link is looked at by itself: who may not look behind it is told so by a finding.
+    if named and not os.path.lexists(state):
+        raise InputError(
+            f"there is no state folder {state}",
+            todo="name a peer's, as it was given to join --state; without --state it is ~/.baton",
+        )
+    patient = Patient(state=state, port=port, bootstraps=bootstrap)
+    assembly: Assembly = context.obj
     code: int = run(
         lambda: doctor(patient, assembly.runtime(), as_json=as_json, fix=fix, everything=everything)
     )

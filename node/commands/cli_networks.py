@@ -79,6 +79,7 @@ def _fault_lines() -> list[str]:
     cls=Command,
     examples=(
         "devnet --peers 40 --load 6/s --faults kill=0.3,loss=0.05 --html report.html",
+        "devnet --peers 40 --nat 0.8 --faults relay_kill=0.3",
         "devnet --replay report.json",
     ),
     details=_fault_lines,
@@ -114,6 +115,12 @@ def _fault_lines() -> list[str]:
     type=click.Choice(["memory", "tcp"]),
     help="How peers are connected; tcp takes real sockets.",
 )
+@click.option(
+    "--nat",
+    default="",
+    help="The share of peers behind routers, a third of them symmetric, as 0.8; or one of each"
+    " kind, as cone=0.3,symmetric=0.2,carrier=0.1,home=0.1.",
+)
 @click.option("--html", type=click.Path(path_type=Path), help="Write the report as a web page.")
 @click.option(
     "--replay",
@@ -146,7 +153,7 @@ def devnet_command(
             f"--replay takes all settings from the report, so {', '.join(given)} cannot be given",
             todo="give --replay FILE with --json or --html alone",
         )
-    config = config_typed(**typed) if replay is None else replayed(replay)
+    config = config_typed(typed) if replay is None else replayed(replay)
     if not config.in_real_time:
         assembly.fix_hashes()
     made = assembly.runtime()

@@ -17,6 +17,7 @@ from node.commands.options import (
     layers_of,
     network_option,
     roles_of,
+    seed_options,
     state_option,
 )
 from node.console_config import CONSOLE_DEFAULT
@@ -88,6 +89,7 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     is_flag=True,
     help="Do not ask the router (PCP, NAT-PMP, UPnP) to pass a port on to this peer.",
 )
+@seed_options
 @network_option
 @click.option(
     "--genesis",
@@ -219,8 +221,8 @@ def join_command(
     """Run a peer until it is told to leave (Ctrl-C).
 
     BOOTSTRAP is the address of a peer in the network, as its own `join` printed it, or an invite.
-    Without one, peers that are known or in the local network are met; where there are none a new
-    network starts. The command with which others join is printed.
+    Without one, peers that are known, in the local network or named by --seed-dns are met; where
+    there are none a new network starts. The command with which others join is printed.
     """
     from node.commands.genesis import read_genesis
     from node.commands.join import join
@@ -238,12 +240,7 @@ def join_command(
         _refuse_without_gateway(apps=apps)
     config = NodeConfig(
         state=state.expanduser(),
-        peers=PeersConfig(
-            network=network,
-            bootstraps=bootstrap,
-            listen=listen or (_listening(port, bootstrap),),
-            keep_calling=True,
-        ),
+        peers=PeersConfig(**_placed(network, bootstrap, listen, port, more)),
         roles=chosen,
         models=tuple(map(meant, names)) if {Role.INFER, Role.VERIFY} & chosen else (),
         layers=None if layers is None else layers_of(layers),
@@ -273,7 +270,7 @@ def _invited(
     from node.commands.members import read_invite
     from node.commands.ownership import read_owner
 
-    lines = tuple(it for it in typed if it.startswith(INVITE_PREFIX))
+    lines = tuple(it for it in typed if it.lower().startswith(INVITE_PREFIX))
     folder = assembly.credentials
     invite, private = read_invite(lines, more.pop("invite_file"), folder and folder / CREDENTIAL)
     addresses = tuple(it for it in typed if it not in lines)
@@ -288,10 +285,31 @@ def _invited(
     return addresses, found | {"sponsoring": sponsoring}
 
 
-def _listening(port: int | None, bootstrap: tuple[str, ...]) -> str:
+def _placed(
+    network: str,
+    bootstrap: tuple[str, ...],
+    listen: tuple[str, ...],
+    port: int | None,
+    more: dict[str, Any],
+) -> dict[str, Any]:
+    """How the peer takes its place in the network, as settings of `PeersConfig`."""
+    from p2p.seed_records import checked_names
+
+    seeds = checked_names(more.pop("seed_names"))
+    return {
+        "network": network,
+        "bootstraps": bootstrap,
+        "seed_names": seeds,
+        "private_seeds": more.pop("private_seeds"),
+        "listen": listen or (_listening(port, bootstrap or seeds),),
+        "keep_calling": True,
+    }
+
+
+def _listening(port: int | None, others: tuple[str, ...]) -> str:
     """The address to listen on if none was named."""
     if port is None:
-        port = 0 if bootstrap else _free_or_any(PORT_DEFAULT)
+        port = 0 if others else _free_or_any(PORT_DEFAULT)
     return f"/ip4/0.0.0.0/tcp/{port}"
 
 

@@ -151,6 +151,7 @@ def ask_command(
     check_table(table, given + bool(sources) + (messages is not None) + (index is not None))
     if table["rows"] is None:
         _check_asked(model, given, bool(sources), messages is not None)
+    _check_sources(sources)
     check = terms_of(level, verdicts, terms_of_numbers(NEEDED_DEFAULT, VERIFIERS_DEFAULT))
     settings = {"tokens": tokens, "temperature": temperature, "seed": seed}
     arguments = {
@@ -201,6 +202,17 @@ def _check_asked(model: str, texts: int, sources: bool, messages: bool) -> None:
             "one thing is asked at a time",
             todo="give one of --text, --file or --source, or a conversation with --messages",
         )
+
+
+def _check_sources(sources: tuple[str, ...]) -> None:
+    """InputError for a file of this machine: a source has a name at a data peer."""
+    for source in sources:
+        if ":" not in source and ("." in source or "/" in source):
+            raise InputError(
+                f"{source} is no name of a source",
+                todo=f"a file that a data peer shares is files:{Path(source).name} (it joined with"
+                f" --role data --files FOLDER); one of this machine is asked with --file {source}",
+            )
 
 
 @click.command(

@@ -14,14 +14,15 @@ from node.commands.options import json_option, state_option
     examples=(
         "usage --cohorts",
         "usage --offline all.ledger --html usage.html",
-        "usage --by app --json",
+        "usage --by model",
     ),
 )
 @click.option("--cohorts", is_flag=True, help="Also show who came back, by the week of first use.")
 @click.option(
     "--by",
-    type=click.Choice(("app",)),
-    help="Also list what was paid, by the account that paid: of an app, its owner's or its users'.",
+    type=click.Choice(("app", "model")),
+    help="Also list what was paid, by the account that paid: of an app, its owner's or its users';"
+    " or by the model that vouchers named.",
 )
 @click.option(
     "--offline",

@@ -3,10 +3,11 @@
 import json
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 from rich.console import Group
@@ -18,6 +19,7 @@ from rich.text import Text
 from trio import TaskStatus  # type: ignore[attr-defined]
 
 from node.commands.output import console, show_aside, show_json, size
+from node.devnet import homes
 from node.devnet.config import DevnetConfig, config_of
 from node.devnet.faults import parse
 from node.devnet.machine import Machine
@@ -112,27 +114,18 @@ async def _end_on_signal(
             whole.cancel()
 
 
-def config_typed(
-    *,
-    peers: int,
-    seed: int,
-    seconds: float,
-    load: str,
-    faults: str,
-    deadline: int,
-    store: str,
-    transport: str,
-) -> DevnetConfig:
-    """What the options of the command say; InputError if they make no sense."""
+def config_typed(typed: Mapping[str, Any]) -> DevnetConfig:
+    """What the options of the command say, by name; InputError if they make no sense."""
     return DevnetConfig(
-        peers=peers,
-        seed=seed,
-        seconds=seconds,
-        rate=rate_of(load),
-        faults=parse(faults),
-        deadline_s=deadline,
-        on_disk=store == "lmdb",
-        over_tcp=transport == "tcp",
+        peers=typed["peers"],
+        seed=typed["seed"],
+        seconds=typed["seconds"],
+        rate=rate_of(typed["load"]),
+        faults=parse(typed["faults"]),
+        deadline_s=typed["deadline"],
+        on_disk=typed["store"] == "lmdb",
+        over_tcp=typed["transport"] == "tcp",
+        nat=homes.parse(typed["nat"]),
     )
 
 

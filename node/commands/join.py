@@ -31,6 +31,7 @@ from node.engines.host.device_check import FoundDevice
 from node.engines.host.launch import EngineConfig
 from node.engines.proving.prover import open_proofs
 from node.guest.machine_use import GpuUse
+from node.health.reach_words import seed_words
 from node.ingest.opening import open_ingest, open_poster
 from node.local.commands import LocalCommands
 from node.local.control import Command, check_socket_path, open_control
@@ -46,9 +47,7 @@ from node.upgrading.started import Started, keep_started
 from p2p import timeouts
 from p2p.adverts import Environment
 from p2p.ip_address import for_neighbours
-from p2p.lan import LanService
-from p2p.peers import NETWORK_DEFAULT
-from p2p.port_mapping import PortRouter
+from p2p.peers import NETWORK_DEFAULT, Surroundings
 from p2p.routes import outgoing_hosts
 from p2p.traffic import Traffic
 from p2p.transport import Transport
@@ -74,8 +73,7 @@ class Runtime:
     engine_config: EngineConfig
     machine: Machine
     service_manager: ServiceManager
-    lan: LanService
-    router: PortRouter
+    around: Surroundings
     started: Started
 
 
@@ -161,8 +159,7 @@ async def _open_peer(
             if Role.DATA in config.roles
             else None,
             calibrations=calibrations,
-            lan=runtime.lan if config.lan else None,
-            router=runtime.router if config.map_port else None,
+            around=runtime.around.only(lan=config.lan, router=config.map_port),
             proofs=await stack.enter_async_context(
                 open_proofs(config.state, config.srs, proves=Role.INFER in config.roles)
             ),
@@ -353,6 +350,9 @@ async def narrate(node: Node) -> None:
             say("unmet", node.peers.neighbours.unmet)
         else:
             said.pop("unmet", None)
+        for name, told in (node.peers.seeds.as_map() if node.peers.seeds else {}).items():
+            if not connected and told["asked"]:
+                say(f"seeds {name}", seed_words(name, told))
         if (skew_s := node.peers.handshake_log.clock_wrong_s()) is not None:
             say("clock", f"this machine's clock is {clock_words(skew_s)} most others': set it")
         if connected and not answered and trio.current_time() - node.started_at_s > 60:

@@ -185,6 +185,13 @@ async def show_log(state: Path, *, as_json: bool) -> None:
         for it in found["received"]
     ]
     show_table(f"{len(received)} payments to it", ("epoch", "credits", "from", "number"), received)
+    if authored := found["authored"]:
+        shares = [
+            (it["epoch"], show_credits(it["amount"]), short(it["model"]), short(it["from"]))
+            for it in authored
+        ]
+        of_shares = ("epoch", "credits", "model", "redeemed by")
+        show_table(f"{len(shares)} shares of what its models earned", of_shares, shares)
     console.print(
         f"epoch {found['received_before']} runs: what was paid to it since then is in the balance"
         " (`wallet`), and listed here when the epoch ends"

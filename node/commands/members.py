@@ -118,7 +118,8 @@ async def invite(
         return
     console.print(found["line"], markup=False)
     if qr:
-        show_qr(found["line"])
+        # In capitals, which are as good, it fits a terminal of 80 columns.
+        show_qr(found["line"].upper())
     roles = ", ".join(found["roles"])
     show_aside(
         f"invite {found['id'][:8]}: {counted_words(found['uses'], 'use')}, until"

@@ -79,6 +79,26 @@ def network_option(function: F) -> F:
     )(function)
 
 
+def seed_options(function: F) -> F:
+    """`--seed-dns` and what goes with it: names that tell of peers."""
+    private = click.option(
+        "--seed-dns-private",
+        "private_seeds",
+        is_flag=True,
+        help="Call private addresses too, if a name of --seed-dns tells of some.",
+    )
+    names = click.option(
+        "--seed-dns",
+        "seed_names",
+        multiple=True,
+        metavar="NAME",
+        help="A name in the DNS whose text records tell of peers, as"
+        " dnsaddr=/ip4/192.0.2.7/tcp/4747/p2p/12D3…: asked a second after the other ways, and"
+        " until somebody is met. May be given several times.",
+    )
+    return names(private(function))
+
+
 def verdicts_option(function: F) -> F:
     """`--verdicts`: how an answer is checked, as `verdicts_of` reads it."""
     return click.option(

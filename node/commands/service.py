@@ -76,6 +76,12 @@ class Service:
         user = ("--user",) if self.for_user else ()
         return await _said("systemctl", *user, *words, deadline_s=deadline_s)
 
+    async def journal(self, lines: int) -> str:
+        """The last lines that it wrote; BatonError if they cannot be had."""
+        user = ("--user",) if self.for_user else ()
+        words = ("-u", UNIT, "-n", str(lines), "--no-pager", "-o", "cat")
+        return await _said("journalctl", *user, *words)
+
     def write(self, text: str) -> None:
         """Write its unit, whole or not at all; PermissionError where this user may not."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -240,9 +246,7 @@ async def show(service: Service, *, as_json: bool) -> int:
 
 async def logs(service: Service, lines: int) -> None:
     """Show the last lines that the service wrote."""
-    user = ("--user",) if service.for_user else ()
-    text = await _said("journalctl", *user, "-u", UNIT, "-n", str(lines), "--no-pager", "-o", "cat")
-    console.print(safe(text), end="")
+    console.print(safe(await service.journal(lines)), end="")
 
 
 async def remove(service: Service) -> None:

@@ -39,7 +39,7 @@ async def upgrade(asked: UpgradeAsked, python: str, *, as_json: bool) -> None:
     `python` is the Python that the environment of the new version is made of.
     """
     versions = versions_folder(asked.state)
-    with upgrading_alone(versions):
+    with upgrading_alone(versions) as lock:
         journal = read_journal(versions)
         if journal is None:
             if asked.release is None:
@@ -47,7 +47,7 @@ async def upgrade(asked: UpgradeAsked, python: str, *, as_json: bool) -> None:
                     "no upgrade was cut, and no release is named",
                     todo="python -m node upgrade FILE.whl, or the folder of a release",
                 )
-            journal = await begun(asked, versions)
+            journal = await begun(asked, versions, python)
         elif asked.release is not None:
             raise InputError(
                 f"an upgrade to {journal.version} was cut while {journal.step.value}",
@@ -56,7 +56,8 @@ async def upgrade(asked: UpgradeAsked, python: str, *, as_json: bool) -> None:
         elif asked.back and journal.step is not UpgradeStep.RETURNING:
             journal = replace(journal, step=UpgradeStep.RETURNING, why=BACK)
             keep_journal(versions, journal)
-        await Upgrade(asked.state, versions, journal, Installer(python), quiet=as_json).run()
+        installer = Installer(python, Path(journal.old.prefix), lock)
+        await Upgrade(asked.state, versions, journal, installer, quiet=as_json).run()
     if as_json:
         went_back = asked.back or journal.why == BACK
         versions_told = {"from": journal.old.version, "to": journal.version}
@@ -121,7 +122,7 @@ class Upgrade:
             case Action.TO_STARTING:
                 self._enter(UpgradeStep.STARTING)
             case Action.TO_RETURNING:
-                why = self.keeper.ended() or self._unwell
+                why = await self.keeper.last_error() or self._unwell
                 self._say(f"{self.journal.version} is not healthy: {why}")
                 self._enter(UpgradeStep.RETURNING, why)
             case Action.STOP:
@@ -149,8 +150,9 @@ class Upgrade:
                     todo="see what is wrong: python -m node doctor",
                 )
             case _:
+                why = await self.keeper.last_error() or self._unwell
                 raise BatonError(
-                    f"no peer could be brought up: {self.keeper.ended() or self._unwell}",
+                    f"no peer could be brought up: {why}",
                     todo=f"see {self.versions / 'peer.log'}; then: python -m node upgrade --back",
                 )
         return False

@@ -24,6 +24,8 @@ END_S = 30.0
 CALL_S = 10.0
 _LOOK_S = 0.2
 _SAID_BYTES = 4096
+# A peer that fails says so last.
+_LAST_LINES = 3
 
 
 class Keeper(Protocol):
@@ -39,6 +41,10 @@ class Keeper(Protocol):
 
     def ended(self) -> str:
         """Why the peer that was started has ended by itself; "" if it has not."""
+        ...
+
+    async def last_error(self) -> str:
+        """What the peer said went wrong when it ended; "" if it said nothing."""
         ...
 
 
@@ -99,6 +105,9 @@ class AsProcess:
         said = next((it for it in lines if it.startswith("error: ")), lines[-1] if lines else "")
         return f"it ended with {self.process.returncode}: {said[:300]}"
 
+    async def last_error(self) -> str:
+        return self.ended()
+
 
 @dataclass(slots=True)
 class AsService:
@@ -137,6 +146,12 @@ class AsService:
 
     def ended(self) -> str:
         # It starts the peer again and again; the time it has to be healthy decides.
+        return ""
+
+    async def last_error(self) -> str:
+        with suppress(BatonError):
+            lines = (await self.service.journal(_LAST_LINES)).splitlines()
+            return next((it[:300] for it in reversed(lines) if it.startswith("error: ")), "")
         return ""
 
 

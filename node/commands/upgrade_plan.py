@@ -30,14 +30,23 @@ class UpgradeAsked:
     back: bool
 
 
-async def begun(asked: UpgradeAsked, versions: Path) -> UpgradeJournal:
-    """The journal of a new upgrade, kept; InputError if this peer cannot be upgraded."""
+async def begun(asked: UpgradeAsked, versions: Path, python: str) -> UpgradeJournal:
+    """The journal of a new upgrade, kept; InputError if this peer cannot be upgraded.
+
+    What an earlier upgrade installed of that version is deleted: it may be of another wheel.
+    """
     assert asked.release is not None
     wheel, version = wheel_in(asked.release)
     old, for_user, unit = await _how_it_runs(asked.state)
     if old.version == version:
         raise InputError(
             f"version {version} already runs", todo="another build of it needs another number"
+        )
+    prefix = versions / version
+    if Path(python).is_relative_to(prefix):
+        raise InputError(
+            f"this is a command of {version} itself, which is installed anew",
+            todo=f"use the running version's: {Path(old.prefix) / 'bin' / 'baton'} upgrade",
         )
     status = await status_of(asked.state)
     if status is None:
@@ -59,6 +68,8 @@ async def begun(asked: UpgradeAsked, versions: Path) -> UpgradeJournal:
         models=tuple(str(it["name"]) for it in status["models"] if not it["problem"]),
         folder_version=0 if found is None else found[0],
     )
+    if prefix.exists():
+        await trio.to_thread.run_sync(shutil.rmtree, prefix)
     keep_journal(versions, journal)
     return journal
 

@@ -16,7 +16,7 @@ from node.ledger.use_lines import transfers_of
 from node.local.arguments import read_key
 from node.usage.history import UseHistory, epochs_in_week
 from node.usage.page import LATER_SHOWN, page_of
-from node.usage.report import payer_rows, report_of
+from node.usage.report import model_rows, payer_rows, report_of
 from wire.amount import show_credits
 from wire.content import PeerId
 from wire.errors import InputError
@@ -71,8 +71,10 @@ async def show_usage(wanted: Looking, state: Path, *, as_json: bool) -> None:
             todo="export that of the other network",
         )
     report = report_of(genesis, history, wanted.markets)
-    if wanted.by:
+    if wanted.by == "app":
         report["by_app"] = payer_rows(history)
+    if wanted.by == "model":
+        report["by_model"] = model_rows(history)
     if wanted.html is not None:
         _write(wanted.html, page_of(report))
     if as_json:
@@ -127,7 +129,17 @@ def _show(report: Mapping[str, Any], wanted: Looking) -> None:
     show_table(title, columns, weeks)
     if wanted.cohorts:
         _show_cohorts(report)
-    if wanted.by:
+    if wanted.by == "model":
+        models = [
+            (
+                "not named" if it["model"] is None else it["model"],
+                show_credits(it["paid"]),
+                show_credits(it["author"]),
+            )
+            for it in report["by_model"]
+        ]
+        show_table("by model", ("model", "credits", "to its author"), models)
+    if wanted.by == "app":
         rows = [
             (short(it["payer"]), it["tasks"], show_credits(it["paid"]), show_credits(it["cost"]))
             for it in report["by_app"]

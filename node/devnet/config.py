@@ -1,9 +1,10 @@
 """The settings of a run: with the same version and settings, a run can be repeated."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from node.devnet.faults import FaultRequest, parse
+from node.devnet import homes
+from node.devnet.faults import NEED_ROUTERS, FaultRequest, parse
 from node.devnet.open_loop import rate_of
 from node.devnet.plan import PEERS_MIN
 from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
@@ -28,6 +29,8 @@ class DevnetConfig:
     deadline_s: int = 60
     on_disk: bool = False
     over_tcp: bool = False
+    # Who stands behind which kind of router; nobody does unless it is said.
+    nat: homes.NatShares = field(default_factory=homes.NatShares)
 
     def __post_init__(self) -> None:
         if not PEERS_MIN <= self.peers <= PEERS_MAX:
@@ -40,6 +43,16 @@ class DevnetConfig:
                 f"a run cannot last {self.seconds:g} seconds", todo=f"give 1 to {SECONDS_MAX:.0f}"
             )
 
+        homes.check_enough_are_open(self.nat, self.peers)
+        if self.nat and self.over_tcp:
+            raise InputError(
+                "routers are simulated, and real sockets know of none",
+                todo="leave out --transport tcp, or --nat",
+            )
+        if lacking := [it for it in self.faults if it.name in NEED_ROUTERS and not self.nat]:
+            raise InputError(
+                f"{lacking[0]} strikes relays, and nobody needs any", todo="give --nat 0.8 too"
+            )
         late = [it for it in self.faults if it.at_s is not None and it.at_s >= self.seconds]
         if late:
             raise InputError(
@@ -75,6 +88,8 @@ class DevnetConfig:
         ]
         if self.faults:
             words.append(f"--faults {','.join(map(str, self.faults))}")
+        if self.nat:
+            words.append(f"--nat {self.nat.text}")
         if self.deadline_s != 60:
             words.append(f"--deadline {self.deadline_s}")
         words += ["--store lmdb"] * self.on_disk + ["--transport tcp"] * self.over_tcp
@@ -92,6 +107,7 @@ class DevnetConfig:
             "deadline_s": self.deadline_s,
             "store": "lmdb" if self.on_disk else "memory",
             "transport": "tcp" if self.over_tcp else "memory",
+            "nat": self.nat.text,
         }
 
 
@@ -114,6 +130,8 @@ def config_of(document: object) -> DevnetConfig:
             deadline_s=int(document["deadline_s"]),
             on_disk=document["store"] == "lmdb",
             over_tcp=document["transport"] == "tcp",
+            # A report from before there were routers has none.
+            nat=homes.parse(str(document.get("nat", ""))),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the file lacks what a run needs: {error}") from error

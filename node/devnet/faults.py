@@ -26,6 +26,8 @@ class FaultScope(Enum):
     ADVERSARY = auto()
     # A share of the data peers, whose fetches go wrong for a while or for good.
     SOURCE = auto()
+    # A share of the relays, which carry calls otherwise than they should for a while or for good.
+    RELAY = auto()
     # A share of all packets on the links.
     LINK = auto()
     # A share of the peers, again and again.
@@ -33,7 +35,7 @@ class FaultScope(Enum):
 
 
 # What a peer does for a while or for good; no peer is two of these.
-MISBEHAVING = (FaultScope.ADVERSARY, FaultScope.SOURCE)
+MISBEHAVING = (FaultScope.ADVERSARY, FaultScope.SOURCE, FaultScope.RELAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,9 @@ class FaultKind:
 KINDS: dict[str, FaultKind] = {
     "kill": FaultKind(
         FaultScope.EVENT, "the process ends without a good-bye; its kernel closes its connections"
+    ),
+    "relay_kill": FaultKind(
+        FaultScope.EVENT, "the same, for peers that pass calls on to those behind routers"
     ),
     "vanish": FaultKind(FaultScope.EVENT, "the machine is gone; its connections stay half open"),
     "freeze": FaultKind(
@@ -96,6 +101,12 @@ KINDS: dict[str, FaultKind] = {
     "source_colludes": FaultKind(
         FaultScope.SOURCE, "the data peer signs the same wrong prices as the others of this kind"
     ),
+    "relay_lies": FaultKind(FaultScope.RELAY, "the relay gives leases to all, and keeps nobody"),
+    "relay_delays": FaultKind(FaultScope.RELAY, "the relay holds all it carries back, up to 0.5 s"),
+    "relay_drops": FaultKind(FaultScope.RELAY, "the relay ends lines in the middle"),
+    "relay_meters": FaultKind(
+        FaultScope.RELAY, "the relay meters ten times too much, and keeps to no bound of its own"
+    ),
     "loss": FaultKind(FaultScope.LINK, "packets are lost and sent again after 200 ms, 400 ms, ..."),
     "delay": FaultKind(FaultScope.LINK, "packets take up to half a second longer"),
     "duplicate": FaultKind(FaultScope.LINK, "packets arrive twice; the stream drops the second"),
@@ -104,6 +115,11 @@ KINDS: dict[str, FaultKind] = {
         FaultScope.RATE, "this share of the peers is killed each minute, and as many new ones join"
     ),
 }
+
+# They strike the peers that pass calls on to others.
+NEED_ROUTERS = frozenset(
+    ("relay_kill", *(k for k, v in KINDS.items() if v.scope is FaultScope.RELAY))
+)
 
 _WORD = re.compile(
     r"(?P<name>[a-z_]+)=(?P<amount>\d*\.?\d+)(?P<rate>/min)?"
@@ -224,10 +240,11 @@ def plan(
     strikable: Sequence[int],
     askers: Sequence[int],
     data: Sequence[int] = (),
+    relays: Sequence[int] = (),
 ) -> tuple[Fault, ...]:
     """Every fault of a run, ordered by time. `strikable` are the peers that may be struck.
 
-    Faults of sources strike the `data` peers alone.
+    Faults of sources strike the `data` peers alone, and those of relays the `relays`.
 
     No peer is two kinds of adversary, as long as there are enough peers.
     """
@@ -246,6 +263,8 @@ def plan(
             among = askers if one.name == "restart_asker" else strikable
             if kind.scope is FaultScope.SOURCE:
                 among = data or strikable
+            if one.name in NEED_ROUTERS:
+                among = relays or strikable
             peers = _drawn(
                 random,
                 among,

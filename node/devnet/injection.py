@@ -63,7 +63,7 @@ async def _hit(population: Population, fault: Fault, victim: DevPeer) -> None:
     if victim.node is None and fault.name != "churn":
         return
     match fault.name:
-        case "kill":
+        case "kill" | "relay_kill":
             await victim.kill()
         case "vanish":
             await victim.vanish()

@@ -165,7 +165,10 @@ class FaultyNetwork(MemoryNetwork):
     def _place(self, host: str) -> tuple[float, float]:
         place = self._places.get(host)
         if place is None:
-            random = Random(f"{self._seed}:place:{host}")
+            site = self.routers.sites.get(host)
+            # All that stand behind one router are at one place.
+            behind = None if site is None or site.router is None else site.seen()
+            random = Random(f"{self._seed}:place:{behind or host}")
             place = self._places[host] = (random.random(), random.random())
         return place
 

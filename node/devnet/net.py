@@ -17,6 +17,7 @@ from node.devnet.accounting import Accounting
 from node.devnet.agreements import AgreementLoad
 from node.devnet.config import DevnetConfig
 from node.devnet.faults import Fault, FaultScope, plan
+from node.devnet.homes import Homes
 from node.devnet.injection import end, inject
 from node.devnet.invariants import Violations
 from node.devnet.links import FaultyNetwork
@@ -29,6 +30,7 @@ from node.devnet.sampling import Sampler
 from node.devnet.tasks import MadeUpSource, first_request
 from node.devnet.virtual_time import repeatable
 from node.task.events import ignore_event
+from p2p.reachability import Reach
 from p2p.transport import Transport
 from wire.errors import BatonError
 from wire.kinds import Role
@@ -39,6 +41,7 @@ STARTING_AT_ONCE = 32
 # How long we wait until the views of a new network are complete.
 SETTLE_S_MAX = 180.0
 CLOSE_S = 30.0
+REACHED = (Reach.OPEN, Reach.MAPPED, Reach.KEPT)
 
 # So many of the latest lines of the log are shown.
 LINES_KEPT = 64
@@ -107,9 +110,13 @@ class Devnet:
                 await trio.sleep(1 / ARRIVALS_PER_S)
                 nursery.start_soon(begin, peer)
         with trio.move_on_after(SETTLE_S_MAX):
-            while not self.sampler.is_complete(self.living()):
+            while not (self._is_reached() and self.sampler.is_complete(self.living())):
                 await trio.sleep(1.0)
         self.start_s = trio.current_time() - started_at_s
+
+    def _is_reached(self) -> bool:
+        """Whether every peer has found out how others reach it, and they do."""
+        return not self.config.nat or all(it.reach in REACHED for it in self.living())
 
     # Running
 
@@ -125,6 +132,7 @@ class Devnet:
             [it.number for it in self.peers if not it.plan.asks],
             [it.number for it in self.peers if it.plan.asks],
             [it.number for it in self.peers if Role.DATA in it.plan.roles],
+            [it.number for it in self.peers if it.is_open and not it.plan.asks],
         )
         self.sampler.faults = self.faults
         async with trio.open_nursery() as nursery:
@@ -245,6 +253,7 @@ async def open_devnet(
                 on_disk=config.on_disk,
                 fetches=config.fetches,
                 tcp=tcp,
+                homes=Homes(config.nat, config.peers, config.seed) if config.nat else None,
                 background_checks=1.0 if config.tries_verifiers else 0.0,
                 ended=lambda number, why: violations.note("a peer ends when told to", number, why),
             )

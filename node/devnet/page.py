@@ -142,12 +142,8 @@ def page_of(report: Mapping[str, Any]) -> str:
             marks,
         ),
     ]
-    found_out = sorted(set[str]().union(*(it["caught"] for it in series)))
-    if found_out:
-        lines = [
-            ChartLine(it, [100 * one["caught"].get(it, 0.0) for one in series]) for it in found_out
-        ]
-        charts.append(chart("Found out so far, of those that do it (%)", times_s, lines, marks))
+    charts += _how_reached(series, times_s, marks)
+    charts += _found_out(series, times_s, marks)
     cards = "".join(_card(name, words, report[name]) for name, words in HEADLINES)
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td>{_shown(value)}</td></tr>"
@@ -166,6 +162,25 @@ def page_of(report: Mapping[str, Any]) -> str:
         faults=escape(faults),
         troubles=f"<h2>Violated</h2><ul>{troubles}</ul>" if troubles else "",
     )
+
+
+def _how_reached(
+    series: Sequence[Mapping[str, Any]], times_s: Sequence[float], marks: Mapping[float, str]
+) -> list[str]:
+    """A chart where some peers are behind routers, else none."""
+    ways = sorted(set[str]().union(*(it["reached"] for it in series)))
+    lines = [ChartLine(it, [one["reached"].get(it, 0) for one in series]) for it in ways]
+    return [chart("How peers are reached", times_s, lines, marks)] * bool(ways)
+
+
+def _found_out(
+    series: Sequence[Mapping[str, Any]], times_s: Sequence[float], marks: Mapping[float, str]
+) -> list[str]:
+    """A chart where somebody misbehaves that checks are there to find, else none."""
+    names = sorted(set[str]().union(*(it["caught"] for it in series)))
+    lines = [ChartLine(it, [100 * one["caught"].get(it, 0.0) for one in series]) for it in names]
+    title = "Found out so far, of those that do it (%)"
+    return [chart(title, times_s, lines, marks)] * bool(names)
 
 
 def _card(name: str, words: str, value: int) -> str:

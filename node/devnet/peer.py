@@ -24,8 +24,11 @@ from node.devnet.adversary import (
     memory_store,
     misbehave,
 )
+from node.devnet.homes import PORT, Homes
 from node.devnet.links import FaultyNetwork
 from node.devnet.plan import PeerPlan, manifests
+from node.devnet.relay_faults import NATURES, BadRules, give_leases_to_all
+from node.devnet.relay_load import RelayLoad, WatchedRules, watched
 from node.devnet.simulated_fetch import SimulatedIngest
 from node.ingest.bring import Ingest
 from node.peer import Dependencies, Node, open_node
@@ -33,6 +36,7 @@ from node.serving.sources import Source
 from p2p.adverts import Environment
 from p2p.over_libp2p import MemoryTransport
 from p2p.peers import PeersConfig
+from p2p.relay_limits import RelayLimits
 from p2p.transport import Transport
 from store import Store, Table, open_store
 from wire.errors import BatonError
@@ -55,6 +59,7 @@ class _Running:
     node: Node
     engine: DevnetEngine
     nursery: trio.Nursery
+    rules: WatchedRules
     # The peer is frozen or cut off: others cannot reach it.
     struck: bool = False
     # Calling this ends the misbehaviour.
@@ -78,6 +83,8 @@ class SharedEnvironment:
     background_checks: float = 0.0
     # Set if peers use sockets instead of memory.
     tcp: Transport | None = None
+    # Where peers stand, if some are behind routers.
+    homes: Homes | None = None
     started_at_s: float = field(default_factory=trio.current_time)
     # Called with the number of a peer that ended by itself, and why.
     ended: Callable[[int, str], None] = lambda _number, _why: None
@@ -94,6 +101,7 @@ class DevPeer:
     skew_s: float = 0.0
     natures: set[str] = field(default_factory=set)
     starts: int = 0
+    relay_load: RelayLoad = field(default_factory=RelayLoad)
     # None while the peer is down.
     _running: _Running | None = None
     _store: Store | None = None
@@ -118,6 +126,28 @@ class DevPeer:
     def is_up(self) -> bool:
         """Whether the peer runs and others can reach it."""
         return self._running is not None and not self._running.struck
+
+    @property
+    def is_open(self) -> bool:
+        """Whether others can call the peer where it stands."""
+        homes = self.around.homes
+        return homes is None or homes.site_of(self.number).router is None
+
+    @property
+    def reach(self) -> str:
+        """How others reach the peer, as it found out itself; "down" while it is down."""
+        found = None if self.node is None else self.node.peers.dialing_back.reachability
+        return "down" if found is None else found.reach.value
+
+    @property
+    def relay_limits(self) -> RelayLimits | None:
+        """The bounds of a running peer for what it passes on."""
+        return None if self._running is None else self._running.rules.counts.limits
+
+    def look_at_relaying(self) -> None:
+        """Take in what the running peer's own counts of relaying say."""
+        if self._running is not None:
+            self._running.rules.look()
 
     def environment(self) -> Environment:
         random = Random(f"{self.around.seed}:peer:{self.number}:{self.starts}")
@@ -144,7 +174,8 @@ class DevPeer:
                 engine = DevnetEngine(self.plan.unit_s)
                 async with self._open(bootstraps, engine) as node, trio.open_nursery() as nursery:
                     up = True
-                    self._is_up(_Running(node, engine, nursery))
+                    rules = watched(node.peers.relaying, self.relay_load)
+                    self._is_up(_Running(node, engine, nursery, rules))
                     task_status.started()
                     await self._leave.wait()
                     nursery.cancel_scope.cancel()
@@ -158,6 +189,7 @@ class DevPeer:
 
     def _is_up(self, running: _Running) -> None:
         self._running = running
+        running.node.peers.endpoint.set_relay_rules(running.rules)
         handlers = running.node.peers.handlers
         for kind in handlers:
             purpose = "gossip" if kind in GOSSIP_MESSAGES else "work"
@@ -169,10 +201,9 @@ class DevPeer:
     async def _open(self, bootstraps: tuple[str, ...], engine: DevnetEngine) -> AsyncIterator[Node]:
         around, environment = self.around, self.environment()
         folder = around.folder / str(self.number)
-        listen = f"/memory/{self.number + 1}" if around.tcp is None else "/ip4/127.0.0.1/tcp/0"
         config = NodeConfig(
             state=folder,
-            peers=PeersConfig(bootstraps=bootstraps, listen=(listen,)),
+            peers=PeersConfig(bootstraps=bootstraps, listen=(self._stand(),)),
             roles=self.plan.roles,
             models=tuple(str(_MANIFESTS[it].id) for it in self.plan.models),
             # Whoever asks tries verifiers too, with copies of answers that are wrong on purpose.
@@ -202,6 +233,17 @@ class DevPeer:
                 ingest=self._ingest(environment),
             )
             yield await stack.enter_async_context(open_node(config, dependencies))
+
+    def _stand(self) -> str:
+        """Where the peer listens; behind its router, if it has one."""
+        around = self.around
+        if around.tcp is not None:
+            return "/ip4/127.0.0.1/tcp/0"
+        if around.homes is None:
+            return f"/memory/{self.number + 1}"
+        site = around.homes.site_of(self.number)
+        around.network.routers.put(self.host, site)
+        return f"/ip4/{site.host}/tcp/{PORT}"
 
     def _ingest(self, environment: Environment) -> Ingest | None:
         if not self.around.fetches or Role.DATA not in self.plan.roles:
@@ -246,6 +288,11 @@ class DevPeer:
         elif adversary == "flooder":
             running.flooding = trio.CancelScope()
             running.nursery.start_soon(self._flood, running.node, running.flooding)
+        elif adversary in NATURES:
+            random = Random(f"{self.around.seed}:{adversary}:{self.number}")
+            running.rules.rules = BadRules(running.node.peers.relaying, adversary, random)
+            if adversary == "relay_lies":
+                running.undo = give_leases_to_all(running.node)
         elif adversary in HANDLED:
             random = Random(f"{self.around.seed}:{adversary}:{self.number}")
             running.undo = misbehave(running.node, adversary, random)
@@ -263,7 +310,9 @@ class DevPeer:
             self.around.network.slow(self.host, slow=False)
         elif adversary == "flooder" and running.flooding is not None:
             running.flooding.cancel()
-        elif running.undo is not None:
+        elif adversary in NATURES:
+            running.rules.rules = running.node.peers.relaying
+        if running.undo is not None:
             running.undo()
             running.undo = None
 

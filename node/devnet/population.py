@@ -36,7 +36,7 @@ class Population:
     async def start_one(self, peer: DevPeer) -> None:
         """Start a peer through one that is up; after a failure, through another one."""
         for left in range(START_TRIES - 1, -1, -1):
-            others = [it for it in self.living() if it is not peer]
+            others = [it for it in self.living() if it is not peer and it.is_open]
             bootstraps: tuple[str, ...] = ()
             if others:
                 node = self._random.choice(others).node

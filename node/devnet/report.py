@@ -7,6 +7,7 @@ from typing import Any
 from node.devnet.chances import most_by_chance, not_agreed_chance, wrong_chance
 from node.devnet.faults import Fault
 from node.devnet.net import Devnet
+from node.devnet.reaching import reaching_figures, relay_lines
 
 # The text shows so many; `--json` has all of them, peer by peer.
 FAULTS_SHOWN = 10
@@ -63,6 +64,7 @@ class DevnetReport:
             for name, value in found.items()
             if isinstance(value, int | float | str) or value is None
         ]
+        shown += relay_lines(found, FAULTS_SHOWN)
         shown += [f"fault: {_told(it)}" for it in found["faults"][:FAULTS_SHOWN]]
         more = len(found["faults"]) - FAULTS_SHOWN
         shown += [f"fault: and {more} more, see --json"] * (more > 0)
@@ -116,6 +118,7 @@ def report_of(net: Devnet) -> DevnetReport:
             **_honest(net),
             **_canaries(net),
             **net.agreements.figures(net.faults, net.peers),
+            **reaching_figures(net),
             "tokens": counts.tokens,
             "tokens_lost": counts.tokens_lost,
             "tokens_doubled": counts.tokens_doubled,

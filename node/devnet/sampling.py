@@ -21,6 +21,8 @@ from node.devnet.open_loop import Latencies
 from node.devnet.peer import DevPeer, SharedEnvironment
 from node.devnet.plan import manifests
 from node.devnet.population import Population
+from node.devnet.relay_faults import NATURES
+from node.devnet.relay_load import RelaysKeepTheirBounds
 from p2p.view import View
 from wire.advert import Advert
 from wire.content import ContentId, PeerId
@@ -53,6 +55,8 @@ class Sample:
     gossip_bytes_per_peer_s: float
     # Of those that misbehave, the share that was banned by somebody so far, by the fault's name.
     caught: dict[str, float]
+    # How many peers are reached in which way; empty where all are open.
+    reached: dict[str, int]
 
     def to_document(self) -> dict[str, Any]:
         return asdict(self)
@@ -70,6 +74,8 @@ class Sampler:
     caught: Caught = field(default_factory=Caught)
     faults: tuple[Fault, ...] = ()
     peer_seconds: float = 0.0
+    # How many are reached in which way, by the kind of router, when all were looked at last.
+    reached_by_kind: dict[str, dict[str, int]] = field(default_factory=dict)
     carried_before: int = 0
     gossip_cpu_before_s: float = 0.0
     _struck_at_s: float | None = None
@@ -77,12 +83,14 @@ class Sampler:
     _parts: dict[tuple[PeerId, int], tuple[Part, ...]] = field(default_factory=dict)
     _sequences: SequenceNeverGoesBack = field(init=False)
     _bounds: BoundsHold = field(init=False)
+    _relays: RelaysKeepTheirBounds = field(init=False)
     _gossip_bytes: int = 0
 
     def __post_init__(self) -> None:
         self._random = Random(f"{self.seed}:samples")
         self._sequences = SequenceNeverGoesBack(self.violations)
         self._bounds = BoundsHold(self.violations)
+        self._relays = RelaysKeepTheirBounds(self.violations)
 
     def struck(self, now_at_s: float) -> None:
         """A fault struck: measure from now on until views are complete again."""
@@ -109,6 +117,13 @@ class Sampler:
             if ratio == 1.0:
                 self.complete_s = max(self.complete_s or 0.0, now_at_s - self._struck_at_s)
                 self._struck_at_s = None
+        homes = population.around.homes
+        if homes is not None and whole:
+            kinds = sorted({homes.kind_of(it.number) for it in living})
+            self.reached_by_kind = {
+                kind: _reached([it for it in living if homes.kind_of(it.number) == kind])
+                for kind in kinds
+            }
         accounting, network = population.around.accounting, population.around.network
         gossip_bytes = accounting.gossip_bytes(network.carried_bytes)
         recent = Latencies()
@@ -137,6 +152,7 @@ class Sampler:
                 views_complete_ratio=ratio,
                 gossip_bytes_per_peer_s=per_peer_s,
                 caught=self.caught.ratios(self.faults, population.peers),
+                reached={} if homes is None else _reached(living),
             )
         )
         self._gossip_bytes = gossip_bytes
@@ -153,6 +169,9 @@ class Sampler:
             if peer.number < WATCHED:
                 self._sequences.see(peer.number, peer.starts, peer.node)
             self._bounds.see(peer.number, peer.node)
+            peer.look_at_relaying()
+            if (limits := peer.relay_limits) and peer.natures.isdisjoint(NATURES):
+                self._relays.see(peer.number, peer.relay_load, limits)
 
     # Views
 
@@ -208,6 +227,10 @@ class Sampler:
                 for model in (models if role in (Role.INFER, Role.VERIFY) else [None])
             )
         return parts
+
+
+def _reached(living: Sequence[DevPeer]) -> dict[str, int]:
+    return dict(Counter([it.reach for it in living]))
 
 
 def _planned(peer: DevPeer) -> tuple[Part, ...]:

@@ -150,12 +150,14 @@ async def call_all(
         await stream.reset()
 
     async def one(address: str) -> None:
-        ended, words = await _called(address)
-        there = words
-        if ended is None:
+        called = await _called(address)
+        if isinstance(called, CallFacts):
+            found[address] = called
+            return
+        async with called.stream as stream:
             # By a connection of its own: one that is open to this peer would hide who is there.
-            ended, words = await _greeted(endpoint, there)
-        arrive = await large_arrive(there) if ended is CallEnd.ANSWERED else None
+            ended, words = await _greeted(endpoint, called.address)
+            arrive = await large_arrive(stream) if ended is CallEnd.ANSWERED else None
         found[address] = CallFacts(address=address, ended=ended, words=words, large_arrive=arrive)
 
     async with (
@@ -167,33 +169,49 @@ async def call_all(
     return tuple(found[it] for it in addresses)
 
 
-async def _called(address: str) -> tuple[CallEnd | None, str]:
-    """How a call ended at which nobody listens, and why; else None, and the address without a name.
+@dataclass(frozen=True, slots=True)
+class _Called:
+    """A connection to who listens there, and the address without a name."""
+
+    stream: trio.SocketStream
+    address: str
+
+
+async def _called(address: str) -> _Called | CallFacts:
+    """How a call ended at which nobody listens, and why; else the connection, on which nothing
+    was said yet.
 
     A name may lead to several places, of which the first that answers counts.
     """
+
+    def nobody(ended: CallEnd, words: str) -> CallFacts:
+        return CallFacts(address=address, ended=ended, words=words)
+
     parts = address.split("/")
     host, port = host_of(address), parts[4] if len(parts) > 4 else ""
     if not host or not port.isdecimal():
-        return CallEnd.MALFORMED, "an address is /ip4/HOST/tcp/PORT/p2p/PEER"
+        return nobody(CallEnd.MALFORMED, "an address is /ip4/HOST/tcp/PORT/p2p/PEER")
     try:
         with trio.fail_after(LOOK_DEADLINE_S):
             if is_name(address):
                 await trio.socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError, trio.TooSlowError) as error:
-        return CallEnd.NO_NAME, str(error)
+        return nobody(CallEnd.NO_NAME, str(error))
     try:
         with trio.fail_after(LOOK_DEADLINE_S):
             stream = await trio.open_tcp_stream(host, int(port))
-            there = str(stream.socket.getpeername()[0])
-            await stream.aclose()
     except trio.TooSlowError:
-        return CallEnd.SILENT, f"nothing came back within {LOOK_DEADLINE_S:.0f} s"
+        return nobody(CallEnd.SILENT, f"nothing came back within {LOOK_DEADLINE_S:.0f} s")
     except OSError as error:
         refused = any(isinstance(it, ConnectionRefusedError) for it in _chain(error))
-        return CallEnd.REFUSED if refused else CallEnd.SILENT, str(error)
+        return nobody(CallEnd.REFUSED if refused else CallEnd.SILENT, str(error))
+    try:
+        there = str(stream.socket.getpeername()[0])
+    except OSError as error:
+        await trio.aclose_forcefully(stream)
+        return nobody(CallEnd.SILENT, str(error))
     family = "ip6" if ":" in there else "ip4"
-    return None, "/".join(("", family, there, *parts[3:]))
+    return _Called(stream, "/".join(("", family, there, *parts[3:])))
 
 
 async def _greeted(endpoint: Endpoint, address: str) -> tuple[CallEnd, str]:
@@ -209,27 +227,25 @@ async def _greeted(endpoint: Endpoint, address: str) -> tuple[CallEnd, str]:
     return CallEnd.ANSWERED, ""
 
 
-async def large_arrive(address: str) -> bool | None:
-    """Whether what fills packets is acknowledged by the machine that listens there.
+async def large_arrive(stream: trio.SocketStream) -> bool | None:
+    """Whether what fills packets is acknowledged by the machine at the other end.
 
-    Somewhere on the way larger packets may be dropped, and the word of it too: calls are answered
-    then, and nothing of size ever arrives. None where this system does not tell.
+    Nothing was said on the stream yet. Somewhere on the way larger packets may be dropped, and the
+    word of it too: calls are answered then, and nothing of size ever arrives. None where this
+    system does not tell.
     """
     began = LARGE_BEGINNING + bytes(LARGE_BYTES - len(LARGE_BEGINNING))
     try:
-        with trio.fail_after(LOOK_DEADLINE_S):
-            stream = await trio.open_tcp_stream(host_of(address), int(address.split("/")[4]))
-        async with stream:
-            with trio.move_on_after(LARGE_DEADLINE_S):
-                await stream.send_all(began)
-                while (waiting := _unacknowledged_bytes(stream.socket)) == LARGE_BYTES:
-                    await trio.sleep(LARGE_LOOK_S)
-                return None if waiting is None else True
-            return None if _unacknowledged_bytes(stream.socket) is None else False
+        with trio.move_on_after(LARGE_DEADLINE_S):
+            await stream.send_all(began)
+            while (waiting := _unacknowledged_bytes(stream.socket)) == LARGE_BYTES:
+                await trio.sleep(LARGE_LOOK_S)
+            return None if waiting is None else True
+        return None if _unacknowledged_bytes(stream.socket) is None else False
     except trio.BrokenResourceError:
         # Whoever is there read it, and hung up on what is no conversation.
         return True
-    except (OSError, trio.TooSlowError):
+    except (OSError, trio.ClosedResourceError):
         return None
 
 

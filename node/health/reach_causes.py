@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from node.health.facts import CallEnd, CallFacts, Facts
 from node.health.finding import NOT_RUNNING, Cause, Judged, bad, ok, unknown, warn
+from node.health.reach_words import seed_words
 from node.health.router_causes import ROUTER_CAUSES
 from p2p.ip_address import host_of, is_loopback, is_public, network_of
 
@@ -58,6 +59,24 @@ def _called(ended: CallEnd, seen: str, advice: str) -> Callable[[Facts], Judged]
         return ok(f"with none of the {len(facts.calls)} bootstraps")
 
     return judge
+
+
+_no_bootstrap_name = _called(
+    CallEnd.NO_NAME,
+    "the name of {} is not found",
+    "resolvectl status; or give the address as /ip4/… too",
+)
+
+
+def _no_name(facts: Facts) -> Judged:
+    peer = facts.peer or {}
+    asked = {name: it for name, it in peer.get("seeds", {}).items() if it["asked"]}
+    if wrong := [seed_words(name, it) for name, it in asked.items() if it["problem"]]:
+        # With neighbours it is not needed until they are lost.
+        return (warn if peer["connected"] else bad)(
+            "; ".join(wrong), f"dig TXT {next(iter(asked))}"
+        )
+    return _no_bootstrap_name(facts)
 
 
 def _silent(facts: Facts) -> Judged:
@@ -252,7 +271,8 @@ def _seen_by_nobody(facts: Facts) -> Judged:
         return ok(f"{answered} of {there} connected peers answered in the last minute")
     if facts.peer["uptime_s"] < SETTLED_S:
         return ok("the peer was started less than a minute ago")
-    begun_alone = facts.settings is not None and not facts.settings.get("peers.bootstraps")
+    named = map((facts.settings or {}).get, ("peers.bootstraps", "peers.seed_names"))
+    begun_alone = facts.settings is not None and not any(named)
     if not there and begun_alone:
         return ok("this peer began a network, and nobody has joined it yet")
     return bad(
@@ -320,12 +340,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause("no-route", "the machine is not connected", _no_route),
     Cause(
         "no-name",
-        "a bootstrap's name is not found",
-        _called(
-            CallEnd.NO_NAME,
-            "the name of {} is not found",
-            "resolvectl status; or give the address as /ip4/… too",
-        ),
+        "a bootstrap's name is not found, or a name tells of none",
+        _no_name,
     ),
     Cause(
         "no-peer-there",

@@ -31,5 +31,14 @@ def reach_words(reach: Mapping[str, Any]) -> str:
     return line
 
 
+def seed_words(name: str, told: Mapping[str, Any]) -> str:
+    """One line: of how many peers a name in the DNS tells, or why of none."""
+    if told["problem"]:
+        return f"no seed at {name}: {told['problem']}"
+    refused = sum(told["refused"].values())
+    line = f"seeds: {name} tells of {told['found']} {'peer' if told['found'] == 1 else 'peers'}"
+    return f"{line}; {refused} of its records do not count" if refused else line
+
+
 def _ends(peers: list[str]) -> str:
     return ", ".join(f"…{it[-6:]}" for it in peers)

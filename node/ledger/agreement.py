@@ -98,6 +98,16 @@ class Agreement:
     _waits: set[tuple[RoundStep, int]] = field(default_factory=set)
     _polka: set[int] = field(default_factory=set)
 
+    @property
+    def running(self) -> int:
+        """The round that runs; the first one before this member has begun."""
+        return max(self.round, 0)
+
+    @property
+    def since(self) -> int:
+        """The first round whose proposal still matters: this one, or that of what is valid."""
+        return min(self.running, self.valid_round) if self.valid_round >= 0 else self.running
+
     def leader(self, number: int) -> int:
         """The place of who leads a round."""
         return (self.first + number) % len(self.committee.members)

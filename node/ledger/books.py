@@ -11,16 +11,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from node.ledger.motion_shelf import MotionShelf, RowChanges, parameter, rows_by
+from node.ledger.payment_channel import PaymentChannel, channel_name, shares_of
 from node.ledger.stake_shelf import StakeShelf, unbonded, with_more
 from wire.content import PeerId
 from wire.ledger import (
-    GROWTH_MILLIONTHS,
     AccountOrder,
     Accusation,
     Genesis,
     Redemption,
     Voucher,
-    growth_of,
     order_digest,
 )
 from wire.motion import Parameter
@@ -39,37 +38,7 @@ class Account(NamedTuple):
     sequence: int = 0
 
 
-class PaymentChannel(NamedTuple):
-    """A deposit that only `payee` may take from, up to the end of the epoch `expiry`.
-
-    One that is closed stays until the epoch ends: an order that topped it up may still be on its
-    way to some members, and has to mean the same to all.
-    """
-
-    payer: PeerId
-    payee: PeerId
-    deposit: int
-    paid: int
-    expiry: int
-    closed: bool = False
-    # For how many tasks, by the last voucher that was redeemed.
-    tasks: int = 0
-    # Of what is redeemed so many millionths go to the fund, as it was when the channel was opened.
-    growth: int = GROWTH_MILLIONTHS
-
-    @property
-    def locked(self) -> int:
-        """What is in it, for the payee to redeem or the payer to have back."""
-        return 0 if self.closed else self.deposit - self.paid
-
-
 _ACCOUNT_ROW = struct.Struct(">32sQQ")
-_CHANNEL_ROW = struct.Struct(">32s32s32sQQQQI")
-
-
-def channel_name(order: bytes, number: int) -> bytes:
-    """The 32 bytes that name the channel which the opening `number` of an order makes."""
-    return hashlib.sha256(b"baton/1/channel\0" + order + bytes((number,))).digest()
 
 
 @dataclass(slots=True)
@@ -160,10 +129,7 @@ class Books:
                     for key, it in sorted(self.accounts[shelf].items())
                 ]
             else:
-                rows = [
-                    _CHANNEL_ROW.pack(name, *it[:5], it.tasks, it.growth)
-                    for name, it in sorted(self.channels[shelf].items())
-                ]
+                rows = [it.row(name) for name, it in sorted(self.channels[shelf].items())]
             found = hashlib.sha256(b"".join(rows)).digest()
             self._digests[kind, shelf] = found
         return found
@@ -287,12 +253,14 @@ class Draft:
         channel = self._there(redemption.channel)
         if redemption.voucher is not None:
             voucher = open_signed(redemption.voucher, Voucher).record
-            total, tasks = voucher.total, max(channel.tasks, voucher.tasks)
-            # It follows from the totals, so that it is the same however often a payee redeems.
-            growth = growth_of(total, channel.growth) - growth_of(channel.paid, channel.growth)
+            after = channel.after(voucher)
+            growth, shares = shares_of(channel, after, self.books.motions.rows)
             self.growth += growth
-            self.credit(channel.payee, total - channel.paid - growth)
-            self.channels[redemption.channel] = channel._replace(paid=total, tasks=tasks)
+            for share in shares:
+                self.credit(share.author, share.amount)
+            authors = sum(it.amount for it in shares)
+            self.credit(channel.payee, after.paid - channel.paid - growth - authors)
+            self.channels[redemption.channel] = after
         if redemption.release:
             self._close(redemption.channel)
 

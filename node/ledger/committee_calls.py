@@ -40,6 +40,24 @@ class MemberReplies:
     refusals: dict[int, Refused] = field(default_factory=dict)
     unheard: dict[int, str] = field(default_factory=dict)
 
+    def note(self, place: int, answer: bytes | Refused) -> None:
+        """Note what a member answered: its signature, or that it refuses."""
+        if isinstance(answer, Refused):
+            self.refusals[place] = answer
+        else:
+            self.refusals.pop(place, None)
+            self.proofs[place] = answer
+
+    @property
+    def final(self) -> set[int]:
+        """Who refused for good: the others are asked until they sign."""
+        return {at for at, it in self.refusals.items() if it.retry_after_s is None}
+
+    def is_over(self, committee: Committee) -> bool:
+        """Whether a quorum has signed, or none can any more."""
+        possible = set(range(len(committee.members))) - self.final
+        return committee.is_quorum(self.proofs) or not committee.is_quorum(possible)
+
     def why(self) -> str:
         """The reason that most gave, in words."""
         words = [it.message for it in self.refusals.values()] + [*self.unheard.values()]
@@ -85,14 +103,7 @@ class CommitteeCalls:
 
     async def votes(self, order: Signed[AccountOrder], *, deadline_s: float) -> MemberReplies:
         """Votes for an order, until a quorum has voted or cannot any more."""
-        record = order.record
-        vote = Vote(
-            network=self.network,
-            epoch=record.epoch,
-            account=order.signer,
-            sequence=record.sequence,
-            order=order_digest(order),
-        )
+        vote = Vote.of(order)
 
         async def ask(member: PeerId) -> Signed[Vote]:
             async with self.peers.call(member, deadline_s=stretched(CALL_DEADLINE_S)) as call:
@@ -133,7 +144,7 @@ class CommitteeCalls:
                     if signed.signer != member or signed.record != record:
                         raise RemoteProtocolError(f"{member.short} signed something else")
                 except Refused as error:
-                    answered.refusals[place] = error
+                    answered.note(place, error)
                     if error.retry_after_s is None:
                         break
                     await trio.sleep(min(error.retry_after_s, AGAIN_S))
@@ -141,13 +152,9 @@ class CommitteeCalls:
                     answered.unheard[place] = str(error)
                     await trio.sleep(AGAIN_S)
                 else:
-                    answered.refusals.pop(place, None)
-                    answered.proofs[place] = proof_of(type(record), signed.raw)
+                    answered.note(place, proof_of(type(record), signed.raw))
                     break
-            final = {at for at, it in answered.refusals.items() if it.retry_after_s is None}
-            possible = set(range(len(self.committee.members))) - final
-            over = not self.committee.is_quorum(possible)
-            if self.committee.is_quorum(answered.proofs) or over:
+            if answered.is_over(self.committee):
                 enough.cancel()
 
         await self._all(one, deadline_s)

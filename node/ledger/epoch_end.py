@@ -7,6 +7,7 @@ back. What it lacks (lists of orders, certificates) is fetched by others than it
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from node.ledger.agreement import (
     PRECOMMIT,
@@ -24,6 +25,7 @@ from node.ledger.agreement import (
 from node.ledger.committee import Committee, collected, places_in, proof_of
 from node.ledger.equivocations import Equivocations
 from node.ledger.jury_draw import DrawnBy, check_seal, drawn_by, is_awaited, withholds
+from node.ledger.proposals import Content, Proposals
 from node.ledger.replica import Replica
 from node.ledger.rows import RowChange, round_key
 from wire.checkpoint import (
@@ -37,11 +39,13 @@ from wire.checkpoint import (
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, WireError
 from wire.kinds import Kind
+from wire.latest import Latest
 from wire.signed import Envelope, Signed, SignedRecord, open_signed, sign
 
-# Where a proposal of ours is kept among the two votes of its round.
+# Where a proposal, of ours or one that we precommitted, is kept among the two votes of its round.
 PROPOSED = 2
 PROPOSALS_AHEAD_MAX = 8
+HEARD_MAX = 4096
 _KINDS: dict[int, type[SignedRecord]] = {
     Kind.SEAL: Seal,
     Kind.PROPOSAL: Proposal,
@@ -60,15 +64,6 @@ class ToDo:
 
 
 @dataclass(slots=True)
-class _Content:
-    """What a header that somebody proposed stands for; `orders` once they are all known here."""
-
-    header: bytes
-    seals: tuple[bytes, ...]
-    orders: tuple[bytes, ...] | None = None
-
-
-@dataclass(slots=True)
 class EpochEnd:
     """The end of the epoch that runs, at one member."""
 
@@ -79,10 +74,9 @@ class EpochEnd:
     agreement: Agreement | None = None
     _to_do: ToDo = field(default_factory=ToDo)
     _proofs: dict[_Ballot, dict[int, bytes]] = field(default_factory=lambda: defaultdict(dict))
-    _proposals: dict[int, Signed[Proposal]] = field(default_factory=dict)
-    _judged: set[int] = field(default_factory=set)
-    _contents: dict[ContentId, _Content] = field(default_factory=dict)
-    _early: list[tuple[int, AgreementVote]] = field(default_factory=list)
+    _proposals: Proposals = field(default_factory=Proposals)
+    # Words of members that were taken in: they are told again and again.
+    _heard: Latest[bytes, None] = field(default_factory=lambda: Latest(HEARD_MAX))
     # The round that this member is to lead, once enough seals are resolved.
     _leading: Propose | None = None
     _decided: Decide | None = None
@@ -124,26 +118,33 @@ class EpochEnd:
                     self._agreement().restore(vote.phase, vote.round, vote.header)
                     self._note_proof(self._place(signed.signer), vote, signed.raw)
                 case Signed(record=Proposal() as proposal) as signed:
-                    self._proposals[proposal.round] = signed
+                    self._take_proposal(self._place(signed.signer), proposal, signed)
                 case _:
                     pass
 
     def receive(self, raw: bytes) -> None:
         """Take in what a member has signed; WireError if it is nothing of this epoch's end."""
+        name = sha256(raw).digest()
+        if name in self._heard:
+            return
         signed = self._opened(raw)
         place = self._place(signed.signer)
         match signed.record:
             case Seal():
                 self._take_seal(place, signed)
             case Proposal() as proposal:
+                if proposal.round > self._agreement().running + PROPOSALS_AHEAD_MAX:
+                    return
                 self._take_proposal(place, proposal, signed)
             case AgreementVote() as vote:
-                if vote.round <= max(self._agreement().round, 0) + ROUNDS_AHEAD_MAX:
-                    self._note_proof(place, vote, raw)
-                    self.equivocations.note_vote(place, signed.signer, vote, raw)
-                    self._count(place, vote)
+                if vote.round > self._agreement().running + ROUNDS_AHEAD_MAX:
+                    return
+                self._note_proof(place, vote, raw)
+                self.equivocations.note_vote(place, signed.signer, vote, raw)
+                self._count(place, vote)
             case _:
                 raise AssertionError(signed.record)
+        self._heard[name] = None
         self.advance()
 
     def on_timeout(self, step: RoundStep, number: int) -> None:
@@ -153,10 +154,15 @@ class EpochEnd:
             self.advance()
 
     def unresolved(self) -> list[bytes]:
-        """Buckets of digests whose orders are not all known here, of seals and of the decision."""
-        wanted = [it.record.buckets for it in self.seals.values()]
+        """Buckets of digests whose orders are not all known here.
+
+        They are those of seals, of what proposals rest on, which may be other seals of a bad
+        member, and of the decision.
+        """
+        wanted = dict.fromkeys(it.record.buckets for it in self.seals.values())
+        wanted |= dict.fromkeys(self._proposals.rests_on(self._agreement().since))
         if self.checkpoint is not None:
-            wanted = [CheckpointHeader.from_bytes(self.checkpoint.header).buckets]
+            wanted = {CheckpointHeader.from_bytes(self.checkpoint.header).buckets: None}
         return [it for it in wanted if self.replica.resolve(it).orders is None]
 
     def orders(self) -> tuple[bytes, ...] | None:
@@ -193,16 +199,13 @@ class EpochEnd:
             self.seal_now()
 
     def _take_proposal(self, place: int, proposal: Proposal, signed: Signed[SignedRecord]) -> None:
-        agreement = self._agreement()
-        ahead = proposal.round > max(agreement.round, 0) + PROPOSALS_AHEAD_MAX
-        if place != agreement.leader(proposal.round) or ahead:
+        if place != self._agreement().leader(proposal.round):
             return
-        self._proposals.setdefault(
-            proposal.round, Signed(proposal, signed.signer, signed.raw, signed.id)
-        )
+        self._proposals.note(Signed(proposal, signed.signer, signed.raw, signed.id))
         for raw in proposal.seals:
             seal = self._opened(raw)
             if isinstance(seal.record, Seal):
+                self._proposals.note_seal(proposal.round, seal.record)
                 self._take_seal(self._place(seal.signer), seal)
 
     def _note_proof(self, place: int, vote: AgreementVote, raw: bytes) -> None:
@@ -226,9 +229,8 @@ class EpochEnd:
         agreement = self._agreement()
         if self.takes_part and agreement.round < 0 and self.committee.is_quorum(self.seals):
             self._do(agreement.begin())
-        for number in sorted(self._proposals):
-            if number not in self._judged and number <= max(agreement.round, 0) + 1:
-                self._judge(number, self._proposals[number])
+        for number, signed in self._proposals.due(self._agreement().running):
+            self._judge(number, signed)
         if self._leading is not None and self._leading.round == agreement.round:
             self._lead(self._leading)
         if self._decided is not None and self.checkpoint is None:
@@ -249,9 +251,9 @@ class EpochEnd:
             )
         except WireError:
             good = False
-        self._judged.add(number)
-        if good:
-            self._contents[value] = _Content(proposal.header, proposal.seals, orders)
+        self._proposals.judged.add(number)
+        if good and orders is not None:
+            self._proposals.contents[value] = Content(proposal.header, proposal.seals, orders)
         self._do(self._agreement().on_proposal(number, value, proposal.valid_round, good=good))
 
     def _by(self, seals: Mapping[int, Signed[Seal]]) -> DrawnBy:
@@ -319,6 +321,11 @@ class EpochEnd:
             return
         signed = sign(self._vote(action.phase, action.round, action.value), self.replica.key)
         key = round_key(self.replica.epoch, action.round, action.phase)
+        if action.phase is PRECOMMIT and action.value is not None:
+            # Locked on it, this member has to be able to propose it again, whoever has led.
+            proposed = self._proposals.signed[action.round].raw
+            kept_at = round_key(self.replica.epoch, action.round, PROPOSED)
+            self._to_do.rows.append((kept_at, proposed))
         self._keep_and_tell(key, signed.raw)
         place = self._place(signed.signer)
         self._proofs[action.phase, action.round, action.value][place] = proof_of(
@@ -333,13 +340,17 @@ class EpochEnd:
     def _lead(self, action: Propose) -> None:
         if not self.takes_part:
             return
-        content = self._again(action.value) if action.value is not None else self._fresh()
+        content = (
+            self._fresh() if action.value is None else self._proposals.contents.get(action.value)
+        )
         if content is None:
             return
         self._leading = None
         prevotes = None
         if action.value is not None and action.valid_round is not None:
-            prevotes = collected(self._proofs[PREVOTE, action.valid_round, action.value])
+            proofs = self._proofs[PREVOTE, action.valid_round, action.value]
+            # After a stop those of bad members may be gone: then it is proposed as if it were new.
+            prevotes = collected(proofs) if self.committee.is_quorum(proofs) else None
         proposal = Proposal(
             network=self.replica.network,
             epoch=self.replica.epoch,
@@ -349,18 +360,15 @@ class EpochEnd:
             valid_round=None if prevotes is None else action.valid_round,
             prevotes=prevotes,
         )
-        if action.round in self._proposals:
+        if action.round in self._proposals.signed:
             # Of this member before a stop: there is no second proposal of a round.
             return
         signed = sign(proposal, self.replica.key)
         self._keep_and_tell(round_key(self.replica.epoch, action.round, PROPOSED), signed.raw)
-        self._proposals[action.round] = signed
+        self._proposals.note(signed)
         self._judge(action.round, signed)
 
-    def _again(self, value: ContentId) -> _Content | None:
-        return self._contents.get(value)
-
-    def _fresh(self) -> _Content | None:
+    def _fresh(self) -> Content | None:
         """What this member would propose: all orders that the seals it can resolve name."""
         usable = {
             at: seal
@@ -379,19 +387,13 @@ class EpochEnd:
         except WireError:
             # Too many members are bad: what they sealed is not complete. More seals may mend it.
             return None
-        return _Content(header, seals, orders)
+        return Content(header, seals, orders)
 
     def _conclude(self, decision: Decide) -> None:
         """The checkpoint, if the header that was decided is known here."""
-        content = self._contents.get(decision.value)
-        if content is not None:
-            header = content.header
-        else:
-            known = (it.record.header for it in self._proposals.values())
-            found = next((it for it in known if ContentId.of(it) == decision.value), None)
-            if found is None:
-                return
-            header = found
+        header = self._proposals.header_of(decision.value)
+        if header is None:
+            return
         proofs = self._proofs[PRECOMMIT, decision.round, decision.value]
         self.checkpoint = Checkpoint(
             header=header, round=decision.round, signatures=collected(proofs)

@@ -8,7 +8,7 @@ from node.ledger.committee import places_in
 from wire.checkpoint import AgreementPhase, AgreementVote, Seal
 from wire.content import ContentId, PeerId
 from wire.evidence import Evidence
-from wire.ledger import AccountOrder, Certificate, Member, Vote, order_digest
+from wire.ledger import AccountOrder, Certificate, Member, Vote
 from wire.signed import Signed, open_signed, sealed
 
 # Of one epoch: a member that signs twice once has lost everything.
@@ -64,12 +64,6 @@ class Equivocations:
 def _vote_in(certificate: Certificate, place: int, member: PeerId) -> bytes:
     """A member's vote as it signed it, from a certificate, which has only its proof."""
     order = open_signed(certificate.order, AccountOrder)
-    vote = Vote(
-        network=order.record.network,
-        epoch=order.record.epoch,
-        account=order.signer,
-        sequence=order.record.sequence,
-        order=order_digest(order),
-    )
+    vote = Vote.of(order)
     proof = certificate.votes.proofs[places_in(certificate.votes.members).index(place)]
     return sealed(vote, member, vote.to_bytes(), proof).raw

@@ -11,7 +11,7 @@ import trio
 
 from node.ledger.chain_file import follower
 from node.ledger.jury_draw import DrawnBy
-from node.ledger.received import ReceivedPayments, received_by
+from node.ledger.received import ReceivedPayments, income_of, received_by
 from node.ledger.replica import Replica
 from node.ledger.sync import LedgerCalls
 from node.ledger.use_lines import transfers_of
@@ -132,6 +132,8 @@ class LedgerFollower:
             orders = [replica.orders[it] for it in found.orders]
             transfers = list(transfers_of(orders))
             received = received_by(self.peers.me, orders)
+            rows = replica.books.motions.rows
+            income = income_of(self.peers.me, epoch, outcome.lines, rows)
             before = {
                 account: replica.books.balance(account)
                 for account in outcome.draft.changes().accounts
@@ -140,6 +142,7 @@ class LedgerFollower:
             self._before = before
             self.history.add(epoch, outcome.lines, transfers)
             self.received.add(received)
+            self.received.add_income(income)
         if self._is_below_pin():
             raise Unreachable("its ledger ends before what this peer has checked of it already")
 

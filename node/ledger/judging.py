@@ -1,15 +1,16 @@
 """What the owner of an account may order, as the books are now. Pure."""
 
-from node.ledger.books import Draft, PaymentChannel
+from node.ledger.books import Draft
 from node.ledger.juries import check_finding
 from node.ledger.model_registry import check_claim
 from node.ledger.motion_shelf import MOTION, motions_in, parameter
+from node.ledger.payment_channel import PaymentChannel, shares_of
 from node.ledger.slashing import check_accusation, check_evidence
 from wire.amount import show_credits
 from wire.content import PeerId
 from wire.errors import Malformed, Refused
 from wire.kinds import RefusalCode
-from wire.ledger import AccountOrder, Redemption, Voucher, growth_of
+from wire.ledger import NAMED_REDEMPTION_MIN, AccountOrder, Redemption, Voucher
 from wire.motion import MotionRow, MotionState, Parameter
 from wire.signed import Signed, open_signed
 from wire.signing import is_key
@@ -213,6 +214,11 @@ def _judge_redemption(
         raise _never("the voucher is not signed by the channel's payer")
     if (voucher.record.network, voucher.record.channel) != (order.network, redemption.channel):
         raise _never("the voucher is of another channel")
+    named = {it.model: it.amount for it in voucher.record.models}
+    if any(named.get(model, 0) < paid for model, paid in channel.models):
+        raise _never("the voucher names less for a model than was redeemed for it")
+    if named and 0 < voucher.record.total - channel.paid < NAMED_REDEMPTION_MIN:
+        raise _never(f"a voucher that names models adds {NAMED_REDEMPTION_MIN} millionths or more")
     if not channel.paid < voucher.record.total <= channel.deposit:
         raise Refused(
             f"the voucher says {show_credits(voucher.record.total)}: more than"
@@ -230,9 +236,9 @@ def _judge_opened_by(draft: Draft, record: AccountOrder) -> None:
         channel = draft.channel(redemption.channel)
         if redemption.voucher is None or channel is None:
             continue
-        total = open_signed(redemption.voucher, Voucher).record.total
-        growth = growth_of(total, channel.growth) - growth_of(channel.paid, channel.growth)
-        gained += total - channel.paid - growth
+        after = channel.after(open_signed(redemption.voucher, Voucher).record)
+        growth, shares = shares_of(channel, after, draft.books.motions.rows)
+        gained += after.paid - channel.paid - growth - sum(it.amount for it in shares)
     if gained < draft.books.account_min:
         raise _never(
             f"a new account is opened with at least {show_credits(draft.books.account_min)}"

@@ -7,7 +7,6 @@ from heapq import nsmallest
 import trio
 
 from node.ledger.group_signing import GroupSigning
-from node.ledger.order_lists import in_bucket
 from node.ledger.replica import Replica
 from node.ledger.rows import CERTIFICATES, CHECKPOINTS, of_epoch
 from node.ledger.slashing import BOND_MIN
@@ -171,7 +170,8 @@ class MemberAnswers:
                 refusal = Refused("only members ask for what is not settled yet")
                 await call.send(refusal_of(refusal))
                 return
-            orders = in_bucket(self.replica.applied, message.bucket)
+            lists, applied = self.replica.lists, self.replica.applied
+            orders = [*lists.listed(message.bucket, message.digest, applied)]
         else:
             orders = self._kept_in(message.epoch, message.bucket)
         await call.send(BucketOrders(orders=b"".join(orders[: limits.BUCKET_ORDERS_MAX])))
@@ -227,8 +227,8 @@ class MemberAnswers:
         """How an epoch has ended."""
         assert isinstance(message, AskCheckpoint)
         epoch = self.replica.epoch
-        if self.replica.broken:
-            refusal = Refused(self.replica.broken, code=RefusalCode.BUSY, retry_after_s=1.0)
+        if why := self.replica.broken or ("an epoch is beginning" if self.replica.writing else ""):
+            refusal = Refused(why, code=RefusalCode.BUSY, retry_after_s=1.0)
             await call.send(refusal_of(refusal))
             return
         raw = None

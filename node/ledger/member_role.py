@@ -24,7 +24,7 @@ from p2p.typed_call import TypedCall, refusal_of
 from store import Store, Table
 from store.seam import SCAN_ROWS_MAX
 from wire import limits
-from wire.checkpoint import Checkpoint, buckets_of
+from wire.checkpoint import Checkpoint, buckets_of, digest_in
 from wire.content import PeerId
 from wire.errors import (
     Refused,
@@ -180,9 +180,9 @@ class LedgerMember:
         rows.append((BEGUN, int(self.begun_wall_s * 1000).to_bytes(8, "big")))
         self.end, self.told = EpochEnd(self.replica), []
         self._accused.clear()
-        before, self.replica.broken = self.replica.broken, "the last epoch is being written"
+        self.replica.writing = True
         await self._write(rows)
-        self.replica.broken = before
+        self.replica.writing = False
         self._turned.set()
         self._turned = trio.Event()
         self._wake()
@@ -295,7 +295,9 @@ class LedgerMember:
         epoch, replica = self.replica.epoch, self.replica
         listed: set[bytes] = set()
         for number in replica.resolve(buckets).buckets:
-            orders = await self.calls.bucket(other, epoch, number)
+            knows_lists = self.peers.neighbours.known_version(other) >= limits.LISTS_VERSION
+            digest = digest_in(buckets, number) if knows_lists else b""
+            orders = await self.calls.bucket(other, epoch, number, digest)
             if self.replica.epoch != epoch:
                 return
             replica.lists.note(orders, other)

@@ -60,6 +60,14 @@ class OrderLists:
         while self._sizes[teller] > TOLD_ORDERS_MAX:
             self._forget(next(iter(told)), teller)
 
+    def listed(self, bucket: int, digest: bytes, applied: Iterable[bytes]) -> Collection[bytes]:
+        """The list of a bucket that hashes so, if it is known here; else what is applied of it.
+
+        What a member has sealed has to be learnt from others than it too: it may tell some alone.
+        """
+        known = self._lists.get(digest)
+        return in_bucket(applied, bucket) if known is None else known
+
     def _forget(self, digest: bytes, teller: PeerId | None) -> None:
         del self._told[teller][digest]
         self._sizes[teller] -= _size_of(self._lists[digest])

@@ -56,6 +56,12 @@ class PeerLedger:
         replica = self.follower.replica
         return Draft(replica.books, replica.epoch)
 
+    def known_rows(self) -> Mapping[bytes, bytes] | None:
+        """What motions have decided, if this peer has the books anyway; else None."""
+        replica = self.follower.replica if self.member is None else self.member.replica
+        has_them = self.member is not None or self._follows
+        return replica.books.motions.rows if has_them else None
+
     def keep_evidence(self, write: Write, nursery: trio.Nursery) -> None:
         """Have what is found against other members written, as a file of its own each."""
 

@@ -1,13 +1,15 @@
 """What an account was paid, as the orders of ended epochs show it. Pure."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wire.content import PeerId
+from node.ledger.model_registry import registered
+from wire.content import ContentId, PeerId
 from wire.ledger import AccountOrder, order_digest
 from wire.signed import Signed
+from wire.usage import UseLine
 
 # The latest payments that are kept one by one, to be shown.
 LATEST_MAX = 1000
@@ -48,6 +50,39 @@ def received_by(account: PeerId, orders: Iterable[Signed[AccountOrder]]) -> list
 
 
 @dataclass(frozen=True, slots=True)
+class AuthorIncome:
+    """What an account had as a model's author in one epoch, of what `payee` redeemed."""
+
+    epoch: int
+    payee: PeerId
+    model: ContentId
+    amount: int
+
+    def to_map(self) -> dict[str, Any]:
+        """For people and programs."""
+        return {
+            "epoch": self.epoch,
+            "from": str(self.payee),
+            "model": str(self.model),
+            "amount": self.amount,
+        }
+
+
+def income_of(
+    account: PeerId, epoch: int, lines: Iterable[UseLine], rows: Mapping[bytes, bytes]
+) -> list[AuthorIncome]:
+    """What an account has in an epoch as an author; `rows` say whose models were as it began."""
+    found: dict[tuple[PeerId, ContentId], int] = {}
+    for line in lines:
+        for use in line.models:
+            row = registered(rows, use.model)
+            if use.author and row is not None and row.author == account:
+                key = line.payee, use.model
+                found[key] = found.get(key, 0) + use.author
+    return [AuthorIncome(epoch, *key, amount) for key, amount in sorted(found.items())]
+
+
+@dataclass(frozen=True, slots=True)
 class PaidTotal:
     """All that one account has paid another, in millionths, and the epoch of its last payment."""
 
@@ -64,6 +99,8 @@ class ReceivedPayments:
     """
 
     latest: deque[Received] = field(default_factory=lambda: deque(maxlen=LATEST_MAX))
+    # The latest that it had as an author.
+    income: deque[AuthorIncome] = field(default_factory=lambda: deque(maxlen=LATEST_MAX))
     _totals: dict[PeerId, PaidTotal] = field(default_factory=dict)
 
     def add(self, received: Iterable[Received]) -> None:
@@ -72,6 +109,10 @@ class ReceivedPayments:
             amount = self.total(payment.payer).amount + payment.amount
             self._totals[payment.payer] = PaidTotal(amount, payment.epoch)
             self.latest.append(payment)
+
+    def add_income(self, income: Iterable[AuthorIncome]) -> None:
+        """Note what it had in the next epoch as an author."""
+        self.income.extend(income)
 
     def total(self, payer: PeerId) -> PaidTotal:
         """All that one account has paid."""

@@ -81,6 +81,8 @@ class Replica:
     running: set[int] = field(default_factory=set)
     # Why this member signs nothing any more: its books are not what they must be.
     broken: str = ""
+    # Whether the end of the last epoch is not durable yet: nothing of the next is signed before.
+    writing: bool = False
     lists: OrderLists = field(default_factory=OrderLists)
     # How full the buckets are.
     _filled: list[int] = field(default_factory=lambda: [0] * ORDER_BUCKETS)
@@ -113,6 +115,10 @@ class Replica:
         """This peer's place among the members; None if it is none."""
         return self.committee.index.get(self.key.peer)
 
+    @property
+    def _takes_part(self) -> bool:
+        return self.place is not None and not (self.sits_out or self.broken or self.writing)
+
     def note_running(self, member: PeerId, epoch: int) -> None:
         """Note that a member says which epoch runs."""
         if epoch == self.epoch and (at := self.committee.index.get(member)) is not None:
@@ -129,15 +135,12 @@ class Replica:
         """Refused unless this member takes part, and the epoch runs."""
         if self.broken:
             raise Refused(f"this member has stopped: {self.broken}", code=RefusalCode.FAILED)
-        if epoch != self.epoch:
+        self._check_running(epoch)
+        if self.seal is not None or self.writing:
             raise Refused(
-                f"epoch {self.epoch} runs, not {epoch}",
+                f"epoch {epoch} is {'beginning' if self.writing else 'ending'}",
                 code=RefusalCode.OTHER_EPOCH,
-                retry_after_s=1.0 if epoch > self.epoch else None,
-            )
-        if self.seal is not None:
-            raise Refused(
-                f"epoch {epoch} is ending", code=RefusalCode.OTHER_EPOCH, retry_after_s=1.0
+                retry_after_s=1.0,
             )
         if self.place is None or self.sits_out:
             why = "is no member" if self.place is None else "sits this epoch out"
@@ -147,6 +150,15 @@ class Replica:
                 "this member waits for others to say which epoch runs",
                 code=RefusalCode.OTHER_EPOCH,
                 retry_after_s=1.0,
+            )
+
+    def _check_running(self, epoch: int) -> None:
+        """Refused unless this epoch runs: for good only if it is over, for members may be late."""
+        if epoch != self.epoch:
+            raise Refused(
+                f"epoch {self.epoch} runs, not {epoch}",
+                code=RefusalCode.OTHER_EPOCH,
+                retry_after_s=1.0 if epoch > self.epoch else None,
             )
 
     def consider(self, owner: PeerId, record: AccountOrder) -> None:
@@ -177,16 +189,7 @@ class Replica:
             judge(self.draft, order)
             self.votes[owner] = (record.sequence, digest)
             self._voted[order.raw] = (digest, order)
-        return self._vote_of(order, digest), vote_row(self.epoch, owner, record.sequence, digest)
-
-    def _vote_of(self, order: Signed[AccountOrder], digest: bytes) -> Vote:
-        return Vote(
-            network=self.network,
-            epoch=order.record.epoch,
-            account=order.signer,
-            sequence=order.record.sequence,
-            order=digest,
-        )
+        return Vote.of(order, digest), vote_row(self.epoch, owner, record.sequence, digest)
 
     # Certificates
 
@@ -228,11 +231,8 @@ class Replica:
             raise Refused("the certificate is of another network", code=RefusalCode.STRANGER)
         if digest in self.orders:
             return digest, order, certificate
-        if record.epoch != self.epoch:
-            raise Refused(
-                f"epoch {self.epoch} runs, not {record.epoch}", code=RefusalCode.OTHER_EPOCH
-            )
-        self.committee.check(self._vote_of(order, digest), certificate.votes)
+        self._check_running(record.epoch)
+        self.committee.check(Vote.of(order, digest), certificate.votes)
         return digest, order, certificate
 
     def _check_memory(
@@ -264,7 +264,7 @@ class Replica:
 
     def catch_up(self) -> list[RowChange]:
         """Apply what is known and was not applied, where it can be; the rows to write."""
-        if self.seal is not None or self.sits_out or self.broken or self.place is None:
+        if self.seal is not None or not self._takes_part:
             return []
         return self._apply_known(list(self.known))
 
@@ -304,7 +304,7 @@ class Replica:
 
     def make_seal(self) -> tuple[Signed[Seal], list[RowChange]] | None:
         """Apply nothing more in this epoch, and say what was applied; None if it is not for us."""
-        if self.place is None or self.sits_out or self.broken:
+        if not self._takes_part or self.place is None:
             return None
         if self.seal is None:
             buckets = buckets_of(self.applied)

@@ -7,9 +7,10 @@ certificates are kept; a start applies the certificates again.
 import struct
 from collections.abc import Iterable
 
-from node.ledger.books import GONE, Account, Books, Changes, PaymentChannel
-from wire.codec import pack, unpack
-from wire.content import PeerId
+from node.ledger.books import GONE, Account, Books, Changes
+from node.ledger.payment_channel import PaymentChannel
+from wire.codec import Value, pack, unpack
+from wire.content import ContentId, PeerId
 from wire.stake import StakeRow
 
 # A key, and what is kept under it; None deletes it.
@@ -61,7 +62,10 @@ def channel_row(name: bytes, channel: PaymentChannel | None) -> RowChange:
     if channel is None:
         return CHANNELS + name, None
     sides = [bytes(channel.payer), bytes(channel.payee)]
-    return CHANNELS + name, pack([*sides, *channel[2:5], channel.tasks, channel.growth])
+    fields: list[Value] = [*sides, *channel[2:5], channel.tasks, channel.growth]
+    if channel.models:
+        fields.append([[bytes(model), paid] for model, paid in channel.models])
+    return CHANNELS + name, pack(fields)
 
 
 def rows_of(changes: Changes) -> list[RowChange]:
@@ -90,7 +94,8 @@ def read_books(books: Books, accounts: Iterable[RowChange], channels: Iterable[R
         balance, sequence = unpack(value or b"")
         books.put_account(key[1:], Account(balance, sequence))
     for name, value in channels:
-        payer, payee, deposit, paid, expiry, tasks, growth = unpack(value or b"")
+        payer, payee, deposit, paid, expiry, tasks, growth, *later = unpack(value or b"")
         sides = PeerId(payer), PeerId(payee)
         channel = PaymentChannel(*sides, deposit, paid, expiry, tasks=tasks, growth=growth)
-        books.put_channel(name[1:], channel)
+        models = tuple((ContentId(it), sum_paid) for it, sum_paid in later[0]) if later else ()
+        books.put_channel(name[1:], channel._replace(models=models))

@@ -33,10 +33,12 @@ class LedgerCalls:
 
     rpc: PeerRpc
 
-    async def bucket(self, member: PeerId, epoch: int, number: int) -> list[bytes]:
-        """The orders of one bucket of an epoch."""
+    async def bucket(
+        self, member: PeerId, epoch: int, number: int, digest: bytes = b""
+    ) -> list[bytes]:
+        """The orders of one bucket of an epoch, if it can those that hash to `digest`."""
         async with self.rpc.call(member, deadline_s=stretched(CALL_DEADLINE_S)) as call:
-            await call.send(AskBucket(epoch=epoch, bucket=number))
+            await call.send(AskBucket(epoch=epoch, bucket=number, digest=digest))
             return digests_in((await call.expect(BucketOrders)).orders)
 
     async def certificates(self, member: PeerId, epoch: int, orders: list[bytes]) -> list[bytes]:

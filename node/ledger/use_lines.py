@@ -1,36 +1,68 @@
 """What an epoch says of use: lines of what was redeemed, and who moved credits to whom. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from node.ledger.books import Draft
-from wire.content import PeerId
-from wire.ledger import AccountOrder, growth_of
+from node.ledger.payment_channel import PaymentChannel, shares_of
+from wire import limits
+from wire.content import ContentId, PeerId
+from wire.ledger import AccountOrder
 from wire.signed import Signed
-from wire.usage import UseLine
+from wire.usage import ModelUse, UseLine
 
 Transfer = tuple[PeerId, PeerId]
 
 
+@dataclass(slots=True)
+class _Sums:
+    """What one account redeemed of another; of each model, what it and its author got."""
+
+    paid: int = 0
+    growth: int = 0
+    tasks: int = 0
+    models: dict[ContentId, tuple[int, int]] = field(default_factory=dict)
+
+    def add(
+        self, before: PaymentChannel, after: PaymentChannel, rows: Mapping[bytes, bytes]
+    ) -> None:
+        growth, shares = shares_of(before, after, rows)
+        self.paid += after.paid - before.paid
+        self.growth += growth
+        self.tasks += after.tasks - before.tasks
+        counted = dict(before.models)
+        authors = {it.model: it.amount for it in shares}
+        for model, paid in after.models:
+            if more := paid - counted.get(model, 0):
+                known = self.models.get(model, (0, 0))
+                self.models[model] = (known[0] + more, known[1] + authors.get(model, 0))
+
+    def line(self, payer: PeerId, payee: PeerId) -> UseLine:
+        """All of it, with the models of which most was redeemed."""
+        most = sorted(self.models.items(), key=lambda it: (-it[1][0], it[0]))
+        models = sorted(most[: limits.LINE_MODELS_MAX])
+        return UseLine(
+            payer=payer,
+            payee=payee,
+            paid=self.paid,
+            growth=self.growth,
+            tasks=min(2**62, self.tasks),
+            models=tuple(ModelUse(model=it, paid=paid, author=of) for it, (paid, of) in models),
+        )
+
+
 def lines_of(draft: Draft) -> tuple[UseLine, ...]:
     """The lines of a draft's epoch, in the order of payer and payee."""
-    sums: dict[Transfer, tuple[int, int, int]] = {}
+    sums: dict[Transfer, _Sums] = {}
+    rows = draft.books.motions.rows
     for name, channel in draft.channels.items():
         before = draft.books.channels[name[0]].get(name)
-        paid, tasks = (0, 0) if before is None else (before.paid, before.tasks)
-        if channel.paid == paid:
-            continue
-        sides = (channel.payer, channel.payee)
-        found = sums.get(sides, (0, 0, 0))
-        growth = growth_of(channel.paid, channel.growth) - growth_of(paid, channel.growth)
-        sums[sides] = (
-            found[0] + channel.paid - paid,
-            found[1] + growth,
-            found[2] + channel.tasks - tasks,
-        )
-    return tuple(
-        UseLine(payer=payer, payee=payee, paid=paid, growth=growth, tasks=min(2**62, tasks))
-        for (payer, payee), (paid, growth, tasks) in sorted(sums.items())
-    )
+        if before is None:
+            before = channel._replace(paid=0, tasks=0, models=())
+        if channel.paid != before.paid:
+            sides = (channel.payer, channel.payee)
+            sums.setdefault(sides, _Sums()).add(before, channel, rows)
+    return tuple(it.line(payer, payee) for (payer, payee), it in sorted(sums.items()))
 
 
 def transfers_of(orders: Iterable[Signed[AccountOrder]]) -> Iterator[Transfer]:

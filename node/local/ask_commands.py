@@ -22,6 +22,7 @@ from node.local.indexing import Indexing, list_sources
 from node.local.model_commands import named_as, until_ready
 from node.local.quoting import show_quote
 from node.local.source_calls import bring_inputs, known_manifest
+from node.paying.charge_shares import shares_map
 from node.peer import Node
 from node.serving.nearest import INDEX_BYTES_MAX
 from node.task.events import Event, EventSink, LegDone, ignore_event
@@ -111,6 +112,9 @@ class AskCommands:
             left = bool(arguments.get("attended"))
             answered = await self._run(asked, emit, self._few_verifiers(asked, emit), attended=left)
         result = as_maps.answer_map(answered)
+        ledger = self.node.ledger
+        if result["charges"] and ledger is not None and (rows := ledger.known_rows()) is not None:
+            result["shares"] = shares_map(answered.answer.record, rows)
         result["operation"] = operation
         result["answer"] = answered.answer.raw
         # What is large is got by its id.
@@ -138,6 +142,8 @@ class AskCommands:
             parameters = questions.generate_parameters(arguments)
             return questions.generate_input(arguments, chats=chats), parameters
         text = read_text(arguments, "text")
+        if operation in (NEAREST, EMBED, RERANK):
+            questions.check_no_settings(arguments)
         if operation == NEAREST:
             index_id = read_content_id(arguments.get("index"))
             await self._check_index(index_id, model)

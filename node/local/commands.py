@@ -58,7 +58,7 @@ class LocalCommands:
         if arguments.get("ask_around", True):
             await node.peers.neighbours.ask_around()
         answered, connected = node.peers.answered_last_minute()
-        tasks, store = node.tasks.statistics(), node.dependencies.store.statistics()
+        store = node.dependencies.store.statistics()
         engine = node.dependencies.engine.statistics()
         orders = node.leg_server.dispatcher.directory.orders
         checks = node.tasks.checking.orders
@@ -76,22 +76,12 @@ class LocalCommands:
             "known": len(node.peers.view),
             "neighbour_versions": node.peers.neighbours.told_versions(),
             "models": own_models(node),
-            "tasks": {
-                "accepted": tasks.accepted,
-                "answered": tasks.answered,
-                "failed": tasks.failed,
-                "retried": tasks.retried,
-                "under_way": tasks.under_way,
-            },
+            "tasks": self._tasks_map(),
             "background_checks": {
                 "share": node.config.background_checks,
                 **asdict(node.background_checks.statistics()),
             },
-            "queue": {
-                "free_slots": node.verify_role.infer_role.fair_queue.free_slots,
-                "wait_s": round(node.verify_role.infer_role.fair_queue.queue_s, 2),
-                "jobs": engine.jobs_queued,
-            },
+            "queue": self._queue_map(engine.jobs_queued),
             "legs_done": node.leg_server.done,
             "legs_under_way": node.leg_server.under_way,
             # Standing orders, of tasks and of checks: of this peer at others, and of others here.
@@ -123,14 +113,30 @@ class LocalCommands:
             ],
         }
 
+    def _tasks_map(self) -> dict[str, int]:
+        tasks = self.node.tasks.statistics()
+        return {
+            "accepted": tasks.accepted,
+            "answered": tasks.answered,
+            "failed": tasks.failed,
+            "retried": tasks.retried,
+            "under_way": tasks.under_way,
+        }
+
+    def _queue_map(self, jobs: int) -> dict[str, object]:
+        queue = self.node.verify_role.infer_role.fair_queue
+        return {"free_slots": queue.free_slots, "wait_s": round(queue.queue_s, 2), "jobs": jobs}
+
     def _heard_map(self) -> dict[str, object]:
-        """What others say of our key and clock, and what became of their adverts, and our calls."""
+        """What others say of our key and clock, and what became of adverts, calls and tasks."""
         peers, handshakes = self.node.peers.statistics(), self.node.peers.handshake_log
         return {
             "same_key_elsewhere": handshakes.same_key,
             "clock_wrong_s": handshakes.clock_wrong_s(),
             "adverts": {"heard": peers.adverts_heard, "refused": dict(peers.adverts_refused)},
             "connections_cut_after_s": peers.cut_after_s,
+            # What runs on this peer's loop; a number that only grows is a leak.
+            "loop_tasks": trio.lowlevel.current_statistics().tasks_living,
         }
 
     async def _store_map(self, store: Statistics) -> dict[str, int]:

@@ -138,6 +138,7 @@ class LedgerCommands:
             "account": str(self.node.peers.me),
             "orders": [it.to_map() for it in ledger.wallet.log(LOG_SHOWN)],
             "received": received[:LOG_SHOWN],
+            "authored": [it.to_map() for it in reversed(follower.received.income)][:LOG_SHOWN],
             "received_before": follower.replica.epoch,
             "received_problem": late or follower.problem,
         }

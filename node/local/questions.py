@@ -99,6 +99,21 @@ def generate_input(arguments: Mapping[str, Any], *, chats: bool) -> bytes:
         ) from error
 
 
+# How the settings are typed.
+_OPTIONS = {"tokens": "--max-tokens", "temperature": "--temperature", "seed": "--seed"}
+
+
+def check_no_settings(arguments: Mapping[str, Any]) -> None:
+    """InputError if settings of a generation were given to what generates no words."""
+    given = arguments.get("parameters") or {}
+    typed = [_OPTIONS.get(str(it), str(it)[:40]) for it in given]
+    if typed:
+        raise InputError(
+            f"{', '.join(typed)}: this model generates no words, so that means nothing to it",
+            todo="leave it out, or ask a language model: python -m node models",
+        )
+
+
 def generate_parameters(arguments: Mapping[str, Any]) -> dict[str, Scalar]:
     """The settings of a generation, of the right types; InputError names one that is not."""
     given = arguments.get("parameters") or {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from node.paying.pricing import LegUnits, cost, cost_of_leg, cost_of_part
 from wire import limits
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
 from wire.receipt import Receipt
 from wire.segment import Segment
 from wire.signed import Envelope, Signed
@@ -17,6 +17,8 @@ from wire.task import Stage
 
 # Of what a task may cost, verdicts on answers that are not accepted come to this part at most.
 REJECTED_PART = 2
+# What a model has worked for.
+WORKED = (ChargeKind.LEG, ChargeKind.PART)
 
 
 @dataclass(slots=True)
@@ -45,12 +47,16 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """How an account with a peer changes: what is held, what was shown, what was charged."""
+    """How an account with a peer changes: what is held, what was shown, what was charged.
+
+    `model` is the one that worked for what was charged, if one did.
+    """
 
     held: int = 0
     shown: int = 0
     charged: int = 0
     tasks: int = 0
+    model: ContentId | None = None
 
 
 Book = Callable[[PeerId, Booking], None]
@@ -66,6 +72,8 @@ class Bill:
     reserved: int = 0
     book: Book = lambda _peer, _booking: None
     _held: dict[PeerId, Held] = field(default_factory=dict)
+    # The models of the legs that were charged.
+    _models: dict[int, ContentId | None] = field(default_factory=dict)
 
     @property
     def charged(self) -> int:
@@ -133,7 +141,9 @@ class Bill:
             held.begun = min(held.begun, since)
         for charge in [it for it in self.charges if it.kind is ChargeKind.PART]:
             self.charges.remove(charge)
-            self.book(payee_of(charge), Booking(charged=-charge.amount, tasks=-1))
+            model = self._models.get(charge.stage)
+            booking = Booking(charged=-charge.amount, tasks=-1, model=model)
+            self.book(payee_of(charge), booking)
 
     def leg(
         self, peer: PeerId, receipt: Receipt, source: bytes | None, output: bytes | None
@@ -173,7 +183,10 @@ class Bill:
         if amount <= 0 or len(self.charges) >= limits.CHARGES_MAX:
             self.book(peer, Booking(held=-held.need - shown, shown=-shown))
             return 0
-        self.book(peer, Booking(-held.need - shown, -shown, amount, 1))
+        model = held.stage.model if kind in WORKED else None
+        if model is not None:
+            self._models[held.number] = model
+        self.book(peer, Booking(-held.need - shown, -shown, amount, 1, model))
         self.charges.append(
             Charge(tariff=held.tariff.raw, stage=held.number, kind=kind, units=units, amount=amount)
         )

@@ -7,12 +7,15 @@ works for more than was promised: neither risks more than one increment.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from wire import limits
 from wire.amount import CREDIT
-from wire.codec import pack, unpack
+from wire.codec import Value, pack, unpack
 from wire.content import ContentId, PeerId
-from wire.ledger import Voucher
+from wire.ledger import NAMED_REDEMPTION_MIN, ModelPart, Voucher
 
 # Of the vouchers that paid for a request each so many are remembered, the highest.
 USED_KEPT = 64
@@ -49,6 +52,10 @@ class PaidChannel:
     need: int = 0
     # How much was promised ahead the last time: it doubles, so that few vouchers pay for many.
     ahead: int = 0
+    # What of `charged` was for which model, and what vouchers have said of that: they say it of the
+    # first few models, and never less than before.
+    models: dict[ContentId, int] = field(default_factory=dict)
+    named: dict[ContentId, int] = field(default_factory=dict)
 
     @property
     def available(self) -> int:
@@ -78,6 +85,21 @@ class PaidChannel:
         wanted = max(self.charged, self.told) + self.held + self.ahead
         return max(self.signed, min(self.most, wanted))
 
+    def note_model(self, model: ContentId, amount: int) -> None:
+        """Note that so much of what was charged was for this model."""
+        if model in self.models or len(self.models) < limits.VOUCHER_MODELS_MAX:
+            self.models[model] = max(0, self.models.get(model, 0) + amount)
+
+    def name_models(self) -> tuple[ModelPart, ...]:
+        """What the next voucher says of models."""
+        left = self.signed - sum(self.named.values())
+        for model, charged in self.models.items():
+            more = min(left, max(0, charged - self.named.get(model, 0)))
+            if more > 0:
+                self.named[model] = self.named.get(model, 0) + more
+                left -= more
+        return tuple(ModelPart(model=it, amount=paid) for it, paid in sorted(self.named.items()))
+
     def to_bytes(self) -> bytes:
         """What is kept of it."""
         return pack(
@@ -89,14 +111,19 @@ class PaidChannel:
                 self.signed,
                 self.charged,
                 self.tasks,
+                _pairs(self.models),
+                _pairs(self.named),
             ]
         )
 
     @classmethod
     def from_bytes(cls, name: bytes, data: bytes) -> "PaidChannel":
         """WireError if a row is none."""
-        payee, deposit, expiry, settlement, signed, charged, tasks = unpack(data)
-        return cls(PeerId(payee), name, deposit, expiry, settlement, signed, 0, charged, tasks)
+        payee, deposit, expiry, settlement, signed, charged, tasks, *later = unpack(data)
+        models, named = map(_read_pairs, later) if later else ({}, {})
+        found = cls(PeerId(payee), name, deposit, expiry, settlement, signed, 0, charged, tasks)
+        found.models, found.named = models, named
+        return found
 
 
 @dataclass(slots=True)
@@ -119,6 +146,9 @@ class EarningChannel:
     tariff: ContentId | None = None
     # What was read for tasks that the payer gave up, and that nothing it paid since makes up for.
     given_up: int = 0
+    # What of `charged` was for which model, and what the highest voucher says of that.
+    models: dict[ContentId, int] = field(default_factory=dict)
+    named: Mapping[ContentId, int] = field(default_factory=dict)
     # The totals of vouchers that have paid for a request each, as far as they are remembered, in
     # order; none up to `floor` does so again.
     used: tuple[int, ...] = ()
@@ -139,11 +169,33 @@ class EarningChannel:
         """What the highest voucher promises beyond what was redeemed."""
         return self.highest - self.redeemed
 
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to redeem."""
+        return self.unredeemed >= (NAMED_REDEMPTION_MIN if self.named else 1)
+
+    def misnamed(self, voucher: Voucher) -> str:
+        """Why a voucher is not taken for what it says of models; empty if it is right.
+
+        A model's author has a share of what is named, so nothing is named that was charged for
+        something else; a crash may have forgotten some of what was charged for it.
+        """
+        named = {it.model: it.amount for it in voucher.models}
+        if voucher.total <= self.highest:
+            return ""
+        if any(named.get(model, 0) < before for model, before in self.named.items()):
+            return "the voucher names less for a model than the one before"
+        for model, amount in named.items():
+            if amount > voucher.total - self.charged + self.models.get(model, 0):
+                return "the voucher names more for a model than was worked with it here"
+        return ""
+
     def take(self, voucher: Voucher, raw: bytes) -> bool:
         """Keep a voucher whose signature holds; whether it is higher than all before."""
         if not self.highest < voucher.total <= self.deposit:
             return False
         self.highest, self.voucher = voucher.total, raw
+        self.named = {it.model: it.amount for it in voucher.models}
         return True
 
     def use_up(self, total: int) -> None:
@@ -175,6 +227,8 @@ class EarningChannel:
                 self.redeemed,
                 None if self.tariff is None else bytes(self.tariff),
                 [self.floor, *self.used],
+                _pairs(self.models),
+                _pairs(self.named),
             ]
         )
 
@@ -184,6 +238,7 @@ class EarningChannel:
         payer, deposit, expiry, voucher, highest, charged, tasks, redeemed, *more = unpack(data)
         tariff = ContentId(more[0]) if more and more[0] is not None else None
         floor, *used = more[1] if len(more) > 1 else [0]
+        models, named = map(_read_pairs, more[2:]) if more[2:] else ({}, {})
         return cls(
             PeerId(payer),
             name,
@@ -197,4 +252,14 @@ class EarningChannel:
             tariff=tariff,
             used=tuple(used),
             floor=floor,
+            models=models,
+            named=named,
         )
+
+
+def _pairs(amounts: Mapping[ContentId, int]) -> Value:
+    return [[bytes(model), amount] for model, amount in amounts.items()]
+
+
+def _read_pairs(pairs: Any) -> dict[ContentId, int]:
+    return {ContentId(model): amount for model, amount in pairs}

@@ -10,8 +10,8 @@ from typing import Any
 
 import trio
 
-from node.ledger.books import channel_name
 from node.ledger.committee import Committee
+from node.ledger.payment_channel import channel_name
 from node.ledger.wallet import OrderState, Wallet
 from node.paying.channels import EarningChannel
 from node.paying.own_tariff import OwnTariff
@@ -27,7 +27,6 @@ from wire.errors import BatonError, Refused, StoreError, TransportError, WireErr
 from wire.kinds import RefusalCode
 from wire.latest import Latest
 from wire.ledger import (
-    AccountOrder,
     Opening,
     Redemption,
     Voucher,
@@ -110,6 +109,8 @@ class EarningChannels:
         channel.charged += amount
         channel.given_up = max(0, channel.given_up - amount)
         channel.tasks += 1
+        if model is not None:
+            channel.models[model] = channel.models.get(model, 0) + amount
         key = (channel.payer, model)
         before, tasks = self.by_model.get(key, (0, 0))
         self.by_model[key] = (before + amount, tasks + 1)
@@ -283,7 +284,8 @@ class EarningChannels:
         """The opening of a channel in a settled order; WireError or Refused if it is none."""
         shown = read_shown(raw)
         order = shown.order
-        number = self._opened_by(order, name)
+        digest, count = order_digest(order), len(order.record.open)
+        number = next((it for it in range(count) if channel_name(digest, it) == name), None)
         opening = None if number is None else order.record.open[number]
         if order.signer != payer or opening is None or opening.payee != self.peers.me:
             raise Refused(
@@ -292,11 +294,6 @@ class EarningChannels:
         genesis = self.wallet.genesis
         shown.check(genesis.id, Committee(genesis.members))
         return opening
-
-    def _opened_by(self, order: Signed[AccountOrder], name: bytes) -> int | None:
-        digest = order_digest(order)
-        numbers = range(len(order.record.open))
-        return next((it for it in numbers if channel_name(digest, it) == name), None)
 
     def _agree(self, channel: EarningChannel, message: Pay) -> None:
         now = self.own.now
@@ -321,6 +318,8 @@ class EarningChannels:
             raise Refused("the voucher is not of this channel", code=RefusalCode.MALFORMED)
         if record.total > channel.deposit:
             raise Refused("the voucher is beyond the deposit", code=RefusalCode.NOT_COVERED)
+        if why := channel.misnamed(record):
+            raise Refused(why, code=RefusalCode.MALFORMED)
         self.take(channel, voucher)
 
     def take(self, channel: EarningChannel, voucher: Signed[Voucher]) -> None:
@@ -360,7 +359,7 @@ class EarningChannels:
             (
                 it
                 for it in self.by_name.values()
-                if it.unredeemed > 0 and self._refused.get(it.name) != self.epoch
+                if it.is_due and self._refused.get(it.name) != self.epoch
             ),
             key=lambda it: it.expiry,
         )[: limits.ACTIONS_MAX]

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from node.ledger.books import channel_name
+from node.ledger.payment_channel import channel_name
 from node.ledger.wallet import Wallet
 from node.paying.bill import Booking
 from node.paying.channels import PaidChannel
@@ -145,6 +145,8 @@ class PayingChannels:
         channel.shown += booking.shown
         channel.charged += booking.charged
         channel.tasks += booking.tasks
+        if booking.model is not None:
+            channel.note_model(booking.model, booking.charged)
         if channel.tariff is not None and channel.wants(1):
             self._pay_soon(channel, None, 1)
 
@@ -264,7 +266,10 @@ class PayingChannels:
         is_first = channel.tariff is None
         try:
             # Until the payee has said what it has, nothing is signed: a disk may have been lost.
-            voucher = None if is_first else self._voucher(channel, need)
+            voucher = None
+            if not is_first:
+                names = await self._reads_models(channel.payee)
+                voucher = self._voucher(channel, need, names_models=names)
             paid = await self._call(channel, named, voucher, shows=is_first)
             self._hear(channel, paid)
             channel.tariff = named
@@ -278,7 +283,13 @@ class PayingChannels:
         if is_first and channel.tariff is not None and channel.wants(need):
             self._pay_soon(channel, tariff, need)
 
-    def _voucher(self, channel: PaidChannel, need: int) -> bytes | None:
+    async def _reads_models(self, payee: PeerId) -> bool:
+        """Whether a payee reads what vouchers say of models."""
+        deadline_s = stretched(CALL_DEADLINE_S)
+        version = await self.peers.neighbours.version_of(payee, deadline_s=deadline_s)
+        return version >= limits.SHARES_VERSION
+
+    def _voucher(self, channel: PaidChannel, need: int, *, names_models: bool) -> bytes | None:
         """The next voucher; it joins the next commit, and a lost one is told by the payee."""
         channel.signed = channel.next_total(need)
         if not channel.signed:
@@ -289,6 +300,7 @@ class PayingChannels:
             total=channel.signed,
             tasks=max(0, channel.tasks),
             receipt=None,
+            models=channel.name_models() if names_models else (),
         )
         self.store.write_soon(Table.CHANNELS, OUT + channel.name, channel.to_bytes())
         self.vouchers += 1
@@ -322,6 +334,8 @@ class PayingChannels:
         channel.heard = max(channel.heard, found.record.total)
         if found.record.total > channel.signed:
             channel.signed = found.record.total
+            channel.named = {it.model: it.amount for it in found.record.models}
+            channel.models = dict(channel.named)
             channel.charged = max(channel.charged, min(paid.charged, channel.signed))
 
     def _failed(self, channel: PaidChannel, error: BatonError) -> None:

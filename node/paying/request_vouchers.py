@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from node.ledger.books import channel_name
+from node.ledger.payment_channel import channel_name
 from node.paying.channels import PaidChannel
 from node.paying.paying_channels import (
     BALANCE_PART,

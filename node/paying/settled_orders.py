@@ -30,14 +30,7 @@ class ShownOrder:
         record, digest = self.order.record, order_digest(self.order)
         if record.network != network:
             raise Refused("the order is of another network", code=RefusalCode.STRANGER)
-        vote = Vote(
-            network=network,
-            epoch=record.epoch,
-            account=self.order.signer,
-            sequence=record.sequence,
-            order=digest,
-        )
-        committee.check(vote, self.certificate.votes)
+        committee.check(Vote.of(self.order, digest), self.certificate.votes)
         applied = Acknowledgement(network=network, epoch=record.epoch, order=digest)
         committee.check(applied, self.settlement.acknowledgements)
 

@@ -139,6 +139,8 @@ class VoucherTill:
         )
         if channel.expiry <= self.channels.epoch:
             raise Malformed("the channel expires before all of it can be redeemed: open another")
+        if record.models:
+            raise Malformed("a voucher for a request names no models: this peer's own vouchers do")
         voucher = sent.envelope.checked(record)
         _check_total(channel, record.total, amount)
         return channel, voucher

@@ -101,19 +101,25 @@ def read_journal(versions: Path) -> UpgradeJournal | None:
 
 
 @contextmanager
-def upgrading_alone(versions: Path) -> Iterator[None]:
-    """Make the folder if there is none, and keep other upgrades out; InputError if one runs."""
+def upgrading_alone(versions: Path) -> Iterator[int]:
+    """Make the folder if there is none, and keep other upgrades out; InputError if one runs.
+
+    Yields the descriptor that does so, until every process that has it closed it or ended.
+    """
     versions.mkdir(mode=0o755, exist_ok=True)
     check_folder(versions)
+    # A service that runs as a user of its own reads it.
+    versions.chmod(0o755)
     descriptor = open_own(versions / _LOCK, os.O_RDWR)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                "another upgrade of this peer runs", todo="wait until it has ended"
+                "another upgrade of this peer runs, or what it began still installs",
+                todo="wait until it has ended",
             ) from error
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -41,7 +41,7 @@ class Started:
 
 def without_invites(arguments: Sequence[str]) -> tuple[str, ...]:
     """What was typed, without invites, and without what is for one start only."""
-    return tuple(it for it in arguments if not it.startswith(_INVITE) and it != "--debug")
+    return tuple(it for it in arguments if not it.lower().startswith(_INVITE) and it != "--debug")
 
 
 def keep_started(state: Path, started: Started) -> None:

@@ -9,13 +9,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
 from wire.errors import InputError
 from wire.usage import UseLine
 
 WEEK_S = 7 * 24 * 3600
 # Of all weeks together: about 300 MB.
 PAIRS_MAX = 1_000_000
+# Further models are not told apart from what no voucher named.
+MODELS_MAX = 100_000
 _PAIR_BITS = 32
 
 
@@ -49,6 +51,8 @@ class UseHistory:
     moved: set[int] = field(default_factory=set)
     # Transfers between further pairs, which nobody pays for: they are not held.
     unseen: int = 0
+    # What was paid for work with each model, and what of it its author had.
+    models: dict[ContentId, tuple[int, int]] = field(default_factory=dict)
     _numbers: dict[PeerId, int] = field(default_factory=dict)
     _pairs: int = 0
 
@@ -71,6 +75,10 @@ class UseHistory:
             before = week.get(pair)
             if before is None:
                 self._count()
+            for use in line.models:
+                paid, author = self.models.get(use.model, (0, 0))
+                if use.model in self.models or len(self.models) < MODELS_MAX:
+                    self.models[use.model] = paid + use.paid, author + use.author
             used = Use(line.paid, line.growth, line.tasks)
             week[pair] = used if before is None else before.plus(used)
         for payer, payee in transfers:

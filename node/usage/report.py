@@ -18,6 +18,7 @@ from wire.errors import InputError
 from wire.ledger import Genesis
 
 PAYERS_SHOWN_MAX = 1000
+MODELS_SHOWN_MAX = 1000
 
 
 def report_of(
@@ -101,6 +102,18 @@ def payer_rows(history: UseHistory) -> list[dict[str, Any]]:
         }
         for payer, use in found[:PAYERS_SHOWN_MAX]
     ]
+
+
+def model_rows(history: UseHistory) -> list[dict[str, Any]]:
+    """What was paid for which model, the most first; last what vouchers named no model for."""
+    found = sorted(history.models.items(), key=lambda it: (-it[1][0], it[0]))
+    rows = [
+        {"model": str(model), "paid": paid, "author": author}
+        for model, (paid, author) in found[:MODELS_SHOWN_MAX]
+    ]
+    paid = sum_of(week_sums(history).values()).paid
+    named = sum(int(str(it["paid"])) for it in rows)
+    return [*rows, {"model": None, "paid": paid - named, "author": 0}]
 
 
 def sum_of(uses: Iterable[Use]) -> Use:

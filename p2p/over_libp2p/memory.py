@@ -28,7 +28,7 @@ from libp2p.transport.exceptions import OpenConnectionError
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p.over_libp2p.errors import WrongPeerThere, contained
-from p2p.over_libp2p.memory_network import ListenerKey, MemoryNetwork
+from p2p.over_libp2p.memory_network import ListenerKey, MemoryNetwork, OutgoingCall
 from p2p.over_libp2p.muxer import STREAMS_IN_MAX
 
 _WINDOW_BYTES = 256 << 10
@@ -272,8 +272,11 @@ class MemoryConnection(IMuxedConn):  # type: ignore[misc]
     def get_transport_addresses(self) -> list[Multiaddr]:
         return [self._remote]
 
-    def get_remote_address(self) -> None:
-        return None
+    def get_remote_address(self) -> tuple[str, int] | None:
+        if "ip4" not in self._remote:
+            return None
+        host, port = (str(self._remote.value_for_protocol(it)) for it in ("ip4", "tcp"))
+        return host, int(port)
 
     def get_connection_type(self) -> ConnectionType:
         return ConnectionType.DIRECT
@@ -347,6 +350,35 @@ class MemoryMuxedTransport(ITransport):  # type: ignore[misc]
             raise OpenConnectionError(f"{maddr} does not accept the connection")
         return here
 
+    async def call_from(self, own_port: int, host: str, port: int) -> MemoryConnection:
+        """Be connected to whoever calls this peer from there at the same time, as over TCP.
+
+        Waits without an end if nobody does; OSError if that is refused.
+        """
+        network = self._network
+        with network.calling(self._me, own_port, (host, port)) as (mine, other):
+            if other is not None:
+                return self._met(mine, other)
+            try:
+                await mine.met.wait()
+            except trio.Cancelled:
+                if mine.connection is not None:
+                    await mine.connection.close()
+                raise
+            connection: MemoryConnection = mine.connection
+            return connection
+
+    def _met(self, mine: OutgoingCall, other: OutgoingCall) -> MemoryConnection:
+        network = self._network
+        here = MemoryConnection(network, self._me, other.caller, _place(mine.to))
+        there = MemoryConnection(network, other.caller, self._me, _place(other.to))
+        here.other, there.other = there, here
+        # Who called first began.
+        there.is_initiator = True
+        other.connection = there
+        here.carry(0, other.met.set)
+        return here
+
     def create_listener(self, handler_function: Any) -> MemoryListener:
         return MemoryListener(self._network, self._me, handler_function)
 
@@ -358,3 +390,7 @@ class MemoryMuxedTransport(ITransport):  # type: ignore[misc]
 
     def protocols(self) -> list[str]:
         return ["memory", "tcp"]
+
+
+def _place(where: tuple[str, int]) -> Multiaddr:
+    return Multiaddr(f"/ip4/{where[0]}/tcp/{where[1]}")

@@ -6,7 +6,9 @@ simulate a bad network.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import trio
@@ -33,6 +35,21 @@ class Listening(Protocol):
         """Take a connection that a peer dialled."""
 
 
+@dataclass(slots=True, eq=False)
+class OutgoingCall:
+    """A call from a port on which the caller listens: the caller's router lets its answer in.
+
+    `seen` is where it comes from for the other end, None if the router gave it a port of its own.
+    """
+
+    caller: ID
+    seen: tuple[str, int] | None
+    to: tuple[str, int]
+    # This end of the connection, once the other end has called at the same time.
+    connection: Any = None
+    met: trio.Event = field(default_factory=trio.Event)
+
+
 class MemoryNetwork:
     """The listeners by address. One object is one network; two networks share nothing.
 
@@ -44,6 +61,7 @@ class MemoryNetwork:
         self._listeners: dict[ListenerKey, Listening] = {}
         self._numbers = itertools.count(_FIRST_FREE)
         self._ports = itertools.cycle(_PORTS)
+        self._calls: list[OutgoingCall] = []
 
     def carry(self, source: str, target: str, size_bytes: int, deliver: Callable[[], None]) -> None:
         """Carry one packet from one host to the other; both are libp2p peer ids in text.
@@ -96,6 +114,24 @@ class MemoryNetwork:
         if listener is None:
             raise OpenConnectionError(f"nobody listens on {place}")
         return listener, Multiaddr(seen)
+
+    @contextmanager
+    def calling(
+        self, caller: ID, port: int, to: tuple[str, int]
+    ) -> Iterator[tuple[OutgoingCall, OutgoingCall | None]]:
+        """Call from this port; gives the call, and that of the other end if it calls us now.
+
+        ConnectionRefusedError if it does not, and the router there says so.
+        """
+        mine = OutgoingCall(caller, self.routers.seen_from(str(caller), port), to)
+        other = next((it for it in self._calls if (it.to, it.seen) == (mine.seen, mine.to)), None)
+        if other is None and self.routers.is_refused(to[0]):
+            raise ConnectionRefusedError(f"{to[0]} refuses")
+        self._calls.append(mine)
+        try:
+            yield mine, other
+        finally:
+            self._calls.remove(mine)
 
 
 def _host_and_port(place: Multiaddr) -> tuple[str, int]:

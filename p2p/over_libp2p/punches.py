@@ -13,21 +13,20 @@ import ipaddress
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 from libp2p.abc import IMuxedConn
 from libp2p.custom_types import TProtocol
-from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from p2p import timeouts
 from p2p.ip_address import is_public
 from p2p.over_libp2p.circuits import HEADER_S, ONWARD_S, Circuits, exactly, say
-from p2p.over_libp2p.errors import contained, shaking_hands
+from p2p.over_libp2p.errors import WrongPeerThere, contained, shaking_hands
 from p2p.over_libp2p.host import HANDSHAKE_DEADLINE_S, SoundSwarm, libp2p_id, peer_of
 from p2p.over_libp2p.stream import LibStream
-from p2p.over_libp2p.tcp import SoundTcp
 from p2p.transport import RelayAnswer
 from wire.content import PeerId
 from wire.errors import Malformed, TransportError, Unreachable
@@ -46,6 +45,10 @@ _FIRST_S = 0.02
 _CALL_S = 4.0
 # A router may refuse a call that came too early; the next one may meet the other's.
 _TRIES, _AGAIN_S = 5, 0.1
+
+
+# A socket, or, in memory, a connection that is muxed already; None where nobody answered.
+Called = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +128,20 @@ class Punches:
         if socket is None:
             raise Unreachable(f"no router let the call to {place.host} in")
         with shaking_hands():
+            self._made.append(await self._begin(socket, peer))
+
+    async def _begin(self, socket: Called, peer: PeerId) -> IMuxedConn:
+        """Shake hands as who calls; raises whatever libp2p does if it is another."""
+        if not isinstance(socket, IMuxedConn):
             raw = RawConnection(socket, True)
-            connection = await self._swarm.upgrade_outbound_raw_conn(raw, libp2p_id(peer))
-        self._made.append(connection.muxed_conn)
+            found = await self._swarm.upgrade_outbound_raw_conn(raw, libp2p_id(peer))
+            muxed: IMuxedConn = found.muxed_conn
+            return muxed
+        if peer_of(socket.peer_id) != peer:
+            await socket.close()
+            raise WrongPeerThere(f"peer ID mismatch: {socket.peer_id} called")
+        await self._swarm.add_conn(socket, direction="outbound")
+        return socket
 
     def _port(self) -> int:
         port = self._own_port()
@@ -135,11 +149,11 @@ class Punches:
             raise Unreachable("this peer listens for its own machine alone")
         return port
 
-    async def _called(self, port: int, place: SeenPlace) -> TrioTCPStream | None:
+    async def _called(self, port: int, place: SeenPlace) -> Called:
         """Call from the port there, a few times; None if nobody is reached."""
         where = Multiaddr(f"/ip{6 if ':' in place.host else 4}/{place.host}/tcp/{place.port}")
         transport = self._swarm.transport_manager.transport_for_dialing(where)
-        if not isinstance(transport, SoundTcp):
+        if transport is None:
             return None
         with trio.move_on_after(_CALL_S):
             for _ in range(_TRIES):
@@ -209,9 +223,7 @@ class Punches:
         if socket is not None and asker is not None:
             await self._answer(socket, asker)
 
-    async def _meet(
-        self, stream: LibStream, asker: PeerId, place: SeenPlace
-    ) -> TrioTCPStream | None:
+    async def _meet(self, stream: LibStream, asker: PeerId, place: SeenPlace) -> Called:
         """Call the asker at its word, if the rules allow it; None if nobody was reached."""
         rules, port = self._circuits.rules, self._own_port()
         if (
@@ -232,12 +244,16 @@ class Punches:
         finally:
             rules.left(stream.peer)
 
-    async def _answer(self, socket: TrioTCPStream, asker: PeerId) -> None:
+    async def _answer(self, socket: Called, asker: PeerId) -> None:
         """Shake hands as who was called, whoever it is: its key is proven in it."""
         muxed = None
         with contained("a punched handshake"), timeouts.move_on_after(HANDSHAKE_DEADLINE_S):
-            raw = RawConnection(socket, False)
-            muxed = await self._swarm.upgrade_inbound_raw_conn(raw, _NOWHERE)
+            if isinstance(socket, IMuxedConn):
+                await self._swarm.add_conn(socket, direction="inbound")
+                muxed = socket
+            else:
+                raw = RawConnection(socket, False)
+                muxed = await self._swarm.upgrade_inbound_raw_conn(raw, _NOWHERE)
         if muxed is None:
             with contained("a punched call's end"):
                 await socket.close()

@@ -13,17 +13,23 @@ from dataclasses import dataclass, field
 class Router:
     """`wan` is its outer IP address; `carrier` is the router behind which it stands itself.
 
-    `forwards` are the ports that it passes on, each to a place inside.
+    `forwards` are the ports that it passes on, each to a place inside. A symmetric one gives every
+    call that goes out another outer port; the others keep the port that the caller has.
     """
 
     wan: str
     carrier: "Router | None" = None
     refuses: bool = False
+    symmetric: bool = False
     forwards: dict[int, tuple[str, int]] = field(default_factory=dict)
 
     def seen(self) -> str:
         """The IP address that the internet sees."""
         return self.wan if self.carrier is None else self.carrier.seen()
+
+    def keeps_ports(self) -> bool:
+        """Whether the internet sees the port from which a call behind it comes."""
+        return not self.symmetric and (self.carrier is None or self.carrier.keeps_ports())
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,17 @@ class Routers:
         """What a listener of this host on this port is found under."""
         site = self.sites[name]
         return site.router, site.host, port
+
+    def seen_from(self, name: str, port: int) -> tuple[str, int] | None:
+        """Where the internet sees a call from this port of a host; None if nobody can tell."""
+        router = self.sites[name].router
+        told = router is None or router.keeps_ports()
+        return (self.sites[name].seen(), port) if told else None
+
+    def is_refused(self, host: str) -> bool:
+        """Whether the router there refuses the calls that it does not let in."""
+        router = self._by_wan.get(host)
+        return router is not None and router.refuses
 
     def way(self, name: str, host: str, port: int) -> tuple[Place, str]:
         """Where a call of this host to this address arrives, and which IP address it comes from.

@@ -21,3 +21,24 @@ def peak_bytes(process: int) -> int:
         return 0
     found = [it.split()[1] for it in lines if it.startswith("VmHWM")]
     return int(found[0]) * 1024 if found else 0
+
+
+def held_by(process: int) -> dict[str, float]:
+    """What a process holds now: pages in megabytes, threads, descriptors; empty once it ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        descriptors = sum(1 for _ in Path(f"/proc/{process}/fd").iterdir())
+    except OSError:
+        return {}
+    told = {
+        name: rest.split()[0]
+        for name, _, rest in (it.partition(":") for it in lines)
+        if rest.strip()
+    }
+    return {
+        "resident_mb": int(told["VmRSS"]) / 1024,
+        # Without the pages of files, which are the kernel's to take back.
+        "own_mb": int(told["RssAnon"]) / 1024,
+        "threads": float(told["Threads"]),
+        "descriptors": float(descriptors),
+    }

@@ -28,7 +28,6 @@ from wire.ledger import (
     Member,
     Payment,
     Vote,
-    order_digest,
 )
 from wire.signed import Envelope, Signed, sign, sign_many
 from wire.signing import SigningKey, check_signature
@@ -92,13 +91,7 @@ class _Network:
         ]
 
     def vote(self, order: Signed[AccountOrder]) -> Vote:
-        return Vote(
-            network=self.genesis.id,
-            epoch=0,
-            account=order.signer,
-            sequence=0,
-            order=order_digest(order),
-        )
+        return Vote.of(order)
 
     def certificates(
         self, orders: Sequence[Signed[AccountOrder]], group: int

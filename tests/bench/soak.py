@@ -5,6 +5,9 @@ loop). Peers that do not ask get SIGKILL (and start again with their state folde
 later SIGCONT). Each asker is killed once too, so that it must finish its tasks from its journal.
 The output of hash models is easy to compute, so every answer, and every token at its place, is
 compared.
+
+`--hours H` is another soak: of one peer at home under load, whose address changes again and again.
+See `_home_soak.py`.
 """
 
 import argparse
@@ -29,6 +32,7 @@ from node.engines.hash_engine import hash_manifest, hash_piece
 from node.engines.hash_vector import hash_vector
 from node.local.control import call
 from node.task.events import Restarted, Streamed
+from tests.bench import _home_soak
 from tests.bench._processes import PeerProcess, end_all, start_all
 from wire.errors import BatonError
 from wire.payload import Vectors
@@ -292,6 +296,8 @@ def drawn(number: int, random: Random, asker: PeerProcess) -> Asked:
 
 def run(arguments: list[str]) -> dict[str, Any]:
     """Minutes of load and strikes; `held` says whether nothing was lost."""
+    if "--hours" in arguments:
+        return _home_soak.run(arguments)
     parser = argparse.ArgumentParser(prog="python -m tests.bench soak")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--peers", type=int, default=12)

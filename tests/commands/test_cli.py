@@ -182,6 +182,19 @@ def test_what_is_like_nothing_is_refused_without_a_guess() -> None:
     assert "Did you mean" not in refused.value.format_message()
 
 
+def test_a_folder_that_is_named_and_not_there_has_no_peer_to_look_at(tmp_path: Path) -> None:
+    found = CliRunner().invoke(cli, ["doctor", "--state", str(tmp_path / "nosuch")])
+    assert isinstance(found.exception, InputError)
+    assert "there is no state folder" in found.exception.message
+
+
+def test_a_file_given_as_a_source_is_told_how_files_are_named() -> None:
+    found = CliRunner().invoke(cli, ["ask", "minilm", "--source", "./t.txt"])
+    assert isinstance(found.exception, InputError)
+    assert "files:t.txt" in found.exception.todo
+    assert "--file ./t.txt" in found.exception.todo
+
+
 def test_the_version_is_the_one_that_is_built() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == VERSION

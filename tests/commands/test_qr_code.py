@@ -23,6 +23,11 @@ def test_each_module_is_where_it_was_drawn() -> None:
     assert len(lines[0]) < 100
 
 
+def test_in_capitals_the_longest_invite_fits_a_terminal_of_eighty_columns() -> None:
+    pytest.importorskip("segno")
+    assert len(qr_lines("BATON1" + LINE.removeprefix("baton1").upper() + "A" * 100)[0]) <= 80
+
+
 def test_a_terminal_that_is_too_narrow_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("segno")
 

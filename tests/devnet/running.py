@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from node.devnet import homes
 from node.devnet.config import DevnetConfig
 from node.devnet.faults import parse
 from node.devnet.machine import Machine
@@ -29,9 +30,15 @@ def config(
     seconds: float = 10,
     rate: float = 2,
     deadline_s: int = 30,
+    nat: str = "",
 ) -> DevnetConfig:
     return DevnetConfig(
-        peers=peers, seconds=seconds, rate=rate, faults=parse(faults), deadline_s=deadline_s
+        peers=peers,
+        seconds=seconds,
+        rate=rate,
+        faults=parse(faults),
+        deadline_s=deadline_s,
+        nat=homes.parse(nat),
     )
 
 

@@ -199,5 +199,24 @@ def test_without_a_peer_and_without_any_look_nothing_is_guessed() -> None:
     assert told == {State.UNKNOWN}
 
 
+def test_a_name_that_tells_of_no_peers_is_bad_only_while_nobody_is_met() -> None:
+    told = {"found": 0, "refused": {}, "problem": "the name does not exist", "asked": 3}
+    fine = told | {"found": 2, "problem": ""}
+    settings = {"peers.bootstraps": "", "peers.seed_names": "seeds.test"}
+    for row, connected, state in (
+        (told, 0, State.BAD),
+        (told, 2, State.WARN),
+        (fine, 2, State.UNKNOWN),
+        (told | {"asked": 0}, 0, State.UNKNOWN),
+    ):
+        peer = status(seeds={"seeds.test": row}, connected=connected, unmet="")
+        findings = examine(facts(peer=peer, settings=settings, calls=()))
+        finding = next(it for it in findings if it.name == "no-name")
+        assert finding.state is state
+        if row is told:
+            assert finding.seen == "no seed at seeds.test: the name does not exist"
+            assert finding.advice == "dig TXT seeds.test"
+
+
 def test_a_stopped_peer_on_a_sound_machine_is_no_trouble() -> None:
     assert found(stopped()()) == {}

@@ -151,6 +151,42 @@ async def test_each_way_in_which_a_call_ends_is_told_apart() -> None:
     assert {it.address: it.large_arrive for it in calls} == dict.fromkeys(ways) | {at: True}
 
 
+async def test_a_peer_is_connected_to_once_to_call_it_and_once_to_know_it() -> None:
+    transport, here = TcpTransport(wall_ns=lambda: 0), ("/ip4/127.0.0.1/tcp/0",)
+    caller, other = key_of("caller"), key_of("other")
+    met = 0
+    async with transport.open(other, here, accept=ignore) as endpoint:
+        port = int(endpoint.addresses[0].split("/")[4])
+
+        async def pass_on(stream: trio.SocketStream) -> None:
+            nonlocal met
+            met += 1
+            inner = await trio.open_tcp_stream("127.0.0.1", port)
+            async with inner, trio.open_nursery() as nursery:
+                nursery.start_soon(_copy, stream, inner, nursery.cancel_scope)
+                nursery.start_soon(_copy, inner, stream, nursery.cancel_scope)
+
+        async with trio.open_nursery() as nursery:
+            (way,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(trio.serve_listeners, pass_on, [way])
+            at = way.socket.getsockname()[1]
+            (call,) = await call_all(
+                transport, caller, (endpoint.addresses[0].replace(str(port), str(at)),)
+            )
+            nursery.cancel_scope.cancel()
+    assert (call.ended, call.large_arrive) == (CallEnd.ANSWERED, True)
+    assert met == 2
+
+
+async def _copy(source: trio.SocketStream, to: trio.SocketStream, scope: trio.CancelScope) -> None:
+    try:
+        async for data in source:
+            await to.send_all(data)
+    except trio.BrokenResourceError:
+        pass
+    scope.cancel()
+
+
 LOSES_LARGE_PACKETS = """
 ip link set lo up
 nft add table inet t
@@ -179,7 +215,8 @@ async def _sent_large() -> None:
     with socket.socket() as taking:
         taking.bind(("127.0.0.1", 4747))
         taking.listen()
-        print(await large_arrive(f"/ip4/127.0.0.1/tcp/4747/p2p/{key_of('it').peer}"))
+        async with await trio.open_tcp_stream("127.0.0.1", 4747) as stream:
+            print(await large_arrive(stream))
 
 
 def _at(listening: socket.socket, key: SigningKey) -> str:

@@ -6,29 +6,37 @@ wrote is there or is not, and what it was about to say is not said.
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
 from typing import Any
 
 from node.ledger.books import Account
 from node.ledger.committee import Committee, collected, proof_of
+from node.ledger.committee_calls import MemberReplies
 from node.ledger.jury_draw import is_due, secret_for
 from node.ledger.loading import LoadedReplica, first_rows, load
+from node.ledger.member_role import TELL_AGAIN_S, TELL_EVERY_S
 from node.ledger.motion_shelf import CASE
 from node.ledger.order_lists import in_bucket
 from node.ledger.rows import MOTIONS, ROUNDS, RowChange, account_row, of_epoch
 from wire.checkpoint import (
+    ORDER_BUCKETS,
     AgreementPhase,
     AgreementVote,
     CheckpointHeader,
     Proposal,
     Seal,
+    bucket_of,
     buckets_of,
+    digest_in,
 )
 from wire.content import ContentId, PeerId
-from wire.errors import BatonError, WireError
+from wire.errors import Refused, WireError
 from wire.jury import CaseRow
+from wire.kinds import RefusalCode
 from wire.ledger import (
     AccountOrder,
     Certificate,
@@ -43,9 +51,13 @@ from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
 
 EPOCH_S = 100.0
-# An owner tries, every 2 s, as long as the slowest members take to come out of an epoch that ended.
-TRIES = 30
+# How long an owner tries, every 2 s. Members come out of an epoch one after the other, and who is
+# late has to be told by those that are not.
+TRIES = 12
 GRANT = 100_000_000
+NOTHING = buckets_of(())
+# What a member answers to an owner: its signature, or that it refuses.
+Reply = Callable[[int, bytes | Refused], None]
 KEYS = [SigningKey(bytes((40 + number,)) * 32) for number in range(31)]
 OWNERS = [SigningKey(bytes((100 + number,)) * 32) for number in range(6)]
 
@@ -102,6 +114,9 @@ class Plan:
     # How many acknowledgements an owner takes for settled; None: a quorum.
     settled_by: int | None = None
     cheats: int = 2
+    # Whether bad members do nothing at the end of an epoch but seal, and each hides from another
+    # one what it has sealed.
+    hides: bool = False
     # A case that waits for a jury from the beginning; its bond is its accuser's.
     case: CaseRow | None = None
 
@@ -159,7 +174,24 @@ class Simulation:
         if self.random.random() < 0.05:
             self.later(self.random.expovariate(1.0), what)
 
+    def settle_many(self) -> None:
+        """Have so many orders settled at the beginning that buckets have several."""
+        for sequence in range(5):
+            for owner in self.owners:
+                payment = Payment(to=self.owners[owner is self.owners[0]].key.peer, amount=1000)
+                order = owner.order(0, sequence, payment)
+                proofs = {}
+                for member in self.honest:
+                    vote, row = member.replica.vote(order)
+                    member.disk.write([row])
+                    proofs[member.place] = proof_of(Vote, sign(vote, member.key).raw)
+                raw = Certificate(order=order.raw, votes=collected(proofs)).to_bytes()
+                for member in self.members:
+                    member.confirm(raw, lambda *_: None)
+
     def run(self) -> Found:
+        if self.plan.hides:
+            self.settle_many()
         for member in self.members:
             member.begin()
         for owner in self.owners:
@@ -249,22 +281,24 @@ class SimulatedMember:
 
     # What owners ask
 
-    def submit(self, order: Signed[AccountOrder], reply: Callable[[int, bytes], None]) -> None:
+    def submit(self, order: Signed[AccountOrder], reply: Reply) -> None:
         try:
             vote, row = self.replica.vote(order)
-        except BatonError:
+        except Refused as error:
+            self.world.send(lambda error=error: reply(self.place, error))
             return
         if self.write([row]):
-            raw = sign(vote, self.key).raw
-            self.world.send(lambda: reply(self.place, raw))
+            proof = proof_of(Vote, sign(vote, self.key).raw)
+            self.world.send(lambda: reply(self.place, proof))
 
-    def confirm(self, raw: bytes, reply: Callable[[int], None]) -> None:
+    def confirm(self, raw: bytes, reply: Reply) -> None:
         try:
             _, rows = self.replica.confirm(raw)
-        except BatonError:
+        except Refused as error:
+            self.world.send(lambda error=error: reply(self.place, error))
             return
         if self.write(rows):
-            self.world.send(lambda: reply(self.place))
+            self.world.send(lambda: reply(self.place, b"applied"))
 
     # What members tell each other
 
@@ -292,48 +326,64 @@ class SimulatedMember:
                 self.world.send(lambda other=other: other.hear(self, raw))
 
     def gossip(self) -> None:
-        """Every few seconds all is told again, and what others know is fetched."""
+        """As members do: each other one is told all again, and answers with what it has to tell."""
         life = self.life
 
         def again() -> None:
             if self.life != life:
                 return
-            other = self.world.random.choice(self.world.members)
-            if other is not self:
-                for raw in self.told:
-                    self.world.send(lambda raw=raw: other.hear(self, raw))
-                self.world.send(lambda: self.fetch(other))
+            for other in self.world.members:
+                if other is not self:
+                    self.call(other)
             self.gossip()
 
-        self.world.later(self.world.random.uniform(1.0, 4.0), again)
+        self.world.later(TELL_AGAIN_S if self.told else TELL_EVERY_S, again)
+
+    def call(self, other: Any) -> None:
+        told = tuple(self.told)
+
+        def answered() -> None:
+            other.hear_all(self, told)
+            answer = tuple(other.told)
+            self.world.send(lambda: self.hear_all(other, answer))
+
+        self.world.send(answered)
 
     def hear(self, other: Any, raw: bytes) -> None:
-        try:
-            self.end.receive(raw)
-        except WireError:
-            return
+        self.hear_all(other, (raw,))
+
+    def hear_all(self, other: Any, told: tuple[bytes, ...]) -> None:
+        for raw in told:
+            with suppress(WireError):
+                self.end.receive(raw)
         self.fetch(other)
         self.act()
 
     def fetch(self, other: Any) -> None:
         """Lists and certificates that are lacking, and how the epoch has ended, from another."""
-        if not isinstance(other, SimulatedMember):
-            return
-        if other.replica.epoch > self.replica.epoch:
-            self.follow(other)
-            return
-        if other.replica.epoch < self.replica.epoch:
+        if isinstance(other, SimulatedMember) and other.replica.epoch != self.replica.epoch:
+            if other.replica.epoch > self.replica.epoch:
+                self.follow(other)
             return
         for buckets in [*self.end.unresolved(), other.buckets()]:
+            if buckets == self.buckets():
+                continue
             for number in self.replica.resolve(buckets).buckets:
-                self.replica.lists.note(in_bucket(other.replica.applied, number), other.key.peer)
+                listed = other.listed(self, number, digest_in(buckets, number))
+                self.replica.lists.note(listed, other.key.peer)
             for digest in self.replica.resolve(buckets).missing:
-                if (raw := other.replica.certificate_of(digest)) is not None:
+                if (raw := other.certificate_of(digest)) is not None:
                     self.replica.learn(raw)
         rows = self.replica.catch_up()
         if rows and not self.write(rows):
             return
         self.end.advance()
+
+    def listed(self, _: Any, number: int, digest: bytes) -> Collection[bytes]:
+        return self.replica.lists.listed(number, digest, self.replica.applied)
+
+    def certificate_of(self, digest: bytes) -> bytes | None:
+        return self.replica.certificate_of(digest)
 
     def buckets(self) -> bytes:
         """What is applied, worked out again only if it has changed."""
@@ -384,61 +434,123 @@ class SimulatedMember:
 
 
 class BadMember:
-    """Votes for every order, applies nothing, seals nothing, leads astray, votes for everything."""
+    """Votes for every order or refuses it, applies nothing, seals what it likes, leads astray.
+
+    Of what it seals it tells each member another story, and only some which orders those are.
+    """
+
+    # It says nothing by itself when it is called.
+    told: tuple[bytes, ...] = ()
 
     def __init__(self, world: Simulation, place: int, key: SigningKey) -> None:
         self.world, self.place, self.key = world, place, key
         self.seen: list[ContentId | None] = [None]
         self.rounds: set[tuple[int, int]] = set()
+        # Certificates by their orders, the orders of each epoch, and those that it has sealed.
+        self.certificates: dict[bytes, bytes] = {}
+        self.orders: dict[int, set[bytes]] = defaultdict(set)
+        self.sealed: set[int] = set()
+        # Its lists of orders: what hashes so, and who is told.
+        self.lists: dict[bytes, tuple[list[bytes], Collection[int]]] = {}
 
     def begin(self) -> None:
         self.epoch_end()
 
-    def submit(self, order: Signed[AccountOrder], reply: Callable[[int, bytes], None]) -> None:
-        record = order.record
-        vote = Vote(
-            network=record.network,
-            epoch=record.epoch,
-            account=order.signer,
-            sequence=record.sequence,
-            order=order_digest(order),
-        )
-        raw = sign(vote, self.key).raw
-        self.world.send(lambda: reply(self.place, raw))
+    def submit(self, order: Signed[AccountOrder], reply: Reply) -> None:
+        answer: bytes | Refused = proof_of(Vote, sign(Vote.of(order), self.key).raw)
+        if self.world.random.random() < 0.3:
+            answer = Refused("no", code=self.world.random.choice(list(RefusalCode)))
+        self.world.send(lambda: reply(self.place, answer))
 
-    def confirm(self, raw: bytes, reply: Callable[[int], None]) -> None:
-        self.world.send(lambda: reply(self.place))
+    def confirm(self, raw: bytes, reply: Reply) -> None:
+        order = open_signed(Certificate.from_bytes(raw).order, AccountOrder)
+        digest = order_digest(order)
+        self.certificates[digest] = raw
+        self.orders[order.record.epoch].add(digest)
+        answer = Refused("no") if self.world.random.random() < 0.3 else b"applied"
+        self.world.send(lambda: reply(self.place, answer))
+
+    def buckets(self) -> bytes:
+        return NOTHING
+
+    def listed(self, asker: Any, _: int, digest: bytes) -> Collection[bytes]:
+        orders, told = self.lists.get(digest, ([], ()))
+        return orders if asker.place in told else []
+
+    def certificate_of(self, digest: bytes) -> bytes | None:
+        return self.certificates.get(digest)
 
     def epoch_end(self) -> None:
-        """A seal without any order, to some."""
+        """A seal without any order, to some, before anybody else seals."""
         epoch = max(it.replica.epoch for it in self.world.honest) if self.world.now_s else 0
+        if self.world.plan.hides and len(self.orders[epoch]) > 2:
+            self.seal_apart(epoch)
+        elif not self.world.plan.hides:
+            self.seal(epoch, set(), share=0.5 * (self.world.random.random() < 0.5))
+        self.world.later(EPOCH_S / 2, self.epoch_end)
+
+    def seal(
+        self, epoch: int, orders: set[bytes], share: float, told: Collection[int] | None = None
+    ) -> None:
+        """Seal these orders, tell some of it, and which they are tell some others, or `told`."""
         secret = b""
         if is_due(self.world.tip_before(epoch), self.place):
             secret = secret_for(self.key, self.world.genesis.id, epoch)
+        buckets = buckets_of(orders)
         seal = Seal(
             network=self.world.genesis.id,
             epoch=epoch,
-            count=0,
-            buckets=buckets_of(()),
+            count=len(orders),
+            buckets=buckets,
             secret=secret,
         )
         raw = sign(seal, self.key).raw
+        random = self.world.random
+        if told is None:
+            told = {it.place for it in self.world.honest if random.random() < 0.6}
+        for number in range(ORDER_BUCKETS):
+            self.lists[digest_in(buckets, number)] = (in_bucket(orders, number), told)
         for other in self.world.members:
-            if self.world.random.random() < 0.5 and other is not self:
+            if random.random() < share and other is not self:
                 self.world.send(lambda other=other: other.hear(self, raw))
-        self.world.later(EPOCH_S / 2, self.epoch_end)
+
+    def seal_apart(self, epoch: int) -> None:
+        """Seal some orders, and others for other members."""
+        if epoch in self.sealed:
+            return
+        self.sealed.add(epoch)
+        if self.world.plan.hides:
+            number = [it for it in self.world.members if it not in self.world.honest].index(self)
+            told = {it.place for it in self.world.honest} - {self.world.honest[number].place}
+            # All but one of a bucket that has several: nobody else has a list that hashes so.
+            known = sorted(self.orders[epoch])
+            pairs = [it for it, after in pairwise(known) if bucket_of(it) == bucket_of(after)]
+            self.seal(epoch, {*known} - {*pairs[number : number + 1]}, share=1.0, told=told)
+            return
+        for _ in range(self.world.random.randint(0, 2)):
+            some = {it for it in self.orders[epoch] if self.world.random.random() < 0.7}
+            self.seal(epoch, some, share=0.7)
+
+    def hear_all(self, other: Any, told: tuple[bytes, ...]) -> None:
+        for raw in told:
+            self.hear(other, raw)
 
     def hear(self, other: Any, raw: bytes) -> None:
         if not isinstance(other, SimulatedMember):
             return
-        for kind in (Proposal, AgreementVote):
+        for kind in (Seal, Proposal, AgreementVote):
             try:
                 record = open_signed(raw, kind).record
             except WireError:
                 continue
-            self.mislead(record)
+            if isinstance(record, Seal):
+                self.seal_apart(record.epoch)
+            else:
+                self.mislead(record)
 
     def mislead(self, record: Any) -> None:
+        if self.world.plan.hides:
+            return
         if isinstance(record, Proposal):
             self.seen.append(ContentId.of(record.header))
         elif record.header is not None:
@@ -499,46 +611,49 @@ class Owner:
         cheats = self.cheats and epoch < world.plan.epochs - 1
         others = [it.peer for it in OWNERS if it is not self.key]
         payments = [(to, random.randint(1000, GRANT // 20)) for to in random.sample(others, 2)]
-        orders = [
-            sign(
-                AccountOrder(
-                    network=world.genesis.id,
-                    epoch=epoch,
-                    sequence=sequence,
-                    pay=(Payment(to=to, amount=amount),),
-                ),
-                self.key,
-            )
-            for to, amount in payments[: 1 + cheats]
-        ]
-        for order in orders:
-            Attempt(world, self, order, every=not cheats).step()
+        for to, amount in payments[: 1 + cheats]:
+            order = self.order(epoch, sequence, Payment(to=to, amount=amount))
+            Attempt(world, self, order, cheats=cheats).step()
+
+    def order(self, epoch: int, sequence: int, payment: Payment) -> Signed[AccountOrder]:
+        order = AccountOrder(
+            network=self.world.genesis.id, epoch=epoch, sequence=sequence, pay=(payment,)
+        )
+        return sign(order, self.key)
 
 
 class Attempt:
     """One order on its way: votes, certificate, acknowledgements."""
 
     def __init__(
-        self, world: Simulation, owner: Owner, order: Signed[AccountOrder], *, every: bool
+        self, world: Simulation, owner: Owner, order: Signed[AccountOrder], *, cheats: bool
     ) -> None:
         self.world, self.owner, self.order = world, owner, order
         self.digest = order_digest(order)
-        share = 1.0 if every else 0.7
+        self.cheats = cheats
+        share = 0.7 if cheats else 1.0
         self.asked = [it for it in world.members if world.random.random() < share]
-        self.votes: dict[int, bytes] = {}
-        self.acknowledged: set[int] = set()
+        self.votes, self.applied = MemberReplies(), MemberReplies()
         self.certificate: bytes | None = None
         self.tries = 0
 
     def step(self) -> None:
-        """Ask those that have not answered, again and again for a while."""
+        """Ask those that have not signed, again and again for a while, as a wallet does.
+
+        Who signs two orders does not take a refusal for final.
+        """
         self.tries += 1
-        if self.tries > TRIES or self.digest in self.world.found.settled:
+        replies = self.votes if self.certificate is None else self.applied
+        final = set() if self.cheats else replies.final
+        over = replies.is_over(self.world.committee) and not self.cheats
+        if self.tries > TRIES or over or self.digest in self.world.found.settled:
             return
         for member in self.asked:
-            if self.certificate is None and member.place not in self.votes:
+            if member.place in replies.proofs or member.place in final:
+                continue
+            if self.certificate is None:
                 self.world.send(lambda member=member: member.submit(self.order, self.on_vote))
-            elif self.certificate is not None and member.place not in self.acknowledged:
+            else:
                 self.confirm_at(member)
         self.world.later(2.0, self.step)
 
@@ -546,15 +661,13 @@ class Attempt:
         raw = self.certificate
         assert raw is not None
         if self.world.random.random() < 0.8:
-            self.world.send(lambda: member.confirm(raw, self.on_acknowledged))
+            self.world.send(lambda: member.confirm(raw, self.on_applied))
 
-    def on_vote(self, place: int, raw: bytes) -> None:
-        vote = open_signed(raw, Vote)
-        assert vote.record.order == self.digest
-        self.votes[place] = proof_of(Vote, vote.raw)
-        if self.certificate is None and self.world.committee.is_quorum(self.votes):
+    def on_vote(self, place: int, answer: bytes | Refused) -> None:
+        self.votes.note(place, answer)
+        if self.certificate is None and self.world.committee.is_quorum(self.votes.proofs):
             self.certificate = Certificate(
-                order=self.order.raw, votes=collected(self.votes)
+                order=self.order.raw, votes=collected(self.votes.proofs)
             ).to_bytes()
             record = self.order.record
             key = (record.epoch, self.order.signer, record.sequence)
@@ -563,12 +676,12 @@ class Attempt:
             for member in self.asked:
                 self.confirm_at(member)
 
-    def on_acknowledged(self, place: int) -> None:
-        self.acknowledged.add(place)
+    def on_applied(self, place: int, answer: bytes | Refused) -> None:
+        self.applied.note(place, answer)
         enough = (
-            self.world.committee.is_quorum(self.acknowledged)
+            self.world.committee.is_quorum(self.applied.proofs)
             if self.world.plan.settled_by is None
-            else len(self.acknowledged) >= self.world.plan.settled_by
+            else len(self.applied.proofs) >= self.world.plan.settled_by
         )
         if enough:
             epoch = self.order.record.epoch

@@ -1,14 +1,17 @@
 """One agreement ends every epoch, alike for all, whatever less than a third of the members do."""
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 
 import pytest
 
 from node.ledger.agreement import Action, Agreement, Cast, Decide, Propose, RoundStep, Wait
 from node.ledger.committee import Committee
-from tests.ledger.simulation import KEYS
+from node.ledger.epoch_end import EpochEnd, ToDo
+from node.ledger.loading import first_rows, load
+from tests.ledger.made import Made
+from tests.ledger.simulation import KEYS, Disk
 from wire.checkpoint import AgreementPhase
 from wire.content import ContentId
 from wire.ledger import Member
@@ -194,3 +197,74 @@ def test_what_was_voted_before_a_stop_is_not_voted_otherwise_after_it() -> None:
     # Locked on one, it does not prevote for another.
     voted = again.on_proposal(1, RIGHT[1], None, good=True)
     assert [it for it in voted if isinstance(it, Cast)] == [Cast(AgreementPhase.PREVOTE, 1, None)]
+
+
+class Stopped:
+    """Honest members that stop at once and start again from their rows; who led is gone."""
+
+    def __init__(self) -> None:
+        self.made = Made()
+        self.disks = [Disk() for _ in self.made.keys]
+        self.ends: dict[int, EpochEnd] = {}
+        self.waits: list[tuple[int, Wait]] = []
+        for at, disk in enumerate(self.disks):
+            disk.write(first_rows(self.made.genesis))
+            self.start(at)
+
+    def start(self, at: int) -> list[bytes]:
+        found = load(self.made.genesis, self.made.keys[at], self.disks[at].scan)
+        found.replica.sure = True
+        self.ends[at] = found.end
+        return found.signed
+
+    def take(self, at: int) -> ToDo:
+        to_do = self.ends[at].take()
+        self.disks[at].write(to_do.rows)
+        self.waits += [(at, it) for it in to_do.waits]
+        return to_do
+
+    def tell(self, words: list[bytes], members: Iterable[int]) -> list[bytes]:
+        """Have members hear this; what they say to it."""
+        said: list[bytes] = []
+        for at in members:
+            for raw in words:
+                self.ends[at].receive(raw)
+            said += self.take(at).signed
+        return said
+
+    def talk(self, words: list[bytes], members: list[int]) -> None:
+        while words:
+            words = self.tell(words, members)
+
+
+@pytest.mark.parametrize("locked", [[1, 2, 3], [1, 2], [3]])
+def test_members_locked_on_what_is_gone_with_its_leader_end_the_epoch_after_a_stop(
+    locked: list[int],
+) -> None:
+    world = Stopped()
+    seals = []
+    for at in range(4):
+        world.ends[at].seal_now()
+        seals += world.take(at).signed
+    proposed = world.tell(seals, [0])
+    prevotes = world.tell(seals + proposed, [1, 2, 3])
+    world.tell(prevotes, locked)
+    told = [raw for at in (1, 2, 3) for raw in world.start(at)]
+    world.waits.clear()
+    for at in (1, 2, 3):
+        world.ends[at].advance()
+        agreement = world.ends[at].agreement
+        assert agreement is not None
+        assert (agreement.locked is not None) is (at in locked)
+    world.talk(told, [1, 2, 3])
+    for _ in range(60):
+        if all(world.ends[at].checkpoint for at in (1, 2, 3)):
+            return
+        waits, world.waits = world.waits, []
+        words = []
+        for at, wait in waits:
+            if at in (1, 2, 3):
+                world.ends[at].on_timeout(wait.step, wait.round)
+                words += world.take(at).signed
+        world.talk(words, [1, 2, 3])
+    pytest.fail("the epoch does not end")

@@ -8,6 +8,7 @@ from trio.testing import MockClock
 
 from node.ledger.epoch_end import EpochEnd
 from node.ledger.member_role import LedgerMember
+from node.ledger.wallet import OrderState
 from tests.ledger.made import ONE, Made
 from tests.ledger.test_members import genesis_of, ledger_of, start
 from tests.node.network import open_network
@@ -75,4 +76,28 @@ def test_who_leads_waits_where_the_seals_of_a_quorum_are_not_complete() -> None:
         end.receive(sign(seal, key).raw)
     assert end.agreement is not None
     assert end.agreement.round == 0
-    assert not end._proposals
+    assert not end._proposals.signed
+
+
+async def test_an_owner_who_asks_while_an_epoch_is_being_written_is_paid_out_all_the_same(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        genesis = genesis_of(network, members=4, granted=4)
+        nodes = [await start(network, genesis, number) for number in range(4)]
+        members = [it for it in (ledger_of(node).member for node in nodes) if it is not None]
+        payer = await start(network, genesis, 4)
+        await trio.sleep(10)
+        for member in members[:3]:
+            member.replica.writing = True
+
+        async def written() -> None:
+            await trio.sleep(3)
+            for member in members[:3]:
+                member.replica.writing = False
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(written)
+            wallet = ledger_of(payer).wallet
+            paid = await wallet.pay(network.key(0).peer, 1000, lambda _: None)
+        assert paid.state is OrderState.SETTLED

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from node.ledger.books import channel_name
 from node.ledger.chain_file import MAGIC, framed, read_parts, replay
 from node.ledger.committee import collected, proof_of
 from node.ledger.judging import check_authority
+from node.ledger.payment_channel import channel_name
 from tests.ledger.made import ONE, THREE, TWO, Made
 from tests.ledger.simulation import GRANT
 from wire.checkpoint import AgreementPhase, AgreementVote, Checkpoint, CheckpointHeader

@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 
-from node.ledger.books import Changes, Draft, channel_name, put
+from node.ledger.books import Changes, Draft, put
 from node.ledger.epoch_outcome import applied_all
 from node.ledger.judging import judge
+from node.ledger.payment_channel import channel_name
 from tests.ledger.made import ONE, THREE, TWO, Made
 from tests.ledger.simulation import GRANT
 from wire.content import ContentId

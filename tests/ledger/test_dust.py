@@ -5,7 +5,8 @@ from random import Random
 import pytest
 
 from node.ledger import judging
-from node.ledger.books import CHANGED_MAX, Draft, channel_name
+from node.ledger.books import CHANGED_MAX, Draft
+from node.ledger.payment_channel import channel_name
 from tests.ledger.made import ONE, TWO, Made
 from tests.ledger.simulation import GRANT
 from wire.errors import Refused

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from node.ledger.books import channel_name
 from node.ledger.chain_file import read_parts, replay
 from node.ledger.jury_draw import drawn_by
 from node.ledger.loading import first_rows, load
 from node.ledger.model_registry import models_in
 from node.ledger.motion_shelf import motions_in, parameter
+from node.ledger.payment_channel import channel_name
 from tests.ledger.made import ONE, THREE, TWO, Made
 from tests.ledger.simulation import GRANT, KEYS, OWNERS
 from tests.ledger.test_chain_file import file_of

@@ -276,3 +276,26 @@ def test_a_checkpoint_that_its_orders_do_not_lead_to_changes_nothing() -> None:
             member.check_checkpoint(checkpoint)
     assert member.epoch == 0
     assert len(member.applied) == 1
+
+
+def test_who_comes_out_of_an_epoch_late_is_asked_again_and_is_no_reason_to_give_up() -> None:
+    made = Made()
+    late, order = made.replicas[0], made.order(epoch=1)
+    for ask in (lambda: late.vote(order), lambda: late.confirm(made.certificate(order))):
+        with pytest.raises(Refused, match="epoch 0 runs, not 1") as caught:
+            ask()
+        assert caught.value.retry_after_s == 1.0
+
+
+def test_while_the_end_of_an_epoch_is_written_orders_wait_and_are_not_refused_for_good() -> None:
+    made = Made()
+    member, order = made.replicas[0], made.order()
+    member.writing = True
+    for ask in (lambda: member.vote(order), lambda: member.confirm(made.certificate(order))):
+        with pytest.raises(Refused, match="epoch 0 is beginning") as caught:
+            ask()
+        assert (caught.value.code, caught.value.retry_after_s) == (RefusalCode.OTHER_EPOCH, 1.0)
+    assert member.make_seal() is None
+    assert member.catch_up() == []
+    member.writing = False
+    member.vote(order)

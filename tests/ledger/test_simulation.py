@@ -48,6 +48,12 @@ def test_so_it_is_in_ten_thousand_runs(members: int, bad: int, _runs: int, soak:
         held(Plan(seed=seed, members=members, bad=bad, epochs=EPOCHS))
 
 
+def test_what_a_bad_member_shows_to_some_alone_does_not_keep_an_epoch_from_ending() -> None:
+    for seed in range(2):
+        _, found = held(Plan(seed=seed, members=7, bad=2, loss=0.0, crash=0.0, hides=True))
+        assert found.rounds <= 7
+
+
 def test_one_bad_member_too_many_certifies_two_orders() -> None:
     for seed in range(30):
         simulation = Simulation(Plan(seed=seed, members=4, bad=2, cheats=4, epochs=2))

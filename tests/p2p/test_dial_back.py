@@ -138,3 +138,17 @@ async def test_one_that_lies_convinces_nobody(
     await until(lambda: "45.66.0.1" in at_home.dialing_back.reachability.seen_hosts, 4000)
     assert reach_of(at_home) is not Reach.OPEN
     assert not [it for it in at_home.mine().record.addresses if "45.66" in it]
+
+
+async def test_of_many_that_join_at_once_none_waits_for_a_minute_to_know(
+    autojump_clock: MockClock, internet: Internet
+) -> None:
+    for number in range(1, 4):
+        await internet.add(f"server {number}", server(number), relays=False)
+    async with trio.open_nursery() as nursery:
+        for number in range(1, 13):
+            site = Site("192.168.1.2", home(number))
+            nursery.start_soon(internet.add, f"home {number}", site)
+    # Each call to a home takes its time, and a server makes four at once.
+    waiting = (Reach.ASKING, Reach.NEARBY)
+    await until(lambda: all(reach_of(it) not in waiting for it in internet.peers.values()), 50)

@@ -16,7 +16,7 @@ from p2p.lan import REMEMBERED_MAX, LanSession
 from p2p.lan_peers import LanRecord, hint_of, network_hash, said_of, told_addresses
 from p2p.lan_zeroconf import NAME_BYTES_MAX, NAMES_KEPT, ServiceStateChange, ZeroconfLan, _Session
 from p2p.over_libp2p import MemoryNetwork, MemoryTransport, Router, Site
-from p2p.peers import Peers, PeersConfig, open_peers
+from p2p.peers import Peers, PeersConfig, Surroundings, open_peers
 from tests.p2p.keepers import START_S
 from tests.p2p.transports import key_of, until
 from wire.errors import TransportError
@@ -85,7 +85,8 @@ async def opened(
     )
     config = PeersConfig(network=network, listen=(f"/ip4/{site.host}/tcp/4747",))
     transport = MemoryTransport(memory, wall_ns=lambda: 1)
-    async with open_peers(transport, key, config, environment, Capacity, None, cable) as peers:
+    around = Surroundings(lan=cable)
+    async with open_peers(transport, key, config, environment, Capacity, None, around) as peers:
         await peers.join()
         yield peers
 

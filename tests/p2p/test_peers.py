@@ -323,7 +323,7 @@ async def test_what_version_a_peer_speaks_is_asked_once_for_each_start_of_it(
     greeted = second.peers.served
     for _ in range(3):
         version = await first.peers.neighbours.version_of(second.me, deadline_s=10)
-        assert version == limits.SPOKEN_VERSION == 20
+        assert version == limits.SPOKEN_VERSION == 21
     assert second.peers.served - greeted == 1
     # Another start of it may speak another version.
     second.peers.neighbours.speaks = limits.PROTOCOL_VERSION

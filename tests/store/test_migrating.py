@@ -61,12 +61,45 @@ def test_cut_in_a_step_it_goes_on_and_the_old_one_is_kept_whole(
     assert (state / "store").read_text() == "old"
 
 
-def test_cut_between_its_renames_putting_back_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut_before", [1, 2, 3])
+def test_cut_between_its_renames_putting_back_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_before: int
+) -> None:
     state = folder(tmp_path / "state")
     bring_forward(state, state / "version", 2, {1: step_of(1, [])})
-    state.rename(tmp_path / "state.newer")
+    renames = 0
+
+    def rename(path: Path, to: Path) -> Path:
+        nonlocal renames
+        renames += 1
+        if renames == cut_before:
+            raise Killed
+        path.replace(to)
+        return to
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(Killed):
+        put_back(state, 1)
     put_back(state, 1)
     assert (state / "store").read_text() == "old"
+    assert (tmp_path / "state.newer" / "store").read_text() == "new 1"
+
+
+def test_where_nothing_but_the_folder_can_be_written_it_is_brought_forward(tmp_path: Path) -> None:
+    """A service of systemd is in this place, and its folder is reached by a link."""
+    (tmp_path / "private").mkdir()
+    real = folder(tmp_path / "private" / "state")
+    state = tmp_path / "state"
+    state.symlink_to("private/state")
+    for version in (2, 3):
+        bring_forward(state, state / "version", version, {it: step_of(it, []) for it in (1, 2)})
+    assert {it.name for it in tmp_path.rglob("state*")} == {"state"}
+    assert {it.name for it in (real / "kept").iterdir()} == {"v1", "v2"}
+    # A copy has no other copies in it.
+    assert not (real / "kept" / "v2" / "kept").exists()
+    put_back(state, 2)
+    assert state.is_symlink()
+    assert (state / "store").read_text() == "new 1"
 
 
 def test_a_disk_without_room_leaves_the_folder_as_it_was(
@@ -74,7 +107,8 @@ def test_a_disk_without_room_leaves_the_folder_as_it_was(
 ) -> None:
     state = folder(tmp_path / "state")
 
-    def full(*arguments: object, **more: object) -> None:
+    def full(folder: Path, part: Path, **more: object) -> None:
+        part.mkdir()
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copytree", full)
@@ -82,6 +116,7 @@ def test_a_disk_without_room_leaves_the_folder_as_it_was(
         bring_forward(state, state / "version", 2, {1: step_of(1, [])})
     assert (state / "store").read_text() == "old"
     assert folder_version(state) == (1, False)
+    assert not [*(state / "kept").iterdir()]
 
 
 def test_a_folder_of_tomorrow_is_refused_with_a_way_out(tmp_path: Path) -> None:
@@ -89,8 +124,8 @@ def test_a_folder_of_tomorrow_is_refused_with_a_way_out(tmp_path: Path) -> None:
     (state / "version").write_text("baton state 2\n")
     with pytest.raises(StoreUnusable, match="another state folder"), open_folder(state):
         pass
-    kept_at(state, 1).mkdir()
-    with pytest.raises(StoreUnusable, match=r"kept in .*state\.v1"), open_folder(state):
+    kept_at(state, 1).mkdir(parents=True)
+    with pytest.raises(StoreUnusable, match=r"a copy of .*state/kept/v1"), open_folder(state):
         pass
 
 

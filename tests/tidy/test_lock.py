@@ -57,3 +57,8 @@ def test_the_command_names_them_as_a_requirements_file_does() -> None:
     named = dict(it.split("==") for it in said[1:])
     assert reached() <= named.keys()
     assert all(Requirement(it) for it in said[1:])
+
+
+def test_an_upgrade_takes_the_overrides_that_the_lock_was_made_with() -> None:
+    texts = [ROOT / ".ci" / "overrides.txt", ROOT / "node" / "upgrading" / "overrides.txt"]
+    assert len({it.read_text(encoding="utf-8") for it in texts}) == 1

@@ -1,12 +1,14 @@
 """What an upgrade keeps in files, and what it makes of files that are not its own."""
 
 import json
+import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from node.commands.service import Service, with_python
-from node.upgrading.installing import installed, wheel_in
+from node.upgrading.installing import extras_of, installed, overrides_of, wheel_in
 from node.upgrading.journal import (
     FILE,
     UpgradeJournal,
@@ -93,7 +95,7 @@ def test_a_version_that_would_be_another_folder_is_no_version(tmp_path: Path, ve
 
 
 def test_an_invite_is_not_kept() -> None:
-    assert without_invites(("join", "baton1abc", "--debug", "--port", "1")) == (
+    assert without_invites(("join", "baton1abc", "BATON1ABC", "--debug", "--port", "1")) == (
         "join",
         "--port",
         "1",
@@ -130,3 +132,44 @@ def test_a_unit_is_changed_in_its_python_alone_and_back() -> None:
     assert with_python(changed, old, new) == changed
     assert with_python(changed, new, old) == unit
     assert with_python("[Service]\nExecStart=/bin/true\n", old, new) is None
+
+
+METADATA = """Metadata-Version: 2.4
+Name: baton
+Version: 0.2.0
+Requires-Dist: libp2p==0.8.1
+Provides-Extra: qr
+Requires-Dist: segno<2,>=1.6; extra == "qr"
+Provides-Extra: sql
+Requires-Dist: psycopg_binary>=3; python_version > "3" and extra == 'sql'
+Requires-Dist: pyarrow>=21; extra == "sql"
+"""
+
+
+def test_extras_and_overrides_are_read_from_the_wheel(tmp_path: Path) -> None:
+    wheel = tmp_path / "baton-0.2.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as files:
+        files.writestr("baton-0.2.0.dist-info/METADATA", METADATA)
+    assert extras_of(wheel, ("Segno", "pyarrow")) == ("qr",)
+    assert extras_of(wheel, ("Psycopg.Binary", "pyarrow")) == ("sql",)
+    assert extras_of(wheel, ()) == ()
+    assert overrides_of(wheel) == ""
+    with zipfile.ZipFile(wheel, "a") as files:
+        files.writestr("node/upgrading/overrides.txt", "fastecdsa==4.0.0\n")
+    assert overrides_of(wheel) == "fastecdsa==4.0.0\n"
+    wheel.write_bytes(wheel.read_bytes()[:-30])
+    for read in (overrides_of, lambda it: extras_of(it, ())):
+        with pytest.raises(InputError, match="is no wheel"):
+            read(wheel)
+
+
+def test_what_installs_keeps_other_upgrades_out_after_a_kill(tmp_path: Path) -> None:
+    versions = versions_folder(tmp_path / "state")
+    with upgrading_alone(versions) as lock:
+        child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(lock,))
+    # Who began it is gone, and it still writes.
+    with pytest.raises(InputError, match="still installs"), upgrading_alone(versions):
+        pass
+    child.communicate()
+    with upgrading_alone(versions):
+        pass

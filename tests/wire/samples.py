@@ -90,6 +90,7 @@ from wire.ledger import (
     Genesis,
     Grant,
     Member,
+    ModelPart,
     Opening,
     Payment,
     Redemption,
@@ -218,7 +219,7 @@ from wire.stake import AskStakes, LeavingPart, StakePart, StakeRow, StakeRows
 from wire.tariff import Charge, ChargeKind, ModelPrice, Tariff
 from wire.task import CheckPolicy, Stage, Task
 from wire.tensors import CircuitProof, Tensor, Tensors
-from wire.usage import UseLine
+from wire.usage import ModelUse, UseLine
 
 KEY = SigningKey(bytes(range(32)))
 OTHER_KEY = SigningKey(bytes(range(1, 33)))
@@ -719,7 +720,15 @@ SAMPLES: tuple[Record, ...] = (
     Settlement(certificate=b"certificate", acknowledgements=SIGNATURES),
     Pay(channel=DIGEST, tariff=BLOCK, voucher=b"voucher", settlement=b"settlement"),
     Paid(charged=40_000, voucher=b"voucher"),
-    Voucher(network=BLOCK, channel=DIGEST, total=300_000, tasks=12, receipt=TREE),
+    ModelPart(model=BLOCK, amount=200_000),
+    Voucher(
+        network=BLOCK,
+        channel=DIGEST,
+        total=300_000,
+        tasks=12,
+        receipt=TREE,
+        models=(ModelPart(model=BLOCK, amount=200_000),),
+    ),
     Seal(network=BLOCK, epoch=7, count=1, buckets=BUCKETS, secret=b"secret"),
     CheckpointHeader(
         network=BLOCK,
@@ -775,7 +784,15 @@ SAMPLES: tuple[Record, ...] = (
         paid=2,
         used=500_000,
     ),
-    UseLine(payer=KEY.peer, payee=KEY.peer, paid=300_000, growth=15_000, tasks=12),
+    ModelUse(model=BLOCK, paid=200_000, author=10_000),
+    UseLine(
+        payer=KEY.peer,
+        payee=KEY.peer,
+        paid=300_000,
+        growth=15_000,
+        tasks=12,
+        models=(ModelUse(model=BLOCK, paid=200_000, author=10_000),),
+    ),
     AgreementVote(network=BLOCK, epoch=7, round=2, phase=AgreementPhase.PRECOMMIT, header=BLOCK),
     Proposal(
         network=BLOCK,
@@ -802,7 +819,7 @@ SAMPLES: tuple[Record, ...] = (
         leaving=STAKE_ROW.leaving,
     ),
     EpochNews(epoch=7, buckets=BUCKETS, signed=(b"seal",)),
-    AskBucket(epoch=7, bucket=15),
+    AskBucket(epoch=7, bucket=15, digest=DIGEST),
     BucketOrders(orders=DIGEST),
     AskCertificates(epoch=7, orders=DIGEST),
     Certificates(certificates=(b"certificate",)),

@@ -18,7 +18,7 @@ LINE = write_token(sign(INVITE, KEY), OTHER_KEY.seed)
 
 
 def test_a_line_is_read_as_it_was_written_also_with_line_ends_around_and_in_it() -> None:
-    for text in (LINE, f"\n {LINE}\n", LINE[:70] + "\n" + LINE[70:]):
+    for text in (LINE, f"\n {LINE}\n", LINE[:70] + "\n" + LINE[70:], LINE.upper()):
         invite, key = read_token(text)
         assert (invite.record, invite.signer) == (INVITE, KEY.peer)
         assert key.seed == OTHER_KEY.seed
@@ -37,7 +37,16 @@ def test_a_line_altered_in_any_letter_or_cut_anywhere_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", PREFIX, PREFIX + "!", PREFIX + "a" * 10, "é" * 40, LINE + "aaaa", LINE.upper()],
+    [
+        "",
+        "x",
+        PREFIX,
+        PREFIX + "!",
+        PREFIX + "a" * 10,
+        "é" * 40,
+        LINE + "aaaa",
+        LINE[:9].upper() + LINE[9:],
+    ],
 )
 def test_what_is_no_invite_is_an_error_of_whoever_typed_it(text: str) -> None:
     with pytest.raises(InputError, match=r"no invite|cut or altered"):

@@ -30,7 +30,7 @@ from wire.content import ContentId, PeerId
 from wire.content_message import BlocksComing
 from wire.errors import Malformed, Oversize, WireError
 from wire.kinds import Level, Role
-from wire.ledger import ACTIONS, Grant, Member, Redemption
+from wire.ledger import ACTIONS, Grant, Member, ModelPart, Redemption
 from wire.motion import BOUNDS, FundGrant, Parameter
 from wire.ownership import Ownership
 from wire.receipt import MixedDraw
@@ -38,6 +38,7 @@ from wire.schema import Between, Omitted, Parameters, Record
 from wire.stake import LeavingPart, StakePart
 from wire.tariff import ModelPrice
 from wire.task import Stage
+from wire.usage import ModelUse
 
 SIZED = (int, float, str, bytes, tuple)
 # Bounded by another rule than Between: their lengths are exactly what their shapes say.
@@ -71,6 +72,7 @@ TIED_TO_OTHERS = {
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
     *("CheckpointHeader.usage", "CheckpointHeader.draw", "UseLine.growth", "UseLine.paid"),
     *("ParameterChange.value", "FundGrant.use", "Motion.claims"),
+    *("ModelUse.paid", "ModelUse.author", "UseLine.models", "Voucher.total", "Voucher.models"),
     *("AccountOrder.propose", "AccountOrder.ballot", "AccountOrder.find"),
     *("Genesis.fund", "Genesis.grants", "Genesis.members"),
     *("Signatures.members", "Signatures.proofs"),
@@ -510,6 +512,13 @@ def largest_of_the_ledger(kind: str) -> dict[str, Any]:
             grant = largest(FundGrant)
             motion = {"change": None, "grant": grant, "claims": ()}
             return motion if kind == "Motion" else {}
+        case "Voucher":
+            names = sorted(ContentId.of(it) for it in digests[: limits.VOUCHER_MODELS_MAX])
+            return {"models": tuple(ModelPart(model=it, amount=2**59) for it in names)}
+        case "UseLine":
+            names = sorted(ContentId.of(it) for it in digests[: limits.LINE_MODELS_MAX])
+            use = {"paid": 2**50, "author": 2**50}
+            return {"models": tuple(ModelUse(model=it, **use) for it in names)}
         case "Proposal":
             return {"valid_round": 2**32 - 1}
         case "Tariff":
