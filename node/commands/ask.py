@@ -180,6 +180,8 @@ def show_route(result: Mapping[str, Any], name: Callable[[str], str] = short) ->
         console.print("  " + _verdict_words(verdict, name))
     for charge in result["charges"]:
         what = _CHARGED[charge["for"]].format(leg=charge["leg"])
+        if charge["for"] == "leg" and result["route"][charge["leg"] - 1]["reused"]:
+            what += ", which it had kept: a part of its price"
         console.print(
             f"  paid   {show_credits(charge['amount'])} credits to"
             f" [cyan]{name(charge['peer'])}[/cyan] for {what}"
