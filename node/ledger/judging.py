@@ -4,7 +4,7 @@ from node.ledger.books import Draft
 from node.ledger.juries import check_finding
 from node.ledger.model_registry import check_claim
 from node.ledger.motion_shelf import MOTION, motions_in, parameter
-from node.ledger.payment_channel import PaymentChannel, shares_of
+from node.ledger.payment_channel import PaymentChannel
 from node.ledger.slashing import check_accusation, check_evidence
 from wire.amount import show_credits
 from wire.content import PeerId
@@ -40,8 +40,6 @@ def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
             raise _never(f"the channel ends with epoch {channel.expiry}")
     for redemption in record.redeem:
         _judge_redemption(draft, owner, redemption, order.record)
-    if record.redeem and not draft.exists(owner):
-        _judge_opened_by(draft, record)
     for name in record.reclaim:
         channel = _own(draft, name, owner, "payer")
         if channel.expiry >= draft.epoch:
@@ -226,22 +224,6 @@ def _judge_redemption(
             f" {show_credits(channel.deposit)} can be redeemed",
             code=RefusalCode.NOT_COVERED,
             retry_after_s=1.0 if voucher.record.total > channel.deposit else None,
-        )
-
-
-def _judge_opened_by(draft: Draft, record: AccountOrder) -> None:
-    """Refused unless what a new account redeems is as much as one is opened with."""
-    gained = 0
-    for redemption in record.redeem:
-        channel = draft.channel(redemption.channel)
-        if redemption.voucher is None or channel is None:
-            continue
-        after = channel.after(open_signed(redemption.voucher, Voucher).record)
-        growth, shares = shares_of(channel, after, draft.books.motions.rows)
-        gained += after.paid - channel.paid - growth - sum(it.amount for it in shares)
-    if gained < draft.books.account_min:
-        raise _never(
-            f"a new account is opened with at least {show_credits(draft.books.account_min)}"
         )
 
 

@@ -6,11 +6,10 @@ import pytest
 
 from node.ledger import judging
 from node.ledger.books import CHANGED_MAX, Draft
-from node.ledger.payment_channel import channel_name
 from tests.ledger.made import ONE, TWO, Made
 from tests.ledger.simulation import GRANT
 from wire.errors import Refused
-from wire.ledger import Opening, Payment, Redemption, order_digest
+from wire.ledger import Payment
 from wire.signing import SigningKey
 
 
@@ -39,27 +38,11 @@ def test_one_sum_opens_one_account_and_no_chain_of_them(monkeypatch: pytest.Monk
     assert relayed(Made(), 20) == 20
 
 
-def test_less_than_the_least_opens_none_by_a_payment_or_out_of_a_channel() -> None:
-    made, (dust, other) = Made(), keys(2)
+def test_less_than_the_least_opens_no_account() -> None:
+    made, (dust,) = Made(), keys(1)
     least = made.genesis.account_min
     with pytest.raises(Refused, match="a new account is opened with at least"):
         made.replicas[0].vote(made.order(ONE, pay=(Payment(to=dust.peer, amount=least - 1),)))
-    opening = made.order(ONE, open=(Opening(payee=dust.peer, deposit=10 * least, expiry=5),) * 1)
-    made.done(opening)
-    name = channel_name(order_digest(opening), 0)
-    for total, release in ((1, False), (least, False), (None, True)):
-        voucher = None if total is None else made.voucher(name, total)
-        take = (Redemption(channel=name, voucher=voucher, release=release),)
-        with pytest.raises(Refused, match="a new account is opened with at least"):
-            made.replicas[0].vote(made.order(dust, redeem=take))
-    # What is left after the growth share is what counts.
-    take = (Redemption(channel=name, voucher=made.voucher(name, 2 * least), release=False),)
-    made.done(made.order(dust, redeem=take))
-    assert made.balance(dust) >= least
-    # From then on it takes as little as it likes.
-    take = (Redemption(channel=name, voucher=made.voucher(name, 2 * least + 1), release=True),)
-    made.done(made.order(dust, redeem=take))
-    assert other.peer not in made.replicas[0].draft.accounts
 
 
 def test_an_account_spends_all_but_the_least() -> None:
