@@ -112,9 +112,9 @@ class WorkflowCommands:
             entries = history.entries(history.head.number - count + 1, count)
         lost = self._lost(name)
         rows = []
-        for it in reversed(entries):
-            cost = 0 if history is None else history.cost_of(it.record.number)
-            rows.append(await self._entry_row(it, lost, cost))
+        for entry in reversed(entries):
+            cost = 0 if history is None else history.cost_of(entry.record.number)
+            rows.append(await self._entry_row(entry, lost, cost))
         kept = list(fitting(rows))
         return {"name": name, "entries": kept, "left_out": len(rows) - len(kept)}
 
