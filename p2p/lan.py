@@ -110,6 +110,10 @@ class LanDiscovery:
         self.found[hint.peer] = hint.addresses
         self.rpc.dialing.suggest(hint.peer, hint.addresses)
 
+    def where(self, peer: PeerId) -> tuple[str, ...]:
+        """The multiaddrs at which the local network last said that this peer is."""
+        return self.found.get(peer, ())
+
     def as_map(self) -> dict[str, object]:
         """Where this peer is told of, and whom it heard of, for `status`."""
         return {

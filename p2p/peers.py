@@ -184,6 +184,7 @@ class Peers(PeerRpc):
         config = self.config
         if around.lan is not None:
             self.lan = LanDiscovery(self, config.network, around.lan, outgoing_hosts)
+            self.punching.nearby = self.lan.where
         if around.seeds is not None and config.seed_names:
             self.seeds = SeedDiscovery(
                 self, config.seed_names, around.seeds, private=config.private_seeds

@@ -1,9 +1,10 @@
 """Doing without a relay: by a direct call where there is a way, else by both ends calling at once.
 
 What a relay carries costs its bandwidth and our money. A peer that was called through its relay
-may find us open, and the other way round; then the direct call costs nothing. Where both are
-behind routers and much moved over a line of ours, both ends try to call each other at once, an hour
-apart at least. Where routers do not let that through nothing changes.
+may find us open, and the other way round; then the direct call costs nothing. So it is with a peer
+of which the local network tells once a relay carries for the two of us. Where both are behind
+routers and much moved over a line of ours, both ends try to call each other at once, an hour apart
+at least. Where routers do not let that through nothing changes.
 """
 
 from collections.abc import Awaitable, Callable
@@ -35,9 +36,12 @@ class Punching:
 
     rpc: PeerRpc
     relaying: Relaying
+    # Where the local network says that a peer is.
+    nearby: Callable[[PeerId], tuple[str, ...]] = lambda _peer: ()
     tried: int = 0
     made: int = 0
-    _called_at_s: Latest[PeerId, float] = field(default_factory=lambda: Latest(PAIRS_KEPT))
+    # When a peer, or an address of the local network, was called last.
+    _called_at_s: Latest[str, float] = field(default_factory=lambda: Latest(PAIRS_KEPT))
 
     async def keep_up_forever(self) -> None:
         """Try to replace such connections, until cancelled."""
@@ -61,18 +65,30 @@ class Punching:
                         nursery.start_soon(self._replace, peer, call)
 
     def _direct(self, peer: PeerId) -> str | None:
-        """Where strangers reach the peer itself, if it says so; each is called once an hour."""
-        advert = self.rpc.view.advert_of(peer)
-        if advert is None:
-            return None
-        said = tuple([it for it in advert.record.addresses if is_public(host_of(it))])
-        direct = tuple([it for it in said if not is_relayed(it)])
+        """Where the peer itself may be reached, by the local network's word or its own.
+
+        Each address of the first kind is called once an hour, and each peer at its own word.
+        """
         now_at_s = trio.current_time()
-        if not direct or now_at_s < self._called_at_s.get(peer, -PAIR_S) + PAIR_S:
+        for address in self.nearby(peer):
+            if self._is_due(address, now_at_s):
+                return address
+        advert = self.rpc.view.advert_of(peer)
+        said = () if advert is None else advert.record.addresses
+        direct = tuple([it for it in said if is_public(host_of(it)) and not is_relayed(it)])
+        # Else one that says other addresses again and again would have us call them all.
+        if not direct or not self._is_due(str(peer), now_at_s):
             return None
         open_now = self.rpc.dialing.to_call(peer, direct, now_at_s)
-        self._called_at_s[peer] = now_at_s
         return next((it for it in direct if it in open_now), None)
+
+    def _is_due(self, whom: str, now_at_s: float) -> bool:
+        """Whether it was not called within the hour; if so, it counts as called now."""
+        last_at_s = self._called_at_s.get(whom)
+        if last_at_s is not None and now_at_s < last_at_s + PAIR_S:
+            return False
+        self._called_at_s[whom] = now_at_s
+        return True
 
     async def _replace(self, peer: PeerId, call: Callable[[], Awaitable[None]]) -> None:
         """Leave the line to a peer once this call has ended in a direct connection."""

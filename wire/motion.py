@@ -32,14 +32,22 @@ class Parameter(IntEnum):
     GROWTH = 0
     # What a motion's author puts up, in millionths of a credit.
     MOTION_BOND = 1
+    # Of the growth share of what others pay a builder, millionths that the fund gives it: less than
+    # all of that share, so that who pays itself loses by it.
+    MATCHING = 2
 
 
 # The bounds, both inclusive, and what holds as long as nothing else was decided.
 BOUNDS = {
     Parameter.GROWTH: (10_000, 200_000),
     Parameter.MOTION_BOND: (CREDIT // 100, 1_000_000 * CREDIT),
+    Parameter.MATCHING: (0, 900_000),
 }
-FIRST = {Parameter.GROWTH: 50_000, Parameter.MOTION_BOND: CREDIT}
+FIRST = {
+    Parameter.GROWTH: 50_000,
+    Parameter.MOTION_BOND: CREDIT,
+    Parameter.MATCHING: 500_000,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +97,14 @@ class ModelClaim(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BuilderClaim(Record):
+    """An account is to be matched out of the fund for what others pay it, or no longer."""
+
+    account: PeerId
+    matched: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Motion(Record):
     """What is to be decided, by the end of so many epochs after the one in which it was made."""
 
@@ -102,12 +118,16 @@ class Motion(Record):
     grant: FundGrant | None
     # At most one, that says who is the author of a model.
     claims: Annotated[tuple[ModelClaim, ...], Between(0, 1), Omitted(())] = ()
+    # At most one, that says who is matched.
+    builders: Annotated[tuple[BuilderClaim, ...], Between(0, 1), Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed unless it is about one thing."""
-        if sum((self.change is not None, self.grant is not None, bool(self.claims))) != 1:
+        single = self.change is not None, self.grant is not None
+        if sum((*single, len(self.claims), len(self.builders))) != 1:
             raise Malformed(
-                "a motion changes one parameter, or makes one grant, or names one model's author"
+                "a motion changes one parameter, or makes one grant, or names one model's author,"
+                " or one builder"
             )
 
 

@@ -90,8 +90,8 @@ def propose_command(*, file: Path, state: Path, as_json: bool) -> None:
     """Make the motion that FILE describes.
 
     A TOML file: title and why, and one of [parameter] with name and value, [grant] with to, step,
-    steps and use, or [model] with id, author and share. Its bond comes back unless fewer than a
-    fifth vote.
+    steps and use, [model] with id, author and share, or [builder] with account. Its bond comes
+    back unless fewer than a fifth vote.
     """
     from node.commands.govern import propose
 

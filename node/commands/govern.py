@@ -1,5 +1,6 @@
 """What `govern` and `fund` do: motions out of a ledger that is checked, and orders about them."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from node.ledger.books import Draft
 from node.ledger.chain_file import Replayed
 from node.ledger.epoch_outcome import EpochOutcome
 from node.ledger.governing import houses_of
+from node.ledger.matching import builders_in
 from node.ledger.model_registry import models_in
 from node.ledger.motion_shelf import ballots_on, motions_in, parameter
 from node.ledger.replica import Replica
@@ -34,8 +36,9 @@ class Decided:
     replayed: Replayed
     motions: dict[bytes, MotionRow]
     ballots: dict[bytes, dict[bytes, bool]]
-    # What the fund got of what was redeemed.
+    # What the fund got of what was redeemed, and what it gave builders of that.
     growth: int
+    matched: dict[PeerId, int]
 
 
 async def read_decided(state: Path, offline: Path | None) -> Decided:
@@ -46,11 +49,12 @@ async def read_decided(state: Path, offline: Path | None) -> Decided:
 
 def decided_in(file: Path) -> Decided:
     """Every motion in a ledger's file, of which all is checked; InputError if it does not hold."""
-    growth = [0]
+    growth, matched = [0], Counter[PeerId]()
     ballots: dict[bytes, dict[bytes, bool]] = {}
 
     def watch(replica: Replica, outcome: EpochOutcome) -> None:
         growth[0] += sum(it.growth for it in outcome.lines)
+        matched.update(outcome.matched)
         orders = [replica.orders[it] for it in outcome.orders]
         for order in sorted(orders, key=lambda it: it.record.sequence):
             for ballot in order.record.ballot:
@@ -64,7 +68,7 @@ def decided_in(file: Path) -> Decided:
         for name, row in motions.items():
             if row.state is MotionState.OPEN:
                 motions[name] = houses.counted(row, ballots_on(rows, name))
-    return Decided(found, motions, ballots, growth[0])
+    return Decided(found, motions, ballots, growth[0], dict(matched))
 
 
 async def list_motions(state: Path, offline: Path | None, *, as_json: bool) -> None:
@@ -204,6 +208,11 @@ async def show_fund(state: Path, offline: Path | None, *, as_json: bool) -> None
         "lapsed_bonds": sum(it.motion.bond for it in lapsed),
         "granted": sum(int(str(it["paid"])) for it in grants),
         "grants": grants,
+        "matched": sum(found.matched.values()),
+        "builders": {
+            str(it): found.matched.get(it, 0)
+            for it in sorted({*builders_in(books.motions.rows), *found.matched})
+        },
         "rules": rules,
         "bounds": bounds,
     }
@@ -215,6 +224,8 @@ async def show_fund(state: Path, offline: Path | None, *, as_json: bool) -> None
     console.print(f"  + {show_credits(found.growth)} of what was redeemed")
     console.print(f"  + {show_credits(int(str(document['lapsed_bonds'])))} of lapsed motions")
     console.print(f"  - {show_credits(int(str(document['granted'])))} granted")
+    matched = show_credits(sum(found.matched.values()))
+    console.print(f"  - {matched} to builders, of what the fund got of their use")
     for name, value in rules.items():
         low, high = bounds[name]
         shown = show_credits if name == "motion_bond" else _percent
@@ -259,6 +270,12 @@ def motion_map(name: bytes, row: MotionRow) -> dict[str, Any]:
             "author": str(row.motion.claims[0].author),
             "share": row.motion.claims[0].share,
         },
+        "builder": None
+        if not row.motion.builders
+        else {
+            "account": str(row.motion.builders[0].account),
+            "matched": row.motion.builders[0].matched,
+        },
     }
 
 
@@ -276,6 +293,9 @@ def _what(row: MotionRow) -> str:
     change, grant = row.motion.change, row.motion.grant
     if change is not None:
         return f"{change.parameter.name.lower()} becomes {change.value}"
+    for builder in row.motion.builders:
+        words = "is matched" if builder.matched else "is no longer matched"
+        return f"{builder.account} {words} out of the fund for what others pay it"
     for claim in row.motion.claims:
         if not claim.share:
             return f"{claim.author} is no longer the author of {claim.model}"

@@ -9,11 +9,12 @@ from node.local.arguments import read_key
 from wire.amount import read_credits
 from wire.content import ContentId
 from wire.errors import InputError, WireError
-from wire.motion import FundGrant, ModelClaim, Motion, Parameter, ParameterChange
+from wire.motion import BuilderClaim, FundGrant, ModelClaim, Motion, Parameter, ParameterChange
 
 FILE_BYTES_MAX = 16 << 10
 EPOCHS_DEFAULT = 168
-_TOP = frozenset({"title", "why", "epochs", "bond", "grant", "parameter", "model"})
+_TOP = frozenset({"title", "why", "epochs", "bond", "grant", "parameter", "model", "builder"})
+_BUILDER = frozenset({"account", "matched"})
 _MODEL = frozenset({"id", "author", "share"})
 _GRANT = frozenset({"to", "step", "steps", "use"})
 _PARAMETER = frozenset({"name", "value"})
@@ -22,7 +23,8 @@ _AMOUNTS = frozenset({Parameter.MOTION_BOND})
 EXAMPLE = (
     'title = "…", why = "…", and [grant] to = "KEY", step = "100", steps = 4, use = "50",'
     ' or [parameter] name = "growth", value = 60000 (millionths),'
-    ' or [model] id = "MODEL ID", author = "KEY", share = 50000 (millionths)'
+    ' or [model] id = "MODEL ID", author = "KEY", share = 50000 (millionths),'
+    ' or [builder] account = "KEY"'
 )
 
 
@@ -51,6 +53,7 @@ def read_motion(path: Path, bond: int) -> Motion:
 def _motion(document: Mapping[str, Any], least: int) -> Motion:
     _known(document, _TOP)
     grant, change, model = (document.get(it) for it in ("grant", "parameter", "model"))
+    builder = document.get("builder")
     bond = document.get("bond")
     return Motion(
         title=_text(document, "title"),
@@ -60,7 +63,16 @@ def _motion(document: Mapping[str, Any], least: int) -> Motion:
         change=None if change is None else _change(change),
         grant=None if grant is None else _grant(grant),
         claims=() if model is None else (_claim(model),),
+        builders=() if builder is None else (_builder(builder),),
     )
+
+
+def _builder(typed: Mapping[str, Any]) -> BuilderClaim:
+    _known(typed, _BUILDER)
+    matched = typed.get("matched", True)
+    if not isinstance(matched, bool):
+        raise TypeError("matched is true or false")
+    return BuilderClaim(account=read_key(_text(typed, "account")), matched=matched)
 
 
 def _claim(typed: Mapping[str, Any]) -> ModelClaim:

@@ -1,11 +1,11 @@
 """One handoff on its way: which peer is offered it next, and what came of earlier offers.
 
 Two peers are asked for a quote, and the better one gets the leg. A peer that fails is not asked
-again for the same task.
+again for the same task, unless all that failed was the connection to it.
 """
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median_high
@@ -35,11 +35,13 @@ from p2p.timeouts import stretched
 from wire.content import PeerId
 from wire.errors import (
     BatonError,
+    Disconnected,
     Refused,
     RemoteProtocolError,
     TaskFailed,
     TooSlow,
     TransportError,
+    Unreachable,
     WireError,
 )
 from wire.kinds import RefusalCode, Role
@@ -48,6 +50,8 @@ from wire.kinds import RefusalCode, Role
 PAUSE_S = 0.25
 # A peer that was not called, because nobody knows where it is yet, is looked at again after it.
 NOT_CALLED_AGAIN_S = 1.0
+# Whose connection broke is a candidate again once it says itself that it is there, so often.
+BROKEN_AGAIN_S, BROKEN_MAX = 1.0, 5
 # How often somebody else is looked for while the only peer that is known is overdue.
 LOOK_S = 2.0
 REASONS_KEPT = 4
@@ -76,6 +80,7 @@ class Failover:
     # Whether all failures so far were refusals for good, and their codes.
     _declined: bool = True
     _codes: set[RefusalCode] = field(default_factory=set)
+    _broke: Counter[PeerId] = field(default_factory=Counter)
     # The peers that have the handoff now: one, or more if the first took long.
     _running: dict[PeerId, trio.CancelScope] = field(default_factory=dict)
 
@@ -370,6 +375,10 @@ class Failover:
         """Note that a peer refused or failed, and whether and when it may be asked again."""
         # Who has just come says where it is once others have called it back.
         again_s = NOT_CALLED_AGAIN_S if isinstance(error, NotCalled) else ask_again_s(error)
+        if again_s is None and isinstance(error, Disconnected | Unreachable):
+            # Its network may have changed, or its relay gone; it says itself that it is back.
+            self._broke[peer] += 1
+            again_s = BROKEN_AGAIN_S if self._broke[peer] <= BROKEN_MAX else None
         refused, role = isinstance(error, Refused), self.handoff.leg.role.name.lower()
         if again_s is not None:
             self._patience.refused(peer, again_s, trio.current_time())

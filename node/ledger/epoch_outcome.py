@@ -1,7 +1,7 @@
 """What the orders of an epoch make of the books, and the header that says so. Pure."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from node.ledger.books import Draft
 from node.ledger.governing import end_motions
@@ -9,6 +9,7 @@ from node.ledger.juries import NO_JURIES, JuriesEnded
 from node.ledger.slashing import end_stakes
 from node.ledger.use_lines import lines_of, transfers_of
 from wire.checkpoint import NO_DRAW, CheckpointHeader, JuryDraw, buckets_of
+from wire.content import PeerId
 from wire.errors import Malformed
 from wire.jury import juries_digest
 from wire.ledger import AccountOrder, Genesis, order_digest
@@ -25,6 +26,8 @@ class EpochOutcome:
     orders: tuple[bytes, ...]
     lines: tuple[UseLine, ...] = ()
     juries: JuriesEnded = NO_JURIES
+    # What builders were given out of the fund.
+    matched: Mapping[PeerId, int] = field(default_factory=dict)
 
 
 def applied_all(draft: Draft, orders: Iterable[Signed[AccountOrder]]) -> list[Signed[AccountOrder]]:
@@ -60,7 +63,7 @@ def outcome_of(
         raise Malformed("the orders of the epoch are not complete")
     juries = end_stakes(draft, beacon)
     lines = lines_of(draft)
-    end_motions(draft, genesis, lines, transfers_of(orders))
+    matched = end_motions(draft, genesis, lines, transfers_of(orders))
     balances, deposits = draft.sums()
     state, stake_table = draft.digests()
     draw = JuryDraw(
@@ -84,4 +87,4 @@ def outcome_of(
         bonds=books.motions.bonds_after(draft.motions),
         draw=() if draw == NO_DRAW else (draw,),
     )
-    return EpochOutcome(header, draft, digests, lines, juries)
+    return EpochOutcome(header, draft, digests, lines, juries, matched)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from node.ledger.books import Draft
+from node.ledger.matching import BUILDER, builder_row, matched_by
 from node.ledger.model_registry import outcome_of_claim
 from node.ledger.motion_shelf import (
     BALLOT,
@@ -83,8 +84,11 @@ def end_motions(
     genesis: Genesis,
     lines: Iterable[UseLine],
     transfers: Iterable[tuple[PeerId, PeerId]],
-) -> None:
-    """Note the epoch's use, decide what can be decided, and pay what grants are due."""
+) -> dict[PeerId, int]:
+    """Note the epoch's use, decide what can be decided, and pay what grants are due.
+
+    What builders were given for the use of this epoch, who were that as it began.
+    """
     lines = tuple(lines)
     week = week_of(draft.epoch, genesis.epoch_s)
     draft.motions.update(noted(draft.motion_rows(), week, lines, transfers))
@@ -95,11 +99,19 @@ def end_motions(
         for name, row in motions.items():
             if row.state is MotionState.OPEN:
                 motions[name] = _decided(draft, name, row, houses)
+    began = draft.books.motions.rows
+    matched: dict[PeerId, int] = {}
+    if any(key[:1] == BUILDER for key in began):
+        matched = matched_by(began, strangers_in(rows, lines))
+        for builder, amount in matched.items():
+            draft.growth -= amount
+            draft.credit(builder, amount)
     due = {name: it for name, it in motions.items() if _has_steps_left(it)}
     if due:
         others = strangers_in(rows, lines)
         for name, row in due.items():
             _pay_steps(draft, name, row, others)
+    return matched
 
 
 def _decided(draft: Draft, name: bytes, row: MotionRow, houses: Houses) -> MotionRow:
@@ -125,6 +137,7 @@ def _decided(draft: Draft, name: bytes, row: MotionRow, houses: Houses) -> Motio
         for claim in row.motion.claims:
             state, changed = outcome_of_claim(draft.motion_rows(), name, claim)
             draft.motions.update(changed)
+        draft.motions.update(map(builder_row, row.motion.builders))
     ended = replace(counted, state=state, decided=draft.epoch, paid=paid)
     draft.motions[MOTION + name] = ended.to_bytes()
     # The counts stay; whoever wants the ballots finds them among the orders.

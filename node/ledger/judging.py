@@ -2,6 +2,7 @@
 
 from node.ledger.books import Draft
 from node.ledger.juries import check_finding
+from node.ledger.matching import check_builder
 from node.ledger.model_registry import check_claim
 from node.ledger.motion_shelf import MOTION, motions_in, parameter
 from node.ledger.payment_channel import PaymentChannel
@@ -82,6 +83,11 @@ def _judge_motions(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
                 raise _never("nobody can have the key of the model's author")
             try:
                 check_claim(rows, claim)
+            except Malformed as error:
+                raise _never(error.message) from error
+        for builder in motion.builders:
+            try:
+                check_builder(rows, builder)
             except Malformed as error:
                 raise _never(error.message) from error
         if sum(is_open) >= OPEN_MOTIONS_MAX:

@@ -24,7 +24,7 @@ from tests.ledger.test_chain_file import file_of
 from wire.amount import CREDIT
 from wire.checkpoint import AgreementPhase, AgreementVote, Checkpoint
 from wire.content import ContentId, PeerId
-from wire.errors import Malformed, Refused
+from wire.errors import Malformed, Refused, WireError
 from wire.kinds import Role
 from wire.ledger import Opening, Payment, Redemption, growth_of, order_digest
 from wire.motion import (
@@ -108,7 +108,7 @@ class Network:
     def propose(self, key: SigningKey = ONE, **changes: Any) -> bytes:
         """Make a motion; its id. By default it changes the growth share."""
         fields: dict[str, Any] = {"title": "more", "why": "", "epochs": VOTING_EPOCHS_MIN}
-        if not changes.keys() & {"grant", "claims"}:
+        if not changes.keys() & {"grant", "claims", "builders"}:
             change = ParameterChange(parameter=Parameter.GROWTH, value=80_000)
             fields["change"] = change
         rest = {"bond": CREDIT, "change": None, "grant": None}
@@ -336,7 +336,7 @@ def test_a_parameter_beyond_its_bounds_is_no_motion(which: Parameter) -> None:
     for value in (low, high):
         ParameterChange(parameter=which, value=value)
     for value in (low - 1, high + 1, 2**62):
-        with pytest.raises(Malformed):
+        with pytest.raises(WireError):
             ParameterChange(parameter=which, value=value)
 
 

@@ -96,6 +96,8 @@ def test_what_is_no_motion_says_why(tmp_path: Path) -> None:
         (head + "[grant]\nstep = '1'", "'to' is missing"),
         (head + "[model]\nid = 'smollm2'\nauthor = 'me'\nshare = 1", "not a content id"),
         (head + "[model]\nid = 'smollm2'\nauthor = 'me'", "'share' is missing"),
+        (head + "[builder]\naccount = 'me'", "not a key"),
+        (head + "[builder]\naccount = 'me'\nmatched = 3", "true or false"),
         (head + "colour = 'red'", "nothing that a motion says"),
         (head + "grant = 3", "a table is due"),
         ("x" * 20_000, "larger than"),

@@ -99,6 +99,28 @@ async def test_peers_that_die_in_mid_stream_are_stood_in_for_token_by_token(
         assert again.screen.data == watching.screen.data
 
 
+async def test_the_only_peer_goes_on_where_its_connection_broke(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        worker = await network.start(I, S, engine=Counted(unit_s=1.0))
+        await network.settled()
+        watching = Watching()
+
+        async def cut() -> None:
+            for number in range(2):
+                await watching.until(4 * (number + 1))
+                # As when its address changes, or the relay before it dies: nobody says good-bye.
+                await asker.peers.endpoint.disconnect(worker.peers.me)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cut)
+            assert await watched(asker, PROMPT, watching) == [str(worker.peers.me)]
+        assert watching.screen.restarts == 0
+        assert watching.screen.data == OUTPUT
+
+
 @pytest.mark.parametrize("both", [False, True], ids=["one leg", "both legs"])
 async def test_the_data_peer_that_dies_in_mid_stream_is_stood_in_for_too(
     autojump_clock: MockClock, tmp_path: Path, both: bool

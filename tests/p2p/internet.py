@@ -10,8 +10,9 @@ from typing import Any
 import trio
 
 from p2p.adverts import Capacity, Environment
+from p2p.lan import LanService
 from p2p.over_libp2p import MemoryNetwork, MemoryTransport, Router, Site
-from p2p.peers import Peers, PeersConfig, open_peers
+from p2p.peers import Peers, PeersConfig, Surroundings, open_peers
 from p2p.reachability import Reach
 from p2p.typed_call import TypedCall
 from tests.p2p.keepers import START_S
@@ -58,9 +59,17 @@ class Internet:
     set_forward_s: Counter[str] = field(default_factory=Counter)
     started_at_s: float = field(default_factory=trio.current_time)
 
-    async def add(self, name: str, site: Site, *, join: bool = True, **config: Any) -> Peers:
+    async def add(
+        self,
+        name: str,
+        site: Site,
+        *,
+        join: bool = True,
+        lan: LanService | None = None,
+        **config: Any,
+    ) -> Peers:
         """A peer that stands there, until the test ends or it is killed."""
-        peers: Peers = await self.nursery.start(self._live, name, site, config)
+        peers: Peers = await self.nursery.start(self._live, name, site, config, lan)
         if join:
             await peers.join()
         return peers
@@ -80,6 +89,7 @@ class Internet:
         name: str,
         site: Site,
         config: dict[str, Any],
+        lan: LanService | None,
         task_status: trio.TaskStatus[Peers] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         key, random = key_of(name), Random(name)
@@ -94,9 +104,15 @@ class Internet:
         bootstraps = first.endpoint.addresses[:1] if first else ()
         settings = {"bootstraps": bootstraps, "listen": (f"/ip4/{site.host}/tcp/{PORT}",)}
         transport = MemoryTransport(self.memory, wall_ns=lambda: 1)
+        around = Surroundings(lan=lan)
         with trio.CancelScope() as self.scopes[name]:
             async with open_peers(
-                transport, key, PeersConfig(**(settings | config)), environment, Capacity
+                transport,
+                key,
+                PeersConfig(**(settings | config)),
+                environment,
+                Capacity,
+                around=around,
             ) as peers:
                 self.peers[name] = peers
                 task_status.started(peers)
@@ -134,9 +150,11 @@ async def servers(internet: Internet, count: int) -> None:
     )
 
 
-async def kept(internet: Internet, name: str, router: Router, relays: int) -> Peers:
+async def kept(
+    internet: Internet, name: str, router: Router, relays: int, lan: LanService | None = None
+) -> Peers:
     """A peer of a home, which answers, once it has so many relays."""
-    peers = await internet.add(name, Site("192.168.1.2", router))
+    peers = await internet.add(name, Site("192.168.1.2", router), lan=lan)
     peers.handlers[Want] = reply
     await until(lambda: len(keepers_of(peers)) == relays, 120)
     return peers

@@ -17,6 +17,7 @@ from p2p.lan_peers import LanRecord, hint_of, network_hash, said_of, told_addres
 from p2p.lan_zeroconf import NAME_BYTES_MAX, NAMES_KEPT, ServiceStateChange, ZeroconfLan, _Session
 from p2p.over_libp2p import MemoryNetwork, MemoryTransport, Router, Site
 from p2p.peers import Peers, PeersConfig, Surroundings, open_peers
+from tests.p2p.internet import asks, hears, kept, open_internet, servers
 from tests.p2p.keepers import START_S
 from tests.p2p.transports import key_of, until
 from wire.errors import TransportError
@@ -208,3 +209,25 @@ async def test_one_that_has_no_address_for_it_says_so() -> None:
     with pytest.raises(TransportError, match="IPv4"):
         async with ZeroconfLan().open("name", ("/ip6/fe80::1/tcp/1",), {}):
             raise AssertionError
+
+
+async def test_two_of_one_home_that_met_through_a_relay_need_it_no_more(
+    autojump_clock: MockClock,
+) -> None:
+    cable = Cable(broken=True)
+    async with open_internet() as internet:
+        await servers(internet, 2)
+        router = Router("46.1.0.1")
+        one = await kept(internet, "one", router, 2, lan=cable)
+        two = await internet.add("two", Site("192.168.1.3", router), lan=cable)
+        await hears(two, one)
+        assert await asks(two, one.me) == b"here"
+        assert two.endpoint.is_relayed(one.me)
+        cable.broken = False
+        # A line that is in use is never idle, so it does not end by itself.
+        for _ in range(30):
+            await trio.sleep(5)
+            assert await asks(two, one.me) == b"here"
+        assert not two.endpoint.lines()
+        assert not one.endpoint.lines()
+        assert "192.168.1" in str(two.endpoint.remote_address(one.me))

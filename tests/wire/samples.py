@@ -162,6 +162,7 @@ from wire.message import (
 from wire.model import Manifest, ModelFile
 from wire.motion import (
     Ballot,
+    BuilderClaim,
     FundGrant,
     HouseCount,
     ModelClaim,
@@ -769,6 +770,7 @@ SAMPLES: tuple[Record, ...] = (
     FUND_GRANT,
     MOTION,
     Ballot(motion=DIGEST, yes=True),
+    BuilderClaim(account=KEY.peer, matched=True),
     ModelClaim(model=BLOCK, author=KEY.peer, share=50_000),
     RegisteredModel(author=KEY.peer, share=50_000, motion=DIGEST),
     HouseCount(yes=3_000_000, no=1_000_000, total=9_000_000),

@@ -1,0 +1,90 @@
+"""Builders are matched out of the growth share of what others pay; who pays itself loses."""
+
+from itertools import product
+
+import pytest
+
+from node.ledger.matching import BUILDER as BUILDER_ROW
+from node.ledger.matching import builders_in, matched_by
+from node.ledger.motion_shelf import parameter_row
+from tests.ledger.made import ONE, THREE, TWO
+from tests.ledger.simulation import GRANT, OWNERS
+from tests.ledger.test_model_registry import begun, passed
+from tests.ledger.test_motions import Network
+from wire.amount import CREDIT
+from wire.errors import Refused
+from wire.ledger import Payment, growth_of
+from wire.motion import BOUNDS, BuilderClaim, MotionState, Parameter
+from wire.usage import UseLine
+
+BUILDER = OWNERS[4]
+
+
+def with_builder() -> Network:
+    network = begun()
+    claim = BuilderClaim(account=BUILDER.peer, matched=True)
+    motion = network.propose(builders=(claim,))
+    passed(network, motion)
+    assert network.row(motion).state is MotionState.PASSED
+    assert builders_in(network.member.books.motions.rows) == [BUILDER.peer]
+    return network
+
+
+def test_a_builder_has_half_of_the_growth_share_of_what_others_pay_it() -> None:
+    network = with_builder()
+    fund = network.member.books.fund
+    network.use(ONE, BUILDER, CREDIT)
+    network.end()
+    assert network.balance(BUILDER) == GRANT + CREDIT - 50_000 + 25_000
+    assert network.member.books.fund == fund + 25_000
+    # What others are paid is matched to nobody.
+    network.use(ONE, TWO, CREDIT)
+    network.end()
+    assert network.balance(BUILDER) == GRANT + CREDIT - 25_000
+    assert network.member.books.supply == network.made.genesis.supply
+    network.check()
+
+
+def test_what_goes_round_is_not_matched() -> None:
+    network = with_builder()
+    network.do(BUILDER, pay=(Payment(to=THREE.peer, amount=CREDIT),))
+    network.use(THREE, BUILDER, CREDIT)
+    network.end()
+    assert network.balance(BUILDER) == GRANT - 50_000
+    network.check()
+
+
+def test_a_motion_ends_it_and_one_that_changes_nothing_is_refused() -> None:
+    network = with_builder()
+    with pytest.raises(Refused, match="matched already"):
+        network.propose(builders=(BuilderClaim(account=BUILDER.peer, matched=True),))
+    with pytest.raises(Refused, match="is not matched"):
+        network.propose(builders=(BuilderClaim(account=ONE.peer, matched=False),))
+    passed(network, network.propose(builders=(BuilderClaim(account=BUILDER.peer, matched=False),)))
+    assert builders_in(network.member.books.motions.rows) == []
+    network.use(ONE, BUILDER, CREDIT)
+    network.end()
+    assert network.balance(BUILDER) == GRANT + CREDIT - 50_000
+    network.check()
+
+
+def steps(which: Parameter) -> list[int]:
+    """A parameter's bounds, what is next to them, and what lies between."""
+    low, high = BOUNDS[which]
+    between = range(low, high + 1, max(1, (high - low) // 40))
+    return sorted({low, low + 1, high - 1, high, *between})
+
+
+def test_a_ring_ends_poorer_at_every_setting_within_the_bounds() -> None:
+    """All that a ring pays itself comes back but the growth share, whoever of it is the author."""
+    key = BUILDER_ROW + BUILDER.peer
+    for growth, rate in product(steps(Parameter.GROWTH), steps(Parameter.MATCHING)):
+        rows = dict((parameter_row(Parameter.MATCHING, rate), (key, b"\1")))
+        for paid in (1, 19, 20, 21, 100, 999, CREDIT, 10**6 * CREDIT):
+            taken = growth_of(paid, growth)
+            line = UseLine(payer=ONE.peer, payee=BUILDER.peer, paid=paid, growth=taken, tasks=1)
+            back = matched_by(rows, [line]).get(BUILDER.peer, 0)
+            # It loses whenever the fund had anything, and never gains.
+            assert back < taken or back == taken == 0
+            # Many small lines give no more than a large one.
+            assert matched_by(rows, [line] * 7).get(BUILDER.peer, 0) <= 7 * taken * 9 // 10
