@@ -29,7 +29,8 @@ STATES = ("open", "passed", "rejected", "lapsed", "unfunded", "taken")
 def check_quorum(members, domain, body, signatures, what):
     signers = [it for at, it in enumerate(members) if signatures["members"] >> at & 1]
     weight, whole = sum(it["weight"] for it in signers), sum(it["weight"] for it in members)
-    if weight * 3 <= whole * 2 or len(signers) != len(signatures["proofs"]):
+    others = signatures["members"] >> len(members)
+    if weight * 3 <= whole * 2 or len(signers) != len(signatures["proofs"]) or others:
         raise Wrong(f"{what}: not signed by more than two thirds")
     for member, proof in zip(signers, signatures["proofs"], strict=True):
         check(member["key"], domain, body, proof, what)

@@ -27,10 +27,14 @@ TASK, RECEIPT, VERDICT = {2: "task"}, {3: "receipt"}, {4: "verdict"}
 DISPUTE, LOG_HEAD = {110: "dispute"}, {122: "log_head"}
 # Who lost a dispute is found by trying which of both gives the checkpoint's stakes.
 DISPUTES_MAX = 6
-# A jury's seats, how many have to agree, and the epochs that it has.
-SEATS, AGREEING, JURY_EPOCHS, CASES_MAX = 13, 10, 24, 16
-# A case: how it stands.
-WAITING, JURY, EVERYBODY, CLOSED = range(4)
+# A jury's seats, how many have to agree, and the epochs that it has to look and to tell.
+SEATS, AGREEING, JURY_EPOCHS, TELL_EPOCHS = 13, 10, 24, 12
+# How many cases there are at once, what the first costs, how often one answer is brought, and how
+# long one that was announced is waited for.
+CASES_MAX, CASE_BOND, ATTEMPTS_MAX, NOTICE_EPOCHS = 16, 1_300_000, 3, 24
+# A case: how it stands. One that hung, or had no jury, may be brought again.
+WAITING, JURY, JURY_TELLS, EVERYBODY, EVERYBODY_TELLS, UNDECIDED, CLOSED = range(7)
+ENDED = (UNDECIDED, CLOSED)
 
 
 class Wrong(Exception):
@@ -165,8 +169,10 @@ class Stakes:
     """
 
     def __init__(self):
-        self.rows, self.before, self.acts = {}, {}, set()
+        self.rows, self.before, self.acts = {}, {}, {}
         self.accusations, self.cases, self.found = {}, {}, defaultdict(dict)
+        # Cases that were announced, those shown in this epoch, and what jurors have sealed.
+        self.notices, self.shown, self.sealed = {}, {}, defaultdict(dict)
 
     def order(self, network, epoch, owner, record, digest):
         row = Counter(self.rows.get(owner, {}))
@@ -182,7 +188,29 @@ class Stakes:
             who = accused(evidence, network)
             self.accusations[digest] = owner, evidence, who
         for finding in record.get("find", ()):
-            self.found[finding["case"]][owner] = finding["wrong"]
+            wrong = finding["wrong"]
+            words = owner + finding["case"] + bytes((wrong,)) + finding.get("salt", b"")
+            seal = sha(b"baton/1/finding_seal\0", words)
+            self.found[finding["case"]][owner] = wrong, seal
+        for step in record.get("jury", ()):
+            for notice in step.get("announce", ()):
+                name = sha(b"baton/1/case\0", digest)
+                self.notices[name] = (owner, notice["seal"], notice["bond"], epoch)
+            for sealed in step.get("commit", ()):
+                self.sealed[sealed["case"]][owner] = sealed["seal"]
+            for charge in step.get("charge", ()):
+                self._show(epoch, owner, charge)
+
+    def _show(self, epoch, owner, charge):
+        """The evidence of a case that was announced in an epoch before."""
+        name, evidence = charge["case"], read(charge["evidence"])
+        accuser, seal, bond, begun = self.notices.get(name, (None, None, 0, epoch))
+        named = sha(b"baton/1/case_evidence\0", charge["evidence"])
+        if seal != sha(b"baton/1/case_seal\0", owner, named, charge["salt"]) or begun >= epoch:
+            raise Wrong("a case that was not announced")
+        if accuser != owner or evidence["offence"] != DISPUTED_WORK:
+            raise Wrong("a case of another, or of something that a rule decides")
+        self.shown[name] = self._case(epoch, owner, evidence, bond), begun
 
     def end(self, epoch, header):
         """The stakes as the checkpoint says they are after the epoch; self, or a copy of it."""
@@ -200,17 +228,18 @@ class Stakes:
     def take(self, epoch, beacon, lost):
         for order, (accuser, evidence, who) in sorted(self.accusations.items()):
             if evidence["offence"] == DISPUTED_WORK:
-                self._open(epoch, order, accuser, evidence, *who)
+                self._open_at_once(epoch, order, accuser, evidence)
                 continue
             guilty = who[next(lost)] if evidence["offence"] == LOST_DISPUTE else who
             for culprit, act in guilty:
                 if act not in self.acts:
-                    self._slash(culprit, act, SHARES.get(evidence["offence"], OTHER_SHARE))
+                    share = SHARES.get(evidence["offence"], OTHER_SHARE)
+                    self._slash(epoch, culprit, act, share)
         self.accusations = {}
-        for name, case in sorted(self.cases.items()):
-            if case["state"] != CLOSED:
-                self._go_on(epoch, beacon, name, case)
-        stays = {it["culprit"] for it in self.cases.values() if it["state"] != CLOSED}
+        self._open_shown(epoch)
+        for name, case in sorted(self._there().items()):
+            self._go_on(epoch, beacon, name, case)
+        stays = {it["culprit"] for it in self._there().values()}
         for account in self.rows.keys() - stays:
             row = self.rows[account]
             self._put(account, {key: row[key] for key in row if not 0 <= key[0] <= epoch})
@@ -221,24 +250,63 @@ class Stakes:
         if not self.rows[account]:
             del self.rows[account]
 
-    def _slash(self, culprit, act, share):
+    def _slash(self, epoch, culprit, act, share):
         row = self.rows.get(culprit, {})
         total = sum(row.values())
         if total:
             left = total - min(total, max(LEAST, total * share // 10**6))
             amounts = smaller([*row.values()], left)
             self._put(culprit, dict(zip(row, amounts, strict=True)))
-            self.acts.add(act)
+            self.acts[act] = epoch
 
-    def _open(self, epoch, order, accuser, evidence, who):
-        culprit, act = who
-        is_open = [it["state"] != CLOSED for it in self.cases.values()]
-        if any(it["act"] == act for it in self.cases.values()) or sum(is_open) >= CASES_MAX:
-            return
+    def _there(self):
+        """The cases that take a place."""
+        return {name: it for name, it in self.cases.items() if it["state"] not in ENDED}
+
+    def _case(self, epoch, accuser, evidence, bond):
         _, asker, _ = opened(evidence["records"][0], TASK)
-        case = {"culprit": culprit, "act": act, "begun": epoch, "state": WAITING}
-        case["parties"] = {accuser, culprit, asker}
-        self.cases[sha(b"baton/1/case\0", order)] = case
+        ((culprit, act),) = accused(evidence, None)
+        parties = {accuser, culprit, asker}
+        case = {"culprit": culprit, "act": act, "parties": parties, "bond": bond}
+        return case | {"begun": epoch, "state": WAITING, "sealed": True}
+
+    def _open_at_once(self, epoch, order, accuser, evidence):
+        """As cases were begun before they were announced."""
+        case = self._case(epoch, accuser, evidence, 0) | {"sealed": False}
+        is_known = any(it["act"] == case["act"] for it in self.cases.values())
+        if not is_known and len(self._there()) < CASES_MAX:
+            self.cases[sha(b"baton/1/case\0", order)] = case
+
+    def _open_shown(self, epoch):
+        """Give places to cases that were shown in this epoch, the highest bond first."""
+        firsts = {}
+        for name, (case, begun) in self.shown.items():
+            key = begun, -case["bond"], name
+            firsts[case["act"]] = min(key, firsts.get(case["act"], key))
+        for name, (case, _) in sorted(self.shown.items(), key=lambda it: (-it[1][0]["bond"], it)):
+            if firsts[case["act"]][2] == name:
+                self._open(name, case)
+        for name, notice in [*self.notices.items()]:
+            if name in self.shown or notice[3] + NOTICE_EPOCHS <= epoch:
+                del self.notices[name]
+        self.shown = {}
+
+    def _open(self, name, case):
+        before = [it for it in self.cases.values() if it["act"] == case["act"]]
+        is_known = case["act"] in self.acts or any(it["state"] != UNDECIDED for it in before)
+        if is_known or len(before) >= ATTEMPTS_MAX or not self.rows.get(case["culprit"]):
+            return
+        there = self._there()
+        bond, weakest = CASE_BOND * (1 + len(there)), None
+        if len(there) >= CASES_MAX:
+            untouched = (it for it in there if not self.sealed[it] and not self.found[it])
+            weakest = min(untouched, key=lambda it: (there[it]["bond"], it), default=None)
+            bond = bond if weakest is None else max(bond, 2 * there[weakest]["bond"])
+        if case["bond"] < bond << len(before) or (len(there) >= CASES_MAX and weakest is None):
+            return
+        # One that gives way is as if it had never been.
+        self.cases.pop(weakest, None)
+        self.cases[name] = case
 
     def _jurors(self, case, *, still=True):
         """What each may weigh: staked on verifying since before the epoch, and still if asked."""
@@ -263,23 +331,39 @@ class Stakes:
             points = (int.from_bytes(sha(it), "big") for it in words)
             seats = [accounts[bisect_right(bounds, it % bounds[-1])] for it in points if bounds]
             case |= {"seats": Counter(seats), "until": epoch + JURY_EPOCHS}
-            case["state"] = JURY if seats else CLOSED
+            case["state"] = JURY if seats else UNDECIDED
             return
-        weights = case["seats"] if case["state"] == JURY else self._jurors(case)
-        found = self.found[name]
-        wrong = sum(weights.get(it, 0) for it in found if found[it])
+        is_all, is_over = case["state"] in (EVERYBODY, EVERYBODY_TELLS), epoch >= case["until"]
+        weights, found = self._jurors(case) if is_all else case["seats"], self.found[name]
+        if case["sealed"]:
+            sealed = self.sealed[name]
+            found = {it: found[it] for it in found if found[it][1] == sealed.get(it)}
+            have_told = found.keys() == sealed.keys()
+            if case["state"] in (JURY_TELLS, EVERYBODY_TELLS):
+                if not (have_told or is_over):
+                    return
+            elif not is_over and not (weights and weights.keys() <= sealed.keys()):
+                return
+            elif not have_told:
+                case |= {"state": case["state"] + 1, "until": epoch + TELL_EPOCHS}
+                return
+            is_over = True
+        self._count(epoch, name, case, weights, found, is_all, is_over)
+
+    def _count(self, epoch, name, case, weights, found, is_all, is_over):
+        wrong = sum(weights.get(it, 0) for it in found if found[it][0])
         said, total = sum(weights.get(it, 0) for it in found), sum(weights.values())
-        of, is_over = total, epoch >= case["until"]
-        if is_over and case["state"] == EVERYBODY and said * 2 > total:
-            of = said
+        of = said if is_over and is_all and said * 2 > total else total
         if total and max(wrong, said - wrong) * SEATS >= AGREEING * of:
             if wrong * SEATS >= AGREEING * of:
-                self._slash(case["culprit"], case["act"], OTHER_SHARE)
+                self._slash(epoch, case["culprit"], case["act"], OTHER_SHARE)
             case["state"] = CLOSED
-        elif is_over and case["state"] == JURY:
+        elif is_over and not is_all:
             case |= {"state": EVERYBODY, "until": epoch + JURY_EPOCHS}
+            # Who did not tell what it had sealed may look again.
+            self.sealed[name] = {it: found[it][1] for it in found}
         elif is_over:
-            case["state"] = CLOSED
+            case["state"] = UNDECIDED
 
     def table(self):
         """What all rows hash to."""

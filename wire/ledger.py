@@ -13,7 +13,7 @@ from wire import limits
 from wire.amount import AMOUNT_MAX, Amount, Balance
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Oversize
-from wire.jury import JurorFinding
+from wire.jury import CaseNotice, JurorFinding, JurySteps, SealedFinding, ShownCase
 from wire.kinds import Kind, Role
 from wire.motion import Ballot, Motion
 from wire.schema import Between, Digest, Int, Name, Omitted, Record
@@ -133,11 +133,13 @@ class Accusation(Record):
     """Evidence against somebody, and what the accuser stands to lose if it comes to nothing.
 
     The bond goes back at the end of the epoch, unless the evidence takes no stake: then others had
-    shown the same before, or in the same epoch.
+    shown the same before. Whoever copies evidence in the epoch in which it is shown takes nobody's
+    bond where that says `with_others`; it is False in ledgers from before this was so.
     """
 
     evidence: Annotated[bytes, Between(1, limits.EVIDENCE_BYTES_MAX)]
     bond: Amount
+    with_others: Annotated[bool, Omitted(False)] = False
 
 
 def growth_of(redeemed: int, millionths: int = GROWTH_MILLIONTHS) -> int:
@@ -155,6 +157,7 @@ _PARTS = Between(0, len(Role))
 ACTIONS = (
     *("pay", "open", "top_up", "redeem", "reclaim"),
     *("stake", "unbond", "accuse", "propose", "ballot", "find"),
+    "jury",
 )
 
 
@@ -183,6 +186,7 @@ class AccountOrder(SignedRecord):
     propose: Annotated[tuple[Motion, ...], Between(0, 1), Omitted(())] = ()
     ballot: Annotated[tuple[Ballot, ...], _ACTION, Omitted(())] = ()
     find: Annotated[tuple[JurorFinding, ...], _ACTION, Omitted(())] = ()
+    jury: Annotated[tuple[JurySteps, ...], Between(0, 1), Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed unless it is of one kind; Oversize if its sum is no amount."""
@@ -202,8 +206,24 @@ class AccountOrder(SignedRecord):
 
     @property
     def action(self) -> str:
-        """Which of its lists is not empty."""
-        return next(it for it in ACTIONS if getattr(self, it))
+        """Which of its lists is not empty, or which step it makes in a case."""
+        found = next(it for it in ACTIONS if getattr(self, it))
+        return self.jury[0].step if found == "jury" else found
+
+    @property
+    def announce(self) -> tuple[CaseNotice, ...]:
+        """The case that it announces."""
+        return self.jury[0].announce if self.jury else ()
+
+    @property
+    def charge(self) -> tuple[ShownCase, ...]:
+        """The evidence of a case that it shows."""
+        return self.jury[0].charge if self.jury else ()
+
+    @property
+    def commit(self) -> tuple[SealedFinding, ...]:
+        """What it seals of cases."""
+        return self.jury[0].commit if self.jury else ()
 
     @property
     def channels(self) -> list[bytes]:
@@ -217,6 +237,7 @@ class AccountOrder(SignedRecord):
         paid = sum(it.amount for it in self.pay) + sum(it.amount for it in self.top_up)
         staked = sum(it.amount for it in self.stake)
         bonds = sum(it.bond for it in self.accuse) + sum(it.bond for it in self.propose)
+        bonds += sum(it.bond for it in self.announce)
         return paid + staked + bonds + sum(it.deposit for it in self.open)
 
 

@@ -1,4 +1,5 @@
-"""What this peer does when it has a seat in a jury: it looks with its own engine, and says so.
+"""What this peer does when it has a seat in a jury: it looks with its own engine, seals what it
+found, and tells it once all are bound.
 
 It abstains from what it cannot look at: a model that it has not, or whose answers on another kind
 of device prove nothing.
@@ -12,13 +13,14 @@ import trio
 from node.asking.own_judge import OwnJudge
 from node.checking.check_request import CheckRequest
 from node.evidence.charges import charged
-from node.ledger.juries import found_in, jurors_of, open_cases
+from node.ledger.juries import is_asked, open_cases, seal_or_find, to_tell
+from node.ledger.motion_shelf import FOUND, SEALED
 from node.ledger.peer_ledger import PeerLedger
+from wire import limits
 from wire.content import PeerId
 from wire.errors import BatonError
 from wire.evidence import Evidence
-from wire.jury import CaseRow, CaseState, JurorFinding
-from wire.kinds import Role
+from wire.jury import CaseRow
 from wire.latest import Latest
 
 LOOK_EVERY_S_MAX, LOOK_EVERY_S_MIN = 60.0, 1.0
@@ -50,14 +52,22 @@ class JuryDuty:
         every_s = max(LOOK_EVERY_S_MIN, min(LOOK_EVERY_S_MAX, self.ledger.genesis.epoch_s / 4))
         while True:
             await trio.sleep(every_s)
-            if not self.ledger.stakes.of_role(self._me, Role.VERIFY):
+            # What leaves may still be bound to what it has sealed.
+            if not self.ledger.stakes.row(self._me).total:
                 continue
-            for name, row in self._due()[:LOOKS_AT_ONCE]:
-                self._tried_at_s[name] = trio.current_time()
-                try:
+            try:
+                await self._tell()
+                for name, row in self._due()[:LOOKS_AT_ONCE]:
+                    self._tried_at_s[name] = trio.current_time()
                     await self._find(name, row)
-                except BatonError as error:
-                    self.ledger.wallet.peers.note_problem("jury", error.message)
+            except BatonError as error:
+                self.ledger.wallet.peers.note_problem("jury", error.message)
+
+    async def _tell(self) -> None:
+        rows = self.ledger.draft().books.motions.rows
+        told = tuple(to_tell(self.ledger.wallet.key, rows))[: limits.ACTIONS_MAX]
+        if told:
+            await self.ledger.wallet.order(_unheard, find=told)
 
     def _due(self) -> list[tuple[bytes, CaseRow]]:
         """Cases that this peer is asked about, and has said nothing of."""
@@ -65,12 +75,10 @@ class JuryDuty:
         rows = draft.books.motions.rows
         found = []
         for name, row in open_cases(rows).items():
-            is_asked = self._me in row.seats
-            if row.state is CaseState.EVERYBODY:
-                is_asked = self._me in jurors_of(draft, row)
+            kind = SEALED if row.attempt else FOUND
             late_s = trio.current_time() - self._tried_at_s.get(name, float("-inf"))
-            waits = row.state is CaseState.WAITING or late_s < AGAIN_S
-            if is_asked and not waits and self._me not in found_in(rows, name):
+            is_new = kind + name + self._me not in rows and late_s >= AGAIN_S
+            if is_new and is_asked(draft, self._me, row):
                 found.append((name, row))
         return found
 
@@ -78,8 +86,8 @@ class JuryDuty:
         wrong = await self.look(name, row)
         if wrong is None:
             return
-        finding = JurorFinding(case=name, wrong=wrong)
-        await self.ledger.wallet.order(_unheard, find=(finding,))
+        wallet = self.ledger.wallet
+        await wallet.order(_unheard, **seal_or_find(wallet.key, name, row, wrong=wrong))
         self.given += 1
 
     async def look(self, name: bytes, row: CaseRow) -> bool | None:

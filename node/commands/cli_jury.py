@@ -18,7 +18,8 @@ def jury_group() -> None:
 
     Thirteen seats are drawn by stake. If ten find that the answer is wrong, whoever signed it loses
     half of its stake; if ten find that it is not, the accuser's bond pays them. A peer with a seat
-    looks by itself if it has the model.
+    looks by itself if it has the model. Nobody copies: a case is announced before its evidence is
+    shown, and findings are sealed before any is told.
     """
 
 
@@ -87,7 +88,10 @@ def save_command(
 @state_option
 @json_option
 def find_command(*, case: str, finding: str, state: Path, as_json: bool) -> None:
-    """Say what you found of CASE, if you have a seat. The last word counts."""
+    """Say what you found of CASE, if you have a seat. The last word counts.
+
+    It is sealed, and this peer tells it by itself once all seats have sealed theirs.
+    """
     from node.commands.jury import find
 
     run(lambda: find(state.expanduser(), case, wrong=finding == "wrong", as_json=as_json))

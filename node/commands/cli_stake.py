@@ -107,8 +107,9 @@ def slash_command(
     """Have stake taken from whom the file EVIDENCE convicts.
 
     It is judged here first, offline. A bond of one credit goes with it, and comes back with the
-    penalty; who only repeats what others have shown loses it. What `jury charge` wrote convicts
-    nobody: it asks a jury.
+    penalty; who only repeats what others showed in an earlier epoch loses it. What `jury charge`
+    wrote convicts nobody: it asks a jury. That case is announced first, and this peer shows the
+    evidence once the epoch has ended.
     """
     from node.commands.evidence import slash
 

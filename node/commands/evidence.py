@@ -12,6 +12,7 @@ from node.commands.receipt_file import read_file
 from node.engines.exact.model import MODEL_BYTES_MAX
 from node.evidence.charges import ShownFinding, charged, shown_finding
 from node.evidence.offences import LEAST, OffenceFinding, forked_log, judged, lost_dispute
+from node.ledger.case_places import NOTICE_EPOCHS
 from node.ledger.committee import Committee
 from node.local.control import call, unheard
 from wire import limits
@@ -191,9 +192,16 @@ async def _ask_jury(
     if only_check:
         console.print("  a jury can be asked: slash FILE, without --only-check")
         return
-    console.print(f"[green]settled[/green]: a jury is asked, case {document['case']}")
+    console.print(f"[green]settled[/green]: case {document['case']} is announced")
     bond = show_credits(document["order"]["spent"])
-    console.print(f"  the bond of {bond} credits comes back if it finds the answer wrong")
+    console.print(
+        "  this peer shows the evidence by itself once this epoch has ended, so that nobody copies"
+        f" it before: let it run. Unshown after {NOTICE_EPOCHS} epochs, the bond is lost"
+    )
+    console.print(
+        f"  the bond of {bond} credits comes back if the jury finds the answer wrong, and pays the"
+        " jury if it finds it right"
+    )
 
 
 async def slash(

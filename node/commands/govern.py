@@ -54,7 +54,8 @@ def decided_in(file: Path) -> Decided:
 
     def watch(replica: Replica, outcome: EpochOutcome) -> None:
         growth[0] += sum(it.growth for it in outcome.lines)
-        matched.update(outcome.matched)
+        for (_, builder), amount in outcome.matched.items():
+            matched[builder] += amount
         orders = [replica.orders[it] for it in outcome.orders]
         for order in sorted(orders, key=lambda it: it.record.sequence):
             for ballot in order.record.ballot:

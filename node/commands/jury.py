@@ -12,9 +12,10 @@ from node.commands.ledger_file import EXPORT_AGAIN, given_or_exported, replay_fi
 from node.commands.output import console, show_json, show_table
 from node.commands.receipt_file import read_receipt
 from node.evidence.charges import charged, disputed_work, jury_finding
+from node.ledger.case_places import notices_in
 from node.ledger.chain_file import read_parts
 from node.ledger.epoch_outcome import EpochOutcome
-from node.ledger.juries import JURY_EPOCHS, cases_in
+from node.ledger.juries import JURY_EPOCHS, TELL_EPOCHS, cases_in
 from node.ledger.replica import Replica
 from node.local.control import call, unheard
 from wire.amount import show_credits
@@ -22,7 +23,7 @@ from wire.checkpoint import Checkpoint
 from wire.content import ContentId, PeerId
 from wire.errors import InputError, WireError
 from wire.evidence import Evidence
-from wire.jury import CaseRow, CaseState, DrawnJury, case_id
+from wire.jury import CaseRow, CaseState, DrawnJury, NoticeRow, case_id
 from wire.ledger import order_digest
 from wire.receipt import Answer, Receipt
 from wire.signed import open_signed
@@ -32,11 +33,14 @@ ID_CHARS = 64
 _STATES = {
     CaseState.WAITING: "waits for its jury",
     CaseState.JURY: "before its jury",
+    CaseState.JURY_TELLS: "its jury tells what it found",
     CaseState.EVERYBODY: "before all stakers",
+    CaseState.EVERYBODY_TELLS: "all stakers tell what they found",
     CaseState.WRONG: "the answer is wrong",
     CaseState.RIGHT: "the answer is right",
-    CaseState.HUNG: "nobody agreed",
-    CaseState.NO_JURY: "there was no jury",
+    CaseState.HUNG: "too few agreed: it may be brought again",
+    CaseState.NO_JURY: "there was no jury: it may be brought again",
+    CaseState.GAVE_WAY: "it gave way to one with twice its bond",
 }
 
 
@@ -45,6 +49,9 @@ class Cases:
     """What a ledger says of cases, and what their findings rest on."""
 
     rows: dict[bytes, CaseRow] = field(default_factory=dict)
+    notices: dict[bytes, NoticeRow] = field(default_factory=dict)
+    # Who is bound to what it found.
+    sealed: dict[bytes, set[PeerId]] = field(default_factory=dict)
     found: dict[bytes, dict[PeerId, bool]] = field(default_factory=dict)
     evidence: dict[bytes, bytes] = field(default_factory=dict)
     # Of each case: the header with which its jury was drawn, and all that were drawn with it.
@@ -61,6 +68,10 @@ class Cases:
         for order in sorted(orders, key=lambda it: it.record.sequence):
             for accusation in order.record.accuse:
                 self.evidence[case_id(order_digest(order))] = accusation.evidence
+            for charge in order.record.charge:
+                self.evidence[charge.case] = charge.evidence
+            for sealed in order.record.commit:
+                self.sealed.setdefault(sealed.case, set()).add(order.signer)
             for finding in order.record.find:
                 self.found.setdefault(finding.case, {})[order.signer] = finding.wrong
                 self.orders.setdefault(finding.case, []).append(order.raw)
@@ -76,7 +87,8 @@ def cases_of(file: Path) -> Cases:
     """Every case in a ledger's file, of which all is checked; InputError if it does not hold."""
     found = Cases()
     replayed = replay_file(file, found.watch, todo=EXPORT_AGAIN)
-    found.rows = cases_in(replayed.books.motions.rows)
+    rows = replayed.books.motions.rows
+    found.rows, found.notices = cases_in(rows), notices_in(rows.items())
     wanted = {header for header, _ in found.drawn.values()}
     with file.open("rb") as source:
         for part in read_parts(source):
@@ -91,6 +103,11 @@ def cases_of(file: Path) -> Cases:
 
 def _find(cases: Cases, typed: str) -> bytes:
     names = [it for it in cases.rows if it.hex().startswith(typed.lower())]
+    if not names and any(it.hex().startswith(typed.lower()) for it in cases.notices):
+        raise InputError(
+            "this case is announced, and its evidence is not shown yet",
+            todo="that is done in the next epoch, by the peer that announced it",
+        )
     if len(names) != 1 or len(typed) < 4:
         raise InputError(
             f"{typed[:70]!r} names {len(names) or 'no'} case" + "s" * (len(names) > 1),
@@ -104,9 +121,18 @@ async def list_cases(state: Path, offline: Path | None, *, as_json: bool) -> Non
     cases = await read_cases(state, offline)
     rows = sorted(cases.rows.items(), key=lambda it: -it[1].begun)
     if as_json:
-        show_json({"cases": [case_map(cases, name) for name, _ in rows]})
+        announced = [
+            {"case": name.hex(), "accuser": str(it.accuser), "bond": it.bond, "epoch": it.epoch}
+            for name, it in sorted(cases.notices.items())
+        ]
+        found = {"cases": [case_map(cases, name) for name, _ in rows], "announced": announced}
+        show_json(found)
         return
     table = [
+        (name.hex()[:12], "", "announced, not shown yet", "", it.epoch)
+        for name, it in sorted(cases.notices.items(), key=lambda it: -it[1].epoch)
+    ]
+    table += [
         (name.hex()[:12], it.culprit.short, _STATES[it.state], _counts(it), it.begun)
         for name, it in rows
     ]
@@ -133,7 +159,9 @@ def case_map(cases: Cases, name: bytes) -> dict[str, Any]:
         "bond": row.bond,
         "begun": row.begun,
         "until": row.until,
+        "attempt": max(1, row.attempt),
         "seats": {str(it): count for it, count in Counter(row.seats).items()},
+        "sealed": sorted(map(str, cases.sealed.get(name, ()))),
         "wrong": row.wrong,
         "right": row.right,
         "found": {
@@ -157,11 +185,18 @@ async def show_case(state: Path, typed: str, offline: Path | None, *, as_json: b
     console.print(f"  {row.culprit} answered as {charge.receipt.id}")
     console.print(f"  {row.accuser} put up {show_credits(row.bond)} credits in epoch {row.begun}")
     said = document["found"]
-    rows = [(it, count, said.get(it, "")) for it, count in document["seats"].items()]
+    sealed = dict.fromkeys(document["sealed"], "sealed, not told")
+    rows = [
+        (it, count, said.get(it, sealed.get(it, ""))) for it, count in document["seats"].items()
+    ]
     if rows:
-        show_table(f"the jury, at most until epoch {row.until}", ("juror", "seats", "found"), rows)
+        until = f"this goes on at most until epoch {row.until}" if row.state.is_open else "the jury"
+        show_table(until, ("juror", "seats", "found"), rows)
     elif row.state is CaseState.WAITING:
-        console.print(f"  its jury has {JURY_EPOCHS} epochs once it is drawn")
+        console.print(
+            f"  its jury has {JURY_EPOCHS} epochs to look once it is drawn, and {TELL_EPOCHS} to"
+            " tell what it found"
+        )
     if row.wrong or row.right:
         console.print(f"  wrong : right = {_counts(row)}")
 
@@ -231,7 +266,9 @@ async def find(state: Path, typed: str, *, wrong: bool, as_json: bool) -> None:
         show_json(done)
         return
     console.print(f"[green]settled[/green]: {'wrong' if wrong else 'right'}, for {name.hex()}")
-    console.print("it is counted at the end of this epoch")
+    console.print(
+        "it is sealed, so that nobody copies it; this peer tells it by itself once all have sealed"
+    )
 
 
 async def _whole(state: Path, typed: str) -> bytes:

@@ -123,7 +123,10 @@ async def show_account(state: Path, account: str | None, *, as_json: bool) -> No
         )
     owed = sum(it["unredeemed"] for it in found["earning"])
     if owed:
-        console.print(f"  {show_credits(owed)} are promised to it and not redeemed yet")
+        console.print(
+            f"  {show_credits(owed)} are promised to it and not redeemed yet;"
+            " the network's fund\n  takes a twentieth of it, unless a vote has changed that"
+        )
     if not found["agreed"]:
         console.print("  [yellow]members are not in step yet: it may be more[/yellow]")
     for order in found["unsettled"]:
@@ -211,7 +214,7 @@ async def show_earnings(state: Path, *, redeem: bool, as_json: bool) -> None:
     rows = [
         (
             short(it["peer"]),
-            short(it["model"]) if it["for"] == "model" else it["for"],
+            safe(it["name"] or short(it["model"])) if it["for"] == "model" else it["for"],
             it["tasks"],
             show_credits(it["charged"]),
         )
@@ -222,11 +225,23 @@ async def show_earnings(state: Path, *, redeem: bool, as_json: bool) -> None:
         ("from", "for", "tasks", "credits"),
         rows,
     )
+    # No line is longer than 80 columns: a terminal would break it inside of words.
+    console.print("of the channels that are open:")
+    console.print(f"  {show_credits(found['redeemed'])} worked for and redeemed")
     console.print(
-        f"{show_credits(found['redeemed'])} redeemed, {show_credits(found['unredeemed'])} promised"
-        f" and not redeemed yet; {show_credits(found['ahead'])} of that is for work still to come."
-        f" {show_credits(found['lost'])} lost to who did not pay"
+        f"  {show_credits(found['unredeemed'])} worked for and promised, not redeemed yet"
     )
+    if found["ahead"]:
+        console.print(f"  {show_credits(found['ahead'])} paid ahead, for work still to come")
+    if found["to_fund"]:
+        console.print(
+            f"  {show_credits(found['to_fund'])} of what was redeemed, a twentieth, to the"
+            " network's fund"
+        )
+    for channel in found["channels"]:
+        if channel["lost"]:
+            lost = show_credits(channel["lost"])
+            console.print(f"  [yellow]{lost} lost to {short(channel['peer'])}[/yellow]")
 
 
 async def export(state: Path, file: Path, *, as_json: bool) -> None:

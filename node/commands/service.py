@@ -292,5 +292,7 @@ async def _said(program: str, *words: str, deadline_s: float = _DEADLINE_S) -> s
         told = done.stderr.decode(errors="replace")
         why = " ".join(told.split()) or f"it ended with {done.returncode}"
         todo = "run it with sudo, or for this user alone: --user" if os.getuid() else ""
+        if "--user" in words:
+            todo = "log in as that user, or have systemd keep it: loginctl enable-linger USER"
         raise BatonError(f"{program} {' '.join(words[:2])}: {why}", todo=todo)
     return done.stdout.decode(errors="replace")

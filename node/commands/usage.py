@@ -95,7 +95,8 @@ def read_history(file: Path, week_s: int) -> tuple[Genesis, UseHistory]:
             epoch_s = replica.genesis.epoch_s
             found.append(UseHistory(epochs_in_week(week_s, epoch_s)))
         orders = (replica.orders[it] for it in outcome.orders)
-        found[0].add(outcome.draft.epoch, outcome.lines, transfers_of(orders))
+        moved = transfers_of(orders)
+        found[0].add(outcome.draft.epoch, outcome.lines, moved, outcome.matched)
 
     replayed = replay_file(file, watch, todo=EXPORT_AGAIN)
     genesis = replayed.genesis

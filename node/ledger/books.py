@@ -14,6 +14,7 @@ from node.ledger.motion_shelf import MotionShelf, RowChanges, parameter, rows_by
 from node.ledger.payment_channel import PaymentChannel, channel_name, shares_of
 from node.ledger.stake_shelf import StakeShelf, unbonded, with_more
 from wire.content import PeerId
+from wire.jury import ShownCase
 from wire.ledger import (
     AccountOrder,
     Accusation,
@@ -169,7 +170,7 @@ class Draft:
     acts: dict[bytes, int] = field(default_factory=dict)
     motions: dict[bytes, bytes | None] = field(default_factory=dict)
     # By their orders: who accuses, and of what. They are looked into when the epoch ends.
-    accusations: dict[bytes, tuple[PeerId, Accusation]] = field(default_factory=dict)
+    accusations: dict[bytes, tuple[PeerId, Accusation | ShownCase]] = field(default_factory=dict)
     _opened: dict[bytes, list[bytes]] = field(default_factory=dict)
 
     def account(self, key: bytes) -> Account:
@@ -246,8 +247,8 @@ class Draft:
             until = self.epoch + UNBONDING_EPOCHS
             self.stakes[owner] = unbonded(self.stake(owner), part.role, part.amount, until)
         self.motions.update(rows_by(order, self.epoch))
-        for accusation in record.accuse:
-            self.accusations[order_digest(order)] = (owner, accusation)
+        shown: tuple[Accusation | ShownCase, ...] = (*record.accuse, *record.charge)
+        self.accusations.update({order_digest(order): (owner, it) for it in shown})
 
     def _redeem(self, redemption: Redemption) -> None:
         channel = self._there(redemption.channel)

@@ -1,15 +1,15 @@
 """What the orders of an epoch make of the books, and the header that says so. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from node.ledger.books import Draft
 from node.ledger.governing import end_motions
 from node.ledger.juries import NO_JURIES, JuriesEnded
+from node.ledger.matching import Matched
 from node.ledger.slashing import end_stakes
 from node.ledger.use_lines import lines_of, transfers_of
 from wire.checkpoint import NO_DRAW, CheckpointHeader, JuryDraw, buckets_of
-from wire.content import PeerId
 from wire.errors import Malformed
 from wire.jury import juries_digest
 from wire.ledger import AccountOrder, Genesis, order_digest
@@ -27,7 +27,7 @@ class EpochOutcome:
     lines: tuple[UseLine, ...] = ()
     juries: JuriesEnded = NO_JURIES
     # What builders were given out of the fund.
-    matched: Mapping[PeerId, int] = field(default_factory=dict)
+    matched: Matched = field(default_factory=dict)
 
 
 def applied_all(draft: Draft, orders: Iterable[Signed[AccountOrder]]) -> list[Signed[AccountOrder]]:

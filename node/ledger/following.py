@@ -140,7 +140,7 @@ class LedgerFollower:
             }
             replica.turn(found.checkpoint, found.orders)
             self._before = before
-            self.history.add(epoch, outcome.lines, transfers)
+            self.history.add(epoch, outcome.lines, transfers, outcome.matched)
             self.received.add(received)
             self.received.add_income(income)
         if self._is_below_pin():

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from node.ledger.books import Draft
-from node.ledger.matching import BUILDER, builder_row, matched_by
+from node.ledger.matching import BUILDER, Matched, builder_row, matched_by
 from node.ledger.model_registry import outcome_of_claim
 from node.ledger.motion_shelf import (
     BALLOT,
@@ -84,7 +84,7 @@ def end_motions(
     genesis: Genesis,
     lines: Iterable[UseLine],
     transfers: Iterable[tuple[PeerId, PeerId]],
-) -> dict[PeerId, int]:
+) -> Matched:
     """Note the epoch's use, decide what can be decided, and pay what grants are due.
 
     What builders were given for the use of this epoch, who were that as it began.
@@ -100,10 +100,10 @@ def end_motions(
             if row.state is MotionState.OPEN:
                 motions[name] = _decided(draft, name, row, houses)
     began = draft.books.motions.rows
-    matched: dict[PeerId, int] = {}
+    matched: Matched = {}
     if any(key[:1] == BUILDER for key in began):
         matched = matched_by(began, strangers_in(rows, lines))
-        for builder, amount in matched.items():
+        for (_, builder), amount in matched.items():
             draft.growth -= amount
             draft.credit(builder, amount)
     due = {name: it for name, it in motions.items() if _has_steps_left(it)}

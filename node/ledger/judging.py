@@ -1,7 +1,8 @@
 """What the owner of an account may order, as the books are now. Pure."""
 
 from node.ledger.books import Draft
-from node.ledger.juries import check_finding
+from node.ledger.case_places import check_charge, check_notice
+from node.ledger.juries import check_finding, check_sealed
 from node.ledger.matching import check_builder
 from node.ledger.model_registry import check_claim
 from node.ledger.motion_shelf import MOTION, motions_in, parameter
@@ -47,18 +48,26 @@ def judge(draft: Draft, order: Signed[AccountOrder]) -> None:
             raise _never(f"the channel is its payee's until the end of epoch {channel.expiry}")
     _judge_stakes(draft.stake(owner), record)
     _judge_motions(draft, owner, record)
+    try:
+        _judge_cases(draft, owner, record)
+    except KeyError as error:
+        raise _not_yet("there is no such case") from error
+    except Malformed as error:
+        raise _never(error.message) from error
+
+
+def _judge_cases(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
+    """Malformed unless the owner may accuse, or say what it found; KeyError for an unknown case."""
     for accusation in record.accuse:
-        try:
-            check_accusation(draft, owner, accusation, record.network)
-        except Malformed as error:
-            raise _never(error.message) from error
+        check_accusation(draft, accusation, record.network)
+    for notice in record.announce:
+        check_notice(draft, owner, notice)
+    for charge in record.charge:
+        check_charge(draft, owner, charge)
+    for sealed in record.commit:
+        check_sealed(draft, owner, sealed)
     for finding in record.find:
-        try:
-            check_finding(draft, owner, finding)
-        except KeyError as error:
-            raise _not_yet("there is no such case") from error
-        except Malformed as error:
-            raise _never(error.message) from error
+        check_finding(draft, owner, finding)
 
 
 def _not_yet(what: str) -> Refused:

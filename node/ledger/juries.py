@@ -1,26 +1,26 @@
-"""Cases that juries look at: opened by an accusation, drawn, counted, and closed. Pure.
+"""Cases that juries look at: how a jury is drawn, how it is counted, and what that costs. Pure.
 
 They are rows of the books beside the motions. What a case costs anybody is taken at the end of an
-epoch, as all that has no single owner.
+epoch, as all that has no single owner. Who is asked seals what it found, and tells it once all have
+sealed or the time for that is over: nobody copies another. How a case gets its place is in
+`case_places`.
 """
 
 import hashlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
-from node.evidence.charges import charged
-from node.evidence.offences import LEAST, SHARES, work_of
+from node.evidence.offences import LEAST, SHARES
 from node.ledger.books import Draft
-from node.ledger.motion_shelf import CASE, FOUND
+from node.ledger.motion_shelf import CASE, FOUND, SEALED
 from node.ledger.stake_shelf import slashed
-from wire import limits
-from wire.amount import show_credits
 from wire.content import PeerId
-from wire.errors import Malformed, WireError
-from wire.evidence import Evidence, OffenceKind
+from wire.errors import Malformed
+from wire.evidence import OffenceKind
 from wire.jury import (
     AGREEING,
     JURORS,
@@ -28,27 +28,22 @@ from wire.jury import (
     CaseState,
     DrawnJury,
     JurorFinding,
-    case_id,
-    evidence_digest,
+    JurySteps,
+    SealedFinding,
+    finding_seal,
 )
 from wire.kinds import Role
-from wire.ledger import Accusation
+from wire.signing import SigningKey
+from wire.vrf import prove
 
 ID_BYTES = 32
-# What a seat is paid if it found what the jury did, and so what an accuser puts up at least: for
-# each case that is open already as much again, so that nobody fills all places cheaply.
+# What a seat is paid if it found what the jury did.
 SEAT_FEE = 100_000
-CASE_BOND_MIN = JURORS * SEAT_FEE
-CASES_OPEN_MAX = 16
-# A jury has so many epochs; then everybody who has staked has as many.
-JURY_EPOCHS = 24
+# A jury has so many epochs to seal what it finds, and so many to tell it; then everybody who has
+# staked has as many.
+JURY_EPOCHS, TELL_EPOCHS = 24, 12
 
 Rows = Mapping[bytes, bytes]
-
-
-def is_case(accusation: Accusation) -> bool:
-    """Whether a jury is asked; WireError if the evidence cannot be read."""
-    return Evidence.from_bytes(accusation.evidence).offence is OffenceKind.DISPUTED_WORK
 
 
 def cases_in(rows: Rows) -> dict[bytes, CaseRow]:
@@ -62,15 +57,19 @@ def open_cases(rows: Rows) -> dict[bytes, CaseRow]:
     return {name: it for name, it in cases_in(rows).items() if it.state.is_open}
 
 
+def _of_case(rows: Rows, kind: bytes, case: bytes) -> dict[bytes, bytes]:
+    prefix = kind + case
+    return {key[1 + ID_BYTES :]: rows[key] for key in rows if key.startswith(prefix)}
+
+
 def found_in(rows: Rows, case: bytes) -> dict[bytes, bool]:
-    """The accounts that looked at a case, and whether they found it wrong."""
-    prefix = FOUND + case
-    return {key[1 + ID_BYTES :]: rows[key] == b"\1" for key in rows if key.startswith(prefix)}
+    """The accounts that told what they found of a case, and whether that is wrong."""
+    return {account: it == b"\1" for account, it in _of_case(rows, FOUND, case).items()}
 
 
-def bond_for(rows: Rows) -> int:
-    """What one more case is opened with, in millionths."""
-    return CASE_BOND_MIN * (1 + len(open_cases(rows)))
+def sealed_in(rows: Rows, case: bytes) -> dict[bytes, bytes]:
+    """The accounts that are bound to what they found of a case, and their seals."""
+    return _of_case(rows, SEALED, case)
 
 
 def drawn_from(draft: Draft, row: CaseRow) -> dict[bytes, int]:
@@ -113,34 +112,70 @@ def seats_of(beacon: bytes, case: bytes, weights: Mapping[bytes, int]) -> tuple[
 # What may be ordered
 
 
-def check_case(draft: Draft, accuser: PeerId, accusation: Accusation) -> None:
-    """Malformed unless a jury can be asked about this now."""
-    evidence = accusation.evidence
-    if len(evidence) > limits.CASE_BYTES_MAX:
-        raise Malformed(f"a jury is shown at most {limits.CASE_BYTES_MAX} bytes")
-    charge = charged(Evidence.from_bytes(evidence))
+def salt_for(key: SigningKey, about: bytes) -> bytes:
+    """The salt of this key's seal: always the same, so it is not kept, and nobody guesses it."""
+    return hashlib.sha256(prove(key, b"baton/1/seal_salt\0" + about)).digest()
+
+
+def seal_or_find(key: SigningKey, case: bytes, row: CaseRow, *, wrong: bool) -> dict[str, Any]:
+    """What an account that is asked orders, once it has looked."""
+    if not row.attempt:
+        return {"find": (JurorFinding(case=case, wrong=wrong),)}
+    seal = finding_seal(key.peer, case, salt_for(key, case), wrong=wrong)
+    return {"jury": (JurySteps(commit=(SealedFinding(case=case, seal=seal),)),)}
+
+
+def to_tell(key: SigningKey, rows: Rows) -> list[JurorFinding]:
+    """What this account has sealed, and has to tell now."""
+    found = []
+    for case, row in open_cases(rows).items():
+        seal = rows.get(SEALED + case + key.peer)
+        if row.state.is_telling and seal is not None and FOUND + case + key.peer not in rows:
+            salt = salt_for(key, case)
+            found += [
+                JurorFinding(case=case, wrong=wrong, salt=salt)
+                for wrong in (True, False)
+                if finding_seal(key.peer, case, salt, wrong=wrong) == seal
+            ]
+    return found
+
+
+def is_asked(draft: Draft, juror: PeerId, row: CaseRow) -> bool:
+    """Whether this account is to look at a case now."""
+    if row.state is CaseState.JURY:
+        return juror in row.seats
+    return row.state is CaseState.EVERYBODY and juror in jurors_of(draft, row)
+
+
+def check_sealed(draft: Draft, juror: PeerId, sealed: SealedFinding) -> None:
+    """Malformed unless this account may seal what it found now; KeyError if there is no case."""
     rows = draft.books.motions.rows
-    there, bond = open_cases(rows), bond_for(rows)
-    if accusation.bond < bond:
-        raise Malformed(f"a jury is asked with a bond of {show_credits(bond)} credits now")
-    if accuser == charge.culprit:
-        raise Malformed("nobody accuses itself")
-    now = any(by == accuser and is_case(it) for by, it in draft.accusations.values())
-    if now or any(it.accuser == accuser for it in there.values()):
-        raise Malformed("a jury looks at a case of this account: one at a time")
-    if len(there) >= CASES_OPEN_MAX:
-        raise Malformed(f"juries look at {CASES_OPEN_MAX} cases: no more is taken before one ends")
-    act = work_of(charge.culprit, charge.receipt.id).act
-    if act in draft.books.stakes.acts or any(it.act == act for it in cases_in(rows).values()):
-        raise Malformed("this answer was accused before")
-    if not draft.stake(charge.culprit).total:
-        raise Malformed(f"{charge.culprit.short} has no stake that could be taken")
+    row = CaseRow.from_bytes(rows[CASE + sealed.case])
+    if not row.attempt:
+        raise Malformed("what is found of this case is told in the open: it is from before seals")
+    if row.state.is_telling:
+        raise Malformed("nothing is sealed any more: who did tells now what it found")
+    _check_asked(draft, juror, row)
+    if FOUND + sealed.case + juror in rows:
+        raise Malformed("this account has told what it found, and that counts on")
 
 
 def check_finding(draft: Draft, juror: PeerId, finding: JurorFinding) -> None:
-    """Malformed unless this account is asked about this case now; KeyError if there is no such."""
+    """Malformed unless this account may tell this now; KeyError if there is no such case."""
     rows = draft.books.motions.rows
     row = CaseRow.from_bytes(rows[CASE + finding.case])
+    if not row.attempt:
+        _check_asked(draft, juror, row)
+        return
+    if not row.state.is_telling:
+        what = "it is sealed first" if row.state.is_open else row.state.name.lower()
+        raise Malformed(f"nothing is told of this case: {what}")
+    seal = finding_seal(juror, finding.case, finding.salt, wrong=finding.wrong)
+    if rows.get(SEALED + finding.case + juror) != seal:
+        raise Malformed("this is not what the account has sealed")
+
+
+def _check_asked(draft: Draft, juror: PeerId, row: CaseRow) -> None:
     if row.state is CaseState.JURY:
         if juror not in row.seats:
             raise Malformed("this account has no seat in the jury")
@@ -151,38 +186,6 @@ def check_finding(draft: Draft, juror: PeerId, finding: JurorFinding) -> None:
 
 
 # The end of an epoch
-
-
-def open_case(draft: Draft, order: bytes, accuser: PeerId, accusation: Accusation) -> None:
-    """Begin a case; another about the same answer costs its accuser the bond."""
-    try:
-        charge = charged(Evidence.from_bytes(accusation.evidence))
-    except WireError:
-        # Members vote for no such order; a quorum that does so all the same takes the bond alone.
-        draft.growth += accusation.bond
-        return
-    act = work_of(charge.culprit, charge.receipt.id).act
-    there = cases_in(draft.motion_rows())
-    if any(it.act == act for it in there.values()):
-        draft.growth += accusation.bond
-        return
-    if sum(it.state.is_open for it in there.values()) >= CASES_OPEN_MAX:
-        # Others were taken in this epoch, in an order that nobody chose.
-        draft.credit(accuser, accusation.bond)
-        return
-    row = CaseRow(
-        accuser=accuser,
-        culprit=charge.culprit,
-        asker=charge.task.signer,
-        act=act,
-        digest=evidence_digest(accusation.evidence),
-        bond=accusation.bond,
-        begun=draft.epoch,
-        until=draft.epoch,
-        state=CaseState.WAITING,
-        evidence=accusation.evidence,
-    )
-    draft.motions[CASE + case_id(order)] = row.to_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,19 +210,12 @@ def end_juries(draft: Draft, beacon: bytes) -> JuriesEnded:
     drawn = []
     left: list[CaseRow] = []
     for name, row in open_cases(rows).items():
-        after = row
-        if row.state is CaseState.WAITING:
-            if beacon and row.begun < draft.epoch:
-                after = _with_jury(draft, name, row, beacon)
-                if after.seats:
-                    jury = DrawnJury(
-                        case=name, culprit=row.culprit, evidence=row.digest, seats=after.seats
-                    )
-                    drawn.append(jury)
-        else:
-            after = _counted(draft, row, found_in(rows, name))
+        after = _after(draft, rows, name, row, beacon)
+        if after.seats and not row.seats:
+            jury = DrawnJury(case=name, culprit=row.culprit, evidence=row.digest, seats=after.seats)
+            drawn.append(jury)
         if after != row:
-            _put(draft, rows, name, after)
+            put_case(draft, rows, name, after)
         if after.state.is_open:
             left.append(after)
     return JuriesEnded(
@@ -229,12 +225,44 @@ def end_juries(draft: Draft, beacon: bytes) -> JuriesEnded:
     )
 
 
-def _put(draft: Draft, rows: Rows, name: bytes, row: CaseRow) -> None:
+def put_case(draft: Draft, rows: Rows, name: bytes, row: CaseRow) -> None:
+    """Keep a case as it is now, and of it only what is still needed."""
+    found, gone = found_in(rows, name), set[bytes]()
     if not row.state.is_open:
         row = replace(row, evidence=b"")
-        gone = [FOUND + name + it for it in found_in(rows, name)]
-        draft.motions.update(dict.fromkeys(gone, None))
+        gone = {FOUND + name + it for it in found}
+        gone |= {SEALED + name + it for it in sealed_in(rows, name)}
+    elif row.state is CaseState.EVERYBODY and row.attempt:
+        # Who did not tell what it had sealed may look again.
+        gone = {SEALED + name + it for it in sealed_in(rows, name) if it not in found}
+    draft.motions.update(dict.fromkeys(gone, None))
     draft.motions[CASE + name] = row.to_bytes()
+
+
+def _after(draft: Draft, rows: Rows, name: bytes, row: CaseRow, beacon: bytes) -> CaseRow:
+    """A case after this epoch."""
+    if row.state is CaseState.WAITING:
+        return _with_jury(draft, name, row, beacon) if beacon and row.begun < draft.epoch else row
+    found, is_over = found_in(rows, name), draft.epoch >= row.until
+    if not row.attempt:
+        return _counted(draft, row, found, is_over=is_over)
+    sealed = sealed_in(rows, name)
+    told = {account: it for account, it in found.items() if account in sealed}
+    has_all_told = told.keys() == sealed.keys()
+    if row.state.is_telling:
+        return _counted(draft, row, told, is_over=True) if has_all_told or is_over else row
+    if not is_over and not _have_sealed(draft, row, sealed):
+        return row
+    if has_all_told:
+        # Nobody who is asked now has found anything.
+        return _counted(draft, row, told, is_over=True)
+    telling = CaseState.EVERYBODY_TELLS if row.state.asks_all else CaseState.JURY_TELLS
+    return replace(row, state=telling, until=draft.epoch + TELL_EPOCHS)
+
+
+def _have_sealed(draft: Draft, row: CaseRow, sealed: Collection[bytes]) -> bool:
+    asked = jurors_of(draft, row).keys() if row.state.asks_all else {*row.seats}
+    return bool(asked) and asked <= {*sealed}
 
 
 def _with_jury(draft: Draft, name: bytes, row: CaseRow, beacon: bytes) -> CaseRow:
@@ -246,20 +274,18 @@ def _with_jury(draft: Draft, name: bytes, row: CaseRow, beacon: bytes) -> CaseRo
     return replace(row, state=CaseState.JURY, seats=seats, until=until)
 
 
-def _counted(draft: Draft, row: CaseRow, found: Mapping[bytes, bool]) -> CaseRow:
-    """A case after what jurors, or all stakers, have found by now."""
-    if row.state is CaseState.JURY:
-        weights: Mapping[bytes, int] = Counter(map(bytes, row.seats))
-    else:
+def _counted(draft: Draft, row: CaseRow, found: Mapping[bytes, bool], *, is_over: bool) -> CaseRow:
+    """A case after what jurors, or all stakers, have told by now."""
+    weights: Mapping[bytes, int] = Counter(map(bytes, row.seats))
+    if row.state.asks_all:
         weights = jurors_of(draft, row)
     total = sum(weights.values())
     wrong = sum(weights.get(account, 0) for account, it in found.items() if it)
     right = sum(weights.get(account, 0) for account, it in found.items() if not it)
     row = replace(row, wrong=wrong, right=right)
-    is_over = draft.epoch >= row.until
     # Of all where not everybody has said yet; of those who did, if most have, once it is over.
     of = total
-    if is_over and row.state is CaseState.EVERYBODY and (wrong + right) * 2 > total:
+    if is_over and row.state.asks_all and (wrong + right) * 2 > total:
         of = wrong + right
     if total and wrong * JURORS >= AGREEING * of:
         return _convicted(draft, row, weights, found)
@@ -268,7 +294,7 @@ def _counted(draft: Draft, row: CaseRow, found: Mapping[bytes, bool]) -> CaseRow
         return replace(row, state=CaseState.RIGHT)
     if not is_over:
         return row
-    if row.state is CaseState.JURY:
+    if not row.state.asks_all:
         # What jurors have said counts among all others, by their stakes.
         return replace(row, state=CaseState.EVERYBODY, until=draft.epoch + JURY_EPOCHS)
     draft.growth += row.bond
@@ -298,7 +324,7 @@ def _pay_jurors(
     out_of: int,
 ) -> None:
     """Pay each seat that found what the jury did; what is left is the fund's."""
-    if row.state is CaseState.JURY:
+    if not row.state.asks_all:
         for account in sorted(it for it, said in found.items() if said is wrong):
             fee = min(out_of, SEAT_FEE * weights.get(account, 0))
             if fee:

@@ -15,6 +15,8 @@ from wire.usage import UseLine
 
 BUILDER = b"d"
 Rows = Mapping[bytes, bytes]
+# What a builder, the second of the two, is given for what the first paid it in an epoch.
+Matched = Mapping[tuple[PeerId, PeerId], int]
 
 
 def builders_in(rows: Rows) -> list[PeerId]:
@@ -33,10 +35,12 @@ def builder_row(claim: BuilderClaim) -> tuple[bytes, bytes | None]:
     return BUILDER + claim.account, b"\1" if claim.matched else None
 
 
-def matched_by(rows: Rows, lines: Iterable[UseLine]) -> dict[PeerId, int]:
-    """What each builder is given for these lines, which are those between different owners."""
-    rate, found = parameter(rows, Parameter.MATCHING), dict[PeerId, int]()
-    for line in lines:
-        if BUILDER + line.payee in rows and (amount := line.growth * rate // MILLION):
-            found[line.payee] = found.get(line.payee, 0) + amount
-    return found
+def matched_by(rows: Rows, lines: Iterable[UseLine]) -> Matched:
+    """What builders are given for these lines, which are those between different owners."""
+    rate = parameter(rows, Parameter.MATCHING)
+    found = {
+        (line.payer, line.payee): line.growth * rate // MILLION
+        for line in lines
+        if BUILDER + line.payee in rows
+    }
+    return {sides: amount for sides, amount in found.items() if amount}

@@ -7,6 +7,7 @@ from heapq import nsmallest
 import trio
 
 from node.ledger.group_signing import GroupSigning
+from node.ledger.motion_shelf import NOTICE
 from node.ledger.replica import Replica
 from node.ledger.rows import CERTIFICATES, CHECKPOINTS, of_epoch
 from node.ledger.slashing import BOND_MIN
@@ -19,6 +20,7 @@ from wire.amount import show_credits
 from wire.checkpoint import ORDER_BUCKETS
 from wire.content import PeerId
 from wire.errors import Refused, StoreError
+from wire.jury import NoticeRow
 from wire.kinds import RefusalCode
 from wire.latest import Latest
 from wire.ledger import AccountOrder
@@ -88,17 +90,24 @@ class MemberAnswers:
             # What cannot hold costs no look at its signature.
             self.replica.consider(envelope.signer, claimed)
             order = envelope.checked(claimed)
-            if claimed.accuse:
-                self._count_accusation(envelope.signer, claimed.accuse[0].bond)
+            if claimed.accuse or claimed.charge:
+                self._count_accusation(envelope.signer, self._bond_of(claimed))
             vote, row = self.replica.vote(order)
             raw = await self.signing.signed(vote, [row])
         except (Refused, StoreError) as error:
-            if claimed.accuse and isinstance(error, Refused):
+            if (claimed.accuse or claimed.charge) and isinstance(error, Refused):
                 self._count_false(envelope.signer, error.code)
             await call.send(refusal_of(error))
             return
         self.votes += 1
         await call.send(Voted(vote=raw))
+
+    def _bond_of(self, order: AccountOrder) -> int:
+        """What an accuser has put up, in this order or before it showed what it had announced."""
+        if order.accuse:
+            return order.accuse[0].bond
+        raw = self.replica.books.motions.rows.get(NOTICE + order.charge[0].case)
+        return 0 if raw is None else NoticeRow.from_bytes(raw).bond
 
     def _count_accusation(self, accuser: PeerId, bond: int) -> None:
         """Refused if an account has evidence looked at too often: that costs this member work.

@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from node.ledger.use_window import payer_of
-from wire.jury import CaseRow
+from wire.jury import CaseRow, NoticeRow, case_id
 from wire.ledger import AccountOrder, order_digest
 from wire.motion import FIRST, MotionRow, MotionState, Parameter, motion_id
 from wire.signed import Signed
 
 MOTION, BALLOT, PARAMETER = b"m", b"b", b"p"
-# Cases before juries, and what jurors have found.
+# Cases before juries, what jurors have found, and what of both is sealed.
 CASE, FOUND = b"j", b"f"
+NOTICE, SEALED = b"n", b"s"
 ID_BYTES = 32
 Rows = Mapping[bytes, bytes]
 RowChanges = Mapping[bytes, bytes | None]
@@ -26,6 +27,8 @@ def bond_of(key: bytes, value: bytes | None) -> int:
     """What is put up by the row, in millionths: only an open motion or case is bonded."""
     if value is None:
         return 0
+    if key[:1] == NOTICE:
+        return NoticeRow.from_bytes(value).bond
     if key[:1] == CASE:
         case = CaseRow.from_bytes(value)
         return case.bond if case.state.is_open else 0
@@ -77,6 +80,11 @@ def rows_by(order: Signed[AccountOrder], epoch: int) -> dict[bytes, bytes]:
         found[BALLOT + ballot.motion + order.signer] = b"\1" if ballot.yes else b"\0"
     for finding in record.find:
         found[FOUND + finding.case + order.signer] = b"\1" if finding.wrong else b"\0"
+    for notice in record.announce:
+        kept = NoticeRow(accuser=order.signer, seal=notice.seal, bond=notice.bond, epoch=epoch)
+        found[NOTICE + case_id(order_digest(order))] = kept.to_bytes()
+    for sealed in record.commit:
+        found[SEALED + sealed.case + order.signer] = sealed.seal
     return found
 
 

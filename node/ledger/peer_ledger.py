@@ -1,11 +1,12 @@
 """The ledger at one peer: its wallet, and what it does for others if it is a member."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
+from node.ledger.accusing import Accusing
 from node.ledger.books import Draft
 from node.ledger.committee import Committee
 from node.ledger.faucet import Faucet
@@ -40,7 +41,11 @@ class PeerLedger:
     # It refuses everybody until it is started with what it gives.
     faucet: Faucet
     nursery: trio.Nursery
+    accusing: Accusing = field(init=False)
     _follows: bool = False
+
+    def __post_init__(self) -> None:
+        self.accusing = Accusing(self.wallet, self.draft, self.latest_draft)
 
     def follow(self) -> None:
         """Have the whole ledger followed from now on."""
@@ -55,6 +60,12 @@ class PeerLedger:
         self.follow()
         replica = self.follower.replica
         return Draft(replica.books, replica.epoch)
+
+    async def latest_draft(self) -> Draft:
+        """As `draft`, after members were asked for what has ended since."""
+        if self.member is None:
+            await self.follower.catch_up()
+        return self.draft()
 
     def known_rows(self) -> Mapping[bytes, bytes] | None:
         """What motions have decided, if this peer has the books anyway; else None."""
@@ -144,7 +155,9 @@ async def open_ledger(
 
     follower = LedgerFollower(peers, genesis, pinned)
     faucet = Faucet(peers, store, wallet, nursery)
-    return PeerLedger(genesis, wallet, member, stakes, follower, faucet, nursery)
+    ledger = PeerLedger(genesis, wallet, member, stakes, follower, faucet, nursery)
+    nursery.start_soon(ledger.accusing.run)
+    return ledger
 
 
 async def _resume(wallet: Wallet) -> None:

@@ -25,6 +25,8 @@ MOTIONS = b"m"
 VOTES, SEAL, ROUNDS = b"v", b"s", b"r"
 # The epoch in which this member takes no part, for it does not know what it has signed there.
 SITS_OUT = b"x"
+# At a peer that has announced a case: evidence that it has not shown yet, by its seal.
+PENDING = b"j"
 # When this epoch has begun here, in milliseconds of the wall clock.
 BEGUN = b"b"
 

@@ -6,12 +6,14 @@ Evidence comes in orders, and what it costs is taken only here, so that no order
 from node.evidence.charges import charged
 from node.evidence.offences import LEAST, OffenceFinding, judged
 from node.ledger.books import Draft
-from node.ledger.juries import JuriesEnded, check_case, end_juries, is_case, open_case
+from node.ledger.case_places import is_case, open_case, open_charges
+from node.ledger.juries import JuriesEnded, end_juries
 from node.ledger.stake_shelf import released, slashed
 from wire.amount import show_credits
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed, WireError
 from wire.evidence import Evidence, OffenceKind
+from wire.jury import ShownCase
 from wire.ledger import Accusation
 
 # What an accuser puts up, so that nobody has members look at things for nothing.
@@ -23,17 +25,16 @@ def end_stakes(draft: Draft, beacon: bytes = b"") -> JuriesEnded:
 
     `draft` has all its orders. What is taken is the fund's. What became of juries is told.
     """
+    charges: dict[bytes, tuple[PeerId, ShownCase]] = {}
     for order in sorted(draft.accusations):
         accuser, accusation = draft.accusations[order]
-        if _asks_jury(accusation):
+        if isinstance(accusation, ShownCase):
+            charges[order] = (accuser, accusation)
+        elif _asks_jury(accusation):
             open_case(draft, order, accuser, accusation)
-            continue
-        taken = _taken(draft, accusation)
-        draft.growth += taken
-        if taken:
-            draft.credit(accuser, accusation.bond)
         else:
-            draft.growth += accusation.bond
+            _accuse(draft, accuser, accusation)
+    open_charges(draft, charges)
     juries = end_juries(draft, beacon)
     for account in sorted({*draft.books.stakes.rows, *draft.stakes} - juries.accused):
         row, back = released(draft.stake(account), draft.epoch)
@@ -45,18 +46,31 @@ def end_stakes(draft: Draft, beacon: bytes = b"") -> JuriesEnded:
 
 def _asks_jury(accusation: Accusation) -> bool:
     try:
-        return is_case(accusation)
+        return is_case(accusation.evidence)
     except WireError:
         return False
 
 
-def _taken(draft: Draft, accusation: Accusation) -> int:
-    """Take what one accusation costs the culprits, each act once; how much it is."""
+def _accuse(draft: Draft, accuser: PeerId, accusation: Accusation) -> None:
+    """Take what one accusation costs the culprits, and give back its bond or take that too."""
     try:
         finding = judged(accusation.evidence)
     except WireError:
         # Members vote for no such order; a quorum that does so all the same takes the bond alone.
-        return 0
+        draft.growth += accusation.bond
+        return
+    # Nobody knew of another's evidence who showed the same in the same epoch.
+    was_shown = accusation.with_others and any(it.act in draft.acts for it in finding.convictions)
+    taken = _taken(draft, finding)
+    draft.growth += taken
+    if taken or was_shown:
+        draft.credit(accuser, accusation.bond)
+    else:
+        draft.growth += accusation.bond
+
+
+def _taken(draft: Draft, finding: OffenceFinding) -> int:
+    """Take what evidence costs the culprits, each act once; how much it is."""
     sum_taken = 0
     for conviction in finding.convictions:
         if was_punished(draft, conviction.act):
@@ -79,7 +93,7 @@ def check_evidence(accusation: Accusation, network: ContentId) -> OffenceFinding
     is of another network.
     """
     try:
-        if is_case(accusation):
+        if is_case(accusation.evidence):
             charged(Evidence.from_bytes(accusation.evidence))
             return None
         finding = judged(accusation.evidence)
@@ -92,9 +106,7 @@ def check_evidence(accusation: Accusation, network: ContentId) -> OffenceFinding
     return finding
 
 
-def check_accusation(
-    draft: Draft, accuser: PeerId, accusation: Accusation, network: ContentId
-) -> None:
+def check_accusation(draft: Draft, accusation: Accusation, network: ContentId) -> None:
     """Malformed unless it holds, and there is stake to be taken for it that was not taken before.
 
     What leaves can be taken up to the end of the epoch with which it is given back.
@@ -103,8 +115,7 @@ def check_accusation(
         raise Malformed(f"an accuser puts up at least {show_credits(BOND_MIN)} credits")
     finding = check_evidence(accusation, network)
     if finding is None:
-        check_case(draft, accuser, accusation)
-        return
+        raise Malformed("no rule decides this: a jury is asked, and the case is announced first")
     fresh = [it for it in finding.convictions if not was_punished(draft, it.act)]
     if not fresh:
         raise Malformed("stake was taken for this act before")

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from node.ledger.juries import cases_in, seal_or_find
 from node.ledger.peer_ledger import PeerLedger
 from node.local.control import Command, Emit
 from node.peer import Node
 from wire.errors import InputError, WireError
-from wire.jury import JurorFinding
 from wire.ledger import order_digest
 from wire.motion import Ballot, Motion, motion_id
 
@@ -52,10 +52,17 @@ class GovernCommands:
         return ordered.to_map() | {"motion": name.hex(), "yes": yes}
 
     async def find(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """Say of the case `case` whether the answer is `wrong`, and wait until that is settled."""
+        """Say of the case `case` whether the answer is `wrong`, and wait until that is settled.
+
+        It is sealed; this peer tells it once all who are asked have sealed, or their time is over.
+        """
         name, wrong = arguments.get("case"), arguments.get("wrong")
         if not isinstance(name, bytes) or len(name) != 32 or not isinstance(wrong, bool):
             raise InputError("a finding names a case, and whether the answer is wrong")
-        finding = JurorFinding(case=name, wrong=wrong)
-        ordered = await self._ledger.wallet.order(emit, find=(finding,))
+        ledger = self._ledger
+        row = cases_in((await ledger.latest_draft()).books.motions.rows).get(name)
+        if row is None:
+            raise InputError("there is no such case", todo="see: python -m node jury list")
+        action = seal_or_find(ledger.wallet.key, name, row, wrong=wrong)
+        ordered = await ledger.wallet.order(emit, **action)
         return ordered.to_map() | {"case": name.hex(), "wrong": wrong}

@@ -19,6 +19,7 @@ from node.peer import Node
 from p2p.timeouts import stretched
 from wire.amount import AMOUNT_MAX
 from wire.errors import InputError, Refused, Unreachable
+from wire.ledger import growth_of
 
 LOG_SHOWN = 200
 # So long the log waits for what ended epochs say; it shows what is known then.
@@ -97,9 +98,13 @@ class LedgerCommands:
             "sums": self.earned(),
             "channels": rows,
             "charged": sum(it["charged"] for it in rows),
-            "redeemed": sum(it["redeemed"] for it in rows),
-            "unredeemed": sum(it["unredeemed"] for it in rows),
+            # Of what was worked for; what is promised or redeemed ahead of work stands by itself.
+            "redeemed": sum(min(it["redeemed"], it["charged"]) for it in rows),
+            "unredeemed": sum(
+                max(0, min(it["promised"], it["charged"]) - it["redeemed"]) for it in rows
+            ),
             "ahead": sum(it["ahead"] for it in rows),
+            "to_fund": sum(growth_of(it["redeemed"]) for it in rows),
             "lost": sum(it["lost"] for it in rows),
         }
 
@@ -107,8 +112,13 @@ class LedgerCommands:
         """What each payer was charged, and what for: a model, verdicts, data or store."""
         assert self.node.paying is not None
         kinds = {None: "verdicts"} | {str(it): name for name, it in SERVICE_IDS.items()}
+        own = self.node.paying.own
+        names = {str(own.resolve(it)): it for it in own.typed.models}
         sums = self.node.paying.till.channels.sums()
-        return [it | {"for": kinds.get(it["model"], "model")} for it in sums]
+        return [
+            it | {"for": kinds.get(it["model"], "model"), "name": names.get(it["model"], "")}
+            for it in sums
+        ]
 
     async def pay(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Pay `amount` millionths to the account `to`, and wait until it is settled."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.ledger.account_view import AccountView
-from node.ledger.juries import bond_for
 from node.ledger.peer_ledger import PeerLedger
 from node.ledger.slashing import BOND_MIN, check_evidence
 from node.local.arguments import read_key, read_number, read_text
@@ -91,7 +90,10 @@ class StakeCommands:
         return found | {"back_after_epoch": int(found["epoch"]) + UNBONDING_EPOCHS}
 
     async def slash(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """Accuse whom `evidence` convicts, with `bond`, and wait until that is settled."""
+        """Accuse whom `evidence` convicts, with `bond`, and wait until that is settled.
+
+        What a jury has to look at is announced: this peer shows it once the epoch has ended.
+        """
         wallet, raw = self._ledger.wallet, arguments.get("evidence")
         if not isinstance(raw, bytes) or not 1 <= len(raw) <= limits.EVIDENCE_BYTES_MAX:
             raise InputError(
@@ -103,14 +105,11 @@ class StakeCommands:
             raise InputError(
                 f"an accuser puts up at least {show_credits(BOND_MIN)} credits", todo="bond more"
             )
-        accusation = Accusation(evidence=raw, bond=bond)
+        accusation = Accusation(evidence=raw, bond=bond, with_others=True)
         try:
             if check_evidence(accusation, self._ledger.genesis.id) is None:
                 # A jury is asked: what that costs is in the books.
-                if self._ledger.member is None:
-                    await self._ledger.follower.catch_up()
-                bond = max(bond, bond_for(self._ledger.draft().books.motions.rows))
-                accusation = Accusation(evidence=raw, bond=bond)
+                return (await self._ledger.accusing.announce(raw, bond, emit)).to_map()
         except WireError as error:
             raise InputError(error.message, todo="nothing was sent to the ledger") from error
         return (await wallet.order(emit, accuse=(accusation,))).to_map()

@@ -52,6 +52,8 @@ class PaidChannel:
     need: int = 0
     # How much was promised ahead the last time: it doubles, so that few vouchers pay for many.
     ahead: int = 0
+    # What the payee was charged in the channels before this one: it is known by that work, too.
+    before: int = 0
     # What of `charged` was for which model, and what vouchers have said of that: they say it of the
     # first few models, and never less than before.
     models: dict[ContentId, int] = field(default_factory=dict)
@@ -73,7 +75,9 @@ class PaidChannel:
 
         Whoever has done little is promised little: some tasks like those here, or as much again.
         """
-        return min(self.increment, max(RISKED_MIN, RISKED_TASKS * self.need, self.charged))
+        return min(
+            self.increment, max(RISKED_MIN, RISKED_TASKS * self.need, self.before + self.charged)
+        )
 
     def wants(self, need: int) -> bool:
         """Whether another voucher is due, so that a task that needs so much does not wait."""
@@ -113,6 +117,7 @@ class PaidChannel:
                 self.tasks,
                 _pairs(self.models),
                 _pairs(self.named),
+                self.before,
             ]
         )
 
@@ -120,9 +125,10 @@ class PaidChannel:
     def from_bytes(cls, name: bytes, data: bytes) -> "PaidChannel":
         """WireError if a row is none."""
         payee, deposit, expiry, settlement, signed, charged, tasks, *later = unpack(data)
-        models, named = map(_read_pairs, later) if later else ({}, {})
+        models, named = map(_read_pairs, later[:2]) if later else ({}, {})
         found = cls(PeerId(payee), name, deposit, expiry, settlement, signed, 0, charged, tasks)
         found.models, found.named = models, named
+        found.before = later[2] if len(later) > 2 else 0
         return found
 
 

@@ -1,7 +1,6 @@
 """The channels out of which this peer is paid: shown, drawn on, and redeemed by itself.
 
-A payer shows that its channel is settled; from then on each higher voucher counts. What is promised
-is redeemed now and then, many channels by one order.
+Once a channel is shown to be settled, each higher voucher counts; many are redeemed by one order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,12 +25,7 @@ from wire.content import ContentId, PeerId
 from wire.errors import BatonError, Refused, StoreError, TransportError, WireError
 from wire.kinds import RefusalCode
 from wire.latest import Latest
-from wire.ledger import (
-    Opening,
-    Redemption,
-    Voucher,
-    order_digest,
-)
+from wire.ledger import Opening, Redemption, Voucher, order_digest
 from wire.message import Message
 from wire.payment_message import Paid, Pay
 from wire.signed import Signed, open_signed
@@ -63,7 +57,7 @@ class EarningChannels:
     by_name: dict[bytes, EarningChannel] = field(default_factory=dict)
     vouchers: int = 0
     orders: int = 0
-    # The epoch that runs, as far as it was looked up, and when that was.
+    # The epoch that runs, as far as it was looked up.
     epoch: int = 0
     # Charged and tasks, by payer and model.
     by_model: Latest[tuple[PeerId, ContentId | None], tuple[int, int]] = field(
@@ -75,6 +69,7 @@ class EarningChannels:
     _looked_at_s: float = -LOOK_EVERY_S
     _looking: trio.Lock = field(default_factory=trio.Lock)
     _old: int = 0
+    _due: trio.Event = field(default_factory=trio.Event)
     # Channels whose redemption members refused, and in which epoch that was.
     _refused: Latest[bytes, int] = field(default_factory=lambda: Latest(CHANNELS_MAX))
 
@@ -155,7 +150,7 @@ class EarningChannels:
                 "charged": it.charged,
                 "redeemed": it.redeemed,
                 "unredeemed": it.unredeemed,
-                # Promised for work that is still to come, and what was worked for and not promised.
+                # Redeemed or not, for work still to come; and worked for and not promised.
                 "ahead": max(0, it.highest - it.charged),
                 "lost": max(0, it.charged - it.highest),
                 "tasks": it.tasks,
@@ -244,7 +239,10 @@ class EarningChannels:
             over = [it for it in over if it is not self._latest.get(found.payer)]
         if len(self.by_name) - len(over) >= CHANNELS_MAX or self._old >= CHANNELS_MAX:
             raise Refused("no room for further channels", retry_after_s=60.0)
-        if len(own) - len(over) >= CHANNELS_PER_PAYER:
+        if (room := CHANNELS_PER_PAYER - len(own) + len(over)) <= 1:
+            # Who pays much uses up one after the other: room is made before there is none.
+            self._due.set()
+        if room <= 0:
             raise Refused("too many channels of yours", code=RefusalCode.NOT_WILLING)
         for channel in over:
             await self._put_away(channel)
@@ -337,9 +335,12 @@ class EarningChannels:
 
     async def redeem_forever(self) -> None:
         """Take what was promised out of the channels, now and then."""
-        every_s = self.wallet.genesis.epoch_s / EPOCH_PART
+        every_s = min(REDEEM_S_MAX, max(REDEEM_S_MIN, self.wallet.genesis.epoch_s / EPOCH_PART))
         while True:
-            await trio.sleep(min(REDEEM_S_MAX, max(REDEEM_S_MIN, every_s)))
+            await trio.sleep(REDEEM_S_MIN)
+            with trio.move_on_after(every_s - REDEEM_S_MIN):
+                await self._due.wait()
+            self._due = trio.Event()
             try:
                 await self.redeem()
             except BatonError as error:

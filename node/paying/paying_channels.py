@@ -39,6 +39,8 @@ CALL_DEADLINE_S = 10.0
 # to the most; or this part of the balance among those that are opened together.
 DEPOSIT_INCREMENTS, DEPOSIT_INCREMENTS_MAX = 8, 64
 BALANCE_PART = 4
+# The next channel to a peer is opened when less than this part of a deposit is left.
+LOW_PART = 3
 EXPIRY_EPOCHS = 24 * 7
 # After a failure a channel is tried again so much later.
 AGAIN_S = 2.0
@@ -62,6 +64,8 @@ class PayingChannels:
     by_peer: dict[PeerId, PaidChannel] = field(default_factory=dict)
     # Those in whose place another is used: what is left in them comes back when they have expired.
     used_up: list[PaidChannel] = field(default_factory=list)
+    # Those that take the place of one that is nearly used up: they are open, and not shown yet.
+    spare: dict[PeerId, PaidChannel] = field(default_factory=dict)
     # Those that pay for requests over HTTP: the payee says with each answer what it came to.
     by_gateway: dict[PeerId, PaidChannel] = field(default_factory=dict)
     # The epoch that runs, as far as it was looked up.
@@ -100,8 +104,12 @@ class PayingChannels:
                 "tasks": it.tasks,
                 "expires_after_epoch": it.expiry,
             }
-            for it in (*self.by_peer.values(), *self.by_gateway.values(), *self.used_up)
+            for it in (*self._all(), *self.by_gateway.values())
         ]
+
+    def _all(self) -> list[PaidChannel]:
+        """All channels to peers, those of which nothing is left too."""
+        return [*self.by_peer.values(), *self.spare.values(), *self.used_up]
 
     # Whether work can be paid
 
@@ -114,7 +122,11 @@ class PayingChannels:
         channel = self.by_peer.get(peer)
         if channel is not None and not channel.held and self._is_over(channel, need):
             self.used_up.append(self.by_peer.pop(peer))
-            channel = None
+            if (channel := self.spare.pop(peer, None)) is not None:
+                self._use(channel)
+        elif channel is not None and peer not in self.spare and _is_low(channel):
+            self._lacking.setdefault(peer, (tariff, need))
+            self._open_soon()
         if channel is None:
             if len(self.by_peer) < CHANNELS_MAX:
                 self._lacking[peer] = (tariff, need)
@@ -131,6 +143,12 @@ class PayingChannels:
         if is_old or channel.wants(ahead):
             self._pay_soon(channel, tariff, ahead)
         return channel.available >= need
+
+    def _use(self, channel: PaidChannel) -> None:
+        """Pay out of this channel from now on; what its payee did before counts for it."""
+        known = [it.before + it.charged for it in self.used_up if it.payee == channel.payee]
+        channel.before = max(known, default=0)
+        self.by_peer[channel.payee] = channel
 
     def _is_over(self, channel: PaidChannel, need: int) -> bool:
         """Whether another channel has to take its place: little is left in it, or little time."""
@@ -166,7 +184,8 @@ class PayingChannels:
                     await self._open(some)
                     self.trouble = None
                 except InputError as error:
-                    self.trouble = error
+                    # Of a channel that only takes another's place work hears when it needs it.
+                    self.trouble = None if some.keys() <= self.by_peer.keys() else error
                     await trio.sleep(AGAIN_S)
                 except BatonError as error:
                     self.peers.note_problem("channels", f"none could be opened: {error.message}")
@@ -206,13 +225,16 @@ class PayingChannels:
                 opening.expiry,
                 ordered.settlement,
             )
-            self.by_peer[opening.payee] = channel
+            if opening.payee in self.by_peer:
+                self.spare[opening.payee] = channel
+            else:
+                self._use(channel)
             opened.append(Row(Table.CHANNELS, OUT + channel.name, channel.to_bytes()))
         await self.store.commit(Write(rows=tuple(opened)))
 
     def _deposit(self, tariff: Signed[Tariff], need: int) -> int:
         """What a channel is opened with, as its payee's prices and such tasks bear it out."""
-        before = sum(it.payee == tariff.signer for it in self.used_up)
+        before = sum(it.payee == tariff.signer for it in self._all())
         increments = min(DEPOSIT_INCREMENTS_MAX, DEPOSIT_INCREMENTS << min(before, 8))
         usual = min(tariff.record.increment, max(INCREMENT_MIN, INCREMENT_TASKS * need))
         return increments * usual
@@ -237,7 +259,7 @@ class PayingChannels:
                 self.peers.note_problem("channels", f"none was taken back: {error.message}")
 
     async def _reclaim(self) -> None:
-        for kept in (self.by_peer, self.by_gateway):
+        for kept in (self.by_peer, self.spare, self.by_gateway):
             for peer, channel in list(kept.items()):
                 if channel.expiry < self.epoch and not channel.held:
                     self.used_up.append(kept.pop(peer))
@@ -347,6 +369,11 @@ class PayingChannels:
 
 def _left(channel: PaidChannel) -> int:
     return channel.deposit - channel.charged
+
+
+def _is_low(channel: PaidChannel) -> bool:
+    """Whether the next channel is to be opened, before work has to wait for it."""
+    return LOW_PART * _left(channel) < channel.deposit
 
 
 def _unheard(_: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ a small memory. Lines of use that do not fit are refused, never dropped; transfe
 are counted: a circle that they close is not seen.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ _PAIR_BITS = 32
 
 
 class Use(NamedTuple):
-    """What was paid, in millionths; what of it the fund got; for how many tasks."""
+    """What was paid, in millionths; what of it the fund got and kept; for how many tasks."""
 
     paid: int = 0
     growth: int = 0
@@ -65,9 +65,16 @@ class UseHistory:
         return found
 
     def add(
-        self, epoch: int, lines: Iterable[UseLine], transfers: Iterable[tuple[PeerId, PeerId]]
+        self,
+        epoch: int,
+        lines: Iterable[UseLine],
+        transfers: Iterable[tuple[PeerId, PeerId]],
+        matched: Mapping[tuple[PeerId, PeerId], int] | None = None,
     ) -> None:
-        """Take in an epoch that has ended; InputError if there is no room for more pairs."""
+        """Take in an epoch that has ended; InputError if there is no room for more pairs.
+
+        What was `matched` came back out of the fund, so it cost nobody who faked that use.
+        """
         self.epochs = max(self.epochs, epoch + 1)
         week = self.weeks.setdefault(epoch // self.week_epochs, {})
         for line in lines:
@@ -79,7 +86,8 @@ class UseHistory:
                 paid, author = self.models.get(use.model, (0, 0))
                 if use.model in self.models or len(self.models) < MODELS_MAX:
                     self.models[use.model] = paid + use.paid, author + use.author
-            used = Use(line.paid, line.growth, line.tasks)
+            back = (matched or {}).get((line.payer, line.payee), 0)
+            used = Use(line.paid, line.growth - back, line.tasks)
             week[pair] = used if before is None else before.plus(used)
         for payer, payee in transfers:
             if len(self.moved) < self.pairs_max:

@@ -5,6 +5,7 @@ signed here, of which some change between two updates, as those of living peers 
 """
 
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -29,7 +30,8 @@ from wire.signed import sign
 from wire.signing import SigningKey
 
 PEERS = 1000
-UPDATES = 20
+# Looked at alone, and sent to one watcher, of which there is one a second.
+LOOKS, UPDATES = 100, 20
 CROWD = 1000
 # Of the peers so many say something new each second: each does so about twice a minute.
 CHANGED = PEERS // 15
@@ -103,7 +105,7 @@ async def _updates(console: Console, crowd: _Crowd) -> dict[str, Any]:
     took_ms, busy_ms = list[float](), list[float]()
     # The first of a process loads what it needs.
     parts_of(await source.look())
-    for _ in range(UPDATES):
+    for _ in range(LOOKS):
         crowd.say(crowd.random.sample(crowd.keys, CHANGED))
         began_s, cpu_s = time.perf_counter(), time.thread_time()
         parts_of(await source.look())
@@ -117,15 +119,19 @@ async def _updates(console: Console, crowd: _Crowd) -> dict[str, Any]:
             crowd.say(crowd.random.sample(crowd.keys, CHANGED))
             sizes.append(len(json.dumps(await events.next())))
     return {
-        "updates": UPDATES,
+        "updates": LOOKS,
         "update_ms_p50": round(statistics.median(took_ms), 1),
-        "update_ms_p99": round(max(took_ms), 1),
+        "update_ms_p99": round(_p99(took_ms), 1),
         "update_cpu_ms_p50": round(statistics.median(busy_ms), 1),
-        "update_cpu_ms_p99": round(max(busy_ms), 1),
+        "update_cpu_ms_p99": round(_p99(busy_ms), 1),
         "first_bytes": whole,
         "bytes_per_s": round(statistics.mean(sizes)),
         "bytes_largest": max(sizes),
     }
+
+
+def _p99(figures: list[float]) -> float:
+    return sorted(figures)[math.ceil(0.99 * len(figures)) - 1]
 
 
 async def _besieged(console: Console) -> dict[str, Any]:

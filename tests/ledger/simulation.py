@@ -660,8 +660,7 @@ class Attempt:
     def confirm_at(self, member: Any) -> None:
         raw = self.certificate
         assert raw is not None
-        if self.world.random.random() < 0.8:
-            self.world.send(lambda: member.confirm(raw, self.on_applied))
+        self.world.send(lambda: member.confirm(raw, self.on_applied))
 
     def on_vote(self, place: int, answer: bytes | Refused) -> None:
         self.votes.note(place, answer)
@@ -674,7 +673,9 @@ class Attempt:
             self.world.found.certified[key].add(self.digest)
             self.asked = list(self.world.members)
             for member in self.asked:
-                self.confirm_at(member)
+                # Some hear of it later.
+                if self.world.random.random() < 0.8:
+                    self.confirm_at(member)
 
     def on_applied(self, place: int, answer: bytes | Refused) -> None:
         self.applied.note(place, answer)

@@ -14,19 +14,21 @@ import pytest
 from node.evidence.charges import charged, jury_finding, shown_finding
 from node.evidence.offences import judge, judged
 from node.ledger.books import Draft
+from node.ledger.case_places import CASE_BOND_MIN
 from node.ledger.chain_file import read_parts, replay
 from node.ledger.epoch_end import EpochEnd
 from node.ledger.juries import (
-    CASE_BOND_MIN,
-    CASES_OPEN_MAX,
     JURY_EPOCHS,
     SEAT_FEE,
+    TELL_EPOCHS,
     cases_in,
     end_juries,
     found_in,
-    open_case,
-    open_cases,
+    salt_for,
+    seal_or_find,
+    sealed_in,
     seats_of,
+    to_tell,
 )
 from node.ledger.jury_draw import drawn_by, secret_for
 from tests.evidence.crimes import Leg
@@ -38,7 +40,22 @@ from wire import limits
 from wire.checkpoint import AgreementPhase, AgreementVote, Proposal, Seal
 from wire.errors import Malformed, Refused, WireError
 from wire.evidence import Evidence, OffenceKind
-from wire.jury import AGREEING, JURORS, CaseRow, CaseState, DrawnJury, JurorFinding, case_id
+from wire.jury import (
+    AGREEING,
+    JURORS,
+    CaseNotice,
+    CaseRow,
+    CaseState,
+    DrawnJury,
+    JurorFinding,
+    JurySteps,
+    SealedFinding,
+    ShownCase,
+    case_id,
+    charge_seal,
+    evidence_digest,
+    finding_seal,
+)
 from wire.kinds import Role
 from wire.ledger import AccountOrder, Accusation, order_digest
 from wire.signed import Signed, open_signed, sign
@@ -84,16 +101,50 @@ class Court(Made):
         for replica in self.replicas:
             replica.turn(checkpoint, list(replica.applied))
 
-    def accuse(self, evidence: Evidence, key: SigningKey = TWO, bond: int = CASE_BOND_MIN) -> bytes:
-        """Ask a jury; the case."""
-        order = self.order(key, accuse=(Accusation(evidence=evidence.to_bytes(), bond=bond),))
+    def announce(
+        self, evidence: Evidence, key: SigningKey = TWO, bond: int = CASE_BOND_MIN
+    ) -> bytes:
+        """Announce a case; its id."""
+        digest = evidence_digest(evidence.to_bytes())
+        seal = charge_seal(key.peer, digest, salt_for(key, digest))
+        step = JurySteps(announce=(CaseNotice(seal=seal, bond=bond),))
+        order = self.order(key, jury=(step,))
         self.done(order)
         return case_id(order_digest(order))
 
-    def find(self, key: SigningKey, case: bytes, *, wrong: bool) -> bytes:
-        order = self.order(key, find=(JurorFinding(case=case, wrong=wrong),))
+    def show(self, evidence: Evidence, case: bytes, key: SigningKey = TWO) -> None:
+        """Show the evidence of a case that was announced."""
+        raw = evidence.to_bytes()
+        charge = ShownCase(case=case, salt=salt_for(key, evidence_digest(raw)), evidence=raw)
+        self.done(self.order(key, jury=(JurySteps(charge=(charge,)),)))
+
+    def accuse(self, evidence: Evidence, key: SigningKey = TWO, bond: int = CASE_BOND_MIN) -> bytes:
+        """Announce a case, and show its evidence in the next epoch."""
+        case = self.announce(evidence, key, bond)
+        self.end()
+        self.show(evidence, case, key)
+        return case
+
+    def seal(self, key: SigningKey, case: bytes, *, wrong: bool) -> None:
+        self.done(self.order(key, **seal_or_find(key, case, self.row(case), wrong=wrong)))
+
+    def tell(self, key: SigningKey) -> bytes:
+        """Tell all that this account has sealed, and has to tell now."""
+        rows = self.replicas[0].books.motions.rows
+        order = self.order(key, find=tuple(to_tell(key, rows)))
         self.done(order)
         return order.raw
+
+    def decide(self, case: bytes, *, wrong: bool) -> list[bytes]:
+        """Have all who are asked seal this, and tell it; their orders."""
+        asked = self.jurors(case) if self.row(case).state is CaseState.JURY else list(STAKERS)
+        for juror in asked:
+            self.seal(juror, case, wrong=wrong)
+        self.end()
+        assert self.row(case).state.is_telling
+        raws = [self.tell(juror) for juror in asked]
+        self.end()
+        return raws
 
     def row(self, case: bytes) -> CaseRow:
         return cases_in(self.replicas[0].books.motions.rows)[case]
@@ -170,20 +221,21 @@ def test_a_wrong_answer_costs_half_the_stake_and_pays_who_found_it() -> None:
     assert court.row(case).state is CaseState.JURY
     assert set(court.row(case).seats) <= {it.peer for it in STAKERS}
     with pytest.raises(Refused, match="no seat"):
-        court.replicas[0].vote(court.order(ONE, find=(JurorFinding(case=case, wrong=False),)))
-    for juror in court.jurors(case):
-        court.find(juror, case, wrong=True)
-    court.end()
+        court.seal(ONE, case, wrong=False)
+    court.decide(case, wrong=True)
     row = court.row(case)
     assert (row.state, row.wrong, row.evidence) == (CaseState.WRONG, JURORS, b"")
     assert (court.stake(ONE), court.balance(TWO)) == (STAKE // 2, GRANT)
     assert court.replicas[0].books.fund == fund + STAKE // 2 - JURORS * SEAT_FEE
     paid = {it: court.balance(it) - (GRANT - STAKE) for it in STAKERS}
     assert paid == {it: SEAT_FEE * Counter(row.seats)[it.peer] for it in STAKERS}
-    assert found_in(court.replicas[0].books.motions.rows, case) == {}
-    # It is punished once, whoever asks again.
-    with pytest.raises(Refused, match="accused before"):
-        court.accuse(Answered(worker=ONE).case, SIX, 10 * CASE_BOND_MIN)
+    rows = court.replicas[0].books.motions.rows
+    assert (found_in(rows, case), sealed_in(rows, case)) == ({}, {})
+    # It is punished once, whoever asks again; who is bound to it after it was shown has no bond.
+    before = court.balance(SIX)
+    court.accuse(Answered(worker=ONE).case, SIX, 10 * CASE_BOND_MIN)
+    court.end()
+    assert court.balance(SIX) == before - 10 * CASE_BOND_MIN
     court.check()
 
 
@@ -192,9 +244,7 @@ def test_an_asker_with_three_verifiers_of_his_own_gets_nobody_slashed() -> None:
     # He asked, he accuses, and what his verifiers say is no part of it.
     answered = Answered(worker=ONE, asker=TWO, answer=b"Paris")
     case = court.opened(answered)
-    for juror in court.jurors(case):
-        court.find(juror, case, wrong=False)
-    court.end()
+    court.decide(case, wrong=False)
     assert court.row(case).state is CaseState.RIGHT
     assert (court.stake(ONE), court.balance(TWO)) == (STAKE, GRANT - CASE_BOND_MIN)
     court.check()
@@ -223,61 +273,24 @@ def test_what_the_jury_would_not_see_is_not_laid_before_it() -> None:
             continue
         with pytest.raises(Refused, match=why):
             court.accuse(evidence)
+        # What was announced is forgotten: another court has to look at the next.
+        court = Court()
     with pytest.raises(Malformed, match="convicts nobody"):
         judge(whole)
     assert charged(whole).culprit == ONE.peer
 
 
-def test_nobody_fills_all_places_and_nobody_asks_two_juries_at_once() -> None:
-    court = Court()
-    with pytest.raises(Refused, match=r"bond of 1\.3 credits"):
-        court.accuse(Answered(worker=ONE).case, bond=CASE_BOND_MIN - 1)
-    court.accuse(Answered(worker=ONE).case)
-    with pytest.raises(Refused, match="one at a time"):
-        court.accuse(Answered(worker=ONE, nonce=9).case)
-    # A second about the same answer, in one epoch: its bond is the fund's.
-    court.accuse(Answered(worker=ONE).case, SIX)
-    court.end()
-    rows = court.replicas[0].books.motions.rows
-    assert len(open_cases(rows)) == 1
-    assert court.balance(SIX) == GRANT - STAKE - CASE_BOND_MIN
-    with pytest.raises(Refused, match="one at a time"):
-        court.accuse(Answered(worker=ONE, nonce=1).case, bond=2 * CASE_BOND_MIN)
-    with pytest.raises(Refused, match=r"bond of 2\.6 credits"):
-        court.accuse(Answered(worker=ONE, nonce=1).case, SIX)
-    assert CASES_OPEN_MAX * (CASES_OPEN_MAX + 1) // 2 * CASE_BOND_MIN > 100 * STAKE_MIN
-
-
-def test_who_comes_when_all_places_are_taken_has_its_bond_back() -> None:
-    court = Court()
-    draft = Draft(court.replicas[0].books, 1)
-    for nonce in range(CASES_OPEN_MAX + 1):
-        evidence = Answered(worker=ONE, nonce=nonce).case.to_bytes()
-        accusation = Accusation(evidence=evidence, bond=CASE_BOND_MIN)
-        open_case(draft, nonce.to_bytes(32, "big"), TWO.peer, accusation)
-    assert len(open_cases(draft.motion_rows())) == CASES_OPEN_MAX
-    assert draft.account(TWO.peer).balance == GRANT + CASE_BOND_MIN
-    # One about the same answer costs the bond.
-    open_case(draft, bytes(32), TWO.peer, accusation)
-    assert draft.growth == 0
-    again = Answered(worker=ONE).case.to_bytes()
-    open_case(draft, bytes(32), TWO.peer, Accusation(evidence=again, bond=CASE_BOND_MIN))
-    assert draft.growth == CASE_BOND_MIN
-
-
 def test_stake_under_accusation_does_not_leave() -> None:
     court = Court()
     court.done(court.order(ONE, unbond=(StakePart(role=Role.INFER, amount=STAKE),)))
-    for _ in range(13):
+    for _ in range(12):
         court.end()
     case = court.accuse(Answered(worker=ONE).case)
     for _ in range(4):
         court.end()
     # Its time was over two epochs ago.
     assert court.stake(ONE) == STAKE
-    for juror in court.jurors(case):
-        court.find(juror, case, wrong=True)
-    court.end()
+    court.decide(case, wrong=True)
     # Half is taken, and the rest is given back at once.
     assert (court.stake(ONE), court.balance(ONE)) == (0, GRANT - STAKE // 2)
     court.check()
@@ -287,21 +300,37 @@ def test_a_hung_jury_leaves_it_to_all_stakers_and_then_the_bond_is_lost() -> Non
     court = Court()
     case = court.opened()
     first, *others = court.jurors(case)
-    court.find(first, case, wrong=False)
+    court.seal(first, case, wrong=False)
     # Of several words of one juror the last counts.
-    court.find(first, case, wrong=True)
+    court.seal(first, case, wrong=True)
     for _ in range(JURY_EPOCHS):
         court.end()
-    assert court.row(case).state is CaseState.EVERYBODY
-    court.find(others[0], case, wrong=False)
+    assert court.row(case).state is CaseState.JURY_TELLS
+    court.tell(first)
+    court.end()
+    row = court.row(case)
+    assert (row.state, row.wrong, row.right) == (
+        CaseState.EVERYBODY,
+        Counter(row.seats)[first.peer],
+        0,
+    )
+    with pytest.raises(Refused, match="has told what it found"):
+        court.seal(first, case, wrong=False)
+    court.seal(others[0], case, wrong=False)
     for _ in range(JURY_EPOCHS):
         court.end()
+    court.tell(others[0])
+    court.end()
     assert court.row(case).state is CaseState.HUNG
     assert (court.stake(ONE), court.balance(TWO)) == (STAKE, GRANT - CASE_BOND_MIN)
-    with pytest.raises(Refused, match="nothing is to be found"):
-        court.find(first, case, wrong=True)
+    for order in (
+        court.order(first, **seal_or_find(first, case, court.row(case), wrong=True)),
+        court.order(first, find=(JurorFinding(case=case, wrong=True),)),
+    ):
+        with pytest.raises(Refused, match=r"nothing is (to be found|told)"):
+            court.replicas[0].vote(order)
     with pytest.raises(Refused, match="no such case"):
-        court.find(first, bytes(32), wrong=True)
+        court.done(court.order(first, find=(JurorFinding(case=bytes(32), wrong=True),)))
     court.check()
 
 
@@ -310,16 +339,99 @@ def test_all_stakers_convict_by_their_stakes() -> None:
     case = court.opened()
     for _ in range(JURY_EPOCHS):
         court.end()
+    # Nobody has sealed anything: nobody is waited for to tell it.
+    assert court.row(case).state is CaseState.EVERYBODY
     with pytest.raises(Refused, match="staked nothing"):
-        court.find(ONE, case, wrong=False)
+        court.seal(ONE, case, wrong=False)
     for staker in STAKERS[:3]:
-        court.find(staker, case, wrong=True)
+        court.seal(staker, case, wrong=True)
     court.end()
     assert court.row(case).state is CaseState.EVERYBODY
-    court.find(STAKERS[3], case, wrong=True)
+    court.seal(STAKERS[3], case, wrong=True)
     court.end()
+    assert court.row(case).state is CaseState.EVERYBODY_TELLS
+    for staker in STAKERS[:3]:
+        court.tell(staker)
+    for _ in range(TELL_EPOCHS):
+        court.end()
+    # Three of four are enough of those who told.
     assert (court.row(case).state, court.stake(ONE)) == (CaseState.WRONG, STAKE // 2)
     court.check()
+
+
+# Nobody copies another
+
+
+def test_what_jurors_found_is_told_once_all_are_bound_and_cannot_be_copied() -> None:
+    court = Court()
+    case = court.opened()
+    first, second, *others = court.jurors(case)
+    told = JurorFinding(case=case, wrong=True, salt=salt_for(first, case))
+    court.seal(first, case, wrong=True)
+    # Nobody tells while others may still seal.
+    with pytest.raises(Refused, match="it is sealed first"):
+        court.done(court.order(first, find=(told,)))
+    # A seal is its juror's own: another's opens with no salt that its owner will ever tell.
+    rows = court.replicas[0].draft.motions
+    (copied,) = (it for key, it in rows.items() if key.endswith(first.peer) and it is not None)
+    step = JurySteps(commit=(SealedFinding(case=case, seal=copied),))
+    court.done(court.order(second, jury=(step,)))
+    for juror in others:
+        court.seal(juror, case, wrong=False)
+    court.end()
+    assert court.row(case).state is CaseState.JURY_TELLS
+    court.tell(first)
+    for finding in (
+        told,
+        replace(told, salt=salt_for(second, case)),
+        replace(told, salt=b""),
+        JurorFinding(case=case, wrong=False, salt=salt_for(second, case)),
+    ):
+        with pytest.raises(Refused, match="not what the account has sealed"):
+            court.done(court.order(second, find=(finding,)))
+    # Nor does anybody who knows what others found change what it has sealed.
+    with pytest.raises(Refused, match="nothing is sealed any more"):
+        court.seal(second, case, wrong=True)
+    juror = others[0]
+    changed = JurorFinding(case=case, wrong=True, salt=salt_for(juror, case))
+    with pytest.raises(Refused, match="not what the account has sealed"):
+        court.done(court.order(juror, find=(changed,)))
+
+
+def test_a_juror_that_does_not_tell_is_absent_and_not_paid() -> None:
+    court = Court()
+    case = court.opened()
+    silent, *others = court.jurors(case)[::-1]
+    for juror in (silent, *others):
+        court.seal(juror, case, wrong=True)
+    court.end()
+    for juror in others:
+        court.tell(juror)
+    court.end()
+    # It is waited for as long as it may tell.
+    assert court.row(case).state is CaseState.JURY_TELLS
+    for _ in range(TELL_EPOCHS):
+        court.end()
+    row = court.row(case)
+    seats = Counter(row.seats)
+    assert JURORS - seats[silent.peer] >= AGREEING
+    assert (row.state, row.wrong) == (CaseState.WRONG, JURORS - seats[silent.peer])
+    assert court.balance(silent) == GRANT - STAKE
+    assert all(court.balance(it) == GRANT - STAKE + SEAT_FEE * seats[it.peer] for it in others)
+    court.check()
+
+
+def test_a_seal_tells_nothing_and_binds_to_one_finding() -> None:
+    salt = salt_for(THREE, bytes(32))
+    assert salt == salt_for(THREE, bytes(32)) != salt_for(FOUR, bytes(32))
+    seals = {
+        finding_seal(juror.peer, case, one, wrong=wrong)
+        for juror in (THREE, FOUR)
+        for case in (bytes(32), bytes(31) + b"x")
+        for one in (salt, bytes(32))
+        for wrong in (False, True)
+    }
+    assert len(seals) == 16
 
 
 # Who draws
@@ -334,6 +446,7 @@ CASE_ROW = CaseRow(
     begun=0,
     until=0,
     state=CaseState.WAITING,
+    attempt=1,
 )
 
 
@@ -471,8 +584,7 @@ def test_a_finding_is_judged_by_a_stranger_and_altered_in_any_byte_it_is_none() 
     court = Court()
     answered = Answered(worker=ONE)
     case = court.opened(answered)
-    raws = [court.find(juror, case, wrong=True) for juror in court.jurors(case)]
-    court.end()
+    raws = court.decide(case, wrong=True)
     checkpoint, drawn = court.drawn[case]
     (jury,) = drawn
     evidence = jury_finding(checkpoint, answered.case.to_bytes(), raws, jury, drawn)
@@ -482,8 +594,9 @@ def test_a_finding_is_judged_by_a_stranger_and_altered_in_any_byte_it_is_none() 
     assert (found.network, "13 of 13 seats" in found.why) == (court.genesis.id, True)
     court.checked(evidence)
     # The ledger has taken what it costs, and takes no finding as an accusation.
+    accusation = Accusation(evidence=evidence.to_bytes(), bond=CASE_BOND_MIN)
     with pytest.raises(Refused, match="taken by itself"):
-        court.accuse(evidence, SIX)
+        court.done(court.order(SIX, accuse=(accusation,)))
     with pytest.raises(Malformed, match="seats found it wrong"):
         judge(replace(evidence, records=evidence.records[:3]))
     again = (*evidence.records[:3], *evidence.records[2:3] * 9)

@@ -7,9 +7,24 @@ from typing import Any
 
 import pytest
 
-from node.evidence.offences import lost_dispute, two_votes
+from node.evidence.charges import charged
+from node.evidence.offences import lost_dispute, two_votes, work_of
+from node.ledger.case_places import (
+    CASE_BOND_MIN,
+    CASES_OPEN_MAX,
+    CasePlaces,
+    is_case,
+    notices_in,
+)
 from node.ledger.chain_file import read_parts, replay
-from node.ledger.juries import bond_for, cases_in, is_case
+from node.ledger.juries import (
+    JURY_EPOCHS,
+    cases_in,
+    open_cases,
+    salt_for,
+    seal_or_find,
+    to_tell,
+)
 from node.ledger.slashing import BOND_MIN
 from tests.checking.played_disputes import CHALLENGER, PROVER
 from tests.checking.played_disputes import Stage as PlayedStage
@@ -18,13 +33,14 @@ from tests.checking.test_exact_disputes import ROWS as CALL_ROWS
 from tests.evidence.crimes import Leg, forked
 from tests.evidence.disputed import Answered
 from tests.ledger.made import ONE, THREE, TWO
-from tests.ledger.simulation import OWNERS
+from tests.ledger.simulation import KEYS, OWNERS
 from tests.ledger.test_motions import MEMBER, Network, recount_of, recount_page
 from wire.amount import CREDIT
 from wire.codec import Value, pack
+from wire.content import ContentId, PeerId
 from wire.errors import Malformed, Refused
 from wire.evidence import Evidence, OffenceKind
-from wire.jury import CaseState, JurorFinding
+from wire.jury import CaseNotice, CaseState, JurySteps, ShownCase, charge_seal, evidence_digest
 from wire.kinds import Role
 from wire.ledger import Accusation, Payment, Vote
 from wire.motion import VOTING_EPOCHS_MIN, MotionState
@@ -35,6 +51,11 @@ from wire.stake import StakePart
 FOUR, FIVE, SIX = OWNERS[3:6]
 Wrong = recount_page("recount").Wrong
 Stakes = recount_page("recount_stakes").Stakes
+
+
+def _accused(evidence: Evidence) -> tuple[PeerId, ContentId]:
+    found = charged(evidence)
+    return found.culprit, found.receipt.id
 
 
 class Accused(Network):
@@ -49,12 +70,31 @@ class Accused(Network):
     def staked(self, key: SigningKey) -> int:
         return self.made.replicas[0].books.stakes.row(key.peer).total
 
-    def accuse(self, evidence: Evidence, key: SigningKey = SIX) -> None:
-        found = Accusation(evidence=evidence.to_bytes(), bond=BOND_MIN)
-        if is_case(found):
-            bond = bond_for(self.member.books.motions.rows)
-            found = Accusation(evidence=found.evidence, bond=bond)
-        self.do(key, accuse=(found,))
+    def __init__(self) -> None:
+        super().__init__()
+        # By their seals, what was announced and is shown later.
+        self.announced: dict[bytes, tuple[SigningKey, bytes]] = {}
+
+    def accuse(self, evidence: Evidence, key: SigningKey = SIX, bond: int | None = None) -> None:
+        raw = evidence.to_bytes()
+        if not is_case(raw):
+            found = Accusation(evidence=raw, bond=BOND_MIN, with_others=True)
+            self.do(key, accuse=(found,))
+            return
+        digest = evidence_digest(raw)
+        seal = charge_seal(key.peer, digest, salt_for(key, digest))
+        places = CasePlaces.of(self.member.books.motions.rows)
+        bond = bond or places.bond(work_of(*_accused(evidence)).act)
+        self.do(key, jury=(JurySteps(announce=(CaseNotice(seal=seal, bond=bond),)),))
+        self.announced[seal] = (key, raw)
+
+    def show(self) -> None:
+        """Have all who announced a case show its evidence."""
+        for name, notice in notices_in(self.member.books.motions.rows.items()).items():
+            key, raw = self.announced[notice.seal]
+            salt = salt_for(key, evidence_digest(raw))
+            charge = ShownCase(case=name, salt=salt, evidence=raw)
+            self.do(key, jury=(JurySteps(charge=(charge,)),))
 
     def two_votes(self, key: SigningKey, sequence: int) -> Evidence:
         votes = [
@@ -78,7 +118,11 @@ class Accused(Network):
                 if random.random() < 0.6:
                     wrong = is_wrong if random.random() < 0.9 else not is_wrong
                     with suppress(Refused):
-                        self.do(key, find=(JurorFinding(case=name, wrong=wrong),))
+                        self.do(key, **seal_or_find(key, name, row, wrong=wrong))
+        for key in OWNERS:
+            found = to_tell(key, self.member.books.motions.rows)
+            if found and random.random() < 0.8:
+                self.do(key, find=tuple(found))
 
     def crime(self, random: Random, number: int) -> Evidence:
         """Evidence of some kind against some owner."""
@@ -123,6 +167,8 @@ def random_history(seed: int) -> Accused:
                 network.unbond(random.choice(OWNERS), random.randint(CREDIT, 5 * CREDIT))
             else:
                 network.stake(random.choice(OWNERS), random.randint(CREDIT, 5 * CREDIT))
+        with suppress(Refused):
+            network.show()
         network.find(random)
         if random.random() < 0.7:
             network.end()
@@ -154,7 +200,51 @@ def test_page_and_node_agree_on_many_histories_with_penalties() -> None:
         network = random_history(seed)
         network.check()
         ends |= convicted_in(network)[1]
-    assert {*CaseState} - {CaseState.NO_JURY} <= ends
+    assert {*CaseState} - {CaseState.NO_JURY, CaseState.GAVE_WAY} <= ends
+
+
+def test_page_and_node_agree_on_which_case_gives_way_and_on_one_that_is_brought_again() -> None:
+    network = Accused()
+    network.stake(ONE, 10 * CREDIT)
+    network.stake(TWO, 10 * CREDIT)
+    network.propose()
+    strangers = KEYS[-CASES_OPEN_MAX:]
+    for number, key in enumerate(strangers):
+        payer = OWNERS[number % len(OWNERS)]
+        network.do(payer, pay=(Payment(to=key.peer, amount=22 * CREDIT),))
+    network.end()
+    bond = CASES_OPEN_MAX * CASE_BOND_MIN
+    for nonce, key in enumerate(strangers):
+        network.accuse(Answered(worker=ONE, nonce=nonce).case, key, bond)
+    network.end()
+    network.show()
+    network.end()
+    rows = network.member.books.motions.rows
+    assert len(open_cases(rows)) == CASES_OPEN_MAX
+    assert CasePlaces.of(rows).bond() == 2 * bond
+    network.accuse(Answered(worker=ONE, nonce=90).case, SIX, 2 * bond)
+    network.end()
+    network.show()
+    network.end()
+    ends = [it.state for it in cases_in(network.member.books.motions.rows).values()]
+    assert ends.count(CaseState.GAVE_WAY) == 1
+    network.check()
+    network.end(2 * JURY_EPOCHS + 2)
+    again = cases_in(network.member.books.motions.rows).values()
+    act = next(it.act for it in again if it.accuser == SIX.peer)
+    network.accuse(Answered(worker=ONE, nonce=90).case, FOUR, 2 * CASE_BOND_MIN)
+    network.end()
+    network.show()
+    network.end(2)
+    (found,) = open_cases(network.member.books.motions.rows).values()
+    assert (found.act, found.attempt, found.state) == (act, 2, CaseState.JURY)
+    for name in open_cases(network.member.books.motions.rows):
+        network.do(TWO, **seal_or_find(TWO, name, found, wrong=True))
+    network.end()
+    network.do(TWO, find=tuple(to_tell(TWO, network.member.books.motions.rows)))
+    network.end()
+    assert network.staked(ONE) == 5 * CREDIT
+    network.check()
 
 
 def turned() -> tuple[Accused, bytes]:
@@ -212,6 +302,8 @@ def test_what_leaves_is_taken_too_and_stays_while_a_jury_looks() -> None:
     network.unbond(ONE, 3 * CREDIT)
     network.accuse(forked(ONE))
     network.accuse(Answered(worker=ONE).case, FIVE)
+    network.end()
+    network.show()
     network.end(2)
     # Nobody finds anything: what left is given back only once the case has hung.
     network.end(VOTING_EPOCHS_MIN)

@@ -43,7 +43,7 @@ def test_an_honest_answer_is_found_right_by_a_jury_that_looks_by_itself(tmp_path
         def decided() -> Any:
             done = asker.ask("jury", "show", case, "--json")
             # Before the epoch has ended there is no case yet.
-            if done.code or done.document["state"] in ("waiting", "jury"):
+            if done.code or done.document["state"] in ("waiting", "jury", "jury_tells"):
                 return None
             return done.document
 
@@ -54,6 +54,9 @@ def test_an_honest_answer_is_found_right_by_a_jury_that_looks_by_itself(tmp_path
         error = asker.ask("jury", "save", case[:12], tmp_path / "f.evidence").error
         assert "no jury found this answer wrong" in error
         assert "nothing is to be found" in keeper.ask("jury", "find", case, "wrong").error
+        # Whoever asked saw each step, and showed the evidence by itself.
+        log = asker.ask("wallet", "log", "--json").document["orders"]
+        assert [it["action"] for it in log][:2] == ["charge", "announce"]
         # The accuser's bond has paid the juror.
         assert asker.ask("wallet", "--json").document["balance"] == 18_700_000
         assert worker.ask("stake", "show", "--json").document["staked"] == 10_000_000

@@ -83,7 +83,7 @@ class Load:
                 number += 1
                 body = {"model": "hash", "prompt": f"{lane} {number}", "max_tokens": 3}
                 try:
-                    # Whoever has two gateways asks the other one while one is upgraded.
+                    # Whoever has two gateways asks the other one where one is upgraded.
                     answer = self._posted(client, body, number)
                 except httpx.TransportError as error:
                     self.failed.append(repr(error))
@@ -97,7 +97,8 @@ class Load:
         here, there = (f"http://127.0.0.1:{PORT + 10 + (number + it) % 2}" for it in (0, 1))
         try:
             return client.post(f"{here}/v1/completions", json=body)
-        except httpx.ConnectError:
+        except httpx.TransportError:
+            # It is down, or it left with the request in hand.
             return client.post(f"{there}/v1/completions", json=body)
 
     def until_more(self) -> None:
@@ -114,7 +115,8 @@ def test_all_peers_are_upgraded_one_by_one_under_load_and_no_task_fails(tmp_path
         def start(number: int, extra: dict[str, str]) -> Peer:
             listen = ("--listen", f"/ip4/127.0.0.1/tcp/{PORT + number}")
             http = ("--http", f"127.0.0.1:{PORT + 10 + number}") if number < 2 else ()
-            words = (*first, *PEERS[number], *listen, *http)
+            # The first one remembers the others when it comes back.
+            words = (*(first if number else ()), *PEERS[number], *listen, *http)
             program = ("-P", "-m", "node")
             state = tmp_path / f"s{number}"
             return stack.enter_context(joined(state, *words, extra=extra, program=program))

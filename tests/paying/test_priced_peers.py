@@ -13,10 +13,12 @@ from node.asking.answers import Answered
 from node.checking.audit import audit
 from node.checking.report import ReceiptPart, Status
 from node.paying import paying_channels
+from node.paying.channels import PaidChannel
 from node.paying.pricing import REUSED_PART, need_of, units_at_most
 from node.paying_config import TypedPrice, TypedPrices
 from node.peer import Node
 from node.task.events import Failed
+from tests.ledger import test_members
 from tests.ledger.test_members import CREDIT, epoch, genesis_of
 from tests.node.asking import (
     EMBED,
@@ -304,3 +306,29 @@ async def test_a_channel_that_is_used_up_or_has_expired_has_another_in_its_place
         assert 100 * CREDIT - view.balance <= 140_000 + 128_000
         answered, _ = await asked(asker, request(level=Level.SIGNED, price_max=3000))
         assert charges_of(answered) == [(ChargeKind.LEG, 1000)]
+
+
+async def test_who_pays_much_uses_one_channel_after_the_other_and_waits_for_none(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paying_channels, "DEPOSIT_INCREMENTS_MAX", 1)
+    monkeypatch.setattr(paying_channels, "INCREMENT_TASKS", 4)
+    # What is due is redeemed every ten minutes, unless channels become many.
+    monkeypatch.setattr(test_members, "EPOCH_S", 3600)
+    async with open_network(tmp_path) as network:
+        asker, worker = await started(network, priced(base=2000))
+        channels = asker.paying.payer.channels  # type: ignore[union-attr]
+        for number in range(30):
+            wanted = request(complete(1), data=b"%d" % number, level=Level.SIGNED, price_max=2000)
+            await asked(asker, wanted)
+            await trio.sleep(1)
+        paid, _ = await settled(asker, worker)
+        assert len(channels.used_up) >= 5
+        # The next one is open before it is needed, and its payee is known by what it did before.
+        assert worker.peers.me in channels.spare
+        assert paid.before + paid.charged == 60_000
+        assert paid.risked > 16 * 2000
+        assert worker.paying.till.channels.orders >= 1  # type: ignore[union-attr]
+        again = PaidChannel.from_bytes(paid.name, paid.to_bytes())
+        assert (again.before, again.charged) == (paid.before, paid.charged)
+        assert sum(it.charged for it in channels._all()) == 60_000

@@ -5,6 +5,7 @@ so each rule can be shown a file that breaks it.
 """
 
 import ast
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -116,6 +117,12 @@ def findings(file: str, source: str) -> list[Finding]:
     )
 
 
+@functools.lru_cache(maxsize=1)
+def _nodes(tree: ast.Module) -> tuple[ast.AST, ...]:
+    """All nodes of one file, walked to once for all rules."""
+    return tuple(ast.walk(tree))
+
+
 def is_listed(file: str, table: Iterable[str]) -> bool:
     """Whether a table names this file, or a folder it lies in."""
     return any(file == name or (name.endswith("/") and file.startswith(name)) for name in table)
@@ -143,12 +150,12 @@ def _shape(file: str, tree: ast.Module) -> Iterator[Finding]:
 def _functions(file: str, tree: ast.Module) -> Iterator[Finding]:
     methods = {
         id(item)
-        for parent in ast.walk(tree)
+        for parent in _nodes(tree)
         if isinstance(parent, ast.ClassDef)
         for item in parent.body
         if not _is_static(item)
     }
-    for item in ast.walk(tree):
+    for item in _nodes(tree):
         if not isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         length = (item.end_lineno or item.lineno) - item.lineno + 1
@@ -180,7 +187,7 @@ def _is_static(item: ast.stmt) -> bool:
 def _imported_names(tree: ast.Module) -> dict[str, str]:
     """What each local name stands for: `from time import time as now` gives now: time.time."""
     known = {}
-    for item in ast.walk(tree):
+    for item in _nodes(tree):
         if isinstance(item, ast.Import):
             for alias in item.names:
                 root = alias.name.partition(".")[0]
@@ -216,7 +223,7 @@ def _names_of_the_world(file: str, tree: ast.Module) -> Iterator[Finding]:
     if is_listed(file, ASSEMBLY):
         return
     known = _imported_names(tree)
-    for item in ast.walk(tree):
+    for item in _nodes(tree):
         if isinstance(item, ast.Attribute | ast.Name):
             name = _dotted(item, known)
             if instead := _instead_of(file, name):
@@ -232,7 +239,7 @@ def _names_of_the_world(file: str, tree: ast.Module) -> Iterator[Finding]:
 def _prints(file: str, tree: ast.Module) -> Iterator[Finding]:
     if is_listed(file, MAY_PRINT):
         return
-    for item in ast.walk(tree):
+    for item in _nodes(tree):
         if (
             isinstance(item, ast.Call)
             and isinstance(item.func, ast.Name)
@@ -279,7 +286,7 @@ def _with_function(item: ast.AST, function: str) -> Iterator[tuple[str, ast.AST]
 def _imports(file: str, tree: ast.Module) -> Iterator[Finding]:
     module = file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
     package = module.partition(".")[0]
-    for item in ast.walk(tree):
+    for item in _nodes(tree):
         if isinstance(item, ast.Import):
             names = [alias.name for alias in item.names]
         elif isinstance(item, ast.ImportFrom) and not item.level and item.module:

@@ -80,7 +80,17 @@ from wire.generation import (
     Token,
     TokenBias,
 )
-from wire.jury import CaseRow, CaseState, DrawnJury, JurorFinding
+from wire.jury import (
+    CaseNotice,
+    CaseRow,
+    CaseState,
+    DrawnJury,
+    JurorFinding,
+    JurySteps,
+    NoticeRow,
+    SealedFinding,
+    ShownCase,
+)
 from wire.kinds import Level, RefusalCode, Role
 from wire.ledger import (
     AccountOrder,
@@ -359,6 +369,7 @@ STAKE_ROW = StakeRow(
     parts=(StakePart(role=Role.VERIFY, amount=50_000_000),),
     leaving=(LeavingPart(role=Role.VERIFY, amount=20_000_000, until=21),),
 )
+SEALED_FINDING = SealedFinding(case=DIGEST, seal=DIGEST)
 DRAW = JuryDraw(secrets_of=7, beacon=DIGEST, juries=DIGEST)
 CHANGE = ParameterChange(parameter=Parameter.GROWTH, value=80_000)
 FUND_GRANT = FundGrant(to=KEY.peer, step=100_000_000, steps=4, use=50_000_000)
@@ -749,7 +760,12 @@ SAMPLES: tuple[Record, ...] = (
         draw=(DRAW,),
     ),
     DRAW,
-    JurorFinding(case=DIGEST, wrong=True),
+    JurorFinding(case=DIGEST, wrong=True, salt=DIGEST),
+    SEALED_FINDING,
+    CaseNotice(seal=DIGEST, bond=1_300_000),
+    ShownCase(case=DIGEST, salt=DIGEST, evidence=b"evidence"),
+    NoticeRow(accuser=KEY.peer, seal=DIGEST, bond=1_300_000, epoch=7),
+    JurySteps(commit=(SEALED_FINDING,)),
     DrawnJury(case=DIGEST, culprit=KEY.peer, evidence=DIGEST, seats=(KEY.peer,) * 13),
     CaseRow(
         accuser=KEY.peer,
@@ -765,6 +781,7 @@ SAMPLES: tuple[Record, ...] = (
         seats=(KEY.peer,) * 13,
         wrong=3,
         right=1,
+        attempt=2,
     ),
     CHANGE,
     FUND_GRANT,
@@ -826,7 +843,7 @@ SAMPLES: tuple[Record, ...] = (
     AskCertificates(epoch=7, orders=DIGEST),
     Certificates(certificates=(b"certificate",)),
     AskCheckpoint(epoch=7),
-    Accusation(evidence=b"evidence", bond=1_000_000),
+    Accusation(evidence=b"evidence", bond=1_000_000, with_others=True),
     Evidence(offence=OffenceKind.UNTRUE_VERDICT, records=(b"record",), content=(b"content",)),
     STAKE_ROW.parts[0],
     STAKE_ROW.leaving[0],

@@ -29,6 +29,7 @@ from wire.amount import AMOUNT_MAX
 from wire.content import ContentId, PeerId
 from wire.content_message import BlocksComing
 from wire.errors import Malformed, Oversize, WireError
+from wire.jury import CaseState, SealedFinding
 from wire.kinds import Level, Role
 from wire.ledger import ACTIONS, Grant, Member, ModelPart, Redemption
 from wire.motion import BOUNDS, FundGrant, Parameter
@@ -74,6 +75,7 @@ TIED_TO_OTHERS = {
     *("ParameterChange.value", "FundGrant.use", "Motion.claims", "Motion.builders"),
     *("ModelUse.paid", "ModelUse.author", "UseLine.models", "Voucher.total", "Voucher.models"),
     *("AccountOrder.propose", "AccountOrder.ballot", "AccountOrder.find"),
+    *("AccountOrder.jury", "JurySteps.announce", "JurySteps.charge", "JurySteps.commit"),
     *("Genesis.fund", "Genesis.grants", "Genesis.members"),
     *("Signatures.members", "Signatures.proofs"),
     *("StageRows.tables", "StageRows.tables[]", "StageRows.owners", "StageRows.places"),
@@ -104,6 +106,7 @@ class Field:
         if self.kind == Parameters or issubclass(self.kind, Record):
             return dict
         bases = {tuple: list, ContentId: bytes, PeerId: bytes, Role: int, Level: int}
+        bases[CaseState] = int
         base: type = bases.get(self.kind, self.kind)
         return base
 
@@ -495,6 +498,10 @@ def largest_of_the_ledger(kind: str) -> dict[str, Any]:
                 for it in digests[: limits.ACTIONS_MAX]
             )
             return {**dict.fromkeys(ACTIONS, ()), "redeem": redeem}
+        case "JurySteps":
+            some = digests[: limits.ACTIONS_MAX]
+            commit = tuple(SealedFinding(case=it, seal=it) for it in some)
+            return {"announce": (), "charge": (), "commit": commit}
         case "FeedEntry":
             return {"end": "done"}
         case "SlotSpan":
