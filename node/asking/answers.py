@@ -38,6 +38,12 @@ class Answered:
     # Whether the answer is from an earlier task and was only looked up.
     kept_before: bool
 
+    @property
+    def cost(self) -> int:
+        """What it cost now, in millionths: one that was kept before costs nothing again."""
+        charges = () if self.kept_before else self.answer.record.charges
+        return sum(it.amount for it in charges)
+
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:

@@ -191,6 +191,11 @@ class TaskRunner:
         run = self._runs.get(task_id)
         return None if run is None else run.bill
 
+    def cost_of(self, task_id: ContentId) -> int:
+        """What a task was charged so far, in millionths, also one that failed; 0 if forgotten."""
+        run = self._runs.get(task_id) or self._ended.get(task_id)
+        return 0 if run is None or run.bill is None else run.bill.charged
+
     def cancel(self, task_id: ContentId) -> None:
         """End a task that its client no longer wants, here and at the peers that work on it."""
         run = self._runs.get(task_id)

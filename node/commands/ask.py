@@ -142,7 +142,12 @@ def show_answer(result: Mapping[str, Any], saved: Path) -> None:
         console.print(f"\n[dim]this answer was kept from an earlier task, and {then}[/dim]")
     show_route(result)
     for one in result.get("fetched", ()):
-        console.print(f"fetched {one['receipt']} by [cyan]{short(one['route'][0]['peer'])}[/cyan]")
+        paid = f", for {show_credits(one['charged'])} credits" if one["charged"] else ""
+        by = short(one["route"][0]["peer"])
+        console.print(f"fetched {one['receipt']} by [cyan]{by}[/cyan]{paid}")
+    if result.get("charged_whole"):
+        whole, most = show_credits(result["charged_whole"]), show_credits(result["price_max_whole"])
+        console.print(f"all of it cost [bold]{whole} credits[/bold], of at most {most}")
     console.print(f"receipt {result['receipt']}\n  check it: python -m node verify {saved}")
 
 
@@ -175,6 +180,8 @@ def show_route(result: Mapping[str, Any], name: Callable[[str], str] = short) ->
         console.print("  " + _verdict_words(verdict, name))
     for charge in result["charges"]:
         what = _CHARGED[charge["for"]].format(leg=charge["leg"])
+        if charge["for"] == "leg" and result["route"][charge["leg"] - 1]["reused"]:
+            what += ", which it had kept: a part of its price"
         console.print(
             f"  paid   {show_credits(charge['amount'])} credits to"
             f" [cyan]{name(charge['peer'])}[/cyan] for {what}"

@@ -97,7 +97,7 @@ def test_command(
     examples=(
         "sources fetch prices",
         f"sources fetch ./{EXAMPLE}",
-        f'sources fetch ./{EXAMPLE} --quorum 3 --agree "median 0.5%"',
+        f'sources fetch ./{EXAMPLE} --quorum 3 --agree "median 0.5%" --pay-max 0.03',
     ),
 )
 @click.argument("what", metavar="NAME|FILE")
@@ -116,10 +116,20 @@ def test_command(
     help="When they agree: exact (all the same), majority (more than half the same), or median"
     " 0.5% (numbers within that of their median). With within 30s: fetched in that time.",
 )
+@click.option(
+    "--pay-max", help="What all fetches may cost, in credits; each its part. Default: nothing."
+)
 @state_option
 @json_option
 def fetch_command(
-    *, what: str, deadline: int, quorum: int, agree: str, state: Path, as_json: bool
+    *,
+    what: str,
+    deadline: int,
+    quorum: int,
+    agree: str,
+    pay_max: str | None,
+    state: Path,
+    as_json: bool,
 ) -> None:
     """Have a data peer fetch a source, and keep its receipt.
 
@@ -128,6 +138,8 @@ def fetch_command(
     from its host.
     """
     from node.commands.sources import fetch
+    from wire.amount import read_credits
 
     terms = None if quorum == 1 else (quorum, agree)
-    run(lambda: fetch(state.expanduser(), what, deadline, terms, as_json=as_json))
+    most = 0 if pay_max is None else read_credits(pay_max)
+    run(lambda: fetch(state.expanduser(), what, deadline, terms, most, as_json=as_json))

@@ -28,6 +28,7 @@ from node.ingest.prepare import beginning_of, tensor_of, words_of
 from node.ingest.source_file import FILE_BYTES_MAX, read_source
 from node.ingest.table import DataTable
 from node.local.control import call, unheard
+from wire.amount import show_credits
 from wire.content import ContentId
 from wire.errors import InputError, StoreUnusable
 from wire.fetch import AttestedFetch, Extraction, FetchAgreement, Preparation, SourceRecord
@@ -127,7 +128,13 @@ def _published(state: Path) -> GetContent:
 
 
 async def fetch(
-    state: Path, what: str, deadline_s: int, terms: tuple[int, str] | None, *, as_json: bool
+    state: Path,
+    what: str,
+    deadline_s: int,
+    terms: tuple[int, str] | None,
+    price_max: int = 0,
+    *,
+    as_json: bool,
 ) -> None:
     """Have a data peer fetch a source; keep the receipt, the record, and what came beside it.
 
@@ -138,6 +145,7 @@ async def fetch(
         "name": what if source is None else Path(what).stem[:64],
         "record": None if source is None else source.to_bytes(),
         "deadline_s": deadline_s,
+        "price_max": price_max,
     }
     if terms is not None:
         arguments |= {"quorum": terms[0], "terms": terms[1]}
@@ -151,7 +159,12 @@ async def fetch(
     brought = await trio.to_thread.run_sync(_read_beside, saved)
     if as_json:
         show_json(
-            {"receipt": result["receipt"], "receipt_file": str(saved), **_document(brought, ALL)}
+            {
+                "receipt": result["receipt"],
+                "receipt_file": str(saved),
+                "charged": result["charged"],
+                **_document(brought, ALL),
+            }
         )
         return
     show_brought(brought, ROWS_SHOWN)
@@ -177,6 +190,7 @@ async def _keep_agreement(state: Path, result: dict[str, Any], *, as_json: bool)
                 "agreement_file": str(saved),
                 "agreeing": result["agreeing"],
                 "outliers": result["outliers"],
+                "charged": result["charged"],
                 "receipts": [it["receipt"] for it in result["fetches"]],
                 **_output_document(source.extraction, output, ALL),
             }
@@ -185,6 +199,9 @@ async def _keep_agreement(state: Path, result: dict[str, Any], *, as_json: bool)
     show_output(source.extraction, output, ROWS_SHOWN)
     agreeing = ", ".join(map(short, result["agreeing"]))
     console.print(f"\n{len(record.agreeing)} of {record.quorum} agree ({record.agree}): {agreeing}")
+    if result["charged"]:
+        whole, most = show_credits(result["charged"]), show_credits(result["price_max"])
+        console.print(f"the fetches cost [bold]{whole} credits[/bold], of at most {most}")
     if result["outliers"]:
         named = ", ".join(map(short, result["outliers"]))
         console.print(f"[yellow]outliers, which lose standing: {named}[/yellow]")

@@ -12,6 +12,7 @@ from node.local.control import call, unheard
 from node.workflows.definition import FILE_BYTES_MAX
 from node.workflows.entry_file import ENTRY_SUFFIX
 from wire import limits
+from wire.amount import show_credits
 from wire.errors import InputError
 
 CALL_S = 30.0
@@ -184,8 +185,13 @@ async def history(state: Path, name: str, count: int, *, as_json: bool) -> None:
             f" how far the first is: python -m node workflows show {safe(name)}"
         )
         return
-    columns = ("number", "slot", "end", "late", "took", "result", "receipt")
+    columns = ["number", "slot", "end", "late", "took", "result", "receipt"]
     rows = [[safe(it) for it in _cells(entry)] for entry in found["entries"]]
+    # A peer of an earlier version, which runs on, tells none.
+    costs = [entry.get("charged", 0) for entry in found["entries"]]
+    if any(costs):
+        columns.append("credits")
+        rows = [[*row, show_credits(cost)] for row, cost in zip(rows, costs, strict=True)]
     show_table(counted_words(len(rows), "entry"), columns, rows)
     if len({it["keeper"] for it in found["entries"]}) > 1:
         for keeper in dict.fromkeys(it["keeper"] for it in found["entries"]):

@@ -4,7 +4,7 @@ Whoever follows needs no member's word: each epoch is one checkpoint of a quorum
 that lead to it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -75,10 +75,12 @@ class LedgerFollower:
 
     peers: Peers
     genesis: Genesis
+    # The last header that this peer has checked, in this life or an earlier one.
+    pinned: Callable[[], CheckpointHeader | None] = lambda: None
     replica: Replica = field(init=False)
     history: UseHistory = field(init=False)
     # What this peer's account was paid.
-    received: ReceivedPayments = field(default_factory=ReceivedPayments)
+    received: ReceivedPayments = field(init=False)
     # Why it is not up to date, in words.
     problem: str = "the ledger is being read"
     # When members last said that nothing is missing here.
@@ -88,7 +90,11 @@ class LedgerFollower:
     _busy: trio.Lock = field(default_factory=trio.Lock)
 
     def __post_init__(self) -> None:
-        self.replica = follower(self.genesis)
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        self.replica, self._before = follower(self.genesis), {}
+        self.received = ReceivedPayments()
         self.history = UseHistory(epochs_in_week(WEEK_S, self.genesis.epoch_s))
 
     async def catch_up(self) -> None:
@@ -97,7 +103,7 @@ class LedgerFollower:
             problems = []
             for member in nearest_first(self.peers, self.genesis):
                 try:
-                    await self._from(member)
+                    await self._from_either(member)
                 except BatonError as error:
                     problems.append(f"{member.short}: {error}")
                 else:
@@ -106,11 +112,22 @@ class LedgerFollower:
             self.problem = f"no member gave the ledger ({'; '.join(problems)})"
             raise Unreachable(self.problem)
 
+    async def _from_either(self, member: PeerId) -> None:
+        """Go on from what others told; from the beginning, if that leads elsewhere."""
+        try:
+            await self._from(member)
+        except Malformed:
+            if not self._is_below_pin():
+                raise
+            self._begin_again()
+            await self._from(member)
+
     async def _from(self, member: PeerId) -> None:
         calls, replica = LedgerCalls(self.peers), self.replica
         while (found := await fetch_epoch(calls, member, replica)) is not None:
             header = CheckpointHeader.from_bytes(found.checkpoint.header)
             outcome = replica.outcome(found.orders, DrawnBy.of(header))
+            self._check_pinned(header)
             epoch = replica.epoch
             orders = [replica.orders[it] for it in found.orders]
             transfers = list(transfers_of(orders))
@@ -126,6 +143,24 @@ class LedgerFollower:
             self.history.add(epoch, outcome.lines, transfers, outcome.matched)
             self.received.add(received)
             self.received.add_income(income)
+        if self._is_below_pin():
+            raise Unreachable("its ledger ends before what this peer has checked of it already")
+
+    def _check_pinned(self, header: CheckpointHeader) -> None:
+        """Malformed for a chain other than the one that this peer has followed before.
+
+        Former members' keys may sign another end of an epoch for ever.
+        """
+        pinned = self.pinned()
+        if pinned is not None and pinned.epoch == header.epoch and pinned.id != header.id:
+            raise Malformed(
+                f"its ledger ends epoch {header.epoch} otherwise than the one that this peer has"
+                " followed: one of the two is forged by keys of members"
+            )
+
+    def _is_below_pin(self) -> bool:
+        pinned, tip = self.pinned(), self.replica.tip
+        return pinned is not None and (tip is None or tip.epoch < pinned.epoch)
 
     def held(self, account: PeerId) -> int | None:
         """The least that an account had at the last two checkpoints, in millionths.

@@ -152,6 +152,22 @@ def check_cover(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
             code=RefusalCode.NOT_COVERED,
             retry_after_s=1.0,
         )
+    check_kept(draft, account.balance, record.spent)
+
+
+def check_kept(draft: Draft, balance: int, spent: int) -> None:
+    """Refused if an order leaves less in an account than one is opened with.
+
+    Otherwise one sum would open any number of accounts, each of which is kept for ever.
+    """
+    least = draft.books.account_min
+    if spent and balance - spent < least:
+        raise Refused(
+            f"an account keeps {show_credits(least)} credits, and"
+            f" {show_credits(balance - spent)} would be left",
+            code=RefusalCode.NOT_COVERED,
+            retry_after_s=1.0,
+        )
 
 
 def check_authority(draft: Draft, order: Signed[AccountOrder]) -> None:

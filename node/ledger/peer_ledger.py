@@ -17,6 +17,7 @@ from node.ledger.stake_table import StakeTable
 from node.ledger.wallet import Wallet
 from p2p.peers import Peers
 from store import Store, Table
+from wire.checkpoint import CheckpointHeader
 from wire.content import ContentId
 from wire.errors import BatonError, InputError
 from wire.evidence import EVIDENCE_SUFFIX, Evidence
@@ -148,7 +149,11 @@ async def open_ledger(
     replica = None if member is None else member.replica
     stakes = StakeTable(peers, store, genesis, replica, peers.advertiser.changed)
     nursery.start_soon(stakes.follow)
-    follower = LedgerFollower(peers, genesis)
+
+    def pinned() -> CheckpointHeader | None:
+        return stakes.chain.tip if replica is None else replica.tip
+
+    follower = LedgerFollower(peers, genesis, pinned)
     faucet = Faucet(peers, store, wallet, nursery)
     ledger = PeerLedger(genesis, wallet, member, stakes, follower, faucet, nursery)
     nursery.start_soon(ledger.accusing.run)

@@ -177,6 +177,12 @@ class Wallet:
                     f" {show_credits(amount)} are more",
                     todo="pay less, or have somebody pay this account first",
                 )
+            if view.agreed and view.balance - amount < (least := self.genesis.account_min):
+                raise InputError(
+                    f"an account keeps {show_credits(least)} credits, and this one has"
+                    f" {show_credits(view.balance)}",
+                    todo="pay less",
+                )
             self._check_free(view)
             return await self._settled(
                 await self._sign(view, pay=(Payment(to=to, amount=amount),)), emit

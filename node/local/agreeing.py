@@ -16,6 +16,7 @@ from node.asking.run import TaskRequest
 from node.ingest.agreement import Agreed, AgreementTerms, agree
 from node.local.control import Emit
 from node.peer import Node
+from node.task.price_bound import PriceBound, part_of_fetches
 from node.task.units import PASSAGES_PER_LEG
 from p2p.score import Offence
 from wire.content import ContentId, PeerId
@@ -68,6 +69,8 @@ class Agreeing:
     source: SourceRecord
     agree: str
     quorum: int
+    # What all fetches may cost together, those of `fetch_one`.
+    bound: PriceBound = field(default_factory=lambda: PriceBound(0))
     _found: list[FetchedSource] = field(default_factory=list)
     _failures: list[str] = field(default_factory=list)
 
@@ -119,9 +122,10 @@ class Agreeing:
 
     async def _fill_place(self, asked: TaskRequest, left: Iterator[PeerId], emit: Emit) -> None:
         """Have the next of the peers fetch the source, or the one after it where it fails."""
+        price_max = part_of_fetches(self.bound.most, self.quorum, then=False)
         for peer in left:
             try:
-                one = replace(asked, only=frozenset((peer,)))
+                one = replace(asked, only=frozenset((peer,)), price_max=price_max)
                 self._found.append(await self.fetch_one(one, self.source, emit))
             except BatonError as error:
                 self._failures.append(f"{peer.short}: {error.message}"[:200])
@@ -161,5 +165,7 @@ class Agreeing:
             "agreeing": [str(it) for it in agreeing],
             "outliers": [str(it) for it in outliers],
             "input_payload": asked.input or b"",
+            "charged": self.bound.charged,
+            "price_max": self.bound.most,
             "fetches": [it.to_map() for it in self._found],
         }

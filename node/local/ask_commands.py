@@ -262,8 +262,14 @@ class AskCommands:
         request, names = read_request((), arguments), [str(it) for it in arguments["sources"]]
         self._check_does(manifest, CALL)
         brought = await bring_inputs(self.node, manifest, names, request, emit)
-        result = await self._answer(request, brought.stage, brought.data, arguments, emit)
-        return {**result, "fetched": [it.to_map() for it in brought.fetched]}
+        left = replace(request, price_max=max(0, request.price_max - brought.charged))
+        result = await self._answer(left, brought.stage, brought.data, arguments, emit)
+        return {
+            **result,
+            "fetched": [it.to_map() for it in brought.fetched],
+            "charged_whole": brought.charged + (0 if result["kept_before"] else result["charged"]),
+            "price_max_whole": request.price_max,
+        }
 
     async def sources(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """The names of all sources that data peers can bring in; one data peer is asked."""

@@ -5,21 +5,24 @@ as they are what it signed for.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from node.asking import as_maps
+from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.ingest.http_fetch import BODY_BYTES_MAX
 from node.ingest.parsing import OUTPUT_BYTES_MAX
 from node.local.agreeing import Agreeing, FetchedSource, fetch_stage
-from node.local.arguments import read_number, read_text
+from node.local.arguments import read_amount, read_number, read_text
 from node.local.control import Command, Emit
+from node.local.quoting import show_quote
 from node.peer import Node
+from node.task.price_bound import PriceBound
 from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId, PeerId
-from wire.errors import InputError, Malformed
+from wire.errors import BatonError, InputError, Malformed
 from wire.fetch import AttestedFetch, SourceRecord
 from wire.kinds import Level
 from wire.payload import Passages
@@ -35,6 +38,8 @@ class FetchCommands:
     """The commands, by name, for one running peer."""
 
     node: Node
+    # What all fetches may cost together.
+    bound: PriceBound = field(default_factory=lambda: PriceBound(0))
 
     def commands(self) -> dict[str, Command]:
         """What the control socket serves, by name."""
@@ -53,8 +58,12 @@ class FetchCommands:
             deadline_s=_deadline_of(arguments),
             level=Level.SIGNED,
         )
+        most = read_amount(arguments, "price_max")
+        fetching = FetchCommands(self.node, PriceBound(most))
         if terms is None:
-            found = await self.fetch_one(request, source, emit)
+            request = replace(request, price_max=most)
+            await show_quote(self.node, request, "this source", emit)
+            found = await fetching.fetch_one(request, source, emit)
             return {**found.to_map(), "input_payload": request.input or b""}
         if source is None:
             raise InputError(
@@ -62,17 +71,16 @@ class FetchCommands:
                 todo="name its TOML file: python -m node sources fetch ./prices.toml --quorum 3",
             )
         quorum = read_number(arguments, "quorum", 3)
-        agreeing = Agreeing(self.node, self.fetch_one, source, str(terms), quorum)
+        agreeing = Agreeing(
+            self.node, fetching.fetch_one, source, str(terms), quorum, fetching.bound
+        )
         return await agreeing.run(request, emit)
 
     async def fetch_one(
         self, request: TaskRequest, source: SourceRecord | None, emit: Emit
     ) -> FetchedSource:
         """One task, with its contents brought here; Malformed if its record does not fit."""
-        tasks = self.node.tasks
-        answered = await tasks.watch(
-            await tasks.submit(request), lambda event: emit(as_maps.event_map(event))
-        )
+        answered = await self._asked(request, emit)
         by = open_signed(answered.answer.record.receipts[0], Receipt).signer
         attested = Passages.from_bytes(answered.output).attested
         if not attested:
@@ -87,6 +95,19 @@ class FetchCommands:
         await self._get(record.body, by, BODY_BYTES_MAX)
         output = await self._get(record.output, by, OUTPUT_BYTES_MAX)
         return FetchedSource(answered, record, record_id, by, output)
+
+    async def _asked(self, request: TaskRequest, emit: Emit) -> Answered:
+        """The answer to one task, within what is left of what all may cost."""
+        tasks = self.node.tasks
+        with self.bound.holding(request.price_max) as most:
+            task = await tasks.submit(replace(request, price_max=most))
+            try:
+                answered = await tasks.watch(task, lambda event: emit(as_maps.event_map(event)))
+            except BatonError:
+                self.bound.charged += tasks.cost_of(task)
+                raise
+            self.bound.charged += answered.cost
+        return answered
 
     async def _get(self, content: ContentId, by: PeerId, size_bytes_max: int) -> bytes:
         data = await self.node.blobs.get(

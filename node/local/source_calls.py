@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 
 import trio
 
+from node.asking.affording import quote_of
 from node.asking.run import TaskRequest
 from node.ingest.model_inputs import FETCHED, fetched_parameter, inputs_from, model_inputs
 from node.local.agreeing import FetchedSource, fetch_stage
 from node.local.control import Emit
 from node.local.fetch_commands import FetchCommands
 from node.peer import Node
+from node.task.price_bound import PriceBound, part_of_fetches
 from p2p.gather import gather
+from wire.amount import show_credits
 from wire.errors import InputError, TaskFailed
 from wire.kinds import Level, Role
 from wire.model import Manifest
@@ -28,11 +31,15 @@ _SEE = "see what comes out: python -m node sources test NAME"
 
 @dataclass(frozen=True, slots=True)
 class SourceInput:
-    """What was fetched, as the input of a call, and the stage that asks for it."""
+    """What was fetched, as the input of a call, and the stage that asks for it.
+
+    `charged` is what the fetches cost, in millionths.
+    """
 
     stage: Stage
     data: bytes
     fetched: tuple[FetchedSource, ...]
+    charged: int
 
 
 async def bring_inputs(
@@ -41,7 +48,8 @@ async def bring_inputs(
     """Have each source fetched, and fit what comes to the model; InputError if it does not fit."""
     if len(names) > SOURCES_MAX:
         raise InputError(f"{len(names)} sources, at most {SOURCES_MAX} are taken")
-    fetching = FetchCommands(node)
+    part = part_of_fetches(terms.price_max, len(names), then=True)
+    fetching = FetchCommands(node, PriceBound(terms.price_max))
     found: dict[int, FetchedSource] = {}
 
     async def one(place: int) -> None:
@@ -51,8 +59,9 @@ async def bring_inputs(
             level=Level.SIGNED,
             needed=0,
             verifiers=0,
-            price_max=0,
+            price_max=part,
         )
+        await _check_part(node, names[place], request, len(names))
         found[place] = await fetching.fetch_one(request, None, emit)
 
     await gather(one, range(len(names)), at_once=4)
@@ -72,7 +81,20 @@ async def bring_inputs(
         model=manifest.id,
         parameters={FETCHED: fetched_parameter(answers)},
     )
-    return SourceInput(stage, data, fetched)
+    return SourceInput(stage, data, fetched, fetching.bound.charged)
+
+
+async def _check_part(node: Node, name: str, request: TaskRequest, fetches: int) -> None:
+    """InputError if a fetch costs more than its part of what the whole call may cost."""
+    quote = await quote_of(node.leg_server.dispatcher.directory, request)
+    if quote is None or not quote.is_known or quote.least <= request.price_max:
+        return
+    allowed = show_credits(request.price_max) if request.price_max else "nothing"
+    raise InputError(
+        f"the source {name[:80]} costs up to {show_credits(quote.least)} credits at the cheapest"
+        f" data peer, and {allowed} may be paid for it: fetches and the call share alike",
+        todo=f"allow more: --pay-max {show_credits((fetches + 1) * quote.least)}",
+    )
 
 
 def call_input(manifest: Manifest, outputs: Sequence[bytes]) -> bytes:

@@ -96,7 +96,7 @@ class WorkflowCommands:
         emit({"event": "running", "deadline_s": workflow.deadline_s, "tries": workflow.tries})
         number = await found.runner.run_now()
         (entry,) = found.runner.history.entries(number, 1)
-        return await self._entry_row(entry)
+        return await self._entry_row(entry, cost=found.runner.history.cost_of(number))
 
     async def history(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """The last `count` entries of a workflow, or of a feed, as many as one answer has."""
@@ -104,13 +104,17 @@ class WorkflowCommands:
         if not 1 <= count <= ENTRIES_MAX:
             raise InputError(f"{count} entries cannot be shown", todo=f"1 to {ENTRIES_MAX}")
         name = read_text(arguments, "name")
+        history = None
         if (feed := self._followed(name)) is not None:
             entries = self.follower.entries(feed, count)
         else:
             history = self.keeper.get(name).runner.history
             entries = history.entries(history.head.number - count + 1, count)
         lost = self._lost(name)
-        rows = [await self._entry_row(it, lost) for it in reversed(entries)]
+        rows = []
+        for entry in reversed(entries):
+            cost = 0 if history is None else history.cost_of(entry.record.number)
+            rows.append(await self._entry_row(entry, lost, cost))
         kept = list(fitting(rows))
         return {"name": name, "entries": kept, "left_out": len(rows) - len(kept)}
 
@@ -221,7 +225,7 @@ class WorkflowCommands:
         return LostEntries(self.keeper.seams.store, record)
 
     async def _entry_row(
-        self, entry: Signed[FeedEntry], lost: LostEntries | None = None
+        self, entry: Signed[FeedEntry], lost: LostEntries | None = None, cost: int = 0
     ) -> dict[str, Any]:
         data = await self._result(entry)
         result: Any = None
@@ -236,7 +240,7 @@ class WorkflowCommands:
             for it in others
             if it.record != entry.record
         ]
-        return {**_entry_map(entry), "result": result, "doubles": doubles}
+        return {**_entry_map(entry), "result": result, "doubles": doubles, "charged": cost}
 
 
 def _feed_name(text: str) -> FeedName:

@@ -21,6 +21,7 @@ from node.local.source_calls import call_input, known_manifest
 from node.peer import Node
 from node.task.events import ignore_event
 from node.task.levels import asked_at
+from node.task.price_bound import PriceBound, part_of_fetches
 from node.task.tensor_maps import finite, tensor_maps
 from node.workflows.definition import OPERATIONS, ModelStep, SourceStep
 from node.workflows.feed_reading import FeedName
@@ -66,7 +67,9 @@ class PeerSteps:
                 todo=f"its inputs are {', '.join(sorted(known))[:200]}",
             )
 
-    async def bring(self, source: SourceStep, deadline_s: int) -> BroughtInput:
+    async def bring(
+        self, source: SourceStep, deadline_s: int, bound: PriceBound, *, then: bool
+    ) -> BroughtInput:
         """Have a source fetched by a data peer: by this one where it is one, and it is its own."""
         if source.text:
             return BroughtInput(output=source.text.encode())
@@ -84,8 +87,9 @@ class PeerSteps:
             deadline_s=deadline_s,
             level=Level.SIGNED,
             only=frozenset((node.peers.me,)) if by_itself else frozenset(),
+            price_max=part_of_fetches(bound.left, source.quorum, then=then),
         )
-        fetching = FetchCommands(node)
+        fetching = FetchCommands(node, bound)
         if source.quorum == 1:
             return await self._brought([await fetching.fetch_one(request, record, unheard)])
         assert record is not None
@@ -96,7 +100,8 @@ class PeerSteps:
             found.append(fetched)
             return fetched
 
-        agreeing = Agreeing(node, one, record, source.agree, source.quorum)
+        most = request.price_max * source.quorum
+        agreeing = Agreeing(node, one, record, source.agree, source.quorum, PriceBound(most))
         agreed = await agreeing.run(request, unheard)
         return await self._brought(found, ContentId.parse(agreed["output"]))
 
@@ -133,7 +138,9 @@ class PeerSteps:
             contents=tuple(contents),
         )
 
-    async def submit(self, model: ModelStep, brought: BroughtInput, deadline_s: int) -> ContentId:
+    async def submit(
+        self, model: ModelStep, brought: BroughtInput, deadline_s: int, price_max: int
+    ) -> ContentId:
         """Ask the model for an answer of its own to this slot; the id of the task."""
         model_id = self.node.models.meant(model.model)
         with named_as(model.model, model_id):
@@ -151,6 +158,7 @@ class PeerSteps:
                 level=model.terms.level,
                 verifiers=model.terms.verifiers,
                 needed=model.terms.needed,
+                price_max=price_max,
             )
             await until_ready(self.node, model_id)
             return await self.node.tasks.submit(request)
@@ -162,7 +170,12 @@ class PeerSteps:
             answer=answered.answer.id,
             result=await trio.to_thread.run_sync(_readable, answered),
             contents=_contents_of(answered),
+            cost=sum(it.amount for it in answered.answer.record.charges),
         )
+
+    def cost_of(self, task: ContentId) -> int:
+        """See `Steps`."""
+        return self.node.tasks.cost_of(task)
 
     async def _kept(self, content: ContentId) -> bytes:
         return await self.node.dependencies.store.get(content)

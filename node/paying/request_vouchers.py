@@ -128,8 +128,9 @@ class RequestVouchers:
         view = await wallet.look()
         paying.epoch = max(paying.epoch, view.epoch)
         usual = min(REQUESTS_PER_CHANNEL * amount, most, view.balance // BALANCE_PART)
-        deposit = max(wallet.genesis.account_min, amount, usual)
-        if view.agreed and view.balance < deposit:
+        least = wallet.genesis.account_min
+        deposit = max(least, amount, usual)
+        if view.agreed and view.balance - least < deposit:
             raise InputError(
                 f"this account has {show_credits(view.balance)} credits, and a channel to the"
                 f" gateway begins with {show_credits(deposit)}",

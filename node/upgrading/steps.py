@@ -95,7 +95,8 @@ def _starting(seen: SeenPeer) -> Action:
         return Action.STOP
     if seen.running is Running.NEW and seen.healthy:
         return Action.FINISH
-    if seen.overdue or seen.ended:
+    # One that ended may have met the one that a killed upgrade had started.
+    if seen.overdue or (seen.ended and seen.running is Running.NONE):
         return Action.TO_RETURNING
     if seen.running is Running.NONE and not seen.started:
         return Action.START_NEW

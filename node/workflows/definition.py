@@ -31,6 +31,7 @@ from node.workflows.feed_reading import FeedName
 from node.workflows.schedule import SlotSchedule, read_length_ms
 from node.workflows.slots import MISSED_RULES, OVERLAP_RULES, RunRules
 from wire import limits
+from wire.amount import read_credits
 from wire.content import PeerId
 from wire.errors import BatonError, InputError, Malformed
 from wire.feed import KEEPERS_MAX
@@ -53,7 +54,7 @@ INPUT = "{input}"
 _EXAMPLE = 'for example: every = "5m", then [source] with name = "prices"'
 _KEYS = (
     *("name", "every", "cron", "zone", "missed", "missed_max", "overlap", "late", "deadline"),
-    *("tries", "keep", "standbys", "takeover", "source", "model", "to"),
+    *("tries", "keep", "standbys", "takeover", "pay_max", "source", "model", "to"),
 )
 _SOURCE_KEYS = {
     "name": ("name", "quorum", "agree"),
@@ -124,7 +125,8 @@ class Destination:
 class Workflow:
     """One workflow, checked. `deadline_s` is for one try of a run.
 
-    `standbys` take it over, in this order, after its keeper was silent for `takeover_s`.
+    `standbys` take it over, in this order, after its keeper was silent for `takeover_s`. A slot
+    costs at most `price_max` millionths: its fetches, its model and its checks, in all tries.
     """
 
     name: str
@@ -138,6 +140,7 @@ class Workflow:
     destinations: tuple[Destination, ...]
     standbys: tuple[PeerId, ...]
     takeover_s: int
+    price_max: int
     text: str
 
     @property
@@ -179,6 +182,7 @@ def read_workflow(text: str, default_name: str) -> Workflow:
         destinations=tuple(_destination(text, *it) for it in top.tables("to", DESTINATIONS_MAX)),
         standbys=_standbys(top),
         takeover_s=_takeover_s(top),
+        price_max=_price_max(top),
         text=text,
     )
 
@@ -230,6 +234,15 @@ def _takeover_s(top: TableReader) -> int:
     if not TAKEOVER_S_MIN <= takeover_s <= TAKEOVER_S_MAX:
         top.reject("takeover", f"takeover is {TAKEOVER_S_MIN} s to {TAKEOVER_S_MAX // 86_400} days")
     return takeover_s
+
+
+def _price_max(top: TableReader) -> int:
+    if not top.has("pay_max"):
+        return 0
+    try:
+        return read_credits(top.string("pay_max", chars_max=64))
+    except InputError as error:
+        top.again("pay_max", error)
 
 
 def _source(top: TableReader, model: ModelStep | None) -> SourceStep:

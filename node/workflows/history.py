@@ -12,7 +12,7 @@ import trio
 
 from node.workflows.lost_entries import LostEntries
 from store import Pin, Row, Store, Table, Write
-from wire.codec import pack, unpack
+from wire.codec import Value, pack, unpack
 from wire.content import ContentId
 from wire.errors import InputError, StoreError
 from wire.feed import FIRST_ENTRY, FeedEntry, FeedRecord
@@ -25,6 +25,7 @@ WORKFLOWS_MAX = 64
 RESULT_BYTES_MAX = 4 << 20
 _FORMAT = 1
 _FILE, _HEAD, _BEGUN, _ENTRY, _WAITING = b"file\0", b"head\0", b"begun\0", b"entry\0", b"wait\0"
+_COST = b"cost\0"
 _ROWS_AT_ONCE = 500
 _FORGOTTEN_AT_ONCE = 32
 
@@ -56,6 +57,8 @@ class BegunSlot:
     task: bytes = b""
     answers: tuple[ContentId, ...] = ()
     contents: tuple[ContentId, ...] = ()
+    # What its tries have cost, in millionths.
+    cost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,11 @@ class FeedHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotResult:
-    """What is kept of a run besides its entry: the result, and contents that it stands on."""
+    """What is kept of a run besides its entry: the result, contents that it stands on, its cost."""
 
     data: bytes | None = None
     contents: tuple[ContentId, ...] = ()
+    cost: int = 0
 
 
 @dataclass(slots=True)
@@ -110,6 +114,8 @@ class WorkflowHistory:
         signed = sign(entry, self.key)
         pins = [Pin(it, self._why(entry.number)) for it in {*result.contents, *_ids(entry)}]
         waiting = [self._waiting_row(it, entry.number, b"\0") for it in self.destinations]
+        if result.cost:
+            waiting.append(self._cost_row(entry.number, result.cost))
         blobs = () if result.data is None else (result.data,)
         await self._add(signed, cursor_ms, pins, waiting, blobs)
 
@@ -171,6 +177,7 @@ class WorkflowHistory:
                 self._head_row(head),
                 self._begun_row(None),
                 *self.lost.rows([entry]),
+                self._cost_row(entry.record.number, 0),
                 *(self._waiting_row(it, entry.record.number, None) for it in self.destinations),
             )
             unpins = tuple(_pins_of(self.name, [(key, value)]))
@@ -215,6 +222,11 @@ class WorkflowHistory:
         rows = self.store.scan(Table.WORKFLOWS, start=start, prefix=prefix, limit=limit)
         return [_own(bytes(unpack(value)[0])) for _, value in rows]
 
+    def cost_of(self, number: int) -> int:
+        """What the slot of an entry has cost here, in millionths."""
+        raw = self.store.read(Table.WORKFLOWS, self._cost_row(number, 0).key)
+        return 0 if raw is None else int(unpack(raw)[0])
+
     # Results that are on their way
 
     def waiting(self, destination: int, limit: int) -> list[int]:
@@ -244,7 +256,7 @@ class WorkflowHistory:
         if raw is None:
             return [], []
         pins = [Pin(ContentId(it), self._why(number)) for it in unpack(raw)[1]]
-        rows = [Row(Table.WORKFLOWS, self._entry_key(number), None)]
+        rows = [Row(Table.WORKFLOWS, self._entry_key(number), None), self._cost_row(number, 0)]
         rows += self.lost.until(_own(bytes(unpack(raw)[0])).record.slot_ms)
         return rows + [self._waiting_row(it, number, None) for it in self.destinations], pins
 
@@ -254,6 +266,10 @@ class WorkflowHistory:
     def _entry_key(self, number: int | None = None) -> bytes:
         tail = b"" if number is None else number.to_bytes(8, "big")
         return _ENTRY + self.name.encode() + b"\0" + tail
+
+    def _cost_row(self, number: int, cost: int) -> Row:
+        key = _COST + self.name.encode() + b"\0" + number.to_bytes(8, "big")
+        return Row(Table.WORKFLOWS, key, pack([cost]) if cost else None)
 
     def _waiting_key(self, destination: int) -> bytes:
         return _WAITING + self.name.encode() + b"\0" + bytes((destination,))
@@ -339,13 +355,13 @@ def _own(raw: bytes) -> Signed[FeedEntry]:
 
 def _begun_bytes(it: BegunSlot) -> bytes:
     answers, contents = [bytes(one) for one in it.answers], [bytes(one) for one in it.contents]
-    return pack(
-        [it.slot_ms, it.by_hand, it.began_at_ms, it.tries, it.why, it.task, answers, contents]
-    )
+    row: list[Value] = [it.slot_ms, it.by_hand, it.began_at_ms, it.tries, it.why, it.task]
+    row += [answers, contents]
+    return pack([*row, it.cost] if it.cost else row)
 
 
 def _begun_of(raw: bytes) -> BegunSlot:
-    slot_ms, by_hand, began_at_ms, tries, why, task, answers, contents = unpack(raw)
+    slot_ms, by_hand, began_at_ms, tries, why, task, answers, contents, *cost = unpack(raw)
     return BegunSlot(
         slot_ms=slot_ms,
         by_hand=by_hand,
@@ -355,4 +371,5 @@ def _begun_of(raw: bytes) -> BegunSlot:
         task=task,
         answers=tuple(map(ContentId, answers)),
         contents=tuple(map(ContentId, contents)),
+        cost=cost[0] if cost else 0,
     )

@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from node.ingest.table import DataTable
+from node.task.price_bound import PriceBound, part_of_fetches
 from node.task.tensor_maps import tensor_maps
 from node.workflows.definition import Workflow
 from node.workflows.history import (
@@ -207,7 +208,8 @@ class WorkflowRunner:
         """A slot whose try has failed."""
         latest = self.history.begun
         tries = begun.tries if latest is None else max(begun.tries, latest.tries)
-        return replace(begun, tries=tries, task=b"", answers=(), contents=())
+        cost = begun.cost if latest is None else max(begun.cost, latest.cost)
+        return replace(begun, tries=tries, task=b"", answers=(), contents=(), cost=cost)
 
     async def _try(self, begun: BegunSlot) -> tuple[BegunSlot, ModelAnswer | None, bytes]:
         """One try, or the rest of one that was cut off; what came of it, as JSON."""
@@ -215,21 +217,57 @@ class WorkflowRunner:
         try:
             with trio.fail_after(2 * deadline_s + stretched(BESIDE_S)):
                 if begun.task:
-                    answer = await self.steps.outcome(ContentId(begun.task))
-                    return begun, answer, await self._of_model(begun, answer)
+                    return await self._told(begun)
                 begun = replace(begun, tries=begun.tries + 1)
-                await self.history.begin(begun)
-                brought = await self.steps.bring(self.workflow.source, deadline_s)
-                begun = replace(begun, answers=brought.answers, contents=brought.contents)
+                # Fetches that a crash cuts off count for all that they may cost.
+                may_cost = self._fetches_cost(begun)
+                await self.history.begin(replace(begun, cost=begun.cost + may_cost))
+                brought, cost = await self._brought(begun)
+                begun = replace(
+                    begun, answers=brought.answers, contents=brought.contents, cost=cost
+                )
                 if model is None:
                     return begun, None, await self._of_source(begun, brought)
-                task = await self.steps.submit(model, brought, deadline_s)
+                left = max(0, self.workflow.price_max - cost)
+                task = await self.steps.submit(model, brought, deadline_s, left)
                 begun = replace(begun, task=bytes(task))
                 await self.history.begin(begun)
-                answer = await self.steps.outcome(task)
-                return begun, answer, await self._of_model(begun, answer)
+                return await self._told(begun)
         except trio.TooSlowError as error:
             raise TooSlow(f"the run took longer than {2 * deadline_s + BESIDE_S:.0f} s") from error
+
+    def _fetches_cost(self, begun: BegunSlot) -> int:
+        """What the fetches of a try may cost."""
+        workflow = self.workflow
+        left, fetches = workflow.price_max - begun.cost, workflow.source.quorum
+        part = part_of_fetches(max(0, left), fetches, then=workflow.model is not None)
+        return part * fetches
+
+    async def _brought(self, begun: BegunSlot) -> tuple[BroughtInput, int]:
+        """What the source gives, and what the slot has cost by then."""
+        workflow = self.workflow
+        bound = PriceBound(workflow.price_max, begun.cost)
+        try:
+            brought = await self.steps.bring(
+                workflow.source, workflow.deadline_s, bound, then=workflow.model is not None
+            )
+        finally:
+            # A try that failed has cost it all the same.
+            if self.history.begun is not None:
+                self.history.begun = replace(self.history.begun, cost=bound.charged)
+        return brought, bound.charged
+
+    async def _told(self, begun: BegunSlot) -> tuple[BegunSlot, ModelAnswer, bytes]:
+        """What the model says that was asked, as JSON, and what the slot has cost then."""
+        task = ContentId(begun.task)
+        try:
+            answer = await self.steps.outcome(task)
+        except BatonError:
+            if self.history.begun is not None and (cost := self.steps.cost_of(task)):
+                self.history.begun = replace(begun, cost=begun.cost + cost)
+            raise
+        begun = replace(begun, cost=begun.cost + answer.cost)
+        return begun, answer, await self._of_model(begun, answer)
 
     async def _of_source(self, begun: BegunSlot, brought: BroughtInput) -> bytes:
         def document() -> bytes:
@@ -268,7 +306,9 @@ class WorkflowRunner:
             why=begun.why if result is None else "",
         )
         cursor_ms = 0 if begun.by_hand else begun.slot_ms
-        await self.history.append(entry, cursor_ms, SlotResult(data=result, contents=contents))
+        await self.history.append(
+            entry, cursor_ms, SlotResult(data=result, contents=contents, cost=begun.cost)
+        )
         if begun.by_hand and self._by_hand is not None:
             self._by_hand.number = entry.number
             self._by_hand.done.set()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from node.ingest.table import DataTable
+from node.task.price_bound import PriceBound
 from node.workflows.definition import ModelStep, SourceStep
 from wire.content import ContentId
 
@@ -26,11 +27,12 @@ class BroughtInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelAnswer:
-    """What a model said, as JSON has it, and the receipt."""
+    """What a model said, as JSON has it, the receipt, and what it cost in millionths."""
 
     answer: ContentId
     result: Mapping[str, Any]
     contents: tuple[ContentId, ...]
+    cost: int = 0
 
 
 class Steps(Protocol):
@@ -40,12 +42,23 @@ class Steps(Protocol):
         """InputError if the model is known here and cannot do what is asked of it."""
         ...
 
-    async def bring(self, source: SourceStep, deadline_s: int) -> BroughtInput:
-        """Have a source fetched."""
+    async def bring(
+        self, source: SourceStep, deadline_s: int, bound: PriceBound, *, then: bool
+    ) -> BroughtInput:
+        """Have a source fetched, within what a slot may cost; what it cost is noted in `bound`.
+
+        `then` a model is asked, for which a part of it is left.
+        """
         ...
 
-    async def submit(self, model: ModelStep, brought: BroughtInput, deadline_s: int) -> ContentId:
+    async def submit(
+        self, model: ModelStep, brought: BroughtInput, deadline_s: int, price_max: int
+    ) -> ContentId:
         """Ask a model; the id of the task, which from now on ends also if this peer is killed."""
+        ...
+
+    def cost_of(self, task: ContentId) -> int:
+        """What a task that failed has cost, in millionths."""
         ...
 
     async def outcome(self, task: ContentId) -> ModelAnswer:

@@ -147,7 +147,9 @@ async def test_a_transfer_pays_for_a_request_or_for_a_period_and_never_for_both(
         doors, me = Doors(monkeypatch), found.owner.peers.me
         secret = subscribed(found, doors)
         wallet = Mock(genesis=doors.made.genesis, key=Mock(peer=me))
-        means = CreditMeans(wallet, found.owner.app_owner.subscriptions, doors.follower)
+        # No voucher is looked at.
+        options = (wallet, found.owner.app_owner.subscriptions, doors.follower)
+        means = CreditMeans(*options, vouchers=Mock())
         document = {"paymentPayload": {"payload": {"settlement": "AA=="}}}
 
         def transfer() -> None:

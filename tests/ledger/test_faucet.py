@@ -174,7 +174,7 @@ async def test_a_sponsor_that_cannot_pay_rests_and_the_key_may_ask_again(
     async with open_network(tmp_path) as network, open_memory_store(quota_bytes=1 << 30) as store:
         sponsor, newcomer = await sponsored(network, store=store)
         wallet = ledger_of(sponsor).wallet
-        await wallet.pay(newcomer.peers.me, 100 * CREDIT - 1, unheard)
+        await wallet.pay(newcomer.peers.me, 100 * CREDIT - 1000, unheard)
         first, second = (network.key(number).peer for number in (100, 101))
         refusal = await Asker(first).ask(sponsor)
         assert isinstance(refusal, Refuse)

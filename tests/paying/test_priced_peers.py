@@ -14,7 +14,7 @@ from node.checking.audit import audit
 from node.checking.report import ReceiptPart, Status
 from node.paying import paying_channels
 from node.paying.channels import PaidChannel
-from node.paying.pricing import need_of, units_at_most
+from node.paying.pricing import REUSED_PART, need_of, units_at_most
 from node.paying_config import TypedPrice, TypedPrices
 from node.peer import Node
 from node.task.events import Failed
@@ -114,6 +114,21 @@ async def test_a_task_costs_what_the_tariff_says_and_an_auditor_finds_the_same(
         altered = sign(replace(record, charges=(charge,)), asker.dependencies.key)
         assert cost_of(replace(answered, answer=altered)) is Status.FAILS
         assert Answer.from_bytes(record.to_bytes()) == record
+
+
+async def test_who_has_kept_the_answer_is_paid_for_it_and_less(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, worker = await started(network, priced(base=100, given=20))
+        wanted = request(level=Level.SIGNED, price_max=1000)
+        first, again = [(await asked(asker, wanted))[0] for _ in range(2)]
+        assert charges_of(first) == [(ChargeKind.LEG, 160)]
+        assert charges_of(again) == [(ChargeKind.LEG, 160 // REUSED_PART)]
+        assert cost_of(again) is Status.HOLDS
+        assert worker.paying is not None
+        (channel,) = worker.paying.till.channels.by_name.values()
+        assert channel.charged == 160 + 160 // REUSED_PART
 
 
 async def test_nothing_asked_for_costs_nothing_and_needs_no_credits(

@@ -176,3 +176,11 @@ def test_the_old_peer_runs_while_the_new_version_is_installed() -> None:
 def test_where_even_the_old_version_does_not_come_up_a_person_is_told() -> None:
     ended = SeenPeer(installed=True, running=Running.NONE, started=True, ended=True)
     assert next_action(UpgradeStep.RETURNING, ended) is Action.GIVE_UP
+
+
+def test_one_that_a_killed_upgrade_started_is_not_taken_for_one_that_failed() -> None:
+    for running in (Running.NEW, Running.UNKNOWN):
+        seen = SeenPeer(installed=True, running=running, started=True, ended=True)
+        assert next_action(UpgradeStep.STARTING, seen) is Action.WAIT
+        late = replace(seen, overdue=True)
+        assert next_action(UpgradeStep.STARTING, late) is Action.TO_RETURNING

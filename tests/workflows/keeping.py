@@ -11,6 +11,7 @@ import trio
 
 from node.ingest.http_post import HttpPoster
 from node.ingest.owned import OwnedSources
+from node.task.price_bound import PriceBound, part_of_fetches
 from node.workflows.definition import ModelStep, SourceStep
 from node.workflows.feed_calls import FeedCalls
 from node.workflows.keeper import KeeperSeams, WorkflowKeeper, open_workflows
@@ -40,18 +41,30 @@ class MadeSteps:
     on_bring: Callable[[int], None] = lambda _number: None
     on_outcome: Callable[[int], None] = lambda _number: None
     tasks: dict[ContentId, float] = field(default_factory=dict)
+    # What a fetch and an answer cost, and what each of them might have.
+    fetch_costs: int = 0
+    model_costs: int = 0
+    allowed: list[int] = field(default_factory=list)
 
     async def check(self, model: ModelStep) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def bring(self, source: SourceStep, deadline_s: int) -> BroughtInput:
+    async def bring(
+        self, source: SourceStep, deadline_s: int, bound: PriceBound, *, then: bool
+    ) -> BroughtInput:
         self.brought += 1
+        price = part_of_fetches(bound.left, source.quorum, then=then)
+        self.allowed.append(price)
+        bound.charged += min(price, self.fetch_costs)
         self.on_bring(self.brought)
         await trio.sleep(self.takes_s / 3)
         return BroughtInput(output=b"said", answers=(ContentId.of(b"fetch %d" % self.brought),))
 
-    async def submit(self, model: ModelStep, brought: BroughtInput, deadline_s: int) -> ContentId:
+    async def submit(
+        self, model: ModelStep, brought: BroughtInput, deadline_s: int, price_max: int
+    ) -> ContentId:
         self.submitted += 1
+        self.allowed.append(price_max)
         task = ContentId.of(b"task %d" % self.submitted)
         await trio.sleep(self.takes_s / 3)
         self.tasks[task] = trio.current_time() + self.takes_s / 3
@@ -63,7 +76,12 @@ class MadeSteps:
         self.on_outcome(self.submitted)
         await trio.sleep(max(0.0, self.tasks[task] - trio.current_time()))
         answer = ContentId.of(b"answer" + task)
-        return ModelAnswer(answer=answer, result={"text": "said"}, contents=(answer,))
+        return ModelAnswer(
+            answer=answer, result={"text": "said"}, contents=(answer,), cost=self.model_costs
+        )
+
+    def cost_of(self, task: ContentId) -> int:
+        return self.model_costs
 
 
 def failing(*numbers: int) -> Callable[[int], None]:

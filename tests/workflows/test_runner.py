@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.task.price_bound import PriceBound
 from node.workflows.definition import SourceStep
 from node.workflows.delivery import late_ms
 from node.workflows.steps import BroughtInput, ModelAnswer
@@ -74,7 +75,9 @@ async def test_each_slot_is_run_at_its_time(autojump_clock: MockClock, tmp_path:
 class TensorSteps(MadeSteps):
     """Sources and models that give as many numbers as a stranger pleases."""
 
-    async def bring(self, source: SourceStep, deadline_s: int) -> BroughtInput:
+    async def bring(
+        self, source: SourceStep, deadline_s: int, bound: PriceBound, *, then: bool
+    ) -> BroughtInput:
         numbers = Tensor(name="x", kind="int8", shape=(20_000,), data=bytes(20_000))
         output, fetch = Tensors(tensors=(numbers,)).to_bytes(), ContentId.of(b"fetch")
         await trio.lowlevel.checkpoint()
@@ -134,6 +137,34 @@ async def test_a_try_that_fails_is_followed_by_another(
         two = entries(keeper)[-1]
         assert (two.end, two.tries, two.why) == ("failed", 3, "the source is down: wait")
         assert keeper.get("w").runner.history.begun is None
+
+
+async def test_a_slot_costs_no_more_in_all_its_tries_than_it_may(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    text = 'pay_max = "0.0001"\n' + SECOND.replace("1s", "1m")
+    steps = MadeSteps(on_outcome=failing(1), fetch_costs=10, model_costs=30)
+    async with (
+        open_memory_store(quota_bytes=1 << 30) as store,
+        keeping(seams(store, tmp_path, steps)) as keeper,
+    ):
+        await keeper.add(text, "w")
+        await trio.sleep(100)
+        (one,) = entries(keeper)
+        assert (one.end, one.tries) == ("done", 2)
+        # A half for the fetch, the rest for the model; and of what the first try left over.
+        assert steps.allowed == [50, 90, 30, 50]
+        history = keeper.get("w").runner.history
+        assert history.cost_of(one.number) == 10 + 30 + 10 + 30
+        steps.fetch_costs, steps.model_costs = 1000, 1000
+        steps.on_outcome = always(TaskFailed("no model", todo="wait"))
+        await trio.sleep(60)
+        two = entries(keeper)[-1]
+        assert (two.end, two.tries) == ("failed", 3)
+        # Made steps may charge more than is allowed: then nothing is left for what follows.
+        assert steps.allowed[4:] == [50, 50, 0, 0, 0, 0]
+        await history.forget_all()
+        assert history.cost_of(one.number) == 0
 
 
 async def test_a_run_that_never_ends_is_given_up(autojump_clock: MockClock, tmp_path: Path) -> None:
