@@ -171,6 +171,7 @@ class Node:
         """Pay others from now on, and ask for what this peer's owner wants."""
         self.paying = paying
         self.leg_server.dispatcher.directory.payer = self.tasks.checking.payer = paying.payer
+        self.app_owner.pays.vouchers = paying.request_vouchers
         self.leg_server.till = self.verify_role.till = self.keep_role.till = paying.till
         self._set_paused(self._pauses.get(OWNER) or self._pauses.get(MACHINE, ""))
         self.peers.advertiser.changed()

@@ -12,16 +12,18 @@ from enum import IntEnum
 from typing import Annotated, ClassVar
 
 from wire import limits
-from wire.amount import Balance
+from wire.amount import Amount, Balance
 from wire.content import PeerId
 from wire.errors import Malformed
 from wire.kinds import Kind
 from wire.message_base import Message
-from wire.schema import Between, Digest, Int, Name
+from wire.schema import Between, Digest, Int, Name, Omitted, Record
 from wire.signed import SignedRecord
 
 HASH_BYTES = 32
 PER_MINUTE_MAX = 1_000_000
+# Requests of which one message says what they came to.
+DRAWN_MAX = 64
 
 
 class AppMode(IntEnum):
@@ -96,11 +98,33 @@ AppRecordBytes = Annotated[bytes, Between(1, limits.APP_RECORD_BYTES_MAX)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AppPayment(Record):
+    """Pay for one request with a key: it costs at most `amount`, in millionths.
+
+    `request` is one for each request. `voucher` is the highest of the owner's channel to the asker,
+    and `charged` what that channel was charged, with what is held for requests under way.
+    """
+
+    request: Digest
+    amount: Amount
+    charged: Balance
+    voucher: Annotated[bytes, Between(1, limits.VOUCHER_BYTES_MAX)] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppDrawn(Record):
+    """What a request came to that its app's owner has paid for."""
+
+    request: Digest
+    amount: Balance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AskAppKey(Message):
     """What may the key with this hash do here, with `share` of its budget in all?
 
     `spent` is what it has spent here in all, and `calls` how many it made since this was asked
-    last.
+    last. `pay` asks the owner to pay for a request, and `drawn` says what earlier ones came to.
     """
 
     KIND: ClassVar[Kind] = Kind.ASK_APP_KEY
@@ -108,15 +132,24 @@ class AskAppKey(Message):
     share: Balance
     spent: Balance
     calls: Int
+    pay: Annotated[AppPayment | None, Omitted(None)] = None
+    drawn: Annotated[tuple[AppDrawn, ...], Between(0, DRAWN_MAX), Omitted(())] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppKeyTold(Message):
-    """A signed AppPolicy, and a signed AppKey for the gateway that asks."""
+    """A signed AppPolicy, and a signed AppKey for the gateway that asks.
+
+    `voucher` pays for the request that was asked about; `settlement` shows its channel.
+    """
 
     KIND: ClassVar[Kind] = Kind.APP_KEY_TOLD
     policy: AppRecordBytes
     key: AppRecordBytes
+    voucher: Annotated[bytes | None, Between(1, limits.VOUCHER_BYTES_MAX), Omitted(None)] = None
+    settlement: Annotated[bytes | None, Between(1, limits.SETTLEMENT_BYTES_MAX), Omitted(None)] = (
+        None
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

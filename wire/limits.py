@@ -52,6 +52,8 @@ UNIXFS_KEEPS_VERSION = 20
 SHARES_VERSION = 21
 # From this version on a member of a ledger is asked for a list of orders by its digest.
 LISTS_VERSION = 21
+# From this version on an app's owner may pay for calls at gateways of other peers.
+OWNER_PAYS_VERSION = 21
 # The version that a Welcome says.
 SPOKEN_VERSION = 21
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.

@@ -15,13 +15,18 @@ from typing import TypeVar
 
 import trio
 
+from node.apps.known_keys import NEVER, KnownKey, KnownOwner
 from node.apps.own_apps import PREFIX
 from p2p.peers import Peers
 from p2p.timeouts import stretched
+from wire import limits
 from wire.app import (
+    DRAWN_MAX,
+    AppDrawn,
     AppKey,
     AppKeyTold,
     AppMode,
+    AppPayment,
     AppPolicy,
     AskAppKey,
     AskRevokedKeys,
@@ -55,60 +60,21 @@ LIST_AGAIN_S = 25.0
 # What a key may do is asked for again.
 KEY_AGAIN_S = 300.0
 ASK_DEADLINE_S = 5.0
+# The first voucher waits until the owner's ledger has opened a channel.
+PAY_DEADLINE_S = 20.0
 # What failed is not tried again for so long.
 FAILED_S = 5.0
 # Questions under way, and of one owner.
 ASKS_MAX = 256
 ASKS_EACH_MAX = 32
-ASKS_EACH_AT_ONCE = 4
 # How often owners are told what their keys did, and of how many keys at most each time.
 REPORT_S = 30.0
 REPORTS_MAX = 64
 LOOK_S = 1.0
-NEVER = float("-inf")
 _SECRET = re.compile(r"[0-9a-f]{64}")
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
-
-
-@dataclass(slots=True, eq=False)
-class KnownKey:
-    """One key, as its owner said at `asked_at_s`.
-
-    `spent` is what it has spent here in all, in millionths, and `calls` how many it made that its
-    owner was not told of.
-    """
-
-    digest: bytes
-    owner: PeerId
-    policy: AppPolicy
-    key: AppKey
-    asked_at_s: float
-    spent: int = 0
-    calls: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class KnownOwner:
-    """Which keys of one owner are revoked, by an answer to what was asked at `asked_at_s`."""
-
-    peer: PeerId
-    sequence: int = 0
-    revoked: frozenset[bytes] = frozenset()
-    asked_at_s: float = NEVER
-    # Why it was not told, and when that was tried last.
-    problem: str = ""
-    failed_at_s: float = float("-inf")
-    waiting: int = 0
-    listing: trio.Lock = field(default_factory=trio.Lock)
-    asking: trio.CapacityLimiter = field(
-        default_factory=lambda: trio.CapacityLimiter(ASKS_EACH_AT_ONCE)
-    )
-
-    def age_s(self, now_at_s: float) -> float:
-        """How old the list is."""
-        return now_at_s - self.asked_at_s
 
 
 def is_app_key(secret: str) -> bool:
@@ -191,6 +157,30 @@ class AppKeys:
             await self._ask_key(owner, known.digest, need)
         return known.key.share
 
+    async def voucher(self, known: KnownKey, payment: AppPayment) -> tuple[bytes, bytes | None]:
+        """Have the owner pay for one request: its voucher, and what shows its channel.
+
+        Refused says why the owner does not.
+        """
+        owner = self._owner(known.owner)
+        with self._place(owner):
+            deadline_s = stretched(ASK_DEADLINE_S)
+            version = await self.peers.neighbours.version_of(owner.peer, deadline_s=deadline_s)
+            told = None
+            if version >= limits.OWNER_PAYS_VERSION:
+                told = await self._ask_key(owner, known.digest, known.key.share, payment)
+        if told is None or told.voucher is None:
+            raise Refused(
+                "the peer of this key's owner is of an older release, which pays for no calls",
+                code=RefusalCode.NOT_WILLING,
+            )
+        return told.voucher, told.settlement
+
+    def drew(self, known: KnownKey, request: bytes, amount: int) -> None:
+        """Note what a request came to that the owner has paid for: it is told soon."""
+        # What is not told counts for all that it might have come to.
+        known.drawn = [*known.drawn[-DRAWN_MAX + 1 :], AppDrawn(request=request, amount=amount)]
+
     def used(self, known: KnownKey, spent: int) -> None:
         """Note a call of a key, and what it has spent here in all."""
         known.spent, known.calls = spent, known.calls + 1
@@ -218,9 +208,7 @@ class AppKeys:
         """How many keys and owners are known, and how many questions to owners are under way."""
         return {"keys": len(self._known), "owners": len(self._owners), "asks": self._asks}
 
-    async def _quietly(
-        self, owner: KnownOwner, ask: Callable[[], Awaitable[KnownKey | None]]
-    ) -> bool:
+    async def _quietly(self, owner: KnownOwner, ask: Callable[[], Awaitable[object]]) -> bool:
         """Whether a question was answered, that no client waits for."""
         try:
             with self._place(owner):
@@ -297,25 +285,31 @@ class AppKeys:
                 return known
             try:
                 share = 0 if known is None else known.key.share
-                return await self._ask_key(owner, digest, share)
+                await self._ask_key(owner, digest, share)
+                return self._known[digest]
             except TransportError:
                 if known is None:
                     raise
                 # The list of its owner is fresh enough, and says whether it is revoked.
                 return known
 
-    async def _ask_key(self, owner: KnownOwner, digest: bytes, share: int) -> KnownKey:
+    async def _ask_key(
+        self, owner: KnownOwner, digest: bytes, share: int, pay: AppPayment | None = None
+    ) -> AppKeyTold:
         known, now_at_s = self._known.get(digest), trio.current_time()
         spent, calls = (0, 0) if known is None else (known.spent, known.calls)
-        ask = AskAppKey(key=digest, share=share, spent=spent, calls=calls)
+        drawn = () if known is None else tuple(known.drawn)
+        ask = AskAppKey(key=digest, share=share, spent=spent, calls=calls, pay=pay, drawn=drawn)
+        deadline_s = ASK_DEADLINE_S if pay is None else PAY_DEADLINE_S
         try:
-            policy, key = await self._call(
-                owner, ask, AppKeyTold, partial(self._read_key, owner, digest)
+            told, policy, key = await self._call(
+                owner, ask, AppKeyTold, partial(self._read_key, owner, digest), deadline_s
             )
         except Refused as error:
             if error.code is RefusalCode.NOT_FOUND:
                 self._known.pop(digest, None)
-            if error.code in (RefusalCode.NOT_FOUND, RefusalCode.NOT_PAID):
+            is_of_key = pay is None and error.code is RefusalCode.NOT_PAID
+            if is_of_key or error.code is RefusalCode.NOT_FOUND:
                 self._refused[digest] = (now_at_s + FAILED_S, error)
             raise
         if known is None:
@@ -323,13 +317,14 @@ class AppKeys:
             self._known[digest] = known
         known.policy, known.key, known.asked_at_s = policy, key, now_at_s
         known.calls -= calls
+        known.drawn = [it for it in known.drawn if it not in drawn]
         if not known.calls:
             self._untold.pop(digest, None)
-        return known
+        return told
 
     def _read_key(
         self, owner: KnownOwner, digest: bytes, told: AppKeyTold
-    ) -> tuple[AppPolicy, AppKey]:
+    ) -> tuple[AppKeyTold, AppPolicy, AppKey]:
         policy, key = open_signed(told.policy, AppPolicy), open_signed(told.key, AppKey)
         if {policy.signer, key.signer} != {owner.peer}:
             raise Malformed("what an app's key may do is signed by its owner")
@@ -338,16 +333,21 @@ class AppKeys:
             raise Malformed("a key of another network, or a policy of another app")
         if key.record.key != digest or key.record.gateway != self.peers.me:
             raise Malformed("another key than was asked for, or for another gateway")
-        return policy.record, key.record
+        return told, policy.record, key.record
 
     async def _call(
-        self, owner: KnownOwner, ask: Message, kind: type[M], read: Callable[[M], T]
+        self,
+        owner: KnownOwner,
+        ask: Message,
+        kind: type[M],
+        read: Callable[[M], T],
+        deadline_s: float = ASK_DEADLINE_S,
     ) -> T:
         """What an owner's answer says; the BatonError of it, or of the last call that failed."""
         if trio.current_time() < owner.failed_at_s + FAILED_S:
             raise Unreachable(owner.problem)
         try:
-            async with self.peers.call(owner.peer, deadline_s=stretched(ASK_DEADLINE_S)) as call:
+            async with self.peers.call(owner.peer, deadline_s=stretched(deadline_s)) as call:
                 await call.send(ask)
                 return read(await call.expect(kind))
         except (TransportError, WireError, RemoteProtocolError) as error:

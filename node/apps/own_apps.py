@@ -40,7 +40,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class OwnApp:
     """One app and what it asks: `price` of a call, or of a period; `hold` of an account.
 
-    Amounts are in millionths; a subscription is for `period_s`.
+    Amounts are in millionths; a subscription is for `period_s`. The owner pays gateways of other
+    peers at most `pays` for a call; 0: nothing.
     """
 
     name: str
@@ -48,6 +49,7 @@ class OwnApp:
     price: int = 0
     hold: int = 0
     period_s: int = 0
+    pays: int = 0
 
     @property
     def kind(self) -> AppMode:
@@ -159,6 +161,7 @@ def _is_sound_app(app: OwnApp) -> bool:
         and _is_number(app.price, AMOUNT_MAX)
         and _is_number(app.hold, AMOUNT_MAX)
         and _is_number(app.period_s, UNTIL_MAX_S)
+        and _is_number(app.pays, AMOUNT_MAX)
     )
 
 
@@ -206,6 +209,11 @@ def check_mode(app: OwnApp) -> None:
         raise InputError(
             "a price is for the modes call and subscription, which need one",
             todo="python -m node app new NAME --mode call --price 0.001",
+        )
+    if app.pays and mode is not AppMode.CALL:
+        raise InputError(
+            "an owner pays within the budgets of keys, which are of the mode call",
+            todo="python -m node app new NAME --mode call --price 0.001 --owner-pays 0.01",
         )
     if (mode is AppMode.HOLD) is not bool(app.hold):
         raise InputError(

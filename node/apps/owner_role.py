@@ -1,7 +1,7 @@
 """What the peer of an app's owner answers gateways: what a key may do, and which are revoked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from node.apps.own_apps import OwnApp, OwnApps, OwnKey, apps_file, read_apps
+from node.apps.owner_pays import OwnerPays
 from node.apps.shares_book import SharesBook
 from node.apps.subscriptions import Subscriptions
 from node.ledger.peer_ledger import PeerLedger
@@ -56,6 +57,7 @@ class AppOwner:
     state: Path
     given: SharesBook = field(init=False)
     subscriptions: Subscriptions = field(init=False)
+    pays: OwnerPays = field(init=False)
     # None in a network without credits.
     ledger: PeerLedger | None = None
     problem: str = ""
@@ -73,6 +75,7 @@ class AppOwner:
     def __post_init__(self) -> None:
         self.given = SharesBook(self.store)
         self.subscriptions = Subscriptions(self.store)
+        self.pays = OwnerPays(self.given)
 
     def handlers(self) -> dict[type[Message], Handler]:
         """What answers each message."""
@@ -109,6 +112,7 @@ class AppOwner:
             key = apps.by_digest.get(message.key)
             if key is None:
                 raise Refused("no app of this peer has this key", code=RefusalCode.NOT_FOUND)
+            await self.pays.note_drawn(message.key, call.peer, message.drawn)
             self._check(key)
             use = await self.given.give(
                 message.key, key.budget, call.peer, message.share, message.spent, message.calls
@@ -116,6 +120,9 @@ class AppOwner:
             app = apps.app(key.app)
             until_wall_s = await self._until_wall_s(app, key)
             told = self._told(app, key, call.peer, min(use.share, key.budget), until_wall_s)
+            if message.pay is not None:
+                paid = await self.pays.sign(app, key, call.peer, message.pay)
+                told = replace(told, voucher=paid.raw, settlement=paid.channel.settlement)
         except BatonError as error:
             await call.send(refusal_of(error))
             return
@@ -208,7 +215,13 @@ class AppOwner:
             uses = self.given.of(key.digest)
             if uses:
                 gateways = {
-                    str(PeerId(peer)): {"share": it.share, "spent": it.spent, "calls": it.calls}
+                    str(PeerId(peer)): {
+                        "share": it.share,
+                        "spent": it.spent,
+                        "calls": it.calls,
+                        "promised": it.promised,
+                        "paid": it.paid,
+                    }
                     for peer, it in uses.items()
                 }
                 rows.append({"app": key.app, "label": key.label, "gateways": gateways})

@@ -5,12 +5,12 @@ spent once, however many gateways it is shown to.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
 from store import Store, Table
-from wire.amount import AMOUNT_MAX
+from wire.amount import AMOUNT_MAX, show_credits
 from wire.codec import Value, pack, unpack
 from wire.content import PeerId
 from wire.errors import Refused
@@ -26,12 +26,15 @@ PART = 8
 class GatewayUse:
     """What one gateway may let a key spend, what it says was spent, and how many calls it tells.
 
-    Amounts are in millionths.
+    `promised` is what the owner's vouchers for this key promise it, and `paid` what it says that
+    they came to. Amounts are in millionths.
     """
 
     share: int = 0
     spent: int = 0
     calls: int = 0
+    promised: int = 0
+    paid: int = 0
 
 
 @dataclass(slots=True)
@@ -61,18 +64,52 @@ class SharesBook:
                     f"this key is in use at {GATEWAYS_MAX} gateways, as many as it may be",
                     code=RefusalCode.NOT_WILLING,
                 )
-            after = GatewayUse(
-                _share(budget, sum(it.share for it in uses.values()), before.share, need),
-                max(before.spent, min(spent, AMOUNT_MAX)),
-                min(AMOUNT_MAX, before.calls + calls),
+            after = replace(
+                before,
+                share=_share(budget, sum(it.share for it in uses.values()), before.share, need),
+                spent=max(before.spent, min(spent, AMOUNT_MAX)),
+                calls=min(AMOUNT_MAX, before.calls + calls),
             )
             if after != before:
-                uses[gateway] = after
-                rows: list[Value] = [
-                    [it, use.share, use.spent, use.calls] for it, use in uses.items()
-                ]
-                await self.store.write(Table.HTTP_PAYMENTS, PREFIX + key, pack(rows))
+                await self._keep(key, uses | {gateway: after})
             return after
+
+    async def promise(self, key: bytes, budget: int, gateway: PeerId, amount: int) -> None:
+        """Note that a gateway is promised so much more; Refused if too little is left for that.
+
+        It has a share of this key already.
+        """
+        async with self._writing:
+            uses = dict(self.of(key))
+            before = uses.get(gateway, GatewayUse())
+            promised = before.promised + amount
+            given = sum(it.share for it in uses.values())
+            share = _share(budget, given, before.share, promised)
+            if promised > share:
+                raise Refused(
+                    f"of this key's budget of {show_credits(budget)} credits {show_credits(share)}"
+                    f" may be paid to this gateway, {show_credits(before.promised)} are promised,"
+                    f" and {show_credits(amount)} more are asked for",
+                    code=RefusalCode.NOT_PAID,
+                )
+            after = replace(before, share=share, promised=promised)
+            await self._keep(key, uses | {gateway: after})
+
+    async def note(self, key: bytes, gateway: PeerId, *, back: int = 0, paid: int = 0) -> None:
+        """Note that so much was not promised after all, and that so much was paid."""
+        async with self._writing:
+            uses = dict(self.of(key))
+            before = uses.get(gateway, GatewayUse())
+            promised = max(0, before.promised - back)
+            after = replace(before, promised=promised, paid=before.paid + paid)
+            await self._keep(key, uses | {gateway: after})
+
+    async def _keep(self, key: bytes, uses: Mapping[bytes, GatewayUse]) -> None:
+        rows: list[Value] = [
+            [it, use.share, use.spent, use.calls, use.promised, use.paid]
+            for it, use in uses.items()
+        ]
+        await self.store.write(Table.HTTP_PAYMENTS, PREFIX + key, pack(rows))
 
 
 def _share(budget: int, given: int, before: int, need: int) -> int:

@@ -31,15 +31,22 @@ LOOK_DEADLINE_S = 10.0
 
 def new_app(
     state: Path,
-    asked: tuple[str, str, str | None, str | None, str | None],
+    asked: tuple[str, str, str | None, str | None, str | None, str | None],
     wall_s: float,
     *,
     as_json: bool,
 ) -> None:
-    """Make an app of what was typed: its name, mode, price, hold, period."""
-    name, mode, price, hold, period = asked
+    """Make an app of what was typed: its name, mode, price, hold, period, what its owner pays."""
+    name, mode, price, hold, period, pays = asked
     period_s = 0 if period is None else read_epoch_s(period, "--period 30d or 12h")
-    app = OwnApp(name=name, mode=mode, price=_amount(price), hold=_amount(hold), period_s=period_s)
+    app = OwnApp(
+        name=name,
+        mode=mode,
+        price=_amount(price),
+        hold=_amount(hold),
+        period_s=period_s,
+        pays=_amount(pays),
+    )
     add_app(apps_file(state), app, wall_s)
     if as_json:
         show_json({"app": name, "mode": mode, **_asks_map(app)})
@@ -57,7 +64,7 @@ def _period(period_s: int) -> str:
 
 
 def _asks_map(app: OwnApp) -> dict[str, int]:
-    return {"price": app.price, "hold": app.hold, "period_s": app.period_s}
+    return {"price": app.price, "hold": app.hold, "period_s": app.period_s, "pays": app.pays}
 
 
 def list_apps(state: Path, *, as_json: bool) -> None:
@@ -71,7 +78,9 @@ def list_apps(state: Path, *, as_json: bool) -> None:
         per = f"for {_period(app.period_s)}" if app.period_s else "a call"
         asks = f", {show_credits(app.price)} credits {per}" if app.price else ""
         asks += f", {show_credits(app.hold)} credits held for two epochs" if app.hold else ""
-        console.print(f"{safe(app.name)}: {app.mode}{asks}")
+        if app.pays:
+            asks += f"; you pay other peers' gateways up to {show_credits(app.pays)} a call"
+        console.print(f"{safe(app.name)}: {app.mode}{asks}", soft_wrap=True)
     if not apps:
         console.print("there are no apps; one is made by: python -m node app new NAME")
 
@@ -168,9 +177,13 @@ def _use(use: dict[str, Any]) -> str:
     calls = f"{use['calls']} call{'' if use['calls'] == 1 else 's'}"
     if not use["share"]:
         return calls
-    return (
+    told = (
         f"{calls}, {show_credits(use['spent'])} credits of its share {show_credits(use['share'])}"
     )
+    if not use["promised"]:
+        return told
+    paid, promised = show_credits(use["paid"]), show_credits(use["promised"])
+    return f"{told}, {paid} paid by you ({promised} promised)"
 
 
 def _amount(text: str | None) -> int:

@@ -26,6 +26,7 @@ def app_group() -> None:
     examples=(
         "app new reader --mode open",
         "app new writer --mode call --price 0.001",
+        "app new writer --mode call --price 0.001 --owner-pays 0.01",
         "app new magazine --mode subscription --price 2 --period 30d",
     ),
 )
@@ -42,6 +43,12 @@ def app_group() -> None:
 @click.option("--price", help="What a call takes from its key's budget, or a period costs.")
 @click.option("--hold", help="How many credits an account has to hold.")
 @click.option("--period", help="How long a payment lasts in the mode subscription: 30d, 12h.")
+@click.option(
+    "--owner-pays",
+    metavar="MOST",
+    help="In the mode call: pay gateways of other peers up to so many credits for each call, within"
+    " its key's budget.",
+)
 @state_option
 @json_option
 @click.pass_obj
@@ -53,16 +60,16 @@ def new_command(
     mode: str,
     price: str | None,
     hold: str | None,
-    period: str | None,
     state: Path,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Make an app called NAME."""
     from node.commands.apps import new_app
 
     new_app(
         state.expanduser(),
-        (name, mode, price, hold, period),
+        (name, mode, price, hold, asked["period"], asked["owner_pays"]),
         assembly.wall_s(),
         as_json=as_json,
     )

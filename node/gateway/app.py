@@ -34,6 +34,7 @@ from node.gateway.metrics import GenerationMetrics, metrics_router, open_registr
 from node.gateway.models_api import listing_router
 from node.gateway.ollama_api import ollama_router
 from node.gateway.ollama_models import ollama_models_router
+from node.gateway.owner_payment import OwnerPayments
 from node.gateway.paywall import Paywall
 from node.gateway.prices import FREE, HttpPrices
 from node.gateway.requests import (
@@ -72,9 +73,7 @@ def gateway_app(
     purses = Purses() if paywall is None else paywall.purses
     prices = HttpPrices(node, config.price or FREE)
     budgets = KeyBudgets(keyring, node.dependencies.store, prices)
-    door = AppDoor(
-        node, AppKeys(node.peers), prices, node.dependencies.store, open_to_all=config.apps
-    )
+    door = _app_door(node, config, prices, paywall)
     purses.of_key = lambda owner: budgets.of(owner) or door.purse_of(owner)
     node.status_sources["keys"] = budgets.status
     node.status_sources["app_keys"] = door.status
@@ -124,6 +123,15 @@ def gateway_app(
     _handle(app, Exception, lambda _: BUG)
     _document(app, config)
     return AccessMiddleware(hot, Front(app), environment, config, keyring, paywall, door), runner
+
+
+def _app_door(
+    node: Node, config: GatewayConfig, prices: HttpPrices, paywall: Paywall | None
+) -> AppDoor:
+    keys, own = AppKeys(node.peers), node.dependencies
+    till = None if paywall is None else paywall.vouchers
+    payments = OwnerPayments(keys, till, own.environment.entropy)
+    return AppDoor(node, keys, prices, own.store, open_to_all=config.apps, payments=payments)
 
 
 def _removed_from(keyring: Keyring, has_others: Callable[[], bool]) -> Callable[[bytes], bool]:

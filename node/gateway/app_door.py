@@ -6,13 +6,15 @@ from typing import Any
 
 import trio
 
-from node.apps.app_keys import AppKeys, KnownKey, digest_of, owner_of
+from node.apps.app_keys import AppKeys, digest_of, owner_of
 from node.apps.held_credits import held_by
+from node.apps.known_keys import KnownKey
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.gateway.errors import ErrorDetail, HttpError
 from node.gateway.http_exchange import Exchange
 from node.gateway.key_budgets import KeyPurse, spent_of
+from node.gateway.owner_payment import OwnerDraw, OwnerPayments, away
 from node.gateway.prices import HttpPrices, TaskPrice
 from node.gateway.rate_limit import Allowance
 from node.gateway.spending import PaidTask
@@ -27,8 +29,6 @@ from wire.latest import Latest
 PURSES_MAX = 100_000
 # Keys that are not known here cost a question to their owner: from one address so many a minute.
 UNKNOWN_PER_MINUTE = 60
-# When a client may try again after its key's owner could not be asked.
-AGAIN_S = 5.0
 # What goes on long after it was asked for, when the key may be revoked.
 _OFTEN = "this key may ask"
 _NEW = "keys of apps that are new here may be shown from one address"
@@ -39,35 +39,38 @@ NOT_FOR_APPS = (b"/v1/batches", b"/v1/files")
 class AppPurse(KeyPurse):
     """What one key of an app may spend at this gateway: its share of the budget.
 
-    A call takes the app's price. What the tasks themselves cost is paid by this gateway's account:
-    so others' apps are given only what costs nothing.
+    A call takes the app's price. What the tasks themselves cost is paid by the app's owner: at its
+    own gateway by the gateway's account, elsewhere by a voucher for each.
     """
 
     known: KnownKey = field(kw_only=True)
-    keys: AppKeys = field(kw_only=True)
+    payments: OwnerPayments = field(kw_only=True)
+    _draws: dict[PaidTask, OwnerDraw] = field(default_factory=dict)
+
+    async def begin(self, request: TaskRequest) -> PaidTask:
+        """See `Purse`."""
+        task = await KeyPurse.begin(self, request)
+        due = task.price.most - self.known.policy.price
+        if due and self.known.owner != self.prices.node.peers.me:
+            try:
+                self._draws[task] = await self.payments.draw(self.known, due)
+            finally:
+                if task not in self._draws:
+                    KeyPurse.end(self, task, None)
+        return task
 
     async def refill(self, most: int) -> None:
         """See `KeyPurse`: the app's owner is asked for a larger share."""
         need = self.spent + self.held + most
         if need <= self.known.key.budget:
             try:
-                self.budget = await self.keys.more(self.known, need)
+                self.budget = await self.payments.keys.more(self.known, need)
             except BatonError as error:
-                raise HttpError(_away(error)) from error
+                raise HttpError(away(error)) from error
 
     async def price(self, request: TaskRequest) -> TaskPrice:
-        """The most that a call takes from the budget; HttpError if nobody here would pay for it."""
+        """The most that a call takes from the budget."""
         price = await self.prices.most(request)
-        if price.most and self.known.owner != self.prices.node.peers.me:
-            raise HttpError(
-                ErrorDetail(
-                    status=402,
-                    message=f"this costs up to {show_credits(price.most)} credits, and an app's"
-                    " owner cannot pay another peer's gateway yet: with this key only what costs"
-                    " nothing is asked for here",
-                    code="app_cannot_pay",
-                )
-            )
         return TaskPrice(price.own + self.known.policy.price, price.peers)
 
     def taken_by(self, task: PaidTask, answered: Answered | None) -> int:
@@ -78,8 +81,11 @@ class AppPurse(KeyPurse):
 
     def end(self, task: PaidTask, answered: Answered | None) -> None:
         """See `Purse`."""
+        if (draw := self._draws.pop(task, None)) is not None:
+            cost = task.comes_to(self.prices, answered)
+            draw.end(cost, task.request.stages[0].model)
         KeyPurse.end(self, task, answered)
-        self.keys.used(self.known, self.spent)
+        self.payments.keys.used(self.known, self.spent)
 
     def _too_little(self, price: int) -> ErrorDetail:
         budget, share = self.known.key.budget, self.budget
@@ -102,6 +108,7 @@ class AppDoor:
     prices: HttpPrices
     store: Store
     open_to_all: bool
+    payments: OwnerPayments
     # Whether somebody came in with such a key since the start.
     used: bool = False
     _purses: Latest[bytes, AppPurse] = field(default_factory=lambda: Latest(PURSES_MAX))
@@ -135,10 +142,10 @@ class AppDoor:
             if error.code is RefusalCode.NOT_PAID:
                 raise _fault(402, error.message, "not_subscribed") from error
             if error.code is not RefusalCode.NOT_FOUND:
-                raise HttpError(_away(error)) from error
+                raise HttpError(away(error)) from error
             raise _fault(401, error.message, "invalid_api_key") from error
         except BatonError as error:
-            raise HttpError(_away(error)) from error
+            raise HttpError(away(error)) from error
         _take(allowance, _OFTEN, known.digest.hex(), known.key.per_minute, now_at_s)
         self.used = True
         return known.digest
@@ -165,7 +172,7 @@ class AppDoor:
         if found is None:
             share, spent = known.key.share, spent_of(self.store, owner)
             found = AppPurse(
-                owner, share, spent, self.store, self.prices, known=known, keys=self.keys
+                owner, share, spent, self.store, self.prices, known=known, payments=self.payments
             )
             self._purses[owner] = found
         found.known, found.budget = known, known.key.share
@@ -190,14 +197,3 @@ def _take(allowance: Allowance, what: str, name: str, per_minute: int, now_at_s:
 
 def _fault(status: int, message: str, code: str) -> HttpError:
     return HttpError(ErrorDetail(status=status, message=message, code=code))
-
-
-def _away(error: BatonError) -> ErrorDetail:
-    """That an app's owner cannot be asked now: nobody comes in on an old list."""
-    return ErrorDetail(
-        status=503,
-        message=f"the owner of this key's app cannot be asked whether it still holds:"
-        f" {error.message}",
-        code="app_owner_away",
-        retry_after_s=AGAIN_S,
-    )

@@ -35,12 +35,16 @@ UNDER_WAY_MAX = 1024
 
 @dataclass(frozen=True, slots=True)
 class RequestVoucher:
-    """What pays for a request. `recovered` was charged before, and is heard of only now."""
+    """What pays for a request. `recovered` was charged before, and is heard of only now.
+
+    `rise` is how much more is promised in all by it.
+    """
 
     channel: PaidChannel
     total: int
     raw: bytes
     recovered: int
+    rise: int
 
 
 @dataclass(slots=True)
@@ -61,14 +65,13 @@ class RequestVouchers:
 
         `most` is what all further requests may cost. `told` is what the payee says of the channel.
         """
-        channel, recovered = self.paying.by_gateway.get(payee), 0
-        if channel is not None and told is not None:
-            recovered = self._hear(channel, told)
+        recovered = 0 if told is None else self.hear(payee, told)
         async with self._opening:
             channel = self.paying.by_gateway.get(payee)
             if channel is None or self._is_over(channel, amount):
                 channel = await self._open(payee, amount, most)
         channel.held += amount
+        before = channel.signed
         channel.signed = max(channel.signed + 1, channel.charged + channel.held)
         channel.tasks += 1
         record = Voucher(
@@ -86,7 +89,14 @@ class RequestVouchers:
         self._keep_soon(channel)
         self.paying.vouchers += 1
         raw = sign(record, self.paying.wallet.key).raw
-        return RequestVoucher(channel, channel.signed, raw, recovered)
+        return RequestVoucher(channel, channel.signed, raw, recovered, channel.signed - before)
+
+    def rise(self, payee: PeerId, amount: int) -> int:
+        """How much more the next voucher for so much promises in all, as things are."""
+        channel = self.paying.by_gateway.get(payee)
+        if channel is None or self._is_over(channel, amount):
+            return amount
+        return max(1, channel.charged + channel.held + amount - channel.signed)
 
     def note_drawn(self, name: bytes, total: int, amount: int) -> None:
         """Note what a request came to, as its payee says: no more than was signed for it."""
@@ -98,8 +108,13 @@ class RequestVouchers:
         channel.charged += max(0, min(amount, signed))
         self._keep_soon(channel)
 
-    def _hear(self, channel: PaidChannel, told: Mapping[str, Any]) -> int:
-        """Take in what the payee has: only what we signed ourselves is believed of it."""
+    def hear(self, payee: PeerId, told: Mapping[str, Any]) -> int:
+        """Take in what the payee has: only what we signed ourselves is believed of it.
+
+        How much more it has charged than was known.
+        """
+        if (channel := self.paying.by_gateway.get(payee)) is None:
+            return 0
         try:
             voucher = open_signed(bytes(told.get("voucher") or b""), Voucher)
         except WireError:

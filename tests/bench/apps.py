@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import Mock
 
-from node.apps.app_keys import AppKeys, KnownKey, KnownOwner
+from node.apps.app_keys import AppKeys
+from node.apps.known_keys import KnownKey, KnownOwner
 from wire.app import (
     AppKey,
     AppMode,
