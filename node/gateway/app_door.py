@@ -138,13 +138,9 @@ class AppDoor:
                 _take(allowance, _NEW, f"app keys at {address}", UNKNOWN_PER_MINUTE, now_at_s)
                 known = await self.keys.learn(secret)
             self._check_mode(known)
-        except Refused as error:
-            if error.code is RefusalCode.NOT_PAID:
-                raise _fault(402, error.message, "not_subscribed") from error
-            if error.code is not RefusalCode.NOT_FOUND:
-                raise HttpError(away(error)) from error
-            raise _fault(401, error.message, "invalid_api_key") from error
         except BatonError as error:
+            if isinstance(error, Refused) and error.code is RefusalCode.NOT_PAID:
+                raise _fault(402, error.message, "not_subscribed") from error
             raise HttpError(away(error)) from error
         _take(allowance, _OFTEN, known.digest.hex(), known.key.per_minute, now_at_s)
         self.used = True

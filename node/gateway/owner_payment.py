@@ -65,13 +65,10 @@ class OwnerPayments:
                 # One side has forgotten what was charged: now the owner is told.
                 self._channels[known.owner] = error.channel
                 return await self._draw(self.till, known, amount)
-        except Refused as error:
-            if error.code is RefusalCode.NOT_FOUND:
-                raise _fault(401, error.message, "invalid_api_key") from error
-            if error.code is RefusalCode.BUSY:
-                raise HttpError(away(error)) from error
-            raise _unpaid(f"this key's app is not paid for: {error.message}") from error
         except BatonError as error:
+            is_final = isinstance(error, Refused) and error.code is not RefusalCode.BUSY
+            if is_final and error.code is not RefusalCode.NOT_FOUND:
+                raise _unpaid(f"this key's app is not paid for: {error.message}") from error
             raise HttpError(away(error)) from error
 
     async def _draw(self, till: VoucherTill, known: KnownKey, amount: int) -> OwnerDraw:
@@ -100,7 +97,9 @@ class OwnerPayments:
 
 
 def away(error: BatonError) -> ErrorDetail:
-    """That an app's owner cannot be asked now: nobody comes in on an old list."""
+    """That a key is none any more, or its owner cannot be asked: nobody comes in on an old list."""
+    if isinstance(error, Refused) and error.code is RefusalCode.NOT_FOUND:
+        return ErrorDetail(status=401, message=error.message, code="invalid_api_key")
     return ErrorDetail(
         status=503,
         message=f"the owner of this key's app cannot be asked whether it still holds:"
@@ -111,8 +110,4 @@ def away(error: BatonError) -> ErrorDetail:
 
 
 def _unpaid(message: str) -> HttpError:
-    return _fault(402, message, "app_cannot_pay")
-
-
-def _fault(status: int, message: str, code: str) -> HttpError:
-    return HttpError(ErrorDetail(status=status, message=message, code=code))
+    return HttpError(ErrorDetail(status=402, message=message, code="app_cannot_pay"))

@@ -180,6 +180,8 @@ async def test_one_budget_is_spent_once_at_two_gateways(
             "share": 6000,
             "spent": 3000,
             "calls": 1,
+            "promised": 0,
+            "paid": 0,
         }
 
 
@@ -344,6 +346,7 @@ def test_apps_and_keys_that_make_no_sense_are_refused_with_words(tmp_path: Path)
         (OwnApp(name="a", mode="open", price=1), "a price is for the modes call"),
         (OwnApp(name="a", mode="call"), "a price is for the modes call"),
         (OwnApp(name="a", mode="hold"), "to be held"),
+        (OwnApp(name="a", mode="open", pays=1), "within the budgets of keys"),
     ):
         with pytest.raises(InputError, match=words):
             add_app(file, app, START_S)

@@ -118,7 +118,7 @@ async def test_an_owner_pays_what_calls_come_to_until_the_budget_is_used_up(
 async def test_what_one_side_forgets_is_told_by_the_other(tmp_path: Path) -> None:
     async with lent_in(tmp_path) as lent:
         secret = made(
-            lent.owner, OwnApp(name="writer", mode="call", price=10, pays=20_000), budget=BUDGET
+            lent.owner, OwnApp(name="writer", mode="call", price=10, pays=20_000), budget=3 * BUDGET
         )
         async with lent.open() as http:
             assert (await ask(http, secret)).status_code == 200
@@ -132,7 +132,7 @@ async def test_what_one_side_forgets_is_told_by_the_other(tmp_path: Path) -> Non
         async with lent.open() as http:
             assert (await ask(http, secret)).status_code == 200
         assert lent.channel.charged == 2 * cost
-        assert lent.channel.highest <= (await lent.use())["promised"] <= BUDGET
+        assert lent.channel.highest <= (await lent.use())["promised"] <= 3 * BUDGET
 
 
 async def test_why_an_owner_does_not_pay_is_said(tmp_path: Path) -> None:
