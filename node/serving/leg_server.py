@@ -261,12 +261,12 @@ class LegServer:
 
         It is not given up while somebody waits here, whoever offered it first.
         """
-        same = handoff.is_last and running.lease is not None
-        same = same and running.lease.job_key == lease.job_key
+        done = running.lease
+        same = handoff.is_last and done is not None and done.job_key == lease.job_key
         found: bool | BatonError | None = None
         with trio.CancelScope(deadline=deadline_at_s) as scope:
             holder.waits_for(scope.cancel)
-            async with followed(running.lease, holder, scope):
+            async with followed(done, holder, scope):
                 try:
                     found = same and await running.follow(handoff.resume, told)
                     await running.ended.wait()
