@@ -24,6 +24,9 @@ USED_KEPT = 64
 RISKED_MIN = CREDIT // 100
 RISKED_TASKS = 16
 
+# The next channel to a peer is opened when less than this part of a deposit is left.
+LOW_PART = 3
+
 
 @dataclass(slots=True)
 class PaidChannel:
@@ -61,6 +64,16 @@ class PaidChannel:
     # first few models, and never less than before.
     models: dict[ContentId, int] = field(default_factory=dict)
     named: dict[ContentId, int] = field(default_factory=dict)
+
+    @property
+    def left(self) -> int:
+        """What is not charged of the deposit."""
+        return self.deposit - self.charged
+
+    @property
+    def is_low(self) -> bool:
+        """Whether the next channel is to be opened, before work has to wait for it."""
+        return LOW_PART * self.left < self.deposit
 
     @property
     def available(self) -> int:
