@@ -185,8 +185,8 @@ class EarningChannel:
         others = _named_ahead(self, {it: of for it, of in self.named.items() if it != work})
         return self.highest - self.charged - self.held - others
 
-    def hold(self, amount: int, work: ContentId | None) -> None:
-        """Hold so much for work of this kind that is under way, or so much less."""
+    def set_aside(self, amount: int, work: ContentId | None) -> None:
+        """Hold so much more, or less, for work of this kind that is under way."""
         self.held += amount
         self.held_for[work] += amount
 

@@ -116,7 +116,7 @@ class Seat:
         if self._over:
             return
         self._over = True
-        self.channel.hold(-self.held, work_of(self.stage))
+        self.channel.set_aside(-self.held, work_of(self.stage))
         if self.given_on is not None:
             self.spent[self.given_on] = self.spent.get(self.given_on, 0) + amount - self.noted
         self.channels.charge(self.channel, amount, work_of(self.stage))
@@ -154,7 +154,7 @@ class Seat:
             return True
         if self.channel.available_for(work_of(self.stage)) < more:
             return False
-        self.channel.hold(more, work_of(self.stage))
+        self.channel.set_aside(more, work_of(self.stage))
         self.held = amount
         return True
 
@@ -178,7 +178,7 @@ class VerdictSeat:
         """Nothing is charged any more."""
         if not self._over:
             self._over = True
-            self.channel.hold(-self.price, None)
+            self.channel.set_aside(-self.price, None)
 
 
 @dataclass(slots=True)
@@ -232,7 +232,7 @@ class Till:
             return None
         need = price if given_on else min(price, need_of(tariff.record, stage, most))
         channel = self._channel(task.signer, need, work_of(stage))
-        channel.hold(need, work_of(stage))
+        channel.set_aside(need, work_of(stage))
         seat = Seat(
             *(channel, self.channels, tariff.record, stage, price_max, most.given, need, begun)
         )
@@ -253,12 +253,12 @@ class Till:
             yield
             return
         channel = self._channel(payer, price, KEPT)
-        channel.hold(price, KEPT)
+        channel.set_aside(price, KEPT)
         try:
             yield
             self.channels.charge(channel, price, KEPT)
         finally:
-            channel.hold(-price, KEPT)
+            channel.set_aside(-price, KEPT)
 
     def check_verdict(self, task: Signed[Task]) -> None:
         """Refused unless a verdict on this task is paid for."""
@@ -278,7 +278,7 @@ class Till:
         if not price or tariff is None:
             return None
         channel = self._channel(task.signer, price, None, tariff.record.increment)
-        channel.hold(price, None)
+        channel.set_aside(price, None)
         return VerdictSeat(channel, self.channels, price)
 
     def _verdict_price(self, task: Signed[Task]) -> int:

@@ -81,7 +81,7 @@ class VoucherDraw:
         """Charge what it came to: it is kept with the next commit."""
         if not self._over:
             self._over = True
-            self.channel.hold(-self.most, None)
+            self.channel.set_aside(-self.most, None)
             self.channels.charge(self.channel, min(amount, self.most), model)
 
     async def charge(self, amount: int, model: ContentId | None) -> None:
@@ -93,7 +93,7 @@ class VoucherDraw:
         """It came to nothing: the voucher pays for another request."""
         if not self._over:
             self._over = True
-            self.channel.hold(-self.most, None)
+            self.channel.set_aside(-self.most, None)
             self.channel.unuse(self.sent.record.total)
             self.channels.keep_soon(self.channel)
 
@@ -115,7 +115,7 @@ class VoucherTill:
         # Nothing waits between the judgement and this.
         self.channels.take(channel, voucher)
         channel.use_up(sent.record.total)
-        channel.hold(amount, None)
+        channel.set_aside(amount, None)
         draw = VoucherDraw(sent, channel, self.channels, amount)
         is_kept = False
         try:

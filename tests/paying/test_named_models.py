@@ -120,14 +120,14 @@ def test_what_is_promised_in_the_name_of_one_model_pays_for_no_other() -> None:
     assert channel.take(record(1000, model=900), b"v")
     assert channel.available_for(OTHER) == channel.available_for(None) == 100
     assert channel.available_for(HASH) == 1000
-    channel.hold(100, None)
+    channel.set_aside(100, None)
     # Neither while other work is under way, nor in the names of two.
     assert channel.misnamed(record(1200, model=1101))
     assert channel.misnamed(record(1200, model=600, other=600))
     assert not channel.misnamed(record(1200, model=1100))
     assert not channel.misnamed(record(1200, model=1000, other=100))
-    channel.hold(900, HASH)
+    channel.set_aside(900, HASH)
     assert not channel.misnamed(record(1200, model=1100))
     assert channel.available_for(OTHER) == 0
-    channel.hold(-100, None)
+    channel.set_aside(-100, None)
     assert channel.available_for(OTHER) == 100
