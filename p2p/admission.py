@@ -220,8 +220,7 @@ class NetworkAdmission:
         except WireError as error:
             raise _refused(f"this is no invite: {error.message}") from error
         self.credentials.check_invite(invite, wall_s)
-        if self.credentials.is_removed(call.peer):
-            raise _refused("the owner of this network has removed you")
+        self._check_not_removed(call.peer)
         self._check_left(invite, call.peer)
         nonce = self.rpc.environment.entropy(32)
         await call.send(ClaimNonce(nonce=nonce))
@@ -250,6 +249,7 @@ class NetworkAdmission:
         async with self._lock:
             # It may have been used, or revoked, since we looked.
             self.credentials.check_invite(invite, self.rpc.environment.wall_s())
+            self._check_not_removed(peer)
             kept = self._check_left(invite, peer)
             membership = self._membership(
                 peer, invite.record.roles, invite.record.label, invite.record.id
@@ -260,6 +260,13 @@ class NetworkAdmission:
             )
         by = b"" if self.rpc.me == self.credentials.network else invite.raw
         return Admitted(membership=membership.raw, invite=by)
+
+    def _check_not_removed(self, peer: PeerId) -> None:
+        """Refused if it was removed, also a moment ago: the list of it may not have come yet."""
+        wall_s = self.rpc.environment.wall_s()
+        kept = self.rows.member(peer)
+        if self.credentials.is_removed(peer) or kept.removed_until_wall_s > wall_s:
+            raise _refused("the owner of this network has removed you")
 
     def _check_left(self, invite: Signed[Invite], peer: PeerId) -> KeptInvite:
         """What is kept of the invite; Refused if it was used as often as it may be here."""
@@ -313,8 +320,7 @@ class NetworkAdmission:
             return Admitted(membership=held.membership, invite=held.invite)
         membership = self._membership(peer, held.roles, held.label, held.invite_id)
         async with self._lock:
-            if self.credentials.is_removed(peer):
-                raise _refused("the owner of this network has removed you")
+            self._check_not_removed(peer)
             await self.rows.keep_member(replace(self.rows.member(peer), membership=membership))
         return Admitted(membership=membership.raw, invite=by)
 

@@ -21,6 +21,10 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # Of carriers that share one public address among their customers (RFC 6598); nobody's to dial.
 _SHARED = ipaddress.ip_network("100.64.0.0/10")
 
+# Behind these a router, or the system, calls the IPv4 address that is in it: NAT64, and ::a.b.c.d.
+_IPV4_LAST = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
+_OWN_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
+
 
 class Scope(IntEnum):
     """How far away an address may be; a greater one reaches less far."""
@@ -95,6 +99,14 @@ def scope_of(host: str) -> Scope:
     # Where nothing is meant, 0.0.0.0, systems dial their own loopback.
     if address.is_loopback or address.is_unspecified:
         return Scope.LOOPBACK
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.is_site_local or address in _OWN_NAT64:
+            return Scope.PRIVATE
+        inside = int(address) & 0xFFFF_FFFF if any(address in it for it in _IPV4_LAST) else None
+        if inside is None and address.sixtofour is not None:
+            inside = int(address.sixtofour)
+        if inside is not None:
+            return scope_of(str(ipaddress.IPv4Address(inside)))
     if is_shared(host):
         return Scope.PRIVATE
     return Scope.GLOBAL if address.is_global and not address.is_multicast else Scope.PRIVATE

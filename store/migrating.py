@@ -6,6 +6,7 @@ with the same step. The copy lies in the folder itself, since a service may writ
 Whoever goes back puts the copy into the folder's place.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from store.files import appearing, sync_folder
+from store.private_file import check_folder
 
 Migration = Callable[[Path], None]
 # By the version that a step begins with; it makes the next one of it.
@@ -63,16 +65,34 @@ def put_back(folder: Path, version: int) -> None:
     # The folder of a service of systemd is reached by a link.
     folder = folder.resolve()
     back = folder.with_name(f"{folder.name}.v{version}")
-    if not back.exists():
-        if not (kept := kept_at(folder, version)).is_dir():
-            return
+    if (kept := kept_at(folder, version)).is_dir():
+        # What has this name already is not ours: somebody's, or left over from long ago.
+        if os.path.lexists(back):
+            back.rename(_free(back, "other"))
         kept.rename(back)
+    elif _is_of(folder, version) or not os.path.lexists(back):
+        return
+    else:
+        check_folder(back)
     if folder.exists():
         # Nothing is deleted: what the newer version wrote may be wanted some day.
-        names = (folder.with_name(f"{folder.name}.newer{it or ''}") for it in count())
-        folder.rename(next(it for it in names if not it.exists()))
+        folder.rename(_free(folder, "newer"))
     back.rename(folder)
     sync_folder(folder.parent)
+
+
+def _is_of(folder: Path, version: int) -> bool:
+    """Whether the folder is of this version, and not being left."""
+    try:
+        return version_in((folder / "version").read_text()) == (version, False)
+    except (OSError, ValueError):
+        return False
+
+
+def _free(path: Path, ending: str) -> Path:
+    """A name beside `path` that nothing has."""
+    names = (path.with_name(f"{path.name}.{ending}{it or ''}") for it in count())
+    return next(it for it in names if not os.path.lexists(it))
 
 
 def _copy(folder: Path, kept: Path) -> None:

@@ -111,7 +111,10 @@ class LogWatch:
         until_at_s = trio.current_time() + stretched(NOBODY_S)
         soon_at_s = trio.current_time() + stretched(SOME_S)
         while trio.current_time() < (soon_at_s if asked else until_at_s) and len(asked) < SOME:
-            for peer in sorted(self.peers.view.connected - asked)[: SOME - len(asked)]:
+            # Drawn: who is the first by its key could say nothing, and we would convict ourselves.
+            others = sorted(self.peers.view.connected - asked)
+            self.random.shuffle(others)
+            for peer in others[: SOME - len(asked)]:
                 if await self.swap_with(peer):
                     asked.add(peer)
             await trio.sleep(LOOK_S)

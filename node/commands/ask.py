@@ -178,9 +178,10 @@ def show_route(result: Mapping[str, Any], name: Callable[[str], str] = short) ->
         )
     for verdict in result["verdicts"]:
         console.print("  " + _verdict_words(verdict, name))
+    kept = {number for number, leg in enumerate(result["route"], 1) if leg["reused"]}
     for charge in result["charges"]:
         what = _CHARGED[charge["for"]].format(leg=charge["leg"])
-        if charge["for"] == "leg" and result["route"][charge["leg"] - 1]["reused"]:
+        if charge["for"] == "leg" and charge["leg"] in kept:
             what += ", which it had kept: a part of its price"
         console.print(
             f"  paid   {show_credits(charge['amount'])} credits to"

@@ -81,7 +81,6 @@ def _fault_lines() -> list[str]:
         "devnet --peers 40 --load 6/s --faults kill=0.3,loss=0.05 --html report.html",
         "devnet --peers 40 --nat 0.8 --faults relay_kill=0.3",
         "devnet --peers 24 --economy --epochs 4 --faults member=0.3,nonpayer=0.2,thief=0.1",
-        "devnet --replay report.json",
     ),
     details=_fault_lines,
 )

@@ -10,11 +10,11 @@ from typing import Any
 
 import trio
 
-from node.ledger.payment_channel import channel_name
-from node.ledger.wallet import Ordered, Wallet, unheard
+from node.ledger.wallet import Wallet, unheard
 from node.paying.bill import Booking
 from node.paying.channels import PaidChannel
 from node.paying.own_tariff import INCREMENT_MIN, INCREMENT_TASKS
+from node.paying.settled_orders import opened_by
 from p2p.peers import Peers
 from p2p.score import Offence
 from p2p.timeouts import stretched
@@ -26,7 +26,7 @@ from wire.content import PeerId
 from wire.errors import BatonError, InputError, Malformed, RemoteProtocolError, WireError
 from wire.kinds import RefusalCode
 from wire.latest import Latest
-from wire.ledger import Opening, Voucher, order_digest
+from wire.ledger import Opening, Voucher
 from wire.payment_message import Paid, Pay
 from wire.signed import Signed, open_signed, sign
 from wire.tariff import Tariff
@@ -41,8 +41,6 @@ CALL_DEADLINE_S = 10.0
 # to the most; or this part of the balance among those that are opened together.
 DEPOSIT_INCREMENTS, DEPOSIT_INCREMENTS_MAX = 8, 64
 BALANCE_PART = 4
-# The next channel to a peer is opened when less than this part of a deposit is left.
-LOW_PART = 3
 EXPIRY_EPOCHS = 24 * 7
 # After a failure a channel is tried again so much later.
 AGAIN_S = 2.0
@@ -98,7 +96,7 @@ class PayingChannels:
                 before = kept.get(channel.payee)
                 if before is not None:
                     # The one with more left is used, the other taken back once it has expired.
-                    channel, worse = sorted((channel, before), key=_left, reverse=True)
+                    channel, worse = sorted((channel, before), key=lambda it: it.left, reverse=True)
                     self.used_up.append(worse)
                 kept[channel.payee] = channel
 
@@ -141,7 +139,7 @@ class PayingChannels:
             self.used_up.append(self.by_peer.pop(peer))
             if (channel := self.spare.pop(peer, None)) is not None:
                 self._use(channel)
-        elif channel is not None and peer not in self.spare and _is_low(channel):
+        elif channel is not None and peer not in self.spare and channel.is_low:
             self._lacking.setdefault(peer, (tariff, need))
             self._open_soon()
         if channel is None:
@@ -169,7 +167,7 @@ class PayingChannels:
 
     def _is_over(self, channel: PaidChannel, need: int) -> bool:
         """Whether another channel has to take its place: little is left in it, or little time."""
-        return _left(channel) < need or channel.expiry <= self.epoch
+        return channel.left < need or channel.expiry <= self.epoch
 
     def book(self, peer: PeerId, booking: Booking) -> None:
         """Take in how the account of a peer changes."""
@@ -247,7 +245,7 @@ class PayingChannels:
         )
         ordered = await self.wallet.order(unheard, open=openings)
         self.orders += 1
-        channels = _opened_by(ordered)
+        channels = opened_by(ordered.order, ordered.settlement)
         rows = [Row(Table.CHANNELS, OUT + it.name, it.to_bytes()) for it in channels]
         await self.store.commit(Write(rows=tuple(rows)))
         if not ordered.settlement:
@@ -396,27 +394,3 @@ class PayingChannels:
         self.peers.note_problem(
             f"channel {channel.payee.short}", f"it could not be paid: {error.message}"
         )
-
-
-def _opened_by(ordered: Ordered) -> list[PaidChannel]:
-    """The channels that a settled order has opened, as nothing was paid in them."""
-    digest = order_digest(ordered.order)
-    return [
-        PaidChannel(
-            opening.payee,
-            channel_name(digest, number),
-            opening.deposit,
-            opening.expiry,
-            ordered.settlement,
-        )
-        for number, opening in enumerate(ordered.order.record.open)
-    ]
-
-
-def _left(channel: PaidChannel) -> int:
-    return channel.deposit - channel.charged
-
-
-def _is_low(channel: PaidChannel) -> bool:
-    """Whether the next channel is to be opened, before work has to wait for it."""
-    return LOW_PART * _left(channel) < channel.deposit

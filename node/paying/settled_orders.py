@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from node.ledger.committee import Committee
+from node.ledger.payment_channel import channel_name
+from node.paying.channels import PaidChannel
 from wire.content import ContentId
 from wire.errors import Refused
 from wire.kinds import RefusalCode
@@ -40,3 +42,14 @@ def read_shown(raw: bytes) -> ShownOrder:
     settlement = Settlement.from_bytes(raw)
     certificate = Certificate.from_bytes(settlement.certificate)
     return ShownOrder(open_signed(certificate.order, AccountOrder), certificate, settlement)
+
+
+def opened_by(order: Signed[AccountOrder], settlement: bytes) -> list[PaidChannel]:
+    """The channels that a settled order has opened, as nothing was paid in them."""
+    digest = order_digest(order)
+    return [
+        PaidChannel(
+            opening.payee, channel_name(digest, number), opening.deposit, opening.expiry, settlement
+        )
+        for number, opening in enumerate(order.record.open)
+    ]

@@ -49,6 +49,8 @@ class ReceiptLog:
     # Whether the next receipt begins another log, and what that log is once it was handed out.
     _begins_anew: bool = False
     _anew: LogEdge | None = None
+    # When the latest log of ours began of which others told: another begins after it.
+    _heard_began_ms: int = 0
 
     def __post_init__(self) -> None:
         try:
@@ -106,6 +108,8 @@ class ReceiptLog:
         """
         async with self._signing:
             known = self._latest
+            # If our clock was ahead then, that head would else end each log of ours again.
+            self._heard_began_ms = max(self._heard_began_ms, head.record.began_at_ms)
             if known is None or self._begins_anew:
                 return False
             same_log = head.record.began_at_ms == known.record.began_at_ms
@@ -127,7 +131,7 @@ class ReceiptLog:
                 return before
             if self._signed_at_s is not None and now_at_s < self._signed_at_s + HEAD_EVERY_S:
                 return before
-            head = sign(_head(edge, before, int(self.wall_s() * 1000)), self.key)
+            head = sign(self._next_head(edge, before), self.key)
             number = head.record.number
             rows = [
                 Row(Table.LOG, _head_key(number), head.raw),
@@ -140,6 +144,18 @@ class ReceiptLog:
             await self.store.commit(Write(rows=tuple(rows)))
             self._latest, self._signed_at_s = head, now_at_s
             return head
+
+    def _next_head(self, edge: LogEdge, before: Signed[LogHead] | None) -> LogHead:
+        now_ms = int(self.wall_s() * 1000)
+        began_ms = max(now_ms, self._heard_began_ms + 1)
+        return LogHead(
+            began_at_ms=began_ms if before is None else before.record.began_at_ms,
+            number=1 if before is None else before.record.number + 1,
+            size=edge.size,
+            root=edge.root,
+            previous=FIRST if before is None else before.record.digest,
+            signed_at_ms=now_ms,
+        )
 
     def heads(self, number: int) -> list[Signed[LogHead]]:
         """Heads from this number on, in order, as many as one message has."""
@@ -192,17 +208,6 @@ class ReceiptLog:
 def _own(raw: bytes) -> Signed[LogHead]:
     envelope = Envelope.read(raw, LogHead)
     return Signed(envelope.claimed(), envelope.signer, raw, ContentId.of(raw))
-
-
-def _head(edge: LogEdge, before: Signed[LogHead] | None, now_ms: int) -> LogHead:
-    return LogHead(
-        began_at_ms=now_ms if before is None else before.record.began_at_ms,
-        number=1 if before is None else before.record.number + 1,
-        size=edge.size,
-        root=edge.root,
-        previous=FIRST if before is None else before.record.digest,
-        signed_at_ms=now_ms,
-    )
 
 
 def _row_key(level: int, number: int) -> bytes:

@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.asking.log_watch import LogWatch
 from node.checking.audit import audit
 from node.checking.audit_log import log_of
 from node.checking.report import AuditReport, ReceiptPart, Status
@@ -17,7 +18,8 @@ from p2p.score import Standing
 from store import Row, Table, Write, open_memory_store
 from tests.node.asking import asked, request, texts_of
 from tests.node.network import I, open_network
-from wire.content import ContentId
+from tests.p2p.transports import key_of
+from wire.content import ContentId, PeerId
 from wire.errors import InputError, Refused, TransportError
 from wire.kinds import Level
 from wire.log import AskPlace, LogHead, LogNews, LogPlace, contradiction
@@ -266,3 +268,53 @@ async def test_it_answers_strangers_within_bounds(
                     else:
                         with pytest.raises(Refused):
                             await call.expect(LogNews)
+
+
+async def test_an_old_head_of_a_clock_that_was_ahead_ends_one_log_at_most(
+    autojump_clock: MockClock,
+) -> None:
+    """Who kept it tells it again and again; every log that begins after it stays."""
+    now_s, key = 1_800_000_000.0, key_of("honest")
+
+    async def grows(log: ReceiptLog, name: bytes) -> Signed[LogHead]:
+        edge, rows = log.grown([ContentId.of(name)])
+        await log.store.commit(Write(rows=tuple(rows)))
+        log.committed(edge)
+        await trio.sleep(10)
+        head = await log.head()
+        assert head is not None
+        return head
+
+    async with open_memory_store(quota_bytes=1 << 30) as lost:
+        old = await grows(ReceiptLog(key, lost, lambda: now_s + 86_400), b"old")
+    async with open_memory_store(quota_bytes=1 << 30) as store:
+        log = ReceiptLog(key, store, lambda: now_s)
+        await grows(log, b"first")
+        assert await log.heard_own(old)
+        began = (await grows(log, b"second")).record.began_at_ms
+        for number in range(3):
+            assert not await log.heard_own(old)
+            head = await grows(log, b"%d" % number)
+            assert (head.record.began_at_ms, head.record.number) == (began, number + 2)
+
+
+async def test_a_restored_peer_asks_others_than_those_with_the_lowest_keys(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys are ground until they are the lowest: each start asks whom it draws."""
+    async with open_network(tmp_path) as network:
+        node = await network.start(I)
+        for _ in range(5):
+            await network.start()
+        await network.settled()
+        asked_each, watch = set(), node.log_watch
+
+        async def swap(self: LogWatch, peer: PeerId) -> bool:
+            asked_each.add(peer)
+            return True
+
+        monkeypatch.setattr(LogWatch, "swap_with", swap)
+        for _ in range(12):
+            node.leg_server.finishing.log._unsure = True
+            await watch.make_sure()
+        assert len(asked_each) == 5

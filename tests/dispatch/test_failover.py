@@ -1,6 +1,8 @@
 """Peers that die, fall silent or fail in the middle of a leg: somebody else goes on."""
 
+import math
 from collections import Counter
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -324,3 +326,32 @@ async def test_who_is_not_called_for_now_is_asked_again_soon(
 async def test_an_address_that_is_not_known_is_no_fault() -> None:
     with pytest.raises(NotCalled, match="no address is known"):
         await connect(SimpleNamespace(connected=tuple), PeerId(bytes(32)), (), 1.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("held_s", [0.2, 9.0])
+async def test_who_ends_each_call_is_asked_again_after_everybody_else(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_s: float
+) -> None:
+    """It says at once that it is back, and is the fastest by its own word."""
+    async with open_network(tmp_path) as network, AsyncExitStack() as stack:
+        asker = await network.start(S)
+        honest = await network.start(I, S, engine=Counted())
+        await network.settled()
+        began_at_s = math.inf
+
+        async def accept_and_end(call: TypedCall, _: Message) -> None:
+            nonlocal began_at_s
+            began_at_s = min(began_at_s, trio.current_time())
+            await call.send(Accept(expected_ms=0))
+            await trio.sleep(held_s)
+
+        liars = [await stack.enter_async_context(network.outsider(I)) for _ in range(3)]
+        for liar in liars:
+            liar.answer(Offer, accept_and_end)
+        # As if it were paid for: nobody is asked beside another.
+        monkeypatch.setattr(failover.Failover, "_may_hedge", lambda *_: False)
+        answered, _ = await asked(asker, request(level=Level.SIGNED, deadline_s=600))
+        took = trio.current_time() - began_at_s
+        assert signers(answered) == [honest.peers.me]
+        assert max(len(it.asked) for it in liars) == 1
+        assert took < len(liars) * held_s + 1

@@ -55,6 +55,15 @@ def test_strangers_are_counted_by_what_one_customer_is_given(host: str, prefix: 
         ("::1", Scope.LOOPBACK),
         ("::", Scope.LOOPBACK),
         ("::ffff:127.0.0.1", Scope.LOOPBACK),
+        ("fec0::1", Scope.PRIVATE),
+        # A router, or the system, calls the IPv4 address that is in these.
+        ("64:ff9b::7f00:1", Scope.LOOPBACK),
+        ("64:ff9b::a00:1", Scope.PRIVATE),
+        ("64:ff9b::808:808", Scope.GLOBAL),
+        ("64:ff9b:1::808:808", Scope.PRIVATE),
+        ("2002:c0a8:101::1", Scope.PRIVATE),
+        ("2002:808:808::1", Scope.GLOBAL),
+        ("::10.0.0.1", Scope.PRIVATE),
     ],
 )
 def test_how_far_away_an_address_may_be(host: str, scope: Scope) -> None:

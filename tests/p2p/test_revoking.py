@@ -7,7 +7,7 @@ from p2p import member_rows
 from tests.p2p.private import OWNER, open_club
 from tests.p2p.transports import key_of
 from wire import limits
-from wire.errors import InputError
+from wire.errors import InputError, Refused
 from wire.membership import Revoked
 from wire.signed import open_signed
 
@@ -20,7 +20,7 @@ async def test_a_member_is_removed_however_many_there_are(
         admission = club.members(OWNER).admission
         gone = [key_of(f"gone {it}").peer for it in range(7)]
         for number, peer in enumerate(gone, 1):
-            raw = await admission.remove(peer)
+            raw, _ = await admission.remove(peer)
             # A key is at any place among the others: none of them is left out.
             assert set(open_signed(raw, Revoked).record.peers) == set(gone[:number])
         assert {it.peer for it in admission.rows.members()} == set(gone)
@@ -43,3 +43,19 @@ async def test_a_removal_that_there_is_no_room_for_stops_no_other(
         await admission.remove(key_of("gone 0").peer)
         raw = await admission.revoke_invite(invite.record.id)
         assert open_signed(raw, Revoked).record.invites == (invite.record.id,)
+
+
+async def test_who_is_removed_while_it_claims_another_invite_stays_removed(
+    autojump_clock: MockClock,
+) -> None:
+    """It has held the claim open, and signs it before the list has come to the admitter."""
+    async with open_club() as club:
+        owner = club.members(OWNER)
+        peer = (await club.joined("liar")).me
+        other, _ = await club.invite(label="another")
+        await owner.admission.remove(peer)
+        with pytest.raises(Refused, match="has removed you"):
+            await owner.admission._admit(other, peer)
+        # It is on the next list too.
+        raw, _ = await owner.admission.remove(key_of("somebody").peer)
+        assert peer in open_signed(raw, Revoked).record.peers

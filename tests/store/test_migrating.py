@@ -85,6 +85,38 @@ def test_cut_between_its_renames_putting_back_goes_on(
     assert (tmp_path / "state.newer" / "store").read_text() == "new 1"
 
 
+def planted(path: Path) -> None:
+    path.mkdir()
+    (path / "version").write_text("baton state 1\n")
+    (path / "key").write_text("another's")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_folder_that_lies_where_the_old_one_goes_is_never_taken_for_it(
+    tmp_path: Path, cut: bool
+) -> None:
+    state = folder(tmp_path / "state")
+    bring_forward(state, state / "version", 2, {1: step_of(1, [])})
+    planted(tmp_path / "state.v1")
+    put_back(state, 1)
+    assert (state / "key").read_text() == "secret"
+    assert (tmp_path / "state.v1.other" / "key").read_text() == "another's"
+    if cut:
+        # It has all been done, and was cut before the journal said so.
+        planted(tmp_path / "state.v1")
+        put_back(state, 1)
+        assert (state / "key").read_text() == "secret"
+
+
+@pytest.mark.parametrize("planted_link", ["state.v1", "state.newer"])
+def test_a_link_that_leads_nowhere_stops_no_return(tmp_path: Path, planted_link: str) -> None:
+    state = folder(tmp_path / "state")
+    bring_forward(state, state / "version", 2, {1: step_of(1, [])})
+    (tmp_path / planted_link).symlink_to("nowhere")
+    put_back(state, 1)
+    assert (state / "store").read_text() == "old"
+
+
 def test_where_nothing_but_the_folder_can_be_written_it_is_brought_forward(tmp_path: Path) -> None:
     """A service of systemd is in this place, and its folder is reached by a link."""
     (tmp_path / "private").mkdir()
