@@ -132,7 +132,7 @@ class AskAppKey(Message):
     share: Balance
     spent: Balance
     calls: Int
-    pay: Annotated[AppPayment | None, Omitted(None)] = None
+    pay: Annotated[tuple[AppPayment, ...], Between(0, 1), Omitted(())] = ()
     drawn: Annotated[tuple[AppDrawn, ...], Between(0, DRAWN_MAX), Omitted(())] = ()
 
 
@@ -146,10 +146,8 @@ class AppKeyTold(Message):
     KIND: ClassVar[Kind] = Kind.APP_KEY_TOLD
     policy: AppRecordBytes
     key: AppRecordBytes
-    voucher: Annotated[bytes | None, Between(1, limits.VOUCHER_BYTES_MAX), Omitted(None)] = None
-    settlement: Annotated[bytes | None, Between(1, limits.SETTLEMENT_BYTES_MAX), Omitted(None)] = (
-        None
-    )
+    voucher: Annotated[bytes, Between(0, limits.VOUCHER_BYTES_MAX), Omitted(b"")] = b""
+    settlement: Annotated[bytes, Between(0, limits.SETTLEMENT_BYTES_MAX), Omitted(b"")] = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,7 +157,7 @@ class AppKeys:
             await self._ask_key(owner, known.digest, need)
         return known.key.share
 
-    async def voucher(self, known: KnownKey, payment: AppPayment) -> tuple[bytes, bytes | None]:
+    async def voucher(self, known: KnownKey, payment: AppPayment) -> tuple[bytes, bytes]:
         """Have the owner pay for one request: its voucher, and what shows its channel.
 
         Refused says why the owner does not.
@@ -168,8 +168,8 @@ class AppKeys:
             version = await self.peers.neighbours.version_of(owner.peer, deadline_s=deadline_s)
             told = None
             if version >= limits.OWNER_PAYS_VERSION:
-                told = await self._ask_key(owner, known.digest, known.key.share, payment)
-        if told is None or told.voucher is None:
+                told = await self._ask_key(owner, known.digest, known.key.share, (payment,))
+        if told is None or not told.voucher:
             raise Refused(
                 "the peer of this key's owner is of an older release, which pays for no calls",
                 code=RefusalCode.NOT_WILLING,
@@ -294,13 +294,13 @@ class AppKeys:
                 return known
 
     async def _ask_key(
-        self, owner: KnownOwner, digest: bytes, share: int, pay: AppPayment | None = None
+        self, owner: KnownOwner, digest: bytes, share: int, pay: tuple[AppPayment, ...] = ()
     ) -> AppKeyTold:
         known, now_at_s = self._known.get(digest), trio.current_time()
         spent, calls = (0, 0) if known is None else (known.spent, known.calls)
         drawn = () if known is None else tuple(known.drawn)
         ask = AskAppKey(key=digest, share=share, spent=spent, calls=calls, pay=pay, drawn=drawn)
-        deadline_s = ASK_DEADLINE_S if pay is None else PAY_DEADLINE_S
+        deadline_s = PAY_DEADLINE_S if pay else ASK_DEADLINE_S
         try:
             told, policy, key = await self._call(
                 owner, ask, AppKeyTold, partial(self._read_key, owner, digest), deadline_s
@@ -308,7 +308,7 @@ class AppKeys:
         except Refused as error:
             if error.code is RefusalCode.NOT_FOUND:
                 self._known.pop(digest, None)
-            is_of_key = pay is None and error.code is RefusalCode.NOT_PAID
+            is_of_key = not pay and error.code is RefusalCode.NOT_PAID
             if is_of_key or error.code is RefusalCode.NOT_FOUND:
                 self._refused[digest] = (now_at_s + FAILED_S, error)
             raise

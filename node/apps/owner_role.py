@@ -120,8 +120,8 @@ class AppOwner:
             app = apps.app(key.app)
             until_wall_s = await self._until_wall_s(app, key)
             told = self._told(app, key, call.peer, min(use.share, key.budget), until_wall_s)
-            if message.pay is not None:
-                paid = await self.pays.sign(app, key, call.peer, message.pay)
+            for payment in message.pay:
+                paid = await self.pays.sign(app, key, call.peer, payment)
                 told = replace(told, voucher=paid.raw, settlement=paid.channel.settlement)
         except BatonError as error:
             await call.send(refusal_of(error))

@@ -25,7 +25,6 @@ def app_group() -> None:
     cls=Command,
     examples=(
         "app new reader --mode open",
-        "app new writer --mode call --price 0.001",
         "app new writer --mode call --price 0.001 --owner-pays 0.01",
         "app new magazine --mode subscription --price 2 --period 30d",
     ),

@@ -87,7 +87,7 @@ class OwnerPayments:
             if envelope.signer != known.owner:
                 raise Malformed("its voucher is another's")
             draw = await till.draw(
-                SentVoucher(envelope, record, record.channel, settlement), amount
+                SentVoucher(envelope, record, record.channel, settlement or None), amount
             )
         finally:
             if draw is None:

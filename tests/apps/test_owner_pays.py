@@ -45,11 +45,11 @@ class Greedy:
     ) -> bytes:
         """The voucher for this request."""
         payment = AppPayment(request=name(number), amount=amount, charged=charged, voucher=voucher)
-        asked = AskAppKey(key=self.key, share=0, spent=0, calls=0, pay=payment, drawn=drawn)
+        asked = AskAppKey(key=self.key, share=0, spent=0, calls=0, pay=(payment,), drawn=drawn)
         async with gateway.peers.call(self.owner.peers.me, deadline_s=20) as call:
             await call.send(asked)
             told = await call.expect(AppKeyTold)
-        assert told.voucher is not None
+        assert told.voucher
         return told.voucher
 
     async def drain(self, gateway: Node, first: int, highest: dict[PeerId, int]) -> None:
@@ -150,7 +150,7 @@ def test_what_is_told_of_requests_is_bounded() -> None:
     with pytest.raises((Malformed, Oversize)):
         AskAppKey(key=bytes(32), share=0, spent=0, calls=0, drawn=drawn)
     pay = AppPayment(request=bytes(32), amount=1, charged=0, voucher=b"voucher")
-    asked = AskAppKey(key=bytes(32), share=0, spent=0, calls=0, pay=pay, drawn=drawn[1:])
+    asked = AskAppKey(key=bytes(32), share=0, spent=0, calls=0, pay=(pay,), drawn=drawn[1:])
     assert AskAppKey.from_bytes(asked.to_bytes()) == asked
     with pytest.raises(Oversize):
         AppPayment(request=bytes(32), amount=0, charged=0, voucher=None)

@@ -12,9 +12,11 @@ import wire
 from wire import limits
 from wire.advert import Advert, ModelOffer
 from wire.app import (
+    AppDrawn,
     AppKey,
     AppKeyTold,
     AppMode,
+    AppPayment,
     AppPolicy,
     AskAppKey,
     AskRevokedKeys,
@@ -925,7 +927,16 @@ SAMPLES: tuple[Record, ...] = (
         account=KEY.peer,
     ),
     RevokedKeys(network="baton", sequence=7, told_at_ms=1_700_000_000_000, digest=bytes(range(32))),
-    AskAppKey(key=bytes(range(32)), share=700_000, spent=1000, calls=3),
+    AppPayment(request=bytes(range(32)), amount=13_000, charged=2000, voucher=b"voucher"),
+    AppDrawn(request=bytes(range(32)), amount=9000),
+    AskAppKey(
+        key=bytes(range(32)),
+        share=700_000,
+        spent=1000,
+        calls=3,
+        pay=(AppPayment(request=bytes(32), amount=1, charged=0, voucher=None),),
+        drawn=(AppDrawn(request=bytes(32), amount=0),),
+    ),
     AppKeyTold(policy=b"policy", key=b"key"),
     AskRevokedKeys(sequence=7),
     RevokedKeysTold(head=b"head", hashes=bytes(32)),

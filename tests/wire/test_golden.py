@@ -43,6 +43,7 @@ EXTRACTION_ALONE = replace(EXTRACTION, paged=False, prepare=())
 WITHOUT_LATER: dict[str, dict[str, Any]] = {
     "AccountState": {"stake": (), "leaving": ()},
     "Advert": {"tariffs": (), "stake": 0},
+    "AskAppKey": {"pay": (), "drawn": ()},
     "AskBucket": {"digest": b""},
     "Answer": {"charges": (), "commitments": (), "mixed": (), "owned": ()},
     "AttestedFetch": {"pages": (), "folders": b"", "more": False, "extraction": EXTRACTION_ALONE},
@@ -513,6 +514,14 @@ MESSAGE_WITH_LATEST = {
 }
 # Each record by itself: a map, its keys in order.
 RECORD_BYTES = {
+    "AppDrawn": """
+        82a6616d6f756e74cd2328a772657175657374c420000102030405060708090a0b0c0d0e0f101112131415161718
+        191a1b1c1d1e1f
+    """,
+    "AppPayment": """
+        84a6616d6f756e74cd32c8a763686172676564cd07d0a772657175657374c420000102030405060708090a0b0c0d
+        0e0f101112131415161718191a1b1c1d1e1fa7766f7563686572c407766f7563686572
+    """,
     "CaseNotice": """
         82a4626f6e64ce0013d620a47365616cc420000102030405060708090a0b0c0d0e0f101112131415161718191a1b
         1c1d1e1f
