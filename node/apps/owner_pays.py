@@ -94,12 +94,12 @@ class OwnerPays:
     async def note_drawn(self, key: bytes, gateway: PeerId, drawn: Iterable[AppDrawn]) -> None:
         """Note what a gateway says that requests came to: no more than was asked for each."""
         paid = 0
-        for it in drawn:
-            known = self._under_way.pop((key, gateway, it.request), None)
+        for told in drawn:
+            known = self._under_way.pop((key, gateway, told.request), None)
             if known is None or self.vouchers is None:
                 continue
             most, voucher = known
-            amount = min(most, it.amount)
+            amount = min(most, told.amount)
             self.vouchers.note_drawn(voucher.channel.name, voucher.total, amount)
             paid += amount
         if paid:
