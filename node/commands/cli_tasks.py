@@ -148,7 +148,8 @@ def ask_command(
     _check_image(image)
     given = sum(it is not None for it in (words, text, file))
     text = words if text is None else text
-    check_table(table, given + bool(sources) + (messages is not None) + (index is not None))
+    others = given + bool(sources) + (messages is not None) + (index is not None)
+    check_table(table, others, pays=pay_max is not None)
     if table["rows"] is None:
         _check_asked(model, given, bool(sources), messages is not None)
     _check_sources(sources)
@@ -176,11 +177,6 @@ def ask_command(
     if table["rows"] is None:
         run(lambda: ask(state.expanduser(), arguments, as_json=as_json))
         return
-    if pay_max is not None:
-        raise InputError(
-            "--pay-max is not for tables yet: their rows are asked of peers that ask for nothing",
-            todo="leave --pay-max out, or ask row by row: ask MODEL TEXT --pay-max 0.02",
-        )
     from node.commands.rows import ask_rows, rows_asked
 
     asked = rows_asked(table, arguments)
