@@ -52,6 +52,8 @@ UNIXFS_KEEPS_VERSION = 20
 SHARES_VERSION = 21
 # From this version on a member of a ledger is asked for a list of orders by its digest.
 LISTS_VERSION = 21
+# From this version on a peer calls others back through a relay of theirs.
+RELAY_CHECKS_VERSION = 21
 # The version that a Welcome says.
 SPOKEN_VERSION = 21
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.

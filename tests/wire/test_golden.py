@@ -44,6 +44,7 @@ WITHOUT_LATER: dict[str, dict[str, Any]] = {
     "AccountState": {"stake": (), "leaving": ()},
     "Advert": {"tariffs": (), "stake": 0},
     "AskBucket": {"digest": b""},
+    "DialBack": {"relay": ()},
     "Answer": {"charges": (), "commitments": (), "mixed": (), "owned": ()},
     "AttestedFetch": {"pages": (), "folders": b"", "more": False, "extraction": EXTRACTION_ALONE},
     "Extraction": {"paged": False, "prepare": ()},
