@@ -43,7 +43,8 @@ def checked_names(names: Iterable[str]) -> tuple[str, ...]:
     """Names in the DNS as a person typed them, in small letters; InputError if one cannot be."""
     found = tuple(dict.fromkeys(it.rstrip(".").lower() for it in names))
     for name in found:
-        if len(name) > _NAME_MAX or not all(map(_LABEL.fullmatch, name.split("."))):
+        labels = name.split(".")
+        if len(name) > _NAME_MAX or not all(map(_LABEL.fullmatch, labels)) or labels[-1].isdigit():
             raise InputError(
                 f"{name[:80]!r} is no name in the DNS",
                 todo="give one like seeds.example.org (--seed-dns)",

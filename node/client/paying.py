@@ -244,7 +244,7 @@ async def _asked(path: Path, command: str, arguments: Mapping[str, Any]) -> Mapp
     except OSError as error:
         raise Unreachable(
             f"no peer is running on the state folder {path.parent}",
-            todo="start one: python -m node join",
+            todo="start one: python -m node join; or name its folder: connect(…, state=…)",
         ) from error
     async with stream:
         data = pack({"command": command, "arguments": dict(arguments)})

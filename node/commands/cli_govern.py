@@ -89,9 +89,9 @@ def models_command(*, offline: Path | None, state: Path, as_json: bool) -> None:
 def propose_command(*, file: Path, state: Path, as_json: bool) -> None:
     """Make the motion that FILE describes.
 
-    A TOML file: title and why, and one of [parameter] with name and value, [grant] with to, step,
-    steps and use, [model] with id, author and share, or [builder] with account. Its bond comes
-    back unless fewer than a fifth vote.
+    A TOML file: title and why, and one of [parameter] with name and value, [grant]
+    with to, step, steps and use, [model] with id, author and share (in millionths), or [builder]
+    with account. Its bond comes back unless fewer than a fifth vote.
     """
     from node.commands.govern import propose
 

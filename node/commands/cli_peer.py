@@ -251,7 +251,7 @@ def join_command(
         guest=guest_of(**more),
         genesis=None if genesis is None else read_genesis(genesis),
         background_checks=background_checks,
-        prices=_priced(prices, price_check),
+        prices=_priced(prices, price_check, names),
         **invited,
     )
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
@@ -295,12 +295,16 @@ def _placed(
     """How the peer takes its place in the network, as settings of `PeersConfig`."""
     from p2p.seed_records import checked_names
 
-    seeds = checked_names(more.pop("seed_names"))
+    seeds, private_seeds = checked_names(more.pop("seed_names")), more.pop("private_seeds")
+    if private_seeds and not seeds:
+        raise InputError(
+            "--seed-dns-private says nothing without --seed-dns", todo="name one: --seed-dns NAME"
+        )
     return {
         "network": network,
         "bootstraps": bootstrap,
         "seed_names": seeds,
-        "private_seeds": more.pop("private_seeds"),
+        "private_seeds": private_seeds,
         "listen": listen or (_listening(port, bootstrap or seeds),),
         "keep_calling": True,
     }
@@ -313,12 +317,15 @@ def _listening(port: int | None, others: tuple[str, ...]) -> str:
     return f"/ip4/0.0.0.0/tcp/{port}"
 
 
-def _priced(typed: tuple[str, ...], check: str | None) -> TypedPrices:
+def _priced(typed: tuple[str, ...], check: str | None, served: tuple[str, ...]) -> TypedPrices:
     """The prices of models, by the names under which they are served."""
-    from node.commands.models import meant
+    from node.commands.models import meant_among
 
     found = read_prices(typed, check)
-    models = {name if name in SERVICES else meant(name): it for name, it in found.models.items()}
+    models = {
+        name if name in SERVICES else meant_among(name, served): it
+        for name, it in found.models.items()
+    }
     return TypedPrices(models, found.check)
 
 

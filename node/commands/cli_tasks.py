@@ -148,7 +148,8 @@ def ask_command(
     _check_image(image)
     given = sum(it is not None for it in (words, text, file))
     text = words if text is None else text
-    check_table(table, given + bool(sources) + (messages is not None) + (index is not None))
+    others = given + bool(sources) + (messages is not None) + (index is not None)
+    check_table(table, others, pays=pay_max is not None)
     if table["rows"] is None:
         _check_asked(model, given, bool(sources), messages is not None)
     _check_sources(sources)

@@ -353,6 +353,11 @@ async def narrate(node: Node) -> None:
         for name, told in (node.peers.seeds.as_map() if node.peers.seeds else {}).items():
             if not connected and told["asked"]:
                 say(f"seeds {name}", seed_words(name, told))
+        stands = node.peers.members.as_map() if node.peers.members else {"problem": ""}
+        if stands["problem"] and not stands["member"]:
+            say("member", f"no member of {stands['name']}: {stands['problem']}")
+        else:
+            said.pop("member", None)
         if (skew_s := node.peers.handshake_log.clock_wrong_s()) is not None:
             say("clock", f"this machine's clock is {clock_words(skew_s)} most others': set it")
         if connected and not answered and trio.current_time() - node.started_at_s > 60:

@@ -147,7 +147,7 @@ async def pay(state: Path, key: str, amount: str, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
     else:
-        console.print(f"[green]settled[/green]: {_order_words(found)}")
+        console.print(f"[green]{safe(found['state'])}[/green]: {_order_what(found)}")
 
 
 async def ask_faucet(state: Path, sponsor: str | None, *, as_json: bool) -> None:
@@ -254,6 +254,7 @@ async def export(state: Path, file: Path, *, as_json: bool) -> None:
             f"{counted_words(found['epochs'], 'epoch')} with"
             f" {counted_words(found['orders'], 'order')} in {safe(found['path'])}"
         )
+        console.print("  what was ordered in the epoch that runs is in it once that has ended")
 
 
 def check(file: Path, genesis: Path | None, account: str | None, *, as_json: bool) -> None:
@@ -298,7 +299,7 @@ def check(file: Path, genesis: Path | None, account: str | None, *, as_json: boo
     )
     books = found.books
     console.print(
-        f"  {document['accounts']} accounts have {show_credits(books.balances)} credits,"
+        f"  accounts: {document['accounts']}, with {show_credits(books.balances)} credits;"
         f" channels {show_credits(books.deposits)}, stakes {show_credits(books.stakes.total)},"
         f" bonds {show_credits(books.motions.bonds)}, the fund {show_credits(books.fund)}:"
         f" {show_credits(books.supply)}, as at the beginning"
@@ -311,5 +312,9 @@ def check(file: Path, genesis: Path | None, account: str | None, *, as_json: boo
 
 
 def _order_words(order: Mapping[str, Any]) -> str:
+    return f"{_order_what(order)} ({order['state']})"
+
+
+def _order_what(order: Mapping[str, Any]) -> str:
     paid = [f"{show_credits(it['amount'])} to {it['to']}" for it in order["pay"]]
-    return f"{', '.join(paid) or order['action']} ({order['state']})"
+    return ", ".join(paid) or str(order["action"])

@@ -1,7 +1,7 @@
 """`models`: lists them, here and in the network; adds, fetches and removes those here."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,14 @@ def meant(text: str) -> str:
     if text not in PINNED and (is_path(text) or path.exists()):
         return str(path.absolute())
     return text
+
+
+def meant_among(text: str, served: Sequence[str]) -> str:
+    """What `meant` gives; a file that is served may also be named as it is called, `forest`."""
+    paths = {it: Path(meant(it)) for it in served}
+    files = {it for it in paths.values() if it.is_absolute()}
+    fitting = [str(it) for it in files if text in (it.name, it.stem)]
+    return fitting[0] if text not in served and len(fitting) == 1 else meant(text)
 
 
 async def list_models(state: Path, *, as_json: bool) -> None:

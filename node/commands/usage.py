@@ -128,6 +128,8 @@ def _show(report: Mapping[str, Any], wanted: Looking) -> None:
     title = f"use of {safe(report['name'])}, {counted_words(report['epochs'], 'epoch')}"
     columns = ("week", "accounts", "owners", "tasks", "credits", "discounted", "cost to fake")
     show_table(title, columns, weeks)
+    if not report["epochs"]:
+        console.print("  what is redeemed in the epoch that runs counts once it has ended")
     if wanted.cohorts:
         _show_cohorts(report)
     if wanted.by == "model":

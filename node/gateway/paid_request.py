@@ -159,6 +159,10 @@ class PaidRequest:
         except BatonError as error:
             raise HttpError(unchecked(error)) from error
         self._kept = self.voucher.kept
+        if self._kept is not None:
+            # It is told in place of this, and nobody works for it a second time.
+            words = "this voucher has paid for its answer"
+            raise HttpError(fault(409, words, "payment_used"))
 
     async def _offers(self, most: int, deadline_s: int) -> list[PaymentOffer]:
         offers: list[PaymentOffer] = []

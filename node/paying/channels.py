@@ -7,6 +7,7 @@ works for more than was promised: neither risks more than one increment.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -159,8 +160,9 @@ class EarningChannel:
     voucher: bytes = b""
     charged: int = 0
     tasks: int = 0
-    # Of work under way.
+    # Of work under way: in all, and of each kind.
     held: int = 0
+    held_for: Counter[ContentId | None] = field(default_factory=Counter)
     # What was taken out of the channel by orders that are settled.
     redeemed: int = 0
     # The tariff that the payer agreed to last.
@@ -175,10 +177,18 @@ class EarningChannel:
     used: tuple[int, ...] = ()
     floor: int = 0
 
-    @property
-    def available(self) -> int:
-        """What further work may come to."""
-        return self.highest - self.charged - self.held
+    def available_for(self, work: ContentId | None) -> int:
+        """What further work of this kind may come to; None is what no voucher names.
+
+        What was promised in the name of a model, of which the author has a share, pays for that.
+        """
+        others = _named_ahead(self, {it: of for it, of in self.named.items() if it != work})
+        return self.highest - self.charged - self.held - others
+
+    def set_aside(self, amount: int, work: ContentId | None) -> None:
+        """Hold so much more, or less, for work of this kind that is under way."""
+        self.held += amount
+        self.held_for[work] += amount
 
     @property
     def left(self) -> int:
@@ -206,9 +216,9 @@ class EarningChannel:
             return ""
         if any(named.get(model, 0) < before for model, before in self.named.items()):
             return "the voucher names less for a model than the one before"
-        for model, amount in named.items():
-            if amount > voucher.total - self.charged + self.models.get(model, 0):
-                return "the voucher names more for a model than was worked with it here"
+        ahead = _named_ahead(self, named)
+        if ahead and ahead > voucher.total - self.charged - self.held:
+            return "the voucher names more for a model than was worked with it here"
         return ""
 
     def take(self, voucher: Voucher, raw: bytes) -> bool:
@@ -276,6 +286,12 @@ class EarningChannel:
             models=models,
             named=named,
         )
+
+
+def _named_ahead(channel: EarningChannel, named: Mapping[ContentId, int]) -> int:
+    """What is named for models that was neither charged nor is held for work with them."""
+    done, held = channel.models, channel.held_for
+    return sum(max(0, of - done.get(it, 0) - held[it]) for it, of in named.items())
 
 
 def _pairs(amounts: Mapping[ContentId, int]) -> Value:

@@ -9,12 +9,10 @@ from typing import Any
 
 import trio
 
-from node.ledger.committee import Committee
-from node.ledger.payment_channel import channel_name
 from node.ledger.wallet import OrderState, Wallet, unheard
 from node.paying.channels import EarningChannel
 from node.paying.own_tariff import OwnTariff
-from node.paying.settled_orders import read_shown
+from node.paying.settled_orders import opening_in
 from p2p.peers import Peers
 from p2p.score import Offence
 from p2p.typed_call import TypedCall, refusal_of
@@ -25,7 +23,7 @@ from wire.content import ContentId, PeerId
 from wire.errors import BatonError, Refused, StoreError, TransportError, WireError
 from wire.kinds import RefusalCode
 from wire.latest import Latest
-from wire.ledger import Opening, Redemption, Voucher, order_digest
+from wire.ledger import Redemption, Voucher
 from wire.message import Message
 from wire.payment_message import Paid, Pay
 from wire.signed import Signed, open_signed
@@ -67,7 +65,7 @@ class EarningChannels:
     _latest: dict[PeerId, EarningChannel] = field(default_factory=dict)
     _changed: dict[bytes, trio.Event] = field(default_factory=dict)
     _looked_at_s: float = -LOOK_EVERY_S
-    _looking: trio.Lock = field(default_factory=trio.Lock)
+    _admitting: trio.Lock = field(default_factory=trio.Lock)
     _old: int = 0
     _due: trio.Event = field(default_factory=trio.Event)
     # Channels whose redemption members refused, and in which epoch that was.
@@ -192,19 +190,29 @@ class EarningChannels:
         """A channel of a payer, by name or the order that opens it; WireError or Refused."""
         channel = self.by_name.get(name)
         if channel is None:
-            # One that was used before goes on as it was: what was charged stays charged.
-            row = self.store.read(Table.CHANNELS, OLD + name)
-            found = None if row is None else EarningChannel.from_bytes(name, row)
-            if found is None:
-                found = self._begun(payer, name, settlement)
-            await self._look()
-            channel = self.by_name.get(name)
-            if channel is None and found.payer == payer:
-                await self._admit(found, kept=row is not None, over_http=over_http)
-                channel = self.by_name.setdefault(found.name, found)
+            # Shown on many streams at once it is begun by the first alone.
+            async with self._admitting:
+                channel = self.by_name.get(name)
+                if channel is None:
+                    channel = await self._brought(payer, name, settlement, over_http=over_http)
         if channel is None or channel.payer != payer:
             raise Refused("the channel is another's", code=RefusalCode.NOT_WILLING)
         return channel
+
+    async def _brought(
+        self, payer: PeerId, name: bytes, settlement: bytes | None, *, over_http: bool
+    ) -> EarningChannel | None:
+        # One that was used before goes on as it was: what was charged stays charged.
+        row = self.store.read(Table.CHANNELS, OLD + name)
+        found = None if row is None else EarningChannel.from_bytes(name, row)
+        if found is None:
+            found = self._begun(payer, name, settlement)
+        await self._look()
+        if found.payer != payer:
+            return None
+        await self._admit(found, kept=row is not None, over_http=over_http)
+        self.by_name[name] = found
+        return found
 
     def _begun(self, payer: PeerId, name: bytes, settlement: bytes | None) -> EarningChannel:
         """A channel that is shown here for the first time."""
@@ -214,15 +222,15 @@ class EarningChannels:
                 code=RefusalCode.NOT_FOUND,
                 retry_after_s=1.0,
             )
-        opening = self._opening(payer, name, settlement)
+        genesis = self.wallet.genesis
+        opening = opening_in(settlement, genesis, payer, self.peers.me, name)
         return EarningChannel(payer, name, opening.deposit, opening.expiry)
 
     async def _look(self) -> None:
         """Know which epoch runs."""
-        async with self._looking:
-            if trio.current_time() >= self._looked_at_s + LOOK_EVERY_S:
-                self.epoch = max(self.epoch, (await self.wallet.look()).epoch)
-                self._looked_at_s = trio.current_time()
+        if trio.current_time() >= self._looked_at_s + LOOK_EVERY_S:
+            self.epoch = max(self.epoch, (await self.wallet.look()).epoch)
+            self._looked_at_s = trio.current_time()
 
     async def _admit(self, found: EarningChannel, *, kept: bool, over_http: bool) -> None:
         """Keep a channel in place of those of its payer that are used up; Refused without room."""
@@ -277,21 +285,6 @@ class EarningChannels:
             else:
                 kept += 1
         self._old = kept
-
-    def _opening(self, payer: PeerId, name: bytes, raw: bytes) -> Opening:
-        """The opening of a channel in a settled order; WireError or Refused if it is none."""
-        shown = read_shown(raw)
-        order = shown.order
-        digest, count = order_digest(order), len(order.record.open)
-        number = next((it for it in range(count) if channel_name(digest, it) == name), None)
-        opening = None if number is None else order.record.open[number]
-        if order.signer != payer or opening is None or opening.payee != self.peers.me:
-            raise Refused(
-                "the order opens no such channel to this peer", code=RefusalCode.MALFORMED
-            )
-        genesis = self.wallet.genesis
-        shown.check(genesis.id, Committee(genesis.members))
-        return opening
 
     def _agree(self, channel: EarningChannel, message: Pay) -> None:
         now = self.own.now

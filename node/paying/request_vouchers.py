@@ -122,7 +122,10 @@ class RequestVouchers:
     async def _open(self, payee: PeerId, amount: int, most: int) -> PaidChannel:
         paying, wallet = self.paying, self.paying.wallet
         if payee == wallet.key.peer:
-            raise InputError("the gateway is this peer's own: it is asked with a key of its own")
+            raise InputError(
+                "the gateway is this peer's own: it is asked with a key of its own",
+                todo="make one: python -m node keys add NAME; or pay by another peer: state=…",
+            )
         if len(paying.by_gateway) >= CHANNELS_MAX:
             raise InputError(f"{CHANNELS_MAX} gateways have a channel", todo="wait until some end")
         view = await wallet.look()

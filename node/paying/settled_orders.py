@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from node.ledger.committee import Committee
 from node.ledger.payment_channel import channel_name
 from node.paying.channels import PaidChannel
-from wire.content import ContentId
+from wire.content import ContentId, PeerId
 from wire.errors import Refused
 from wire.kinds import RefusalCode
 from wire.ledger import (
     AccountOrder,
     Acknowledgement,
     Certificate,
+    Genesis,
+    Opening,
     Settlement,
     Vote,
     order_digest,
@@ -53,3 +55,16 @@ def opened_by(order: Signed[AccountOrder], settlement: bytes) -> list[PaidChanne
         )
         for number, opening in enumerate(order.record.open)
     ]
+
+
+def opening_in(raw: bytes, genesis: Genesis, payer: PeerId, payee: PeerId, name: bytes) -> Opening:
+    """What opens this channel in a settled order; WireError or Refused if it is none."""
+    shown = read_shown(raw)
+    order, digest = shown.order, order_digest(shown.order)
+    count = len(order.record.open)
+    number = next((it for it in range(count) if channel_name(digest, it) == name), None)
+    opening = None if number is None else order.record.open[number]
+    if order.signer != payer or opening is None or opening.payee != payee:
+        raise Refused("the order opens no such channel to this peer", code=RefusalCode.MALFORMED)
+    shown.check(genesis.id, Committee(genesis.members))
+    return opening

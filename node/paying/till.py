@@ -116,7 +116,7 @@ class Seat:
         if self._over:
             return
         self._over = True
-        self.channel.held -= self.held
+        self.channel.set_aside(-self.held, work_of(self.stage))
         if self.given_on is not None:
             self.spent[self.given_on] = self.spent.get(self.given_on, 0) + amount - self.noted
         self.channels.charge(self.channel, amount, work_of(self.stage))
@@ -152,9 +152,9 @@ class Seat:
         more = amount - self.held
         if more <= 0:
             return True
-        if self.channel.available < more:
+        if self.channel.available_for(work_of(self.stage)) < more:
             return False
-        self.channel.held += more
+        self.channel.set_aside(more, work_of(self.stage))
         self.held = amount
         return True
 
@@ -178,7 +178,7 @@ class VerdictSeat:
         """Nothing is charged any more."""
         if not self._over:
             self._over = True
-            self.channel.held -= self.price
+            self.channel.set_aside(-self.price, None)
 
 
 @dataclass(slots=True)
@@ -231,8 +231,8 @@ class Till:
         if not price:
             return None
         need = price if given_on else min(price, need_of(tariff.record, stage, most))
-        channel = self._channel(task.signer, need)
-        channel.held += need
+        channel = self._channel(task.signer, need, work_of(stage))
+        channel.set_aside(need, work_of(stage))
         seat = Seat(
             *(channel, self.channels, tariff.record, stage, price_max, most.given, need, begun)
         )
@@ -252,13 +252,13 @@ class Till:
         if not price:
             yield
             return
-        channel = self._channel(payer, price)
-        channel.held += price
+        channel = self._channel(payer, price, KEPT)
+        channel.set_aside(price, KEPT)
         try:
             yield
             self.channels.charge(channel, price, KEPT)
         finally:
-            channel.held -= price
+            channel.set_aside(-price, KEPT)
 
     def check_verdict(self, task: Signed[Task]) -> None:
         """Refused unless a verdict on this task is paid for."""
@@ -266,7 +266,7 @@ class Till:
         if price > task.record.price_max:
             raise _too_little("a verdict", price, task.record.price_max)
         if price:
-            self._channel(task.signer, price)
+            self._channel(task.signer, price, None)
 
     def verdict_seat(self, task: Signed[Task]) -> VerdictSeat | None:
         """Hold what a verdict costs its payer; None if it is free.
@@ -277,15 +277,17 @@ class Till:
         price, tariff = self._verdict_price(task), self.own.now
         if not price or tariff is None:
             return None
-        channel = self._channel(task.signer, price, tariff.record.increment)
-        channel.held += price
+        channel = self._channel(task.signer, price, None, tariff.record.increment)
+        channel.set_aside(price, None)
         return VerdictSeat(channel, self.channels, price)
 
     def _verdict_price(self, task: Signed[Task]) -> int:
         tariff = self.own.now
         return 0 if tariff is None or task.signer == self.me else tariff.record.verdict
 
-    def _channel(self, payer: PeerId, need: int, owed: int = 0) -> EarningChannel:
+    def _channel(
+        self, payer: PeerId, need: int, work: ContentId | None, owed: int = 0
+    ) -> EarningChannel:
         """The channel of a payer that has promised so much more; Refused if there is none.
 
         `owed` may be missing of it.
@@ -295,14 +297,15 @@ class Till:
         if channel is not None and channel.given_up > tariff.record.increment:
             self.unpaid += 1
             raise _unpaid(need, "tasks of yours that you gave up cost more to read than you paid")
-        if channel is not None and channel.tariff == tariff.id and channel.available + owed >= need:
+        available = 0 if channel is None else channel.available_for(work)
+        if channel is not None and channel.tariff == tariff.id and available + owed >= need:
             return channel
         self.unpaid += 1
         why = "no channel of yours is open here"
         if channel is not None:
             why = "the prices here are others than you agreed to"
             if channel.tariff == tariff.id:
-                why = f"{show_credits(max(0, channel.available))} credits are promised and not used"
+                why = f"{show_credits(max(0, available))} credits are promised for it and not used"
         raise _unpaid(need, why)
 
 

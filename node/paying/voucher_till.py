@@ -81,7 +81,7 @@ class VoucherDraw:
         """Charge what it came to: it is kept with the next commit."""
         if not self._over:
             self._over = True
-            self.channel.held -= self.most
+            self.channel.set_aside(-self.most, None)
             self.channels.charge(self.channel, min(amount, self.most), model)
 
     async def charge(self, amount: int, model: ContentId | None) -> None:
@@ -93,7 +93,7 @@ class VoucherDraw:
         """It came to nothing: the voucher pays for another request."""
         if not self._over:
             self._over = True
-            self.channel.held -= self.most
+            self.channel.set_aside(-self.most, None)
             self.channel.unuse(self.sent.record.total)
             self.channels.keep_soon(self.channel)
 
@@ -115,7 +115,7 @@ class VoucherTill:
         # Nothing waits between the judgement and this.
         self.channels.take(channel, voucher)
         channel.use_up(sent.record.total)
-        channel.held += amount
+        channel.set_aside(amount, None)
         draw = VoucherDraw(sent, channel, self.channels, amount)
         is_kept = False
         try:
@@ -142,6 +142,9 @@ class VoucherTill:
         if record.models:
             raise Malformed("a voucher for a request names no models: this peer's own vouchers do")
         voucher = sent.envelope.checked(record)
+        if why := channel.misnamed(record):
+            # The highest is what is redeemed, and so it names all that was named before.
+            raise VoucherRefused(f"{why}: open another channel for requests over HTTP", channel)
         _check_total(channel, record.total, amount)
         return channel, voucher
 
@@ -157,11 +160,12 @@ def _check_total(channel: EarningChannel, total: int, amount: int) -> None:
     if total in channel.used:
         words = f"the voucher with the total of {shown} has paid for a request"
         raise VoucherRefused(f"{words}: sign a higher one for each", channel, used=True)
-    least = show_credits(channel.charged + channel.held + amount)
+    available = channel.available_for(None)
+    least = show_credits(channel.highest - available + amount)
     if channel.is_used(total):
         words = f"the voucher's total of {shown} is lower than those that were used"
         raise VoucherRefused(f"{words}: sign {least}", channel)
-    left = max(total, channel.highest) - channel.charged - channel.held
+    left = max(0, total - channel.highest) + available
     if left < amount:
         words = f"the voucher's total is {shown}"
         if total < channel.highest:

@@ -1,7 +1,7 @@
 """A leg that was taken: the role that does it, its place there, and whether it is still wanted."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -63,6 +63,9 @@ class LegLease:
     seat: Seat | None = None
     _stop: Callable[[], None] | None = None
     _generates: bool = False
+    # How many others wait for it, and whether the one for whom it is done waits no more.
+    _followers: int = 0
+    _forsaken: bool = False
 
     @property
     def expected_s(self) -> float:
@@ -146,6 +149,9 @@ class LegLease:
 
     def abandon(self) -> None:
         """Give the leg up, as `unless_abandoned` says: its holder waits for it no more."""
+        self._forsaken = True
+        if self._followers:
+            return
         place = self.place
         if place is None or place.stage is SlotStage.DONE or place.refusal is not None:
             return
@@ -157,8 +163,39 @@ class LegLease:
             if self._stop is not None:
                 self._stop()
 
+    @contextmanager
+    def wanted(self) -> Iterator[None]:
+        """Within this block somebody else waits for the leg too: it is not given up."""
+        self._followers += 1
+        try:
+            yield
+        finally:
+            self._followers -= 1
+            if self._forsaken:
+                self.abandon()
+
     def release(self) -> None:
         if self.seat is not None:
             self.seat.close()
         if self.place is not None:
             self.role.dequeue(self.place)
+
+
+@asynccontextmanager
+async def followed(
+    lease: LegLease | None, holder: Holder, scope: trio.CancelScope
+) -> AsyncIterator[None]:
+    """Within this block `holder` waits for a leg of another; `scope` ends when it does no more."""
+
+    async def watch(call: TypedCall) -> None:
+        try:
+            await call.channel.receive()
+        except (TransportError, RemoteProtocolError):
+            scope.cancel()
+
+    with nullcontext() if lease is None else lease.wanted():
+        async with trio.open_nursery() as nursery:
+            if holder.call is not None:
+                nursery.start_soon(watch, holder.call)
+            yield
+            nursery.cancel_scope.cancel()

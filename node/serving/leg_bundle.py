@@ -19,6 +19,7 @@ from node.serving.lease import LegLease
 from node.serving.leg_server import LegServer
 from node.serving.queue_slot import QueueSlot, SlotStage
 from node.serving.role import Done, LegInput
+from node.serving.running_leg import RunningLeg
 from wire.chain import source_of
 from wire.content import PeerId
 from wire.counting import count_down, count_up
@@ -87,7 +88,7 @@ class LegBundle:
         self._legs.append(leg)
         self._left += 1
         count_up(self.legs.holders, self.holder)
-        self.legs.running[lease.leg_key] = trio.Event()
+        self.legs.running[lease.leg_key] = RunningLeg()
         lease.watched_by(partial(self._given_up, leg))
         source_id = source_of(handoff.task, handoff.receipts, handoff.stage)
         if handoff.input is None or name_of(handoff.input) != source_id:
@@ -206,7 +207,7 @@ class LegBundle:
         self._left -= 1
         self._waiting.pop(leg.place, None)
         leg.lease.release()
-        self.legs.running.pop(leg.lease.leg_key).set()
+        self.legs.running.pop(leg.lease.leg_key).end()
         count_down(self.legs.holders, self.holder)
         leg.ended(found)
         self._changed.set()

@@ -19,9 +19,10 @@ from node.paying.till import GivenBy, Till
 from node.serving.done_legs import DoneLeg, DoneLegs, job_key_of, leg_key_of
 from node.serving.finishing import FinishedLeg, Finishing, readable, receipt_of, shares_signature
 from node.serving.infer_role import InferRole
-from node.serving.lease import Holder, LegLease
+from node.serving.lease import Holder, LegLease, followed
 from node.serving.leg_input import input_of
 from node.serving.role import Done, LegInput, LegRole, nowhere
+from node.serving.running_leg import RunningLeg
 from node.serving.segment_signing import SegmentSigning
 from node.task.events import EventSink
 from node.task.units import streamed_max, units_of
@@ -31,9 +32,7 @@ from store import Store
 from wire import limits
 from wire.chain import source_of
 from wire.content import PeerId
-from wire.errors import (
-    Refused,
-)
+from wire.errors import BatonError, Refused
 from wire.kinds import RefusalCode, Role
 from wire.signing import SigningKey
 
@@ -41,6 +40,8 @@ from wire.signing import SigningKey
 LEGS_AT_ONCE = 128
 # A holder in the middle that knows no peer for the next leg gives the handoff back after this.
 PATIENCE_S = 3.0
+# A leg that ended while it was waited for is offered again after this.
+FAILED_RETRY_S = 0.25
 # An owner who came back rarely leaves within 30 s: suggest no earlier retry.
 PAUSED_RETRY_S = 30.0
 
@@ -65,8 +66,8 @@ class LegServer:
     # Why no legs are taken for now, in words; empty unless the machine's owner needs it.
     paused: str = ""
     done: int = 0
-    # By leg key: legs that are being done, and when that has ended.
-    running: dict[bytes, trio.Event] = field(default_factory=dict)
+    # By leg key: legs that are being done.
+    running: dict[bytes, RunningLeg] = field(default_factory=dict)
     # Legs under way of each holder.
     holders: Counter[PeerId] = field(default_factory=Counter)
     before: DoneLegs = field(init=False)
@@ -229,23 +230,59 @@ class LegServer:
     ) -> DoneLeg:
         """Do the leg, or wait for it if it is running, or find it done."""
         leg_key = lease.leg_key
+        begun = False
         if leg_key in self.running:
             lease.fresh = False
-            with trio.move_on_at(deadline_at_s) as scope:
-                while (running := self.running.get(leg_key)) is not None:
-                    await running.wait()
-            if scope.cancelled_caught:
-                raise Refused(
-                    "the deadline passed while the leg was under way for another holder",
-                    code=RefusalCode.LATE,
-                )
+            told = self._told(handoff, lease, holder, relay)
+            while (running := self.running.get(leg_key)) is not None:
+                begun |= await self._follow(running, handoff, lease, holder, told, deadline_at_s)
         if not lease.fresh and (found := await self.before.found(handoff)) is not None:
             return found
-        self.running[leg_key] = trio.Event()
+        if begun and await self.before.reusable(lease.job_key) is None:
+            # It goes on best from what was shown meanwhile, which only its holder knows.
+            raise Refused("the leg ended before it was done", retry_after_s=FAILED_RETRY_S)
+        running = self.running[leg_key] = RunningLeg(lease, handoff.resume)
         try:
             return await self._do(handoff, lease, holder, relay, deadline_at_s)
         finally:
-            self.running.pop(leg_key).set()
+            del self.running[leg_key]
+            running.end()
+
+    async def _follow(
+        self,
+        running: RunningLeg,
+        handoff: Handoff,
+        lease: LegLease,
+        holder: Holder,
+        told: Relay,
+        deadline_at_s: float,
+    ) -> bool:
+        """Wait for the end of a leg that is under way; whether something of it was passed on.
+
+        It is not given up while somebody waits here, whoever offered it first.
+        """
+        done = running.lease
+        same = handoff.is_last and done is not None and done.job_key == lease.job_key
+        found: bool | BatonError | None = None
+        with trio.CancelScope(deadline=deadline_at_s) as scope:
+            holder.waits_for(scope.cancel)
+            async with followed(done, holder, scope):
+                try:
+                    found = same and await running.follow(handoff.resume, told)
+                    await running.ended.wait()
+                except BatonError as error:
+                    found = error
+        holder.waits_for(lease.abandon)
+        if isinstance(found, BatonError):
+            raise found
+        if running.ended.is_set():
+            return bool(found)
+        if trio.current_time() < deadline_at_s:
+            raise Refused("given up: nobody waits for it any more", retry_after_s=1.0)
+        raise Refused(
+            "the deadline passed while the leg was under way for another holder",
+            code=RefusalCode.LATE,
+        )
 
     async def _do(
         self,
@@ -286,9 +323,10 @@ class LegServer:
                 resume=handoff.resume if handoff.is_last else None,
                 place=lease.place,
             )
-            told = self._signed(handoff, lease, holder, relay)
-            paced = told if lease.seat is None else lease.seat.paced(told)
-            return await lease.role.do(handoff.leg, source, paced)
+            told = self._told(handoff, lease, holder, relay)
+            if handoff.is_last and streamed_max(handoff.leg) > 1:
+                told = self.running[lease.leg_key].heard_by(told)
+            return await lease.role.do(handoff.leg, source, told)
 
         done = await lease.unless_abandoned(holder, deadline_at_s, work)
         receipt = receipt_of(
@@ -308,6 +346,11 @@ class LegServer:
         if lease.seat is not None:
             lease.seat.charge(receipt, handoff.input, done.data)
         return DoneLeg(signed, done.data)
+
+    def _told(self, handoff: Handoff, lease: LegLease, holder: Holder, relay: Relay) -> Relay:
+        """A relay that signs, and that waits for what is paid."""
+        told = self._signed(handoff, lease, holder, relay)
+        return told if lease.seat is None else lease.seat.paced(told)
 
     def _signed(self, handoff: Handoff, lease: LegLease, holder: Holder, relay: Relay) -> Relay:
         """A relay that has a stream signed as it goes, where its asker hears it from here."""

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from node.commands.cli import VERSION, cli
 from node.commands.command import CALLED, Assembly, Command, Group
+from node.commands.models import meant_among
 from tests.tidy.tree import ROOT
 from wire.errors import InputError
 from wire.signing import SigningKey
@@ -186,6 +187,28 @@ def test_a_folder_that_is_named_and_not_there_has_no_peer_to_look_at(tmp_path: P
     found = CliRunner().invoke(cli, ["doctor", "--state", str(tmp_path / "nosuch")])
     assert isinstance(found.exception, InputError)
     assert "there is no state folder" in found.exception.message
+
+
+@pytest.mark.parametrize("price", ["forest", "forest.onnx", "./forest.onnx", "hash"])
+def test_a_price_names_a_file_that_is_served_as_it_is_called(price: str) -> None:
+    served, wanted = ("./forest.onnx", "hash"), str(Path("forest.onnx").absolute())
+    assert meant_among(price, served) == (price if price == "hash" else wanted)
+    assert meant_among("forest", ("a/forest.onnx", "b/forest.onnx")) == "forest"
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["ask", "forest", "--rows", "t.csv", "--column", "a", "--out", "o.csv"], "for tables"),
+        (["join", "--seed-dns-private"], "without --seed-dns"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(typed: list[str], words: str) -> None:
+    more = ["--pay-max", "1"] if typed[0] == "ask" else []
+    assembly = Assembly(wall_s=lambda: 0.0, entropy=bytes, runtime=lambda: None)
+    shown = CliRunner().invoke(cli, [*typed, *more], obj=assembly)
+    assert isinstance(shown.exception, InputError)
+    assert words in shown.exception.message
 
 
 def test_a_file_given_as_a_source_is_told_how_files_are_named() -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from trio.testing import MockClock
 
+from node.commands.join import narrate
 from node.commands.members import begin_private, read_invite
 from node.config import NodeConfig
 from node.local.commands import LocalCommands
@@ -49,7 +51,7 @@ async def invited(network: Network, owner: Node, *roles: Any, **terms: Any) -> N
 
 
 async def test_members_answer_each_others_tasks_until_one_is_removed(
-    autojump_clock: MockClock, tmp_path: Path
+    autojump_clock: MockClock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with owned(tmp_path) as (network, owner):
         bob = await invited(network, owner, I, V, label="bob")
@@ -67,6 +69,9 @@ async def test_members_answer_each_others_tasks_until_one_is_removed(
         status = await typed(owner, "status")
         assert status["membership"]["owner"] is True
         await until(lambda: not bob.peers.members.as_map()["member"], 120)  # type: ignore[union-attr]
+        with trio.move_on_after(1):
+            await narrate(bob)
+        assert "no member of home: the owner of this network" in capsys.readouterr().out
         for command in ("invite", "members_remove"):
             with pytest.raises(InputError, match="only the owner"):
                 await typed(ann, command, peer=str(bob.peers.me))

@@ -106,17 +106,24 @@ async def test_the_only_peer_goes_on_where_its_connection_broke(
         asker = await network.start(S)
         worker = await network.start(I, S, engine=Counted(unit_s=1.0))
         await network.settled()
-        watching = Watching()
+        watching, paused_s = Watching(), list[float]()
 
         async def cut() -> None:
             for number in range(2):
                 await watching.until(4 * (number + 1))
+                nursery.start_soon(again, watching.screen.units + 1, trio.current_time())
                 # As when its address changes, or the relay before it dies: nobody says good-bye.
                 await asker.peers.endpoint.disconnect(worker.peers.me)
+
+        async def again(units: int, cut_at_s: float) -> None:
+            await watching.until(units)
+            paused_s.append(trio.current_time() - cut_at_s)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cut)
             assert await watched(asker, PROMPT, watching) == [str(worker.peers.me)]
+        assert len(paused_s) == 2
+        assert max(paused_s) < 4
         assert watching.screen.restarts == 0
         assert watching.screen.data == OUTPUT
 

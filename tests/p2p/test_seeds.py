@@ -109,7 +109,9 @@ def test_an_answer_of_any_size_tells_of_a_few_peers() -> None:
     assert found.refused["too many records"] == 1
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a..b", "-a.b", "x" * 64, "a." * 200, "é.test", "a/b"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a..b", "-a.b", "x" * 64, "a." * 200, "é.test", "a/b", "192.0.2.1"]
+)
 def test_a_name_that_cannot_be_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(InputError, match="is no name in the DNS") as caught:
         checked_names([name])

@@ -164,6 +164,38 @@ async def test_a_channel_that_is_used_up_is_none_when_it_is_shown_again(
             await say(payer, worker, settlement=paid.settlement, voucher=earned.voucher)
 
 
+async def test_a_channel_that_is_shown_twice_at_once_is_begun_once(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Or else what the first one had done for it is forgotten with a power cut."""
+    async with open_network(tmp_path) as network:
+        payer, worker = await started(network, priced(base=100))
+        await asked(payer, paid_task())
+        paid, _ = await settled(payer, worker)
+        channels = earning(worker)
+        await channels.redeem()
+        channels_of(payer).by_peer.clear()
+        await asked(payer, paid_task(2))
+        await settled(payer, worker)
+        await channels.redeem()
+        assert paid.name not in channels.by_name
+
+        async def use(total: int) -> None:
+            channel = await channels.shown(payer.peers.me, paid.name, paid.settlement)
+            if total not in channel.used:
+                channel.use_up(total)
+                await channels.keep(channel)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(use, 5)
+        row = worker.dependencies.store.read(Table.CHANNELS, b"in:" + paid.name)
+        assert row is not None
+        assert EarningChannel.from_bytes(paid.name, row).used == (5,)
+        old = worker.dependencies.store.scan(Table.CHANNELS, prefix=b"old:")
+        assert channels._old == len(old)
+
+
 def test_what_is_kept_of_a_channel_is_all_but_what_is_under_way() -> None:
     payer = SigningKey(bytes(31) + b"\1").peer
     for tariff in (None, ContentId.of(b"tariff")):

@@ -70,7 +70,7 @@ def test_neither_side_risks_more_than_an_increment_whatever_is_lost(seed: int) -
                 )
                 earned.take(record, b"v%d" % total)
                 paid.heard = max(paid.heard, earned.highest)
-            case 2 if paid.available >= need and earned.available >= need:
+            case 2 if paid.available >= need and earned.available_for(None) >= need:
                 paid.held += need
                 earned.held += need
                 under_way.append(need)
@@ -166,7 +166,9 @@ async def test_who_never_pays_is_not_worked_for(autojump_clock: MockClock, tmp_p
         await asked(payer, paid_task())
         _, earned = await settled(payer, worker)
         # What is promised is all that is worked for, however many tasks come at once.
-        seats = [till.seat(task, complete(1), b"x", 1) for _ in range(earned.available // 100)]
+        seats = [
+            till.seat(task, complete(1), b"x", 1) for _ in range(earned.available_for(None) // 100)
+        ]
         with pytest.raises(Refused):
             till.seat(task, complete(1), b"x", 1)
         assert earned.charged + earned.held <= earned.highest

@@ -112,3 +112,22 @@ def test_a_payer_names_the_first_models_and_never_less_than_before() -> None:
     channel.note_model(ContentId.of(b"1"), 5000)
     # It is never more than what is promised in all.
     assert sum(it.amount for it in channel.name_models()) == 1000
+
+
+def test_what_is_promised_in_the_name_of_one_model_pays_for_no_other() -> None:
+    """Or else an author names its own model for whatever it has done, and gets back its share."""
+    channel = EarningChannel(ONE.peer, bytes(32), 10_000, 9)
+    assert channel.take(record(1000, model=900), b"v")
+    assert channel.available_for(OTHER) == channel.available_for(None) == 100
+    assert channel.available_for(HASH) == 1000
+    channel.set_aside(100, None)
+    # Neither while other work is under way, nor in the names of two.
+    assert channel.misnamed(record(1200, model=1101))
+    assert channel.misnamed(record(1200, model=600, other=600))
+    assert not channel.misnamed(record(1200, model=1100))
+    assert not channel.misnamed(record(1200, model=1000, other=100))
+    channel.set_aside(900, HASH)
+    assert not channel.misnamed(record(1200, model=1100))
+    assert channel.available_for(OTHER) == 0
+    channel.set_aside(-100, None)
+    assert channel.available_for(OTHER) == 100

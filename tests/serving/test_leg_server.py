@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.engines.hash_engine import hash_piece
 from node.peer import Node
 from node.serving.leg_server import LEGS_AT_ONCE
+from node.serving.running_leg import RunningLeg
 from p2p.score import Standing
 from tests.node.asking import (
     EMBED,
@@ -32,7 +36,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import RemoteProtocolError, TransportError
 from wire.kinds import Role
-from wire.message import Accept, Message, Offer, Piece, Quote, Quoted, Refuse, Result
+from wire.message import Accept, Message, Offer, Piece, Progress, Quote, Quoted, Refuse, Result
 from wire.receipt import Receipt
 from wire.schema import Scalar
 from wire.signed import Signed, open_signed
@@ -53,19 +57,9 @@ class Scene:
 
     async def offer(self, task: Signed[Task], /, **changes: Any) -> tuple[Message, list[bytes]]:
         """The last word on an offer, and the pieces before it."""
-        fields: dict[str, Any] = {
-            "task": task.raw,
-            "stage": 0,
-            "receipts": (),
-            "input": TEXTS,
-            "deadline_ms": 30_000,
-            "units": 1,
-            "resume": None,
-            "avoid": (),
-        }
         pieces: list[bytes] = []
         async with self.asker.peers.call(self.worker.peers.me, deadline_s=60) as call:
-            await call.send(Offer(**(fields | changes)))
+            await call.send(offer_of(task, **changes))
             while True:
                 match message := await call.receive():
                     case Piece():
@@ -74,6 +68,27 @@ class Scene:
                         continue
                     case _:
                         return message, pieces
+
+    async def follow(
+        self, task: Signed[Task], resume: Progress | None, heard: list[tuple[float, Piece]]
+    ) -> None:
+        """Offer a leg that streams; each piece is noted when it comes."""
+        async with self.asker.peers.call(self.worker.peers.me, deadline_s=60) as call:
+            await call.send(offer_of(task, input=b"prompt", units=20, resume=resume))
+            while not isinstance(message := await call.receive(), Result):
+                assert isinstance(message, Accept | Piece), message
+                if isinstance(message, Piece):
+                    heard.append((trio.current_time(), message))
+
+    async def offered_until_left(
+        self,
+        task: Signed[Task],
+        task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Offer a leg that streams, and hang up when the scope is cancelled."""
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            await self.follow(task, None, [])
 
     async def quote(self, **changes: Any) -> Message:
         fields: dict[str, Any] = {
@@ -99,6 +114,21 @@ class Scene:
 
     def cost(self) -> float:
         return self.worker.peers.scores.cost(self.asker.key.peer, trio.current_time())
+
+
+def offer_of(task: Signed[Task], /, **changes: Any) -> Offer:
+    """An offer of the first leg of a task."""
+    fields: dict[str, Any] = {
+        "task": task.raw,
+        "stage": 0,
+        "receipts": (),
+        "input": TEXTS,
+        "deadline_ms": 30_000,
+        "units": 1,
+        "resume": None,
+        "avoid": (),
+    }
+    return Offer(**(fields | changes))
 
 
 @asynccontextmanager
@@ -229,6 +259,76 @@ async def test_pieces_are_streamed_in_order_before_the_result(
         assert isinstance(answer, Result)
         assert len(pieces) == 6
         assert b"".join(pieces) == answer.output
+
+
+@pytest.mark.parametrize("shown", [b"", b"right", b"wrong"])
+async def test_who_offers_a_leg_again_while_it_runs_hears_what_is_made_of_it(
+    autojump_clock: MockClock, tmp_path: Path, shown: bytes
+) -> None:
+    engine = Counted(unit_s=1.0)
+    async with scene(tmp_path, engine=engine) as there:
+        task = there.task(complete(20), source=name_of(b"prompt"))
+        right = [hash_piece(MODEL, b"prompt", at) for at in range(20)]
+        heard = list[tuple[float, Piece]]()
+        resume, begin = None, 0
+        if shown == b"right":
+            resume, begin = Progress(units=3, data=b"".join(right[:3])), 3
+        elif shown:
+            resume = Progress(units=3, data=b"x" * len(b"".join(right[:3])))
+        async with trio.open_nursery() as nursery:
+            # Its line breaks without a word after ten pieces: nobody knows yet.
+            nursery.start_soon(partial(there.offer, task, input=b"prompt", units=20))
+            await trio.sleep(10.5)
+            await there.follow(task, resume, heard)
+        assert [it.data for _, it in heard] == right[begin:]
+        assert [it.position for _, it in heard] == [*range(begin, 20)]
+        # What is made after the offer comes when it is made.
+        times_s = [at_s for at_s, it in heard if it.position >= 11]
+        assert max(b - a for a, b in pairwise(times_s)) < 1.5
+        assert engine.calls == 1
+
+
+async def test_a_generation_goes_on_for_who_came_back_before_the_old_line_was_given_up(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    engine = Counted(unit_s=1.0)
+    async with scene(tmp_path, engine=engine) as there:
+        task = there.task(complete(20), source=name_of(b"prompt"))
+        heard = list[tuple[float, Piece]]()
+        async with trio.open_nursery() as nursery:
+            old = await nursery.start(there.offered_until_left, task)
+            await trio.sleep(5)
+            # Others need the place of a generation, so it is given up with its line.
+            (running,) = there.worker.leg_server.running.values()
+            assert running.lease is not None
+            running.lease._generates = True
+            nursery.start_soon(there.follow, task, None, heard)
+            await trio.sleep(2)
+            old.cancel()
+            await trio.sleep(2)
+            assert there.worker.leg_server.running
+        assert len(heard) == 20
+        assert engine.calls == 1
+
+
+async def test_a_generation_that_all_have_left_ends(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with scene(tmp_path, engine=Counted(unit_s=1.0)) as there:
+        task = there.task(complete(20), source=name_of(b"prompt"))
+        async with trio.open_nursery() as nursery:
+            one = await nursery.start(there.offered_until_left, task)
+            await trio.sleep(2)
+            (running,) = there.worker.leg_server.running.values()
+            assert running.lease is not None
+            running.lease._generates = True
+            other = await nursery.start(there.offered_until_left, task)
+            await trio.sleep(2)
+            one.cancel()
+            await trio.sleep(2)
+            other.cancel()
+            await trio.sleep(1)
+        assert not there.worker.leg_server.running
 
 
 async def test_an_input_that_is_not_inline_is_fetched_from_who_offers(
@@ -434,7 +534,7 @@ async def test_more_legs_than_a_peer_takes_are_refused_with_a_moment_to_wait(
     async with scene(tmp_path, engine=engine) as there:
         # As many talks at once as one peer may have: the legs of others fill the rest.
         there.worker.leg_server.running |= {
-            number.to_bytes(4, "big"): trio.Event() for number in range(LEGS_AT_ONCE)
+            number.to_bytes(4, "big"): RunningLeg() for number in range(LEGS_AT_ONCE)
         }
         refused = await there.refusal(there.task())
         assert refused.reason == "too many legs under way"
