@@ -160,18 +160,11 @@ class LibEndpoint:
                 if target.relay is None:
                     await self._swarm.dial_addr(target.where, libp2p_id(peer))
                 else:
-                    await self._dial_through(target.relay, peer, deadline_s)
+                    await self._dial(target.relay, deadline_s)
+                    relay = target.relay.peer
+                    await self._circuits.dial(relay, peer, self._socket_of(relay), self._nursery)
             finally:
                 self._dials.pop(peer).set()
-
-    async def _dial_through(self, relay: Dialable, peer: PeerId, deadline_s: float) -> None:
-        await self._connect_relay(relay, deadline_s)
-        await self._circuits.dial(relay.peer, peer, self._socket_of(relay.peer), self._nursery)
-
-    async def _connect_relay(self, relay: Dialable, deadline_s: float) -> None:
-        if not self._connections(relay.peer):
-            address = f"{relay.where}/p2p/{relay.peer}"
-            await self.connect_peer(relay.peer, (address,), deadline_s=deadline_s)
 
     async def knock(self, address: str, *, deadline_s: float) -> None:
         target = read_dialable(address, self._forms)
@@ -179,7 +172,7 @@ class LibEndpoint:
             if target.relay is None:
                 await self._swarm.knock(target.where, libp2p_id(target.peer))
             else:
-                await self._connect_relay(target.relay, deadline_s)
+                await self._dial(target.relay, deadline_s)
                 await self._circuits.knock(target.relay.peer, target.peer)
 
     def lines(self) -> dict[PeerId, Lined]:
