@@ -13,7 +13,7 @@ import trio
 from p2p.adverts import Advertiser
 from p2p.connect import TROUBLES
 from p2p.handshake import Handshake
-from p2p.ip_address import host_of, is_public, prefix_of
+from p2p.ip_address import CIRCUIT, host_of, is_public, is_relayed, prefix_of
 from p2p.peer_rpc import PeerRpc
 from p2p.port_mapping import PortMapping, PortRouter
 from p2p.reachability import CallBack, Reach, Reachability, Stranger
@@ -111,7 +111,7 @@ class DialingBack:
         """Find out how others reach us, again and again, until cancelled."""
         while True:
             now_at_s = trio.current_time()
-            able = [it for it in self.strangers() if self._may_ask(it.peer)]
+            able = self.able()
             listening = self.rpc.endpoint.addresses
             if asked := self.reachability.to_ask(able, listening, now_at_s):
                 await self._ask(asked)
@@ -123,6 +123,10 @@ class DialingBack:
         strangers, kept = bool(self.strangers()), bool(self.kept())
         if self.reachability.conclude(strangers, kept, trio.current_time()):
             self.advertiser.changed()
+
+    def able(self) -> list[Stranger]:
+        """Who can be asked now."""
+        return [it for it in self.strangers() if self._may_ask(it.peer)]
 
     def _may_ask(self, peer: PeerId) -> bool:
         endpoint = self.rpc.endpoint
@@ -181,13 +185,14 @@ class DialingBack:
         """Call the asker at the address at which it is seen, and tell whether it answers."""
         assert isinstance(message, DialBack)
         try:
-            host = self._admitted(call.peer)
+            through = self._through(call.peer, message.relay)
+            host = self._admitted(call.peer, "relay " if through else "")
         except Refused as error:
             self.refused += 1
             await call.send(refusal_of(error))
             return
         family = "ip6" if ":" in host else "ip4"
-        address = f"/{family}/{host}/tcp/{message.port}/p2p/{call.peer}"
+        address = through or f"/{family}/{host}/tcp/{message.port}/p2p/{call.peer}"
         self.dialed += 1
         async with self._at_once:
             try:
@@ -197,8 +202,19 @@ class DialingBack:
                 reached = False
         await call.send(DialedBack(host=host, reached=reached))
 
-    def _admitted(self, asker: PeerId) -> str:
-        """Where the asker is called; Refused if it is not."""
+    def _through(self, asker: PeerId, relays: tuple[PeerId, ...]) -> str:
+        """Where the asker is called through a relay; "" for none, Refused if it is not known."""
+        if not relays:
+            return ""
+        advert = self.rpc.view.advert_of(relays[0])
+        said = () if advert is None else advert.record.reached_at
+        for address in said:
+            if is_public(host_of(address)) and not is_relayed(address):
+                return f"{address}{CIRCUIT}/p2p/{asker}"
+        raise Refused("this relay is not known here", code=RefusalCode.NOT_FOUND)
+
+    def _admitted(self, asker: PeerId, kind: str) -> str:
+        """Where the asker is called; Refused if it is not. Each `kind` of call has its own rate."""
         # As it is now: what was noted may be where a relay is, through which it came first.
         host = host_of(self.rpc.endpoint.remote_address(asker) or "")
         if not is_public(host) or self.rpc.endpoint.is_relayed(asker):
@@ -215,9 +231,9 @@ class DialingBack:
                 retry_after_s=DIAL_DEADLINE_S,
                 code=RefusalCode.BUSY,
             )
-        if not self._per_asker.take(str(asker), now_at_s):
+        if not self._per_asker.take(f"{kind}{asker}", now_at_s):
             raise busy
-        if not self._per_network.take(prefix_of(host), now_at_s):
+        if not self._per_network.take(f"{kind}{prefix_of(host)}", now_at_s):
             raise busy
         self._all.take(now_at_s)
         return host

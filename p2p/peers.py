@@ -22,6 +22,7 @@ from p2p.port_mapping import PortRouter
 from p2p.punching import Punching
 from p2p.reachability import Reachability
 from p2p.recovery import Recovery
+from p2p.relay_checks import RelayChecks
 from p2p.relaying import Relaying
 from p2p.routes import outgoing_hosts
 from p2p.seeds import SeedDiscovery, SeedService
@@ -107,6 +108,7 @@ class Peers(PeerRpc):
     discovery: Discovery = field(init=False)
     dialing_back: DialingBack = field(init=False)
     relaying: Relaying = field(init=False)
+    relay_checks: RelayChecks = field(init=False)
     recovery: Recovery = field(init=False)
     punching: Punching = field(init=False)
     # None in an open network.
@@ -131,6 +133,7 @@ class Peers(PeerRpc):
         self.dialing_back = DialingBack(self, self.neighbours, self.advertiser, reachability)
         self.relaying = Relaying(self, self.neighbours, self.advertiser, self.dialing_back)
         self.relaying.willing = self.config.relays
+        self.relay_checks = RelayChecks(self, self.neighbours, self.dialing_back, self.relaying)
         self.punching = Punching(self, self.relaying)
         self.recovery = Recovery(self.neighbours, self.dialing_back, self.relaying)
         self.dialing_back.kept = self.relaying.addresses
@@ -243,6 +246,7 @@ async def open_peers(
             nursery.start_soon(neighbours.swap_forever)
             nursery.start_soon(peers.dialing_back.ask_forever)
             nursery.start_soon(peers.relaying.keep_up_forever)
+            nursery.start_soon(peers.relay_checks.keep_up_forever)
             nursery.start_soon(peers.recovery.watch_forever)
             nursery.start_soon(peers.punching.keep_up_forever)
             if around.router is not None:

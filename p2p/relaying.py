@@ -37,6 +37,8 @@ LEASE_S = 1800
 RESERVE_DEADLINE_S = 8.0
 # Who refused, or was not reached, is asked again after this; whose connection was lost, after that.
 AGAIN_S, LOST_AGAIN_S = 120.0, 5.0
+# Who passed nothing on is asked again after this.
+LEFT_AGAIN_S = 3600.0
 TRIED_KEPT = 256
 # Calls that are taken through one relay at once, whatever it lets in.
 TAKEN_MAX = 32
@@ -78,6 +80,16 @@ class Relaying:
     def addresses(self) -> tuple[str, ...]:
         """Where relays pass calls on to this peer."""
         return tuple([f"{it.address}{CIRCUIT}/p2p/{self.rpc.me}" for it in self._relays.values()])
+
+    def relays(self) -> tuple[PeerId, ...]:
+        """Who gave us leases that hold."""
+        return tuple(self._relays)
+
+    def leave(self, relay: PeerId) -> None:
+        """It does not do what it promised: it is not asked again for a while."""
+        if self._relays.pop(relay, None) is not None:
+            self._tried[relay] = trio.current_time() + LEFT_AGAIN_S
+            self._changed()
 
     def held(self) -> frozenset[PeerId]:
         """The connections that leases need: nobody parts from these to make room."""

@@ -54,6 +54,8 @@ SHARES_VERSION = 21
 LISTS_VERSION = 21
 # From this version on an app's owner may pay for calls at gateways of other peers.
 OWNER_PAYS_VERSION = 21
+# From this version on a peer calls others back through a relay of theirs.
+RELAY_CHECKS_VERSION = 21
 # The version that a Welcome says.
 SPOKEN_VERSION = 21
 # Version of tasks and receipts. It changes less often than the messages: they are kept for years.

@@ -7,7 +7,7 @@ from wire import limits
 from wire.content import PeerId
 from wire.kinds import Kind
 from wire.message_base import Message
-from wire.schema import Between, Int
+from wire.schema import Between, Int, Omitted
 from wire.signed import SignedRecord
 
 Port = Annotated[int, Between(1, 2**16 - 1)]
@@ -17,11 +17,13 @@ Port = Annotated[int, Between(1, 2**16 - 1)]
 class DialBack(Message):
     """Please call me over a new connection, at the IP address that you see me at, and this port.
 
-    The message names no address, so nobody can have a third party called.
+    With `relay`: please call me through that one instead, where its own advert says that it is. The
+    message names no address, so nobody can have a third party called.
     """
 
     KIND: ClassVar[Kind] = Kind.DIAL_BACK
     port: Port
+    relay: Annotated[tuple[PeerId, ...], Between(0, 1), Omitted(())] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

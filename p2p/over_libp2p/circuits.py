@@ -106,13 +106,7 @@ class Circuits:
         stream = await self.open_stream(relay, RELAY, HEADER_S)
         connected = False
         try:
-            await stream.write(peer)
-            code = await exactly(stream, 1)
-            if code[0] != RelayAnswer.THROUGH:
-                raise Unreachable(
-                    f"{relay.short} does not pass calls on to {peer.short}:"
-                    f" {RelayAnswer.words(code[0])}"
-                )
+            await _ask_for(stream, peer)
             line = Line(stream, remote)
             raw = RawConnection(line, True)
             with shaking_hands():
@@ -123,6 +117,18 @@ class Circuits:
                 await stream.reset()
         self.lines[peer] = (relay, line, True)
         nursery.start_soon(self._hold, connection.muxed_conn, stream, line)
+
+    async def knock(self, relay: PeerId, peer: PeerId) -> None:
+        """As `dial`, but part as soon as the peer has proven its key."""
+        stream = await self.open_stream(relay, RELAY, HEADER_S)
+        try:
+            await _ask_for(stream, peer)
+            with shaking_hands():
+                raw = RawConnection(Line(stream, None), True)
+                await self._swarm.upgrader.upgrade_security(raw, True, libp2p_id(peer))
+        finally:
+            with trio.CancelScope(shield=True):
+                await stream.reset()
 
     async def _hold(self, muxed: IMuxedConn, stream: LibStream, line: Line) -> None:
         """Wait for the end of a relayed connection; then leave nothing of its stream."""
@@ -246,6 +252,17 @@ def is_relayed(muxed: IMuxedConn) -> bool:
 
 
 _NOWHERE = Multiaddr("/memory/0")
+
+
+async def _ask_for(stream: LibStream, peer: PeerId) -> None:
+    """Ask the relay at the other end for a line to `peer`; Unreachable if it gives none."""
+    await stream.write(peer)
+    code = await exactly(stream, 1)
+    if code[0] != RelayAnswer.THROUGH:
+        raise Unreachable(
+            f"{stream.peer.short} does not pass calls on to {peer.short}:"
+            f" {RelayAnswer.words(code[0])}"
+        )
 
 
 async def exactly(stream: LibStream, size_bytes: int) -> bytes:

@@ -160,20 +160,20 @@ class LibEndpoint:
                 if target.relay is None:
                     await self._swarm.dial_addr(target.where, libp2p_id(peer))
                 else:
-                    await self._dial_through(target.relay, peer, deadline_s)
+                    await self._dial(target.relay, deadline_s)
+                    relay = target.relay.peer
+                    await self._circuits.dial(relay, peer, self._socket_of(relay), self._nursery)
             finally:
                 self._dials.pop(peer).set()
-
-    async def _dial_through(self, relay: Dialable, peer: PeerId, deadline_s: float) -> None:
-        if not self._connections(relay.peer):
-            address = f"{relay.where}/p2p/{relay.peer}"
-            await self.connect_peer(relay.peer, (address,), deadline_s=deadline_s)
-        await self._circuits.dial(relay.peer, peer, self._socket_of(relay.peer), self._nursery)
 
     async def knock(self, address: str, *, deadline_s: float) -> None:
         target = read_dialable(address, self._forms)
         with dialing(str(target.where), deadline_s), trio.fail_after(deadline_s):
-            await self._swarm.knock(target.where, libp2p_id(target.peer))
+            if target.relay is None:
+                await self._swarm.knock(target.where, libp2p_id(target.peer))
+            else:
+                await self._dial(target.relay, deadline_s)
+                await self._circuits.knock(target.relay.peer, target.peer)
 
     def lines(self) -> dict[PeerId, Lined]:
         """The connections that a relay passes on, by the peer at the other end."""

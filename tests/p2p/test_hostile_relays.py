@@ -2,16 +2,19 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from random import Random
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from node.devnet.relay_faults import BadRules
 from p2p.over_libp2p import Site
 from p2p.over_libp2p.circuits import RELAYED, exactly
 from p2p.over_libp2p.endpoint import LibEndpoint
 from p2p.over_libp2p.stream import LibStream
 from p2p.peers import Peers
+from p2p.relay_checks import AGAIN_S, SOON_S, RelayRecord
 from p2p.relay_limits import RelayCounts
 from p2p.relaying import TAKEN_MAX
 from p2p.score import Standing
@@ -28,7 +31,8 @@ from tests.p2p.internet import (
     server,
     servers,
 )
-from tests.p2p.transports import until
+from tests.p2p.transports import key_of, until
+from wire.content import PeerId
 from wire.errors import Refused, TransportError
 from wire.kinds import RefusalCode
 from wire.reach import DialBack, DialedBack
@@ -139,7 +143,7 @@ async def test_a_relay_that_sends_a_byte_an_hour_is_gone_round(
     slow = [internet.peers[f"server {it}"] for it in (1, 2)]
 
     async def say_nothing(stream: LibStream) -> None:
-        await trio.sleep(3600)
+        await trio.sleep(1000)
         await stream.write(bytes([RelayAnswer.THROUGH]))
 
     for relay in slow:
@@ -248,3 +252,77 @@ async def test_many_keys_of_one_home_have_its_address_called_a_few_times_a_minut
             await asks_to_be_called_back(peers, stranger)
     assert trio.current_time() - internet.started_at_s < 120
     assert stranger.dialing_back.dialed - before <= 8
+
+
+async def through(asker: Peers, stranger: Peers, relay: PeerId) -> DialedBack:
+    async with asker.call(stranger.me, deadline_s=8.0) as call:
+        await call.send(DialBack(port=1, relay=(relay,)))
+        return await call.expect(DialedBack)
+
+
+def pass_nothing(internet: Internet, count: int) -> list[Peers]:
+    """So many of the servers give leases and pass no calls on."""
+    found = [internet.peers[f"server {it}"] for it in range(1, count + 1)]
+    for relay in found:
+        relay.endpoint.set_relay_rules(BadRules(relay.relaying, "relay_lies", Random(1)))
+    return found
+
+
+async def test_a_home_leaves_relays_that_pass_nothing_on(
+    autojump_clock: MockClock, internet: Internet
+) -> None:
+    """Three of them are all that it wants: it would say that it is kept, and nobody reach it."""
+    await servers(internet, 3)
+    bad = pass_nothing(internet, 3)
+    target = await kept(internet, "target", home(1), 3)
+    assert set(keepers_of(target)) == {it.me for it in bad}
+    for number in range(4, 7):
+        await internet.add(f"server {number}", server(number))
+    good = {internet.peers[f"server {it}"].me for it in range(4, 7)}
+    await until(lambda: set(keepers_of(target)) == good, 900)
+    assert target.relay_checks.left == 3
+    asker = await internet.add("asker", Site("192.168.1.2", home(2)))
+    await hears(asker, target)
+    await alone(asker, target)
+    assert await asks(asker, target.me) == b"here"
+
+
+def test_who_lies_about_a_relay_has_it_left_only_with_another_and_in_the_majority() -> None:
+    def is_bad(*said: tuple[str, bool]) -> bool:
+        record = RelayRecord(0.0)
+        for answer in said:
+            record.take(*answer, 0.0)
+        return record.is_bad()
+
+    # One network is one stranger, however often it says so.
+    assert not is_bad(*[("1", False)] * 9)
+    assert not is_bad(("1", False), ("2", True), ("1", False))
+    assert is_bad(("1", False), ("2", False))
+    # It was honest once.
+    assert is_bad(*[("2", True)] * 9, ("1", False), ("3", False))
+
+
+def test_a_relay_is_asked_about_seldom_once_it_is_known_to_pass_calls_on() -> None:
+    record = RelayRecord(5.0)
+    due = []
+    for network, reached in (("1", True), ("2", True), ("3", False), ("2", True)):
+        record.take(network, reached, 0.0)
+        due.append(record.due_at_s)
+    assert due == [SOON_S, AGAIN_S, SOON_S, AGAIN_S]
+
+
+async def test_whoever_asks_to_be_called_through_a_relay_aims_no_call(
+    autojump_clock: MockClock, internet: Internet
+) -> None:
+    await servers(internet, 2)
+    one, two = internet.peers["server 1"], internet.peers["server 2"]
+    asker = await internet.add("asker", Site("192.168.1.2", home(1)))
+    with pytest.raises(Refused) as refused:
+        await through(asker, one, key_of("nobody knows it").peer)
+    assert refused.value.code is RefusalCode.NOT_FOUND
+    with suppress(Refused):
+        await through(asker, one, two.me)
+    # It is called once a minute.
+    with pytest.raises(Refused) as refused:
+        await through(asker, one, two.me)
+    assert refused.value.code is RefusalCode.BUSY

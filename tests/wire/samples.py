@@ -616,7 +616,7 @@ SAMPLES: tuple[Record, ...] = (
     BlockReply(data=b"block"),
     Keep(content=TREE, size_bytes=300_000, keep_s=604_800, deadline_ms=60_000),
     Keeping(keep_s=86_400),
-    DialBack(port=4747),
+    DialBack(port=4747, relay=(KEY.peer,)),
     DialedBack(host="203.0.113.7", reached=True),
     Reservation(
         kept=KEY.peer,

@@ -45,6 +45,7 @@ WITHOUT_LATER: dict[str, dict[str, Any]] = {
     "Advert": {"tariffs": (), "stake": 0},
     "AskAppKey": {"pay": (), "drawn": ()},
     "AskBucket": {"digest": b""},
+    "DialBack": {"relay": ()},
     "Answer": {"charges": (), "commitments": (), "mixed": (), "owned": ()},
     "AttestedFetch": {"pages": (), "folders": b"", "more": False, "extraction": EXTRACTION_ALONE},
     "Extraction": {"paged": False, "prepare": ()},
