@@ -160,9 +160,8 @@ class AskCommands:
                 todo="give it a source of tensors: --source NAME; or a table: --rows, --input"
                 " NAME=COLUMN; or POST /v1/infer at a gateway",
             )
-        return questions.check_text(text, limits.TEXT_BYTES_MAX).encode(), dict(
-            arguments.get("parameters") or {}
-        )
+        checked = questions.check_text(text, limits.TEXT_BYTES_MAX)
+        return checked.encode(), dict(questions.given_parameters(arguments))
 
     def _check_does(self, manifest: Manifest | None, operation: str) -> None:
         """Refuse at once what no peer could do; of a model unknown here only others can tell."""

@@ -103,10 +103,17 @@ def generate_input(arguments: Mapping[str, Any], *, chats: bool) -> bytes:
 _OPTIONS = {"tokens": "--max-tokens", "temperature": "--temperature", "seed": "--seed"}
 
 
+def given_parameters(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters, if any were given; InputError if they are no map."""
+    given = arguments.get("parameters") or {}
+    if not isinstance(given, Mapping):
+        raise InputError("the parameters are not a map", todo="for example {'tokens': 64}")
+    return given
+
+
 def check_no_settings(arguments: Mapping[str, Any]) -> None:
     """InputError if settings of a generation were given to what generates no words."""
-    given = arguments.get("parameters") or {}
-    typed = [_OPTIONS.get(str(it), str(it)[:40]) for it in given]
+    typed = [_OPTIONS.get(str(it), str(it)[:40]) for it in given_parameters(arguments)]
     if typed:
         raise InputError(
             f"{', '.join(typed)}: this model generates no words, so that means nothing to it",
@@ -116,9 +123,7 @@ def check_no_settings(arguments: Mapping[str, Any]) -> None:
 
 def generate_parameters(arguments: Mapping[str, Any]) -> dict[str, Scalar]:
     """The settings of a generation, of the right types; InputError names one that is not."""
-    given = arguments.get("parameters") or {}
-    if not isinstance(given, Mapping):
-        raise InputError("the parameters are not a map", todo="for example {'tokens': 64}")
+    given = given_parameters(arguments)
     found: dict[str, Scalar] = {"tokens": TOKENS_DEFAULT}
     for name, typed in given.items():
         wanted = SETTINGS.get(name)
