@@ -38,7 +38,13 @@ def test_an_honest_answer_is_found_right_by_a_jury_that_looks_by_itself(tmp_path
         charge = asker.ask("jury", "charge", answer["receipt"], case_file, "--json").document
         assert charge["against"] == worker.id
         assert "no rule decides" in baton("slash", case_file, "--only-check").out
-        case = asker.ask("slash", case_file, "--json").document["case"]
+
+        def announced() -> Any:
+            # The worker's stake counts from the next checkpoint on.
+            done = asker.ask("slash", case_file, "--json")
+            return done.document["case"] if done.code == 0 else None
+
+        case = until(announced)
 
         def decided() -> Any:
             done = asker.ask("jury", "show", case, "--json")
