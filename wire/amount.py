@@ -33,6 +33,11 @@ def read_credits(text: str) -> int:
     return amount
 
 
+def digits_of(text: str) -> int | None:
+    """Millionths as x402 writes them, a string of digits; None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
 def show_credits(amount: int) -> str:
     """`amount` millionths as a person reads them: 20000 is `0.02`."""
     whole, part = divmod(abs(amount), CREDIT)

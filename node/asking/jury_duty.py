@@ -16,6 +16,7 @@ from node.evidence.charges import charged
 from node.ledger.juries import is_asked, open_cases, seal_or_find, to_tell
 from node.ledger.motion_shelf import FOUND, SEALED
 from node.ledger.peer_ledger import PeerLedger
+from node.ledger.wallet import unheard
 from wire import limits
 from wire.content import PeerId
 from wire.errors import BatonError
@@ -28,9 +29,6 @@ LOOK_EVERY_S_MAX, LOOK_EVERY_S_MIN = 60.0, 1.0
 LOOKS_AT_ONCE = 2
 AGAIN_S = 300.0
 KEPT = 256
-
-
-def _unheard(_: object) -> None: ...
 
 
 @dataclass(slots=True)
@@ -67,7 +65,7 @@ class JuryDuty:
         rows = self.ledger.draft().books.motions.rows
         told = tuple(to_tell(self.ledger.wallet.key, rows))[: limits.ACTIONS_MAX]
         if told:
-            await self.ledger.wallet.order(_unheard, find=told)
+            await self.ledger.wallet.order(unheard, find=told)
 
     def _due(self) -> list[tuple[bytes, CaseRow]]:
         """Cases that this peer is asked about, and has said nothing of."""
@@ -87,7 +85,7 @@ class JuryDuty:
         if wrong is None:
             return
         wallet = self.ledger.wallet
-        await wallet.order(_unheard, **seal_or_find(wallet.key, name, row, wrong=wrong))
+        await wallet.order(unheard, **seal_or_find(wallet.key, name, row, wrong=wrong))
         self.given += 1
 
     async def look(self, name: bytes, row: CaseRow) -> bool | None:

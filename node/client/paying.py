@@ -16,7 +16,7 @@ import anyio
 from anyio.abc import ByteReceiveStream
 
 from wire import limits
-from wire.amount import show_credits
+from wire.amount import digits_of, show_credits
 from wire.codec import pack, unpack
 from wire.errors import BatonError, InputError, Malformed, Refused, Unreachable
 from wire.latest import Latest
@@ -176,9 +176,8 @@ class CallPayments:
         sent = self._sent.pop(headers.get(SIGNATURE, ""), None)
         if sent is not None:
             self._known.add(sent.channel)
-            text = str(amount)
-            is_told = text.isascii() and text.isdigit() and len(text) < 20
-            self._note(sent, min(int(text), sent.amount) if is_told else sent.amount)
+            told = digits_of(str(amount))
+            self._note(sent, sent.amount if told is None else min(told, sent.amount))
 
     def _note(self, sent: AttachedVoucher, amount: int) -> None:
         self.spent -= sent.amount - amount
@@ -231,10 +230,9 @@ def payment_needed(header: str) -> PaymentNeeded:
 
 
 def _is_in_credits(offer: Mapping[str, Any]) -> bool:
-    network, amount = offer.get("network"), str(offer.get("amount"))
+    network, amount = offer.get("network"), digits_of(str(offer.get("amount")))
     is_own = isinstance(network, str) and network.startswith("baton:")
-    is_amount = amount.isascii() and amount.isdigit() and len(amount) < 20
-    return is_own and is_amount and offer.get("scheme") in (EXACT, BATCH)
+    return is_own and amount is not None and offer.get("scheme") in (EXACT, BATCH)
 
 
 async def _asked(path: Path, command: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,12 +8,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
 
 import trio
 
 from node.ledger.committee import collected, proof_of
-from node.ledger.wallet import OrderState, Wallet
+from node.ledger.wallet import OrderState, Wallet, unheard
 from node.paying.channels import PaidChannel
 from node.paying.paying_channels import PayingChannels
 from node.peer import Node
@@ -190,7 +189,7 @@ def _payees(wallet: Wallet, random: Random) -> list[PeerId]:
 
 
 async def _one_order(wallet: Wallet, random: Random, found: TwoOrders) -> None:
-    paid = await wallet.pay(_payees(wallet, random)[0], STOLEN, _unheard)
+    paid = await wallet.pay(_payees(wallet, random)[0], STOLEN, unheard)
     if paid.state is OrderState.SETTLED:
         found.settled[wallet.key.peer].add(paid.order.record.epoch)
 
@@ -261,7 +260,3 @@ async def _tell(wallet: Wallet, certificate: bytes, members: Sequence[PeerId]) -
     async with trio.open_nursery() as nursery:
         for member in members:
             nursery.start_soon(tell, member)
-
-
-def _unheard(_: Any) -> None:
-    """Nobody follows the steps of its orders."""

@@ -20,7 +20,7 @@ from node.ledger.wallet import Wallet
 from node.paying.settled_orders import read_shown
 from node.paying.voucher_till import VoucherTill
 from wire import limits
-from wire.errors import BatonError, Malformed, WireError
+from wire.errors import BatonError, Malformed
 from wire.ledger import AccountOrder, order_digest
 from wire.payment_claim import BATCH, CREDITS, EXACT, bytes_in, check_claim, network_name
 from wire.signed import Signed
@@ -87,8 +87,6 @@ class CreditMeans:
                 raise Malformed("the order pays nothing to this account")
             shown.check(genesis.id, Committee(genesis.members))
             check_claim(order.signer, digest, bytes_in(payment.payload, "claim", SIGNATURE_BYTES))
-        except WireError as error:
-            raise Malformed(error.message) from error
         except BatonError as error:
             raise Malformed(error.message) from error
         said = self.network.encode() + digest + offer.pay_to.encode()

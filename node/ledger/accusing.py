@@ -14,7 +14,7 @@ from node.ledger.books import Draft
 from node.ledger.case_places import NOTICE_EPOCHS, CasePlaces, check_new, notices_in
 from node.ledger.juries import salt_for
 from node.ledger.rows import PENDING
-from node.ledger.wallet import Emit, Ordered, Wallet
+from node.ledger.wallet import Emit, Ordered, Wallet, unheard
 from store import Table
 from wire.codec import pack, unpack
 from wire.errors import BatonError
@@ -75,8 +75,5 @@ class Accusing:
             return
         salt = salt_for(self.wallet.key, evidence_digest(evidence))
         step = JurySteps(charge=(ShownCase(case=case, salt=salt, evidence=evidence),))
-        await self.wallet.order(_unheard, jury=(step,))
+        await self.wallet.order(unheard, jury=(step,))
         await self.wallet.store.write(Table.LEDGER, key, None)
-
-
-def _unheard(_: object) -> None: ...

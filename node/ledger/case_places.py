@@ -155,7 +155,9 @@ def open_charges(draft: Draft, charges: dict[bytes, tuple[PeerId, ShownCase]]) -
         seal = charge_seal(accuser, evidence_digest(charge.evidence), charge.salt)
         if notice is None or (notice.accuser, notice.seal) != (accuser, seal):
             continue
-        if notice.epoch < draft.epoch and (row := _row_of(draft, notice, charge)) is not None:
+        if notice.epoch >= draft.epoch:
+            continue
+        if (row := _row_of(draft, accuser, charge.evidence, notice.bond)) is not None:
             shown[charge.case] = (notice, row)
     # Of two about one answer the one that was announced first is heard; then the higher bond.
     of_acts: dict[bytes, bytes] = {}
@@ -175,24 +177,23 @@ def open_charges(draft: Draft, charges: dict[bytes, tuple[PeerId, ShownCase]]) -
             draft.growth += notice.bond
 
 
-def _row_of(draft: Draft, notice: NoticeRow, charge: ShownCase) -> CaseRow | None:
+def _row_of(draft: Draft, accuser: PeerId, evidence: bytes, bond: int) -> CaseRow | None:
     """A case as it begins; None if this is none, which no honest member votes for."""
     try:
-        work = charged(Evidence.from_bytes(charge.evidence))
+        work = charged(Evidence.from_bytes(evidence))
     except WireError:
         return None
     return CaseRow(
-        accuser=notice.accuser,
+        accuser=accuser,
         culprit=work.culprit,
         asker=work.task.signer,
         act=work_of(work.culprit, work.receipt.id).act,
-        digest=evidence_digest(charge.evidence),
-        bond=notice.bond,
+        digest=evidence_digest(evidence),
+        bond=bond,
         begun=draft.epoch,
         until=draft.epoch,
         state=CaseState.WAITING,
-        evidence=charge.evidence,
-        attempt=1,
+        evidence=evidence,
     )
 
 
@@ -223,31 +224,17 @@ def open_case(draft: Draft, order: bytes, accuser: PeerId, accusation: Accusatio
 
     Another about the same answer costs its accuser the bond.
     """
-    try:
-        charge = charged(Evidence.from_bytes(accusation.evidence))
-    except WireError:
+    row = _row_of(draft, accuser, accusation.evidence, accusation.bond)
+    if row is None:
         # A quorum that votes for this all the same takes the bond alone.
         draft.growth += accusation.bond
         return
-    act = work_of(charge.culprit, charge.receipt.id).act
     there = cases_in(draft.motion_rows())
-    if any(it.act == act for it in there.values()):
+    if any(it.act == row.act for it in there.values()):
         draft.growth += accusation.bond
         return
     if sum(it.state.is_open for it in there.values()) >= CASES_OPEN_MAX:
         # Others were taken in this epoch, in an order that nobody chose.
         draft.credit(accuser, accusation.bond)
         return
-    row = CaseRow(
-        accuser=accuser,
-        culprit=charge.culprit,
-        asker=charge.task.signer,
-        act=act,
-        digest=evidence_digest(accusation.evidence),
-        bond=accusation.bond,
-        begun=draft.epoch,
-        until=draft.epoch,
-        state=CaseState.WAITING,
-        evidence=accusation.evidence,
-    )
     draft.motions[CASE + case_id(order)] = row.to_bytes()

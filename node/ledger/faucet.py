@@ -23,7 +23,7 @@ from node.ledger.faucet_puzzle import (
     unpacked,
     words_of,
 )
-from node.ledger.wallet import Ordered, OrderState, Wallet
+from node.ledger.wallet import Ordered, OrderState, Wallet, unheard
 from node.paying_config import Sponsoring
 from p2p.ip_address import host_of, prefix_of
 from p2p.peers import Peers
@@ -169,7 +169,7 @@ class Faucet:
         given = Row(Table.SPONSORED, _GIVEN + peer, pack([asking.period, each]))
         try:
             await self._write(given, Row(Table.SPONSORED, _OPEN + peer, b""))
-            asking.ordered = await self.wallet.pay(peer, each, lambda _: None)
+            asking.ordered = await self.wallet.pay(peer, each, unheard)
             self.keys += 1
             await self._write(Row(Table.SPONSORED, _OPEN + peer, None))
         except BatonError as error:

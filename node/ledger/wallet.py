@@ -211,7 +211,7 @@ class Wallet:
     async def resume(self) -> None:
         """Go on with what was not settled when this peer stopped."""
         async with self._busy:
-            await self._finish_earlier(lambda _: None)
+            await self._finish_earlier(unheard)
 
     async def _finish_earlier(self, emit: Emit) -> None:
         for ordered in self.log(1):

@@ -8,7 +8,7 @@ from node.local.arguments import read_key, read_number
 from node.local.control import Emit
 from node.paying.peer_paying import PeerPaying
 from wire import limits
-from wire.amount import AMOUNT_MAX
+from wire.amount import AMOUNT_MAX, digits_of
 from wire.errors import InputError, Malformed, Refused
 from wire.ledger import order_digest
 from wire.payment_claim import BATCH, EXACT, bytes_in, network_name, sign_claim
@@ -37,7 +37,7 @@ async def pay_offer(
             todo="name the state folder of a peer that is in its network: state=…",
         )
     text, most = str(offer.get("amount")), read_number(arguments, "most", 0)
-    amount = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    amount = digits_of(text) or 0
     if not 1 <= amount <= min(most, AMOUNT_MAX):
         raise InputError(f"{text[:40]} millionths are not paid", todo="allow more: pay_max=…")
     to = read_key(str(offer.get("payTo")))
@@ -76,10 +76,8 @@ def _told(told: object) -> dict[str, Any] | None:
     """What a gateway says of a channel, as it is in its 402; None if it says nothing."""
     if not isinstance(told, Mapping):
         return None
-    text = str(told.get("charged"))
     try:
         voucher = bytes_in(told, "voucher", limits.VOUCHER_BYTES_MAX)
     except Malformed:
         return None
-    charged = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
-    return {"charged": charged, "voucher": voucher}
+    return {"charged": digits_of(str(told.get("charged"))) or 0, "voucher": voucher}

@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from node.ledger.payment_channel import channel_name
+from node.ledger.wallet import unheard
 from node.paying.channels import PaidChannel
 from node.paying.paying_channels import (
     BALANCE_PART,
@@ -155,7 +156,7 @@ class RequestVouchers:
                 todo="have somebody pay this account: python -m node wallet shows its key",
             )
         opening = Opening(payee=payee, deposit=deposit, expiry=view.epoch + EXPIRY_EPOCHS)
-        ordered = await wallet.order(lambda _: None, open=(opening,))
+        ordered = await wallet.order(unheard, open=(opening,))
         paying.orders += 1
         if not ordered.settlement:
             raise Refused(
