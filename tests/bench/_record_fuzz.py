@@ -53,6 +53,7 @@ from wire.receipt import Receipt, Verdict
 from wire.rows import RowBundle
 from wire.signed import open_signed, sign
 
+# The processor's, so that a busy machine finds nothing that is not there.
 SECONDS_MAX = 5.0
 MEMORY_BYTES_MAX = 512 << 20
 SHOWN = 8
@@ -92,9 +93,9 @@ def fuzz_records(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
     for name, target in targets.items():
         for raw in target.seeds:
             assert target.holds(raw), f"the seed of {name} does not hold"
-    end_s = time.monotonic() + seconds
+    end_s = time.process_time() + seconds
     names = sorted(targets)
-    while time.monotonic() < end_s and len(found.wrong) < SHOWN:
+    while time.process_time() < end_s and len(found.wrong) < SHOWN:
         name = names[found.tried.total() % len(names)]
         _try(name, targets[name], chance, found)
     grown_bytes = _memory_bytes() - before_bytes
@@ -114,7 +115,7 @@ def _try(name: str, target: Target, chance: Random, found: Found) -> None:
     is_signed_again = chance.random() < 0.5
     raw = signed_again(original, chance) if is_signed_again else altered(original, chance)
     found.tried[name] += 1
-    began_s = time.monotonic()
+    began_s = time.process_time()
     try:
         holds = target.holds(raw)
     except BatonError:
@@ -123,7 +124,7 @@ def _try(name: str, target: Target, chance: Random, found: Found) -> None:
         # Whatever else it is, it is what is looked for.
         found.wrong.append(f"{name}: {type(error).__name__}: {error}: {raw[:200].hex()}")
         return
-    took_s = time.monotonic() - began_s
+    took_s = time.process_time() - began_s
     if took_s > found.slowest_s:
         found.slowest_s, found.slowest = took_s, name
     if took_s > SECONDS_MAX:

@@ -5,7 +5,7 @@ server and all its endpoints, in one process. A million conversations is the who
 
 `python -m tests.bench fuzz records [--minutes N] [--seed N]`: every parser of receipts, bundles,
 verdicts, disputes, calibrations and logs, every record and message, and of what pays: ledgers,
-motions, invites, payments over HTTP. An hour is the whole run.
+motions, invites, payments over HTTP. Minutes are the processor's; sixty are the whole run.
 """
 
 import argparse
