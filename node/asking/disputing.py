@@ -126,6 +126,8 @@ class Disputing:
     # Reading an answer again takes all cores; whoever waits for it too long leaves it to the votes.
     reading: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
     kept: Latest[ContentId, None] = field(default_factory=lambda: Latest(DISPUTES_KEPT))
+    # Told of each leg that was checked, with its output; it does not wait.
+    on_checked: Callable[[CheckRequest, Tally, bytes], None] | None = None
 
     async def check_level(self, level: Level, stages: Sequence[Stage]) -> None:
         """InputError if a level is asked for of a model that cannot be checked so."""
@@ -150,6 +152,8 @@ class Disputing:
         void = claimed.void
         for _ in range(ROUNDS_MAX):
             votes = await check(replace(claimed, void=void))
+            if self.on_checked is not None:
+                self.on_checked(claimed, votes, output)
             ruling = await self.rule(claimed, votes, output, on_event)
             if ruling.prover_lost or votes.agreed or not ruling.void:
                 break

@@ -9,7 +9,7 @@ from node.devnet.economy_plan import honest
 from wire.amount import show_credits
 
 # Faults of a network with credits, in the order in which they are told.
-TOLD = ("member", "partition", "equivocator", "nonpayer", "thief")
+TOLD = ("member", "partition", "equivocator", "nonpayer", "thief", "whale", "ring")
 
 
 def figures(economy: Economy | None) -> dict[str, Any]:
@@ -34,6 +34,7 @@ def figures(economy: Economy | None) -> dict[str, Any]:
         "paid_ratio": _ratio(workers),
         "paid_ratio_of_lost_disks": _ratio(it for it in workers if it.number in disks),
         "loss_max_increments": _loss_max(economy),
+        **economy.stakes.figures(),
         "deposits_forgotten": show_credits(economy.deposits_forgotten),
         "economy": {
             "told": told(economy),
@@ -58,6 +59,8 @@ def told(economy: Economy) -> list[str]:
         "equivocator": _of_equivocators,
         "nonpayer": _of_nonpayers,
         "thief": _of_thieves,
+        "whale": lambda it: it.stakes.told_of_whale(),
+        "ring": lambda it: it.stakes.told_of_ring(),
     }
     names = {it.name for it in economy.faults}
     return [f"{name}: {say[name](economy)}" for name in TOLD if name in names]

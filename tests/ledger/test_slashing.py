@@ -81,6 +81,24 @@ def test_the_same_act_is_punished_once_however_it_is_shown() -> None:
     assert stake_of(made, ONE) == STAKE * 4 // 5 * 4 // 5
 
 
+def test_who_shows_what_is_true_of_whom_others_took_all_from_in_that_epoch_keeps_its_bond() -> None:
+    made = Made()
+    made.done(made.order(stake=(part(STAKE_MIN),)))
+    end_epoch(made)
+    for key, began_at_ms in ((TWO, 1000), (THREE, 2000)):
+        raw = forked(ONE, began_at_ms=began_at_ms).to_bytes()
+        found = Accusation(evidence=raw, bond=BOND_MIN, with_others=True)
+        made.done(made.order(key, accuse=(found,)))
+    fund = made.replicas[0].books.fund
+    end_epoch(made)
+    # The first takes all there is; of both acts one is punished, and neither accuser pays for it.
+    assert (stake_of(made, ONE), len(made.replicas[0].books.stakes.acts)) == (0, 1)
+    assert (made.balance(TWO), made.balance(THREE)) == (GRANT, GRANT)
+    assert made.replicas[0].books.fund == fund + STAKE_MIN
+    with pytest.raises(Refused, match="no stake that could be taken"):
+        made.replicas[0].vote(made.order(TWO, accuse=accused(forked(ONE, began_at_ms=3000))))
+
+
 def test_two_kinds_of_evidence_for_one_wrong_answer_are_one_act() -> None:
     made = network()
     leg = Leg(worker=ONE, wrong=(3,))
