@@ -59,8 +59,8 @@ def told(economy: Economy) -> list[str]:
         "equivocator": _of_equivocators,
         "nonpayer": _of_nonpayers,
         "thief": _of_thieves,
-        "whale": lambda it: it.stakes.told_of_whale(),
-        "ring": lambda it: it.stakes.told_of_ring(),
+        "whale": _of_whale,
+        "ring": _of_ring,
     }
     names = {it.name for it in economy.faults}
     return [f"{name}: {say[name](economy)}" for name in TOLD if name in names]
@@ -116,6 +116,14 @@ def _of_thieves(economy: Economy) -> str:
         f"{len(bad)} peers kept {show_credits(sum(lost))} credits that {sum(it > 0 for it in lost)}"
         " payers had paid ahead"
     )
+
+
+def _of_whale(economy: Economy) -> str:
+    return economy.stakes.told_of_whale()
+
+
+def _of_ring(economy: Economy) -> str:
+    return economy.stakes.told_of_ring()
 
 
 def _redeemed(economy: Economy) -> int:

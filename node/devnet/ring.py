@@ -116,8 +116,8 @@ async def _settled(
     record = AccountOrder(network=calls.network, epoch=epoch, sequence=view.sequence, **action)
     order = sign(record, key)
     voted = await calls.votes(order, deadline_s=stretched(CALL_DEADLINE_S))
-    if not calls.committee.is_quorum(voted.proofs):
+    if not voted.is_quorum:
         return None
     certificate = Certificate(order=order.raw, votes=collected(voted.proofs)).to_bytes()
     done = await calls.acknowledgements(order, certificate, deadline_s=stretched(CALL_DEADLINE_S))
-    return order_digest(order) if calls.committee.is_quorum(done.proofs) else None
+    return order_digest(order) if done.is_quorum else None

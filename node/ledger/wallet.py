@@ -4,7 +4,7 @@ There is one order at a time. One that was signed is never given up for another 
 and sequence: two such orders would lock the account until the next epoch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import trio
 
 from node.ledger.account_view import AccountView
-from node.ledger.committee import Committee, collected
+from node.ledger.committee import collected
 from node.ledger.committee_calls import CommitteeCalls, epoch_is_over
+from node.ledger.committees import Committees
 from node.ledger.sync import LedgerCalls
 from p2p.peers import Peers
 from p2p.timeouts import stretched
@@ -22,7 +23,14 @@ from store.seam import SCAN_ROWS_MAX
 from wire.amount import show_credits
 from wire.codec import pack, unpack
 from wire.content import PeerId
-from wire.errors import InputError, Refused, RemoteProtocolError, TransportError, WireError
+from wire.errors import (
+    InputError,
+    Refused,
+    RemoteProtocolError,
+    TransportError,
+    Unreachable,
+    WireError,
+)
 from wire.ledger import AccountOrder, Certificate, Genesis, Payment, Settlement, order_digest
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
@@ -120,6 +128,11 @@ def _part_map(part: StakePart) -> dict[str, Any]:
     return {"role": part.role.name.lower(), "amount": part.amount}
 
 
+async def _stay() -> None:
+    """Nobody follows the ledger for this wallet."""
+    await trio.lowlevel.checkpoint()
+
+
 @dataclass(slots=True)
 class Wallet:
     """The account of one peer's key in its network's ledger."""
@@ -128,18 +141,37 @@ class Wallet:
     store: Store
     genesis: Genesis
     key: SigningKey
-    committee: Committee = field(init=False)
+    # Who keeps the ledger, and what asks members for how its last epochs ended.
+    committees: Committees = field(init=False)
+    catch_up: Callable[[], Awaitable[None]] = _stay
     committee_calls: CommitteeCalls = field(init=False)
     _busy: trio.Lock = field(default_factory=trio.Lock)
     # The number of the latest order that is kept here; None until it was looked for.
     _latest: int | None = None
 
     def __post_init__(self) -> None:
-        self.committee = Committee(self.genesis.members)
-        self.committee_calls = CommitteeCalls(self.peers, self.committee, self.genesis.id)
+        self.committees = Committees(self.genesis)
+        self.committee_calls = CommitteeCalls(self.peers, self.committees, self.genesis.id)
 
     async def look(self, account: PeerId | None = None) -> AccountView:
-        """How an account stands, ours if none is named; Unreachable if too few members answer."""
+        """How an account stands, ours if none is named; Unreachable if too few members answer.
+
+        Afterwards it is known who keeps the epoch that runs.
+        """
+        try:
+            view = await self._look(account)
+        except Unreachable:
+            before = self.committees.latest
+            await self.catch_up()
+            if self.committees.latest is before:
+                raise
+            # Those that were asked keep the ledger no longer.
+            view = await self._look(account)
+        if view.epoch > self.committees.epoch:
+            await self.catch_up()
+        return view
+
+    async def _look(self, account: PeerId | None) -> AccountView:
         return await self.committee_calls.account(
             account or self.key.peer, deadline_s=LOOK_DEADLINE_S
         )
@@ -257,7 +289,7 @@ class Wallet:
         """Votes, a certificate, acknowledgements; None if the epoch ends before."""
         if ordered.state is OrderState.SIGNED:
             answered = await self.committee_calls.votes(ordered.order, deadline_s=PAY_DEADLINE_S)
-            if not self.committee.is_quorum(answered.proofs):
+            if not answered.is_quorum:
                 if epoch_is_over(answered):
                     return None
                 refused = replace(
@@ -280,7 +312,7 @@ class Wallet:
         answered = await self.committee_calls.acknowledgements(
             ordered.order, ordered.certificate, deadline_s=PAY_DEADLINE_S
         )
-        if not self.committee.is_quorum(answered.proofs):
+        if not answered.is_quorum:
             if epoch_is_over(answered):
                 return None
             raise Refused(f"members do not apply the order: {answered.why()}", retry_after_s=1.0)
@@ -312,7 +344,7 @@ class Wallet:
     async def _check_included(self, ordered: Ordered) -> None:
         """Refused unless a member shows that it was this order which the epoch ended with."""
         digest, epoch = order_digest(ordered.order), ordered.order.record.epoch
-        for member in self.committee.members:
+        for member in self.committees.latest.members:
             try:
                 calls = LedgerCalls(self.peers)
                 for raw in await calls.certificates(member.key, epoch, [digest]):

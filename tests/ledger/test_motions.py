@@ -108,7 +108,7 @@ class Network:
     def propose(self, key: SigningKey = ONE, **changes: Any) -> bytes:
         """Make a motion; its id. By default it changes the growth share."""
         fields: dict[str, Any] = {"title": "more", "why": "", "epochs": VOTING_EPOCHS_MIN}
-        if not changes.keys() & {"grant", "claims", "builders"}:
+        if not changes.keys() & {"grant", "claims", "builders", "seats"}:
             change = ParameterChange(parameter=Parameter.GROWTH, value=80_000)
             fields["change"] = change
         rest = {"bond": CREDIT, "change": None, "grant": None}
