@@ -91,7 +91,7 @@ async def direct_node(state: Path) -> Node:
         view=SimpleNamespace(living=lambda _: []),
         # There is nobody to meet first.
         neighbours=SimpleNamespace(bootstraps=()),
-        dialing=SimpleNamespace(known=lambda: {}),
+        dialing=SimpleNamespace(known=dict),
         answered_last_minute=lambda: (0, 0),
         seek=nobody,
     )
