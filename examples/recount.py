@@ -114,27 +114,39 @@ class Recount:
             self.paid[week][payer, owner] += total - self.channels.get(name, 0)
             self.channels[name] = total
 
-    def houses(self, epoch):
+    def between_strangers(self, epoch):
+        """What was paid for tasks in four weeks by one account to another of another owner."""
         week = epoch // self.week_epochs
         recent = [it for it in self.paid if it > week - WEEKS]
         owner = owners({edge for it in recent for edge in self.paid[it]})
-        using = Counter()
         for at in recent:
             for (payer, payee), paid in self.paid[at].items():
                 if paid and owner[payer] != owner[payee]:
-                    using[payer] += paid
+                    yield payer, payee, paid
+
+    def earned(self, epoch):
+        found = Counter()
+        if self.stakes.rows:
+            for _, payee, paid in self.between_strangers(epoch):
+                found[payee] += paid
+        return found
+
+    def houses(self, epoch):
+        using = Counter()
+        for payer, _, paid in self.between_strangers(epoch):
+            using[payer] += paid
         stake = Counter({it["key"]: it["weight"] * FOUNDING for it in self.genesis["members"]})
         for account, row in self.stakes.rows.items():
             stake[account] += sum(it for (until, _), it in row.items() if until == STAYS)
         return stake, using
 
     def end(self, epoch, header):
-        self.stakes = self.stakes.end(epoch, header)
         there = self.paid[epoch // self.week_epochs]
         room = PLAIN_MAX - sum(not paid for paid in there.values())
         for pair in sorted(self.pays - there.keys())[: max(0, room)]:
             there[pair] += 0
         self.pays = set()
+        self.stakes = self.stakes.end(epoch, header, self.earned(epoch))
         if all(it["state"] for it in self.motions.values()):
             return
         stake, using = self.houses(epoch)

@@ -1,4 +1,4 @@
-"""The members of each epoch, as far as this peer knows them: what they signed is judged by these. Pure.
+"""Who keeps the ledger in each epoch, as far as it is known here: by them it is judged. Pure.
 
 A motion may change the members, so an order of an earlier epoch is judged by those of that epoch.
 Only changes are kept: whoever follows the chain of headers learns of each as it comes.

@@ -7,6 +7,7 @@ from node.ledger.books import Draft
 from node.ledger.governing import end_motions
 from node.ledger.juries import NO_JURIES, JuriesEnded
 from node.ledger.matching import Matched
+from node.ledger.past_work import note_past_work
 from node.ledger.seats import seats_after
 from node.ledger.slashing import end_stakes
 from node.ledger.use_lines import lines_of, transfers_of
@@ -67,6 +68,7 @@ def outcome_of(
     juries = end_stakes(draft, beacon)
     lines = lines_of(draft)
     matched = end_motions(draft, genesis, lines, transfers_of(orders))
+    note_past_work(draft)
     before = genesis.members if tip is None else tip.members
     members, seated = seats_after(draft.motion_rows(), before, draft.epoch + 1)
     draft.motions.update(seated)

@@ -87,8 +87,13 @@ class StakeTable:
         return self.row(account).of_role(role)
 
     def verifier_weight(self, account: PeerId) -> int:
-        """How much a verifier counts when verifiers are drawn: what it has staked, in credits."""
-        return min(WEIGHT_MAX, self.of_role(account, Role.VERIFY) // CREDIT)
+        """How much a verifier counts when verifiers are drawn, in credits.
+
+        That is what it has staked for checking, and what it earned, at most as much again.
+        """
+        row = self.row(account)
+        staked = row.of_role(Role.VERIFY)
+        return min(WEIGHT_MAX, (staked + min(staked, row.worked)) // CREDIT)
 
     async def follow(self) -> None:
         """Look for the ends of epochs, for ever."""
