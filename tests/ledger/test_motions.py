@@ -118,11 +118,13 @@ class Network:
     def vote(self, key: SigningKey, motion: bytes, *, yes: bool = True) -> None:
         self.do(key, ballot=(Ballot(motion=motion, yes=yes),))
 
-    def use(self, payer: SigningKey, payee: SigningKey, paid: int) -> None:
+    def use(
+        self, payer: SigningKey, payee: SigningKey, paid: int, deposit: int = 10 * CREDIT
+    ) -> None:
         """Have something redeemed out of a channel of these two."""
         sides = (payer.peer, payee.peer)
         if sides not in self.channels:
-            opening = Opening(payee=payee.peer, deposit=10 * CREDIT, expiry=1000)
+            opening = Opening(payee=payee.peer, deposit=deposit, expiry=1000)
             digest = self.do(payer, open=(opening,))
             self.channels[sides] = (channel_name(digest, 0), 0)
         name, total = self.channels[sides]
