@@ -168,7 +168,14 @@ class AppOwner:
         # A subscription costs nothing by the call.
         price = app.price if app.kind is AppMode.CALL else 0
         records: list[SignedRecord] = [
-            AppPolicy(network=network, app=app.name, mode=app.kind, price=price, hold=app.hold),
+            AppPolicy(
+                network=network,
+                app=app.name,
+                mode=app.kind,
+                price=price,
+                hold=app.hold,
+                users_pay=app.users_pay,
+            ),
             AppKey(
                 network=network,
                 app=app.name,
