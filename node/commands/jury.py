@@ -8,6 +8,7 @@ from typing import Any
 import trio
 
 from node.commands.ask import SOCKET
+from node.commands.governed import only_one, whole_id
 from node.commands.ledger_file import EXPORT_AGAIN, given_or_exported, replay_file
 from node.commands.output import console, show_json, show_table
 from node.commands.receipt_file import read_receipt
@@ -29,7 +30,6 @@ from wire.receipt import Answer, Receipt
 from wire.signed import open_signed
 
 ORDER_DEADLINE_S = 90.0
-ID_CHARS = 64
 _STATES = {
     CaseState.WAITING: "waits for its jury",
     CaseState.JURY: "before its jury",
@@ -108,12 +108,7 @@ def _find(cases: Cases, typed: str) -> bytes:
             "this case is announced, and its evidence is not shown yet",
             todo="that is done in the next epoch, by the peer that announced it",
         )
-    if len(names) != 1 or len(typed) < 4:
-        raise InputError(
-            f"{typed[:70]!r} names {len(names) or 'no'} case" + "s" * (len(names) > 1),
-            todo="see python -m node jury list",
-        )
-    return names[0]
+    return only_one(typed, names, "case")
 
 
 async def list_cases(state: Path, offline: Path | None, *, as_json: bool) -> None:
@@ -259,7 +254,7 @@ def _write(file: Path, evidence: Evidence) -> None:
 
 async def find(state: Path, typed: str, *, wrong: bool, as_json: bool) -> None:
     """Say what this peer's owner found."""
-    name = await _whole(state, typed)
+    name = await whole_id(state, typed, "case")
     arguments = {"case": name, "wrong": wrong}
     done = await call(state / SOCKET, "jury_find", arguments, unheard, deadline_s=ORDER_DEADLINE_S)
     if as_json:
@@ -269,9 +264,3 @@ async def find(state: Path, typed: str, *, wrong: bool, as_json: bool) -> None:
     console.print(
         "it is sealed, so that nobody copies it; this peer tells it by itself once all have sealed"
     )
-
-
-async def _whole(state: Path, typed: str) -> bytes:
-    if len(typed) == ID_CHARS and set(typed.lower()) <= set("0123456789abcdef"):
-        return bytes.fromhex(typed)
-    return _find(await read_cases(state, None), typed)
