@@ -44,7 +44,7 @@ def show_charge(
         lines.append(("accuser", str(accuser)))
         lines.append(("bond", f"{show_credits(bond)} credits, in epoch {epoch}"))
     if stage.parameters:
-        told = ", ".join(f"{it} {value}" for it, value in sorted(stage.parameters.items()))
+        told = ", ".join(f"{it} {value!r}" for it, value in sorted(stage.parameters.items()))
         lines.append(("with", safe(told)))
     lines.append(("question", safe(_words(_question(charge)))))
     lines.append(("answer", safe(_words(_answer(charge)))))
