@@ -60,7 +60,7 @@ class AppPurse(KeyPurse):
                 " takes that with --http-pay credits, at /v1/chat/completions and the like",
                 "users_pay",
             )
-        task = await self.hold(request, price)
+        task = await self.reserve(request, price)
         if due and self.known.owner != self.prices.node.peers.me:
             try:
                 self._draws[task] = await self.payments.draw(self.known, due)
@@ -71,7 +71,7 @@ class AppPurse(KeyPurse):
 
     async def count(self, request: TaskRequest) -> PaidTask:
         """Let a task begin that its user pays for: the key is used for the app's price alone."""
-        return await self.hold(request, TaskPrice(self.known.policy.price, 0))
+        return await self.reserve(request, TaskPrice(self.known.policy.price, 0))
 
     def uncount(self, task: PaidTask) -> None:
         """It was not paid for, and did not begin."""

@@ -48,9 +48,9 @@ class KeyPurse:
 
     async def begin(self, request: TaskRequest) -> PaidTask:
         """See `Purse`."""
-        return await self.hold(request, await self.price(request))
+        return await self.reserve(request, await self.price(request))
 
-    async def hold(self, request: TaskRequest, price: TaskPrice) -> PaidTask:
+    async def reserve(self, request: TaskRequest, price: TaskPrice) -> PaidTask:
         """Hold so much of the budget for a task; HttpError if that is not left."""
         if price.most > self.left:
             await self.refill(price.most)
