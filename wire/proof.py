@@ -24,7 +24,7 @@ BATCH_DOMAIN = "batch"
 # Checked roots that are remembered. Whoever fills this with roots of its own costs others a check.
 ROOTS_MAX = 1024
 # Checked signatures of small records that are remembered.
-_SMALL_MAX = 1024
+SMALL_MAX = 1024
 _SMALL_BYTES_MAX = 1024
 
 _PLACE = struct.Struct(">II")
@@ -128,7 +128,7 @@ def _check_once(
 
 # An error is not remembered: only what held is. A peer opens a receipt when it comes, and again for
 # the answer, its events and its page.
-@functools.lru_cache(maxsize=_SMALL_MAX)
+@functools.lru_cache(maxsize=SMALL_MAX)
 def _check_small(claim: _Claim) -> None:
     assert claim.words is not None
     check_signature(*claim.words)

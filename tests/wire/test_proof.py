@@ -314,7 +314,7 @@ def test_a_small_record_that_held_is_not_checked_again(monkeypatch: pytest.Monke
 
 def test_what_is_remembered_is_bounded() -> None:
     assert proof._check_signed_root.cache_info().maxsize == proof.ROOTS_MAX <= 1024
-    assert proof._check_small.cache_info().maxsize == proof._SMALL_MAX <= 1024
+    assert proof._check_small.cache_info().maxsize == proof.SMALL_MAX <= 1024
 
 
 def test_what_is_remembered_does_not_hold_the_record() -> None:
