@@ -140,6 +140,10 @@ def _text(data: bytes) -> str:
         raise Malformed("the gateway sent an event that is not UTF-8", todo=_WHO) from error
 
 
+# In a stream, whose status is 200 by then, the code alone tells it.
+LATE_CODE = "deadline_passed"
+
+
 def error_of(status: int, body: Mapping[str, Any], retry_after: str | None) -> BatonError:
     """A gateway's refusal as the error that says whose fault it is, why, and what to do."""
     told = body.get("error")
@@ -155,7 +159,7 @@ def error_of(status: int, body: Mapping[str, Any], retry_after: str | None) -> B
             return InputError(message, todo="see them: await net.models()")
         case 404:
             return Missing(message)
-        case 408:
+        case _ if status == 408 or code == LATE_CODE:
             return TooSlow(message, todo="give it longer: deadline_s=…")
         case 429:
             return Refused(message, retry_after_s=wait_s, todo="ask less often, or wait")

@@ -128,6 +128,7 @@ class Upgrade:
             case Action.STOP:
                 self._say("the running peer finishes what it holds, and ends …")
                 await self.keeper.stop(by_force=self.journal.step is UpgradeStep.RETURNING)
+                self._begin_to_wait()
             case Action.START_NEW:
                 await self._start(self.prefix, self.journal.version)
             case Action.RESTORE:
@@ -184,6 +185,10 @@ class Upgrade:
     def _enter(self, step: UpgradeStep, why: str = "") -> None:
         self.journal = replace(self.journal, step=step, why=why or self.journal.why)
         keep_journal(self.versions, self.journal)
+        self._begin_to_wait()
+
+    def _begin_to_wait(self) -> None:
+        """What this process had started before is of no account any more."""
         self._started, self._since_at_s = False, trio.current_time()
         self._healthy_at_s = None
 
@@ -193,6 +198,7 @@ class Upgrade:
         healthy = watched and running in (Running.NEW, Running.OLD) and await self._is_healthy()
         found = await trio.to_thread.run_sync(partial(folder_version, self.state))
         wanted = (self.journal.folder_version, False)
+        begun = running is Running.NONE and not self._started and await self.keeper.begun()
         late = trio.current_time() - self._since_at_s >= self.healthy_within_s
         return SeenPeer(
             installed=installed(self.prefix) is not None,
@@ -202,6 +208,7 @@ class Upgrade:
             ended=self._started and bool(self.keeper.ended()),
             # One that is healthy is given the moment that it takes to be sure of it.
             overdue=late and self._healthy_at_s is None,
+            begun=begun,
             folder_ahead=bool(self.journal.folder_version) and found != wanted,
         )
 

@@ -1,9 +1,11 @@
 """The peer that is upgraded: stopped politely, started as it was, as a process or as a service."""
 
+import fcntl
 import os
 import signal
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +17,7 @@ from node.commands.service import UNIT, Service, with_python
 from node.local.control import call, unheard
 from node.upgrading.started import Started
 from store.folder import locked_by
+from store.private_file import open_own
 from wire.errors import BatonError, Disconnected, InputError, TooSlow
 
 # The old peer has as long to finish what it holds; a service's own limit is a minute.
@@ -37,6 +40,10 @@ class Keeper(Protocol):
 
     async def stop(self, *, by_force: bool) -> None:
         """Have the peer finish and end; `by_force` one that will not is killed. BatonError."""
+        ...
+
+    async def begun(self) -> bool:
+        """Whether one that was started has not ended, whoever started it, also a killed upgrade."""
         ...
 
     def ended(self) -> str:
@@ -64,7 +71,7 @@ class AsProcess:
         # Nothing of the folder that it starts in, or of PYTHONPATH, takes the place of a package.
         words = [str(prefix / "bin" / "python"), "-I", "-m", "node", *self.old.arguments]
         try:
-            with self.log.open("wb") as log:
+            with self.log.open("wb") as log, self._held() as held:
                 return subprocess.Popen(  # noqa: S603
                     words,
                     stdin=subprocess.DEVNULL,
@@ -72,12 +79,37 @@ class AsProcess:
                     stderr=log,
                     cwd=self.old.folder,
                     start_new_session=True,
+                    pass_fds=(held,),
                 )
         except OSError as error:
             raise BatonError(f"{words[0]} cannot be started: {error.strerror}") from error
 
+    @contextmanager
+    def _held(self) -> Iterator[int]:
+        """A lock that the peer which is started holds until it ends, whatever it then runs."""
+        descriptor = open_own(self._lock, os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @property
+    def _lock(self) -> Path:
+        return self.log.with_name("peer.lock")
+
+    async def begun(self) -> bool:
+        return await trio.to_thread.run_sync(self._is_begun)
+
+    def _is_begun(self) -> bool:
+        try:
+            with self._held():
+                return False
+        except BlockingIOError:
+            return True
+
     async def stop(self, *, by_force: bool) -> None:
-        process = locked_by(self.state)
+        processes = await trio.to_thread.run_sync(self._processes)
         try:
             await call(self.state / SOCKET, "leave", {}, unheard, deadline_s=CALL_S)
         except (TooSlow, Disconnected):
@@ -85,17 +117,31 @@ class AsProcess:
             pass
         except BatonError:
             # It does not listen, or does not yet: the signal says the same.
-            _signal(process, signal.SIGTERM)
-        if await _is_free(self.state, END_S if by_force else FINISH_S):
+            _signal(processes, signal.SIGTERM)
+        if await self._is_over(END_S if by_force else FINISH_S):
             return
         if by_force:
-            _signal(process, signal.SIGKILL)
-            if await _is_free(self.state, END_S):
+            _signal(processes, signal.SIGKILL)
+            if await self._is_over(END_S):
                 return
+        which = ", ".join(map(str, processes))
         raise BatonError(
-            f"the peer (process {process}) has not ended within {FINISH_S / 60:.0f} min",
+            f"the peer (process {which}) has not ended within {FINISH_S / 60:.0f} min",
             todo="go on when it has: python -m node upgrade",
         )
+
+    def _processes(self) -> list[int]:
+        """The process that has the folder, or else those that are about to take it."""
+        process = locked_by(self.state)
+        return [process] if process else _having_open(self._lock)
+
+    async def _is_over(self, within_s: float) -> bool:
+        """Whether the folder is free, and nobody any more who was started for it."""
+        with trio.move_on_after(within_s):
+            while locked_by(self.state) or await self.begun():
+                await trio.sleep(_LOOK_S)
+            return True
+        return False
 
     def ended(self) -> str:
         if self.process is None or self.process.poll() is None:
@@ -144,6 +190,10 @@ class AsService:
                 todo="end that one: python -m node leave",
             )
 
+    async def begun(self) -> bool:
+        said = await self.service.systemctl("show", UNIT, "--property=ActiveState")
+        return said.strip() not in ("ActiveState=inactive", "ActiveState=failed")
+
     def ended(self) -> str:
         # It starts the peer again and again; the time it has to be healthy decides.
         return ""
@@ -155,16 +205,28 @@ class AsService:
         return ""
 
 
-def _signal(process: int | None, number: signal.Signals) -> None:
-    if process:
+def _signal(processes: Sequence[int], number: signal.Signals) -> None:
+    for process in processes:
         try:
             os.kill(process, number)
         except ProcessLookupError:
-            return
+            continue
         except PermissionError as error:
             raise InputError(
                 f"process {process} belongs to another user", todo="run this as that user"
             ) from error
+
+
+def _having_open(file: Path) -> list[int]:
+    """The processes of this user that have a file open."""
+    found = set()
+    wanted = file.stat()
+    for each in Path("/proc").glob("[0-9]*/fd/*"):
+        # It may have ended, or be another user's.
+        with suppress(OSError):
+            if os.path.samestat(each.stat(), wanted):
+                found.add(int(each.parts[2]))
+    return sorted(found - {os.getpid()})
 
 
 async def _is_free(state: Path, within_s: float) -> bool:

@@ -8,7 +8,6 @@ no key and no place.
 """
 
 import ipaddress
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,8 +19,9 @@ from starlette.types import ASGIApp
 from node.apps.app_keys import is_app_key
 from node.gateway.app_door import AppDoor
 from node.gateway.asgi import run_asgi
+from node.gateway.availability import Availability, refuse
 from node.gateway.browser_policy import ALWAYS, page_access
-from node.gateway.errors import ErrorDetail, HttpError, body_of, fault_of
+from node.gateway.errors import ErrorDetail, HttpError, fault_of
 from node.gateway.front import LENIENT
 from node.gateway.hot_posts import HotPosts
 from node.gateway.http_exchange import Exchange, RequestRefused
@@ -95,6 +95,8 @@ class AccessMiddleware:
     paywall: Paywall | None = None
     # Lets keys of apps in; None where none are taken.
     apps: AppDoor | None = None
+    # Holds requests of the first moments; None where it is known that there is nothing to wait for.
+    availability: Availability | None = None
     allowance: Allowance = field(default_factory=Allowance)
     # Of the requests at work, and of the memory for bodies.
     places: Shares = field(init=False)
@@ -119,16 +121,16 @@ class AccessMiddleware:
         try:
             await self._handle(exchange)
         except _Turned as turned:
-            await _refuse(exchange, turned.fault)
+            await refuse(exchange, turned.fault)
         except RequestRefused as error:
             refusal = error.refusal
             fault = ErrorDetail(status=refusal.status, message=refusal.message, code=refusal.code)
-            await _refuse(exchange, fault)
+            await refuse(exchange, fault)
         except HttpError as error:
-            await _refuse(exchange, error.fault)
+            await refuse(exchange, error.fault)
         except BatonError as error:
             # The keys cannot be read: then nobody comes in.
-            await _refuse(exchange, fault_of(error))
+            await refuse(exchange, fault_of(error))
 
     async def _handle(self, exchange: Exchange) -> None:
         head = exchange.request.head
@@ -231,6 +233,8 @@ class AccessMiddleware:
                 raise _turned(503, words, "busy", 1.0)
             exchange.hold_connection()
             try:
+                if self.availability is not None:
+                    await self.availability.until_begun(exchange.request.head)
                 if paywall is None:
                     await self._run(exchange, owner, body)
                 else:
@@ -385,12 +389,3 @@ def _is_host(text: str, config: GatewayConfig) -> bool:
     except ValueError:
         return False
     return True
-
-
-async def _refuse(exchange: Exchange, fault: ErrorDetail) -> None:
-    path = exchange.request.head.target.partition(b"?")[0].decode("latin-1")
-    headers = {"content-type": "application/json", **fault.all_headers}
-    if fault.status == 401:
-        headers["www-authenticate"] = "Bearer"
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await exchange.respond(fault.status, raw, json.dumps(body_of(fault, path)).encode())

@@ -16,6 +16,7 @@ from node.apps.app_keys import AppKeys
 from node.gateway.access import NOBODY, OPEN_PATHS, AccessMiddleware
 from node.gateway.anthropic_api import messages_router
 from node.gateway.app_door import AppDoor
+from node.gateway.availability import Availability
 from node.gateway.batch_runner import BatchRunner
 from node.gateway.batch_store import BatchStore
 from node.gateway.batches_api import batches_router, files_router
@@ -82,6 +83,7 @@ def gateway_app(
         return paywall is None and not door.used and keyring.is_for_one()
 
     service = TaskService(node, config, is_for_one, GenerationMetrics(registry), purses)
+    availability = Availability(node, config, service.catalogue)
     # Its own pages would load scripts from elsewhere; the document alone is served.
     app = FastAPI(
         title="Baton gateway", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None
@@ -93,7 +95,6 @@ def gateway_app(
         embeddings_router,
         infer_router,
         native_router,
-        health_router,
         messages_router,
         responses_router,
         ollama_router,
@@ -103,6 +104,7 @@ def gateway_app(
         usage_router,
     ):
         app.include_router(make(service))
+    app.include_router(health_router(service, availability))
     app.include_router(metrics_router(registry))
     environment = node.dependencies.environment
     folder = node.config.state / "batches"
@@ -122,7 +124,10 @@ def gateway_app(
     _handle(app, RequestValidationError, _of_validation)
     _handle(app, Exception, lambda _: BUG)
     _document(app, config)
-    return AccessMiddleware(hot, Front(app), environment, config, keyring, paywall, door), runner
+    access = AccessMiddleware(
+        hot, Front(app), environment, config, keyring, paywall, door, availability
+    )
+    return access, runner
 
 
 def _app_door(

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
+from node.gateway.availability import Availability
 from node.gateway.errors import unavailable
 from node.gateway.openapi import answers
 from node.gateway.responses import Health, ReadyResponse, Version
@@ -15,7 +16,7 @@ RETRY_AFTER_S = 2.0
 PACKAGE = "baton"
 
 
-def health_router(service: TaskService) -> APIRouter:
+def health_router(service: TaskService, availability: Availability) -> APIRouter:
     router = APIRouter(tags=["Baton"])
 
     async def health() -> Response:
@@ -29,15 +30,15 @@ def health_router(service: TaskService) -> APIRouter:
         return JSONResponse(told)
 
     async def ready() -> Response:
-        """Whether some peer runs a model: 503 while nothing can be served."""
-        rows = service.catalogue.rows()
-        models = sum(bool(it.holders) and it.loaded_share is None for it in rows)
-        if not models:
+        """Whether some peer runs a model, and enough check it: 503 while nothing can be served."""
+        if lacking := availability.lacking():
             raise unavailable(
-                "nothing can be served yet: no peer known here runs a model",
+                f"nothing can be served yet: {lacking}",
                 code="not_ready",
                 retry_after_s=RETRY_AFTER_S,
             )
+        rows = service.catalogue.rows()
+        models = sum(bool(it.holders) and it.loaded_share is None for it in rows)
         return JSONResponse({"status": "ready", "models": models})
 
     for path in ("/healthz", "/health", "/livez"):

@@ -101,10 +101,14 @@ class Connection:
                     self.statistics.abandoned += 1
                 nursery.cancel_scope.cancel()
 
-    def close_soon(self) -> None:
-        """End the connection once it has no request at work."""
-        self.is_last = True
-        self._arrived.unpark_all()
+    def end_with(self, handler: Handler) -> None:
+        """Make the next answer the last one, which `handler` gives if it is not being made yet."""
+        self.is_last, self.handler = True, handler
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is at work, or its answer may still be on its way."""
+        return self._at_work is not None or bool(self.parser.requests) or self._lingering
 
     # Reading
 
@@ -186,18 +190,14 @@ class Connection:
     async def _answer_all(self) -> None:
         parser = self.parser
         while True:
-            while not (parser.requests or parser.refusal is not None or self.is_last):
+            while not (parser.requests or parser.refusal is not None):
                 await self._arrived.park()
-            if parser.requests:
-                if not await self._answer(parser.requests.popleft()):
-                    break
-            elif parser.refusal is not None:
+            if not parser.requests:
+                assert parser.refusal is not None
                 await self._refuse(parser.refusal)
                 break
-            else:
-                # Nothing was asked, so nothing can be lost.
-                self.scope.cancel()
-                return
+            if not await self._answer(parser.requests.popleft()):
+                break
         self._linger()
 
     async def _answer(self, request: IncomingRequest) -> bool:

@@ -21,6 +21,8 @@ from node.gateway.http_connection import Connection, Handler, HttpLimits, HttpSt
 ACCEPTED_AT_ONCE = 32
 # When the machine has no descriptors left.
 PAUSE_S = 0.1
+# For so long at the end whoever asks is told to go elsewhere, where a closed connection would do.
+PARTING_S = 1.0
 _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _KINDS_MAX = 32
 
@@ -95,7 +97,7 @@ class HttpServer:
         try:
             evicted = self.table.evicted(place)
             self._evict(evicted)
-            if self._closing or evicted is place:
+            if evicted is place:
                 return
             connection = Connection(
                 connected,
@@ -105,6 +107,7 @@ class HttpServer:
                 self.statistics,
                 self.handler,
                 self._date_now,
+                is_last=self._closing,
             )
             self._connections[place] = connection
             with self._contained():
@@ -114,13 +117,19 @@ class HttpServer:
             self._connections.pop(place, None)
             connected.close()
 
-    async def close(self, within_s: float) -> None:
-        """Nobody new; who has a request at work gets its answer, as far as there is time."""
-        self._closing = True
-        for connection in list(self._connections.values()):
-            connection.close_soon()
+    async def close(self, within_s: float, leaving: Handler | None = None) -> None:
+        """Finish the requests at work, as far as there is time; new ones are given to `leaving`.
+
+        Who is between two requests may be sending one now, and is given a moment to be told.
+        """
+        self.handler, self._closing = leaving or self.handler, True
+        for connection in self._connections.values():
+            connection.end_with(self.handler)
+        polite_until_at_s = trio.current_time() + PARTING_S
         with trio.move_on_after(within_s):
-            while self._connections:
+            while any(it.is_busy for it in self._connections.values()) or (
+                self._connections and trio.current_time() < polite_until_at_s
+            ):
                 await trio.sleep(0.02)
         for connection in list(self._connections.values()):
             connection.scope.cancel()

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from node.gateway.app import gateway_app
+from node.gateway.availability import say_leaving
 from node.gateway.credit_means import CreditMeans
 from node.gateway.evm_means import EvmMeans
 from node.gateway.facilitator import Facilitator, facilitator_at
@@ -62,13 +63,7 @@ async def open_gateway(
     node.status_sources["http"] = server.status
     with _listening(config) as listening:
         async with trio.open_nursery() as nursery:
-            accepting = trio.CancelScope()
-
-            async def accept() -> None:
-                with accepting:
-                    await server.accept_all(listening, nursery)
-
-            nursery.start_soon(accept)
+            nursery.start_soon(server.accept_all, listening, nursery)
             nursery.start_soon(batches.run)
             if app.apps is not None:
                 nursery.start_soon(app.apps.keys.run)
@@ -80,9 +75,8 @@ async def open_gateway(
             try:
                 yield f"http://{shown}:{listening.getsockname()[1]}"
             finally:
-                accepting.cancel()
                 with trio.CancelScope(shield=True):
-                    await server.close(node.config.leave_s)
+                    await server.close(node.config.leave_s, say_leaving)
                 nursery.cancel_scope.cancel()
                 for name in ("http", "keys", "app_keys"):
                     del node.status_sources[name]

@@ -49,6 +49,7 @@ UNATTENDED_MAX = TASKS_UNDER_WAY_MAX // 2
 TERMS_KEPT = 256
 # How long verifiers are looked for beyond those that are known.
 SEEK_S = 2.0
+SEEK_LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,13 +235,18 @@ class TaskService:
             raise self._not_accepted(request, error) from error
 
     async def _somebody_checks(self, request: TaskRequest) -> None:
-        """HttpError at once where the verdicts asked for cannot come: nobody waits for those."""
+        """HttpError where the verdicts asked for cannot come: nobody waits for those."""
         if request.level is Level.SIGNED:
             return
         checking, model = self.node.tasks.checking, request.stages[-1].model
         if len(checking.verifiers(model)) >= request.needed:
             return
-        await self.node.peers.seek(Role.VERIFY, model, deadline_s=stretched(SEEK_S))
+        seek_s = stretched(SEEK_S)
+        with trio.move_on_after(seek_s):
+            while len(checking.verifiers(model)) < request.needed:
+                # It finds nothing where another request has just begun to seek the same.
+                await self.node.peers.seek(Role.VERIFY, model, deadline_s=seek_s)
+                await trio.sleep(SEEK_LOOK_S)
         if (known := len(checking.verifiers(model))) < request.needed:
             raise unavailable(
                 f"{known} peers are known that check this model, and {request.needed} have to"

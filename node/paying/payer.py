@@ -7,7 +7,7 @@ import trio
 
 from node.paying.bill import Bill, Booking, Held
 from node.paying.paying_channels import PayingChannels
-from node.paying.pricing import LegUnits, cost, cost_of_keeping, need_of
+from node.paying.pricing import LegUnits, cost, cost_and_need, cost_of_keeping
 from node.paying.tariffs import Tariffs
 from p2p.peers import Peers
 from p2p.timeouts import stretched
@@ -76,8 +76,10 @@ class Payer:
         found = 0
         for heard in adverts:
             tariff = None if heard.signer == self.peers.me else self.tariffs.of(heard)
-            if tariff is not None and (price := cost(tariff.record, stage, most)):
-                need = min(price, need_of(tariff.record, stage, most))
+            if tariff is None:
+                continue
+            price, need = cost_and_need(tariff.record, stage, most)
+            if price:
                 found += self.channels.locks(tariff, need)
         return found
 
@@ -205,24 +207,29 @@ class Payer:
         if tariff is None:
             self.tariffs.learn_soon(heard)
             return None
-        price = cost(tariff.record, stage, most)
+        price, need = cost_and_need(tariff.record, stage, most)
         if price > left:
             return None
-        need = price if given_on else min(price, need_of(tariff.record, stage, most))
+        if given_on:
+            need = price
         return price if not price or self.channels.ready(tariff, need, fresh=given_on) else None
 
     def note_given(
         self, bill: Bill, peer: PeerId, number: int, stage: Stage, most: LegUnits, begun: int
-    ) -> None:
-        """Note that a leg is given to a peer, by its prices as they are now."""
-        bill.book = self.book
+    ) -> bool:
+        """Note that a leg is given to a peer, by its prices as they are now.
+
+        Whether what it needs is promised: others may have been given work since that was looked at.
+        """
+        bill.book, channel = self.book, self.channels.by_peer.get(peer)
         heard = self.peers.view.advert_of(peer)
         tariff = None if heard is None or peer == self.peers.me else self.tariffs.of(heard)
         if tariff is None or tariff.record.price_for(stage) is None:
-            return
-        need = need_of(tariff.record, stage, most)
-        held = Held(tariff, number, stage, min(need, bill.left), begun, most=most)
-        bill.note_given(peer, held)
+            return True
+        price, need = cost_and_need(tariff.record, stage, most)
+        is_promised = channel is not None and channel.available >= need
+        bill.note_given(peer, Held(tariff, number, stage, min(need, bill.left), begun, most=price))
+        return is_promised
 
     def note_done(
         self, bill: Bill, peer: PeerId, number: int, stage: Stage, most: LegUnits
@@ -230,7 +237,8 @@ class Payer:
         """Note who did a leg that others gave on, by the prices that were agreed on with it."""
         bill.book, tariff = self.book, self._agreed_with(peer)
         if tariff is not None and tariff.record.price_for(stage) is not None:
-            bill.note_given(peer, Held(tariff, number, stage, most=most))
+            price = cost(tariff.record, stage, most)
+            bill.note_given(peer, Held(tariff, number, stage, most=price))
 
     def _agreed_with(self, peer: PeerId) -> Signed[Tariff] | None:
         """The prices that were agreed on with a peer; else those that its advert names.

@@ -4,7 +4,7 @@ No task waits for one of its vouchers: the next is signed when half of what was 
 used. Vouchers are cumulative, so one that is lost or late is made good by the next.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import trio
 from node.ledger.wallet import Wallet, unheard
 from node.paying.bill import Booking
 from node.paying.channels import PaidChannel
-from node.paying.own_tariff import INCREMENT_MIN, INCREMENT_TASKS
+from node.paying.own_tariff import INCREMENT_MIN
 from node.paying.settled_orders import opened_by
 from p2p.peers import Peers
 from p2p.score import Offence
@@ -22,7 +22,7 @@ from store import Row, Store, Table, Write
 from wire import limits
 from wire.amount import show_credits
 from wire.codec import unpack
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError, Malformed, RemoteProtocolError, WireError
 from wire.kinds import RefusalCode
 from wire.latest import Latest
@@ -37,9 +37,11 @@ CHANNELS_MAX = 10_000
 # What wants a channel within this is opened by one order.
 GATHER_S = 0.05
 CALL_DEADLINE_S = 10.0
-# A deposit: so many increments in the first channel to a peer, twice as many in each further one up
-# to the most; or this part of the balance among those that are opened together.
+# A deposit: so many increments, or so many times what this many tasks need if that is less, in the
+# first channel to a peer, twice as many in each further one up to the most; or this part of the
+# balance among those that are opened together.
 DEPOSIT_INCREMENTS, DEPOSIT_INCREMENTS_MAX = 8, 64
+DEPOSIT_TASKS = 128
 BALANCE_PART = 4
 EXPIRY_EPOCHS = 24 * 7
 # After a failure a channel is tried again so much later.
@@ -73,6 +75,8 @@ class PayingChannels:
     trouble: InputError | None = None
     vouchers: int = 0
     orders: int = 0
+    # Set, and another put in its place, when a payee has said what it has.
+    filled: trio.Event = field(default_factory=trio.Event)
     # Peers that have no channel, by what tariff, and what a task there needs.
     _lacking: dict[PeerId, tuple[Signed[Tariff], int]] = field(default_factory=dict)
     _opening: bool = False
@@ -110,18 +114,7 @@ class PayingChannels:
 
     def rows(self) -> list[dict[str, Any]]:
         """What is kept of each, for people and programs."""
-        return [
-            {
-                "peer": str(it.payee),
-                "channel": it.name.hex(),
-                "deposit": it.deposit,
-                "promised": it.signed,
-                "charged": it.charged,
-                "tasks": it.tasks,
-                "expires_after_epoch": it.expiry,
-            }
-            for it in (*self.all(), *self.by_gateway.values())
-        ]
+        return [it.as_map() for it in (*self.all(), *self.by_gateway.values())]
 
     def all(self) -> list[PaidChannel]:
         """All channels to peers, those of which nothing is left too."""
@@ -136,10 +129,8 @@ class PayingChannels:
         """
         peer = tariff.signer
         channel = self.by_peer.get(peer)
-        if channel is not None and not channel.held and self._is_over(channel, need):
-            self.used_up.append(self.by_peer.pop(peer))
-            if (channel := self.spare.pop(peer, None)) is not None:
-                self._use(channel)
+        if channel is not None and not channel.held and channel.is_over(need, self.epoch):
+            channel = self._change(channel)
         elif channel is not None and peer not in self.spare and channel.is_low:
             self._lacking.setdefault(peer, (tariff, need))
             self._open_soon()
@@ -151,24 +142,29 @@ class PayingChannels:
         channel.need = max(channel.need, need)
         if channel.tariff != tariff.id or channel.unsure:
             channel.increment = tariff.record.increment
-            self._pay_soon(channel, tariff, need)
+            self._pay_soon(channel, tariff.id, need)
             return False
         is_old = fresh and channel.told_at_s + TOLD_FOR_S < trio.current_time()
         # What others give on is not held here while it is under way: more is promised ahead.
         ahead = need * GIVEN_ON_AT_ONCE if fresh else need
         if is_old or channel.wants(ahead):
-            self._pay_soon(channel, tariff, ahead)
+            self._pay_soon(channel, tariff.id, ahead)
         return channel.available >= need
+
+    def _change(self, channel: PaidChannel) -> PaidChannel | None:
+        """Use a channel no more; the one that takes its place, if that is open already."""
+        self.used_up.append(self.by_peer.pop(channel.payee))
+        if (found := self.spare.pop(channel.payee, None)) is not None:
+            self._use(found)
+        return found
 
     def _use(self, channel: PaidChannel) -> None:
         """Pay out of this channel from now on; what its payee did before counts for it."""
-        known = [it.before + it.charged for it in self.used_up if it.payee == channel.payee]
-        channel.before = max(known, default=0)
+        known = [it for it in self.used_up if it.payee == channel.payee]
+        channel.before = max((it.before + it.charged for it in known), default=0)
+        # Who was promised much ahead is in the next one, too, from the beginning.
+        channel.ahead = max((it.ahead for it in known), default=0)
         self.by_peer[channel.payee] = channel
-
-    def _is_over(self, channel: PaidChannel, need: int) -> bool:
-        """Whether another channel has to take its place: little is left in it, or little time."""
-        return channel.left < need or channel.expiry <= self.epoch
 
     def book(self, peer: PeerId, booking: Booking) -> None:
         """Take in how the account of a peer changes."""
@@ -183,8 +179,20 @@ class PayingChannels:
             self._unkept[channel.name] = channel
         if booking.model is not None:
             channel.note_model(booking.model, booking.charged)
-        if channel.tariff is not None and channel.wants(1):
-            self._pay_soon(channel, None, 1)
+        if channel.tariff is None:
+            return
+        is_over = peer in self.spare and channel.is_over(channel.need, self.epoch)
+        if is_over and not channel.held:
+            # Work waits for this: what was under way had to end in the channel where it began.
+            if (found := self._change(channel)) is not None:
+                found.increment, found.need = channel.increment, channel.need
+                self._pay_soon(found, channel.tariff, channel.need)
+        elif channel.wants(1):
+            self._pay_soon(channel, channel.tariff, 1)
+
+    def is_filling(self, peer: PeerId) -> bool:
+        """Whether a peer's next voucher is on its way, or the channel for it."""
+        return peer in self._paying or peer in self._lacking or peer in self.spare
 
     def ask_again(self, peer: PeerId) -> None:
         """A peer has refused work as not paid: it has less than was thought, perhaps a new disk."""
@@ -269,7 +277,7 @@ class PayingChannels:
         """What a channel is opened with, as its payee's prices and such tasks bear it out."""
         before = sum(it.payee == tariff.signer for it in self.all())
         increments = min(DEPOSIT_INCREMENTS_MAX, DEPOSIT_INCREMENTS << min(before, 8))
-        usual = min(tariff.record.increment, max(INCREMENT_MIN, INCREMENT_TASKS * need))
+        usual = min(tariff.record.increment, max(INCREMENT_MIN, DEPOSIT_TASKS * need))
         return increments * usual
 
     def locks(self, tariff: Signed[Tariff], need: int) -> int:
@@ -288,52 +296,41 @@ class PayingChannels:
         else:
             self.used_up.append(channel)
 
-    def take_expired(self) -> list[PaidChannel]:
-        """The channels that have expired, as many as one order takes back; none is used again."""
-        for kept in (self.by_peer, self.spare, self.by_gateway):
-            for peer, channel in list(kept.items()):
-                if channel.expiry < self.epoch and not channel.held:
-                    self.used_up.append(kept.pop(peer))
-        return [it for it in self.used_up if it.expiry < self.epoch][: limits.ACTIONS_MAX]
-
-    def forget(self, gone: Collection[PaidChannel]) -> None:
-        """Forget channels that were taken back."""
-        names = {it.name for it in gone}
-        self.used_up = [it for it in self.used_up if it.name not in names]
-
     # Paying
 
-    def _pay_soon(self, channel: PaidChannel, tariff: Signed[Tariff] | None, need: int) -> None:
+    def _pay_soon(self, channel: PaidChannel, named: ContentId, need: int) -> None:
         peer = channel.payee
         if peer in self._paying or self._not_before.get(peer, 0.0) > trio.current_time():
             return
         self._paying.add(peer)
-        self.nursery.start_soon(self._pay, channel, tariff, need)
+        self.nursery.start_soon(self._pay, channel, named, need)
 
-    async def _pay(self, channel: PaidChannel, tariff: Signed[Tariff] | None, need: int) -> None:
-        named = channel.tariff if tariff is None else tariff.id
-        assert named is not None
+    async def _pay(self, channel: PaidChannel, named: ContentId, need: int) -> None:
         is_first = channel.tariff is None or channel.unsure
         try:
             # Until the payee has said what it has, nothing is signed: a disk may have been lost.
+            # Nothing is lost of a channel that was opened since this peer began.
             voucher = None
-            if not is_first:
+            if not is_first or channel.is_new:
                 names = await self._reads_models(channel.payee)
                 voucher = self._voucher(channel, need, names_models=names)
             paid = await self._call(channel, named, voucher, shows=is_first)
             self._hear(channel, paid)
-            channel.tariff, channel.unsure = named, False
+            channel.tariff, channel.unsure, channel.is_new = named, False, False
+            self.filled.set()
+            self.filled = trio.Event()
         except (WireError, RemoteProtocolError) as error:
             self.peers.offended(channel.payee, Offence.MALFORMED)
             self._failed(channel, error)
         except BatonError as error:
             # A payee that has lost its disk knows no channel: it is shown again.
-            channel.unsure |= error.code is RefusalCode.NOT_FOUND
+            if error.code is RefusalCode.NOT_FOUND:
+                channel.unsure, channel.is_new = True, False
             self._failed(channel, error)
         finally:
             self._paying.discard(channel.payee)
         if is_first and channel.tariff is not None and channel.wants(need):
-            self._pay_soon(channel, tariff, need)
+            self._pay_soon(channel, named, need)
 
     async def _reads_models(self, payee: PeerId) -> bool:
         """Whether a payee reads what vouchers say of models."""
@@ -375,22 +372,16 @@ class PayingChannels:
 
     def _hear(self, channel: PaidChannel, paid: Paid) -> None:
         """Take in what the payee has; WireError for a voucher that is not ours."""
-        channel.told, channel.told_at_s = paid.charged, trio.current_time()
+        channel.told_at_s = trio.current_time()
         self._owed_again.pop(channel.name, None)
         if paid.voucher is None:
-            channel.heard = 0
+            channel.hear(paid.charged, None)
             return
         found = open_signed(paid.voucher, Voucher)
         named = (found.signer, found.record.network, found.record.channel)
         if named != (self.wallet.key.peer, self.wallet.genesis.id, channel.name):
             raise Malformed("a voucher that is not this peer's for this channel")
-        # After a loss of our disk only what we signed ourselves is believed.
-        channel.heard = found.record.total
-        if found.record.total > channel.signed:
-            channel.signed = found.record.total
-            channel.named = {it.model: it.amount for it in found.record.models}
-            channel.models = dict(channel.named)
-            channel.charged = max(channel.charged, min(paid.charged, channel.signed))
+        channel.hear(paid.charged, found.record)
 
     def _failed(self, channel: PaidChannel, error: BatonError) -> None:
         self._not_before[channel.payee] = trio.current_time() + AGAIN_S

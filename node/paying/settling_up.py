@@ -12,6 +12,7 @@ from node.paying.payer import Payer
 from node.paying.paying_channels import OUT, SPENT, WEB, PayingChannels
 from node.paying.settled_orders import opened_by
 from store import Row, Table, Write
+from wire import limits
 from wire.codec import pack
 from wire.errors import BatonError
 
@@ -93,12 +94,18 @@ class SettlingUp:
             self._looked = latest[0].order.record.sequence
 
     async def _reclaim(self) -> None:
-        expired = self.channels.take_expired()
+        channels = self.channels
+        for kept in (channels.by_peer, channels.spare, channels.by_gateway):
+            for peer, channel in list(kept.items()):
+                if channel.expiry < channels.epoch and not channel.held:
+                    channels.used_up.append(kept.pop(peer))
+        expired = [it for it in channels.used_up if it.expiry < channels.epoch]
+        expired = expired[: limits.ACTIONS_MAX]
         if not expired:
             return
-        await self.channels.wallet.order(unheard, reclaim=tuple(it.name for it in expired))
-        self.channels.orders += 1
-        self.channels.forget(expired)
+        await channels.wallet.order(unheard, reclaim=tuple(it.name for it in expired))
+        channels.orders += 1
+        channels.used_up = [it for it in channels.used_up if it not in expired]
         await self._forget_rows(expired)
 
     async def _forget_rows(self, gone: list[PaidChannel]) -> None:

@@ -55,7 +55,8 @@ class SeenPeer:
 
     `started`, `ended` and `overdue` are about the peer that this process started in this step:
     whether it did, whether that peer ended by itself, and whether it has had its time to be healthy
-    (without a start, counted from the first look).
+    (without a start, counted from the first look). `begun` is about one that a killed upgrade, or
+    an earlier step, has started: it has not ended, and has not taken the folder.
     """
 
     installed: bool
@@ -64,6 +65,7 @@ class SeenPeer:
     started: bool = False
     ended: bool = False
     overdue: bool = False
+    begun: bool = False
     # The state folder is of a version that the old Baton does not read, or is being brought there.
     folder_ahead: bool = False
 
@@ -95,10 +97,10 @@ def _starting(seen: SeenPeer) -> Action:
         return Action.STOP
     if seen.running is Running.NEW and seen.healthy:
         return Action.FINISH
-    # One that ended may have met the one that a killed upgrade had started.
+    # One that ended may have met another, which somebody started.
     if seen.overdue or (seen.ended and seen.running is Running.NONE):
         return Action.TO_RETURNING
-    if seen.running is Running.NONE and not seen.started:
+    if seen.running is Running.NONE and not seen.started and not seen.begun:
         return Action.START_NEW
     return Action.WAIT
 
@@ -106,9 +108,10 @@ def _starting(seen: SeenPeer) -> Action:
 def _returning(seen: SeenPeer) -> Action:
     if seen.running is Running.OLD and seen.healthy:
         return Action.RETURNED
-    if seen.running is Running.NEW:
+    # What is about to take the folder is ended first: the folder is not put back under it.
+    if seen.running is Running.NEW or (seen.begun and not seen.started):
         return Action.STOP
-    if seen.overdue or seen.ended:
+    if seen.overdue or (seen.ended and seen.running is Running.NONE):
         return Action.GIVE_UP
     if seen.running is not Running.NONE or seen.started:
         return Action.WAIT

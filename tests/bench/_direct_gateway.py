@@ -89,6 +89,9 @@ async def direct_node(state: Path) -> Node:
     peers = SimpleNamespace(
         mine=lambda: SimpleNamespace(record=SimpleNamespace(plays=lambda _: False)),
         view=SimpleNamespace(living=lambda _: []),
+        # There is nobody to meet first.
+        neighbours=SimpleNamespace(bootstraps=()),
+        dialing=SimpleNamespace(known=dict),
         answered_last_minute=lambda: (0, 0),
         seek=nobody,
     )

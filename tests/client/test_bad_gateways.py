@@ -158,6 +158,13 @@ def test_what_fails_in_the_middle_of_a_stream_says_why(scripted: Answers) -> Non
         net.chat("m", "hello").whole()
 
 
+def test_a_deadline_that_passes_in_the_middle_of_a_stream_is_one(scripted: Answers) -> None:
+    error = b'data: {"error": {"message": "not in time", "code": "deadline_passed"}}\n\n'
+    server = scripted(STREAM + PIECE + error)
+    with connected(server) as net, pytest.raises(TooSlow, match="not in time"):
+        list(net.chat("a", "b"))
+
+
 def test_a_task_is_never_submitted_twice(scripted: Answers) -> None:
     server = scripted(BROKEN_OFF)
     with connected(server) as net, pytest.raises(Disconnected):

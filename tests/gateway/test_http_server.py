@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.gateway.availability import say_leaving
 from node.gateway.http_connection import AHEAD_BYTES_MAX, HttpLimits
 from node.gateway.http_exchange import Exchange
 from node.gateway.http_server import HttpServer
@@ -309,7 +310,7 @@ async def test_a_client_that_does_not_read_is_cut_off(autojump_clock: MockClock)
         assert len(served.server.table) == 0
 
 
-async def test_at_the_end_idle_connections_close_and_answers_are_finished(
+async def test_at_the_end_answers_are_finished_and_whoever_asks_is_sent_away(
     autojump_clock: MockClock,
 ) -> None:
     async def slow(exchange: Exchange) -> None:
@@ -318,16 +319,45 @@ async def test_at_the_end_idle_connections_close_and_answers_are_finished(
 
     async with serving(slow) as served:
         began_at_s = trio.current_time()
-        with served.connect() as idle, served.connect() as busy:
+        with served.connect() as idle, served.connect() as kept, served.connect() as busy:
             busy.send(GET % b"x")
             await trio.sleep(1)
-            served.nursery.start_soon(served.server.close, 30)
-            assert await gone(idle) - began_at_s == 1
+            served.nursery.start_soon(served.server.close, 30, say_leaving)
+            await trio.sleep(0.5)
+            kept.send(GET % b"kept")
+            for data in (await heard(kept), await served.answers(GET % b"new")):
+                assert data.startswith(b"HTTP/1.1 503 ")
+                assert b"retry-after: 10\r\n" in data
+                assert b"connection: close\r\n" in data
+                assert b'"leaving"' in data
             data = await heard(busy)
             assert data.endswith(b"/x")
             assert b"connection: close" in data
-            assert trio.current_time() - began_at_s < 7
-            assert await served.answers(GET % b"new") == b""
+            # Nothing was asked on it, so nothing is lost.
+            assert await heard(idle) == b""
+            assert trio.current_time() - began_at_s < 8
+
+
+async def test_at_the_end_who_asks_nothing_is_not_waited_for(autojump_clock: MockClock) -> None:
+    async with serving() as served:
+        with served.connect() as idle:
+            await trio.sleep(1)
+            await served.server.close(30, say_leaving)
+            assert trio.current_time() <= 2.1
+            assert await heard(idle) == b""
+
+
+async def test_at_the_end_a_request_that_takes_too_long_is_cut(autojump_clock: MockClock) -> None:
+    async def stuck(_: Exchange) -> None:
+        await trio.sleep_forever()
+
+    async with serving(stuck) as served:
+        with served.connect() as busy:
+            busy.send(GET % b"x")
+            await trio.sleep(1)
+            await served.server.close(30, say_leaving)
+            assert 30 <= trio.current_time() <= 31.1
+            assert await heard(busy) == b""
 
 
 # Places

@@ -23,6 +23,8 @@ class World:
     folder: str = "old"
     # What was kept of the old folder.
     kept: bool = False
+    # Which version's peer was started and has not taken the folder yet.
+    coming: Running = Running.NONE
 
 
 @dataclass(frozen=True)
@@ -52,29 +54,33 @@ def seen(world: World, process: Process, releases: Releases) -> SeenPeer:
         started=process.started,
         ended=process.ended,
         overdue=process.overdue,
+        begun=world.running is Running.NONE and world.coming is not Running.NONE,
         folder_ahead=world.folder != "old",
     )
 
 
-def started(world: World, which: Running, releases: Releases) -> Iterator[tuple[World, Process]]:
-    """What comes of a start: each state in which it may be when the process is killed."""
-    if which is Running.OLD:
-        if world.folder == "old":
-            yield replace(world, running=Running.OLD), Process(started=True)
-        else:
-            # It refuses the folder.
-            yield world, Process(started=True, ended=True)
+def arrived(world: World, process: Process, releases: Releases) -> Iterator[tuple[World, Process]]:
+    """What comes of a peer that was started: each state that it may be in when all is cut."""
+    which, world = world.coming, replace(world, coming=Running.NONE)
+    ended = replace(process, ended=process.started)
+    if which is Running.NONE:
         return
-    if releases.migrates and world.folder != "new":
-        copied = replace(world, kept=True)
-        yield copied, Process(started=True)
-        world = replace(copied, folder="between")
-        yield world, Process(started=True, ended=True)
-        world = replace(world, folder="new")
-    if releases.starts:
-        yield replace(world, running=Running.NEW), Process(started=True)
+    if world.running is not Running.NONE:
+        # It meets another one, and ends.
+        yield world, ended
+    elif which is Running.OLD:
+        runs = world.folder == "old"
+        # Else it refuses the folder.
+        yield (replace(world, running=Running.OLD), process) if runs else (world, ended)
     else:
-        yield world, Process(started=True, ended=True)
+        if releases.migrates and world.folder != "new":
+            copied = replace(world, kept=True)
+            yield replace(copied, coming=which), process
+            world = replace(copied, folder="between")
+            yield world, ended
+            world = replace(world, folder="new")
+        runs = releases.starts
+        yield (replace(world, running=Running.NEW), process) if runs else (world, ended)
 
 
 def done(
@@ -90,16 +96,20 @@ def done(
         case Action.INSTALL:
             yield replace(world, installed=True), process
         case Action.STOP:
-            yield replace(world, running=Running.NONE), process
-        case Action.START_NEW:
-            yield from started(world, Running.NEW, releases)
-        case Action.START_OLD:
-            yield from started(world, Running.OLD, releases)
+            yield replace(world, running=Running.NONE, coming=Running.NONE), Process()
+        case Action.START_NEW | Action.START_OLD:
+            assert world.coming is Running.NONE, "two are started, and either may have the folder"
+            new = action is Action.START_NEW
+            yield replace(world, coming=Running.NEW if new else Running.OLD), Process(started=True)
         case Action.RESTORE:
+            assert world.coming is Running.NONE, "the folder is put back under who takes it"
             assert world.kept, "nothing was kept that could be put back"
             yield replace(world, folder="old", kept=False), process
         case Action.WAIT:
-            yield world, replace(process, overdue=True)
+            yield from arrived(world, process, releases)
+            # The old version, to which it goes back, comes up in time.
+            if world.step is not UpgradeStep.RETURNING:
+                yield world, replace(process, overdue=True)
         case Action.FINISH | Action.RETURNED:
             yield replace(world, step=None), process
         case _:
@@ -141,6 +151,7 @@ def test_from_every_cut_an_upgrade_ends_with_one_healthy_peer(releases: Releases
         after[here] = uncut
         cut = {(it, Process()) for it, _ in uncut} | {(world, Process())}
         cut |= {(it, Process()) for it in others(world, releases)}
+        cut |= {(it, Process()) for it, _ in arrived(world, process, releases)}
         for each in (uncut | cut) - found:
             found.add(each)
             todo.append(each)
@@ -179,6 +190,8 @@ def test_where_even_the_old_version_does_not_come_up_a_person_is_told() -> None:
 
 
 def test_one_that_a_killed_upgrade_started_is_not_taken_for_one_that_failed() -> None:
+    begun = SeenPeer(installed=True, running=Running.NONE, begun=True)
+    assert next_action(UpgradeStep.STARTING, begun) is Action.WAIT
     for running in (Running.NEW, Running.UNKNOWN):
         seen = SeenPeer(installed=True, running=running, started=True, ended=True)
         assert next_action(UpgradeStep.STARTING, seen) is Action.WAIT
