@@ -20,7 +20,7 @@ from p2p.peers import Handler
 from p2p.typed_call import CallChannel, TypedCall, refusal_of
 from wire.check_message import Check
 from wire.checks import OpenChecks
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
 from wire.errors import BatonError, Disconnected, Refused
 from wire.kinds import RefusalCode
 from wire.ledger import AccountOrder, Certificate, Payment, Vote, order_digest
@@ -55,10 +55,10 @@ class NeverPaying(PayingChannels):
             return True
         return super().ready(tariff, need, fresh=fresh)
 
-    def _pay_soon(self, channel: PaidChannel, tariff: Signed[Tariff] | None, need: int) -> None:
+    def _pay_soon(self, channel: PaidChannel, named: ContentId, need: int) -> None:
         # Once its one voucher is there it has nothing more to say.
         if not channel.heard:
-            super()._pay_soon(channel, tariff, need)
+            super()._pay_soon(channel, named, need)
 
     def _voucher(self, channel: PaidChannel, need: int, *, names_models: bool) -> bytes | None:
         if channel.signed:

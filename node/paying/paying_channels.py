@@ -217,7 +217,7 @@ class PayingChannels:
             if at_s <= now_at_s:
                 later = (now_at_s + pause_s, min(OWED_AGAIN_S_MAX, 2 * pause_s))
                 self._owed_again[channel.name] = later
-                self._pay_soon(channel, None, 1)
+                self._pay_soon(channel, channel.tariff, 1)
 
     # Opening
 
