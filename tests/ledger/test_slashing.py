@@ -105,7 +105,7 @@ def test_who_shows_what_is_true_of_whom_others_took_all_from_in_that_epoch_keeps
         made.replicas[0].vote(made.order(TWO, accuse=accused(forked(ONE, began_at_ms=3000))))
 
 
-async def test_a_wrong_answer_and_the_dispute_that_was_lost_about_it_are_one_act() -> None:
+async def test_two_kinds_of_evidence_for_one_act_cost_it_once() -> None:
     leg = Leg(wrong=(3,))
     # Evidence of either kind names the act by who did it and by the receipt.
     (by_rule,) = judged(leg.against_worker().to_bytes()).convictions
