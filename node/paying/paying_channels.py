@@ -113,9 +113,9 @@ class PayingChannels:
 
     def rows(self) -> list[dict[str, Any]]:
         """What is kept of each, for people and programs."""
-        return [it.as_map() for it in (*self._all(), *self.by_gateway.values())]
+        return [it.as_map() for it in (*self.all_for_tasks(), *self.by_gateway.values())]
 
-    def _all(self) -> list[PaidChannel]:
+    def all_for_tasks(self) -> list[PaidChannel]:
         """All channels to peers, those of which nothing is left too."""
         return [*self.by_peer.values(), *self.spare.values(), *self.used_up]
 
@@ -154,10 +154,10 @@ class PayingChannels:
         """Use a channel no more; the one that takes its place, if that is open already."""
         self.used_up.append(self.by_peer.pop(channel.payee))
         if (found := self.spare.pop(channel.payee, None)) is not None:
-            self._use(found)
+            self.use(found)
         return found
 
-    def _use(self, channel: PaidChannel) -> None:
+    def use(self, channel: PaidChannel) -> None:
         """Pay out of this channel from now on; what its payee did before counts for it."""
         known = [it for it in self.used_up if it.payee == channel.payee]
         channel.before = max((it.before + it.charged for it in known), default=0)
@@ -264,11 +264,11 @@ class PayingChannels:
             if channel.payee in self.by_peer:
                 self.spare[channel.payee] = channel
             else:
-                self._use(channel)
+                self.use(channel)
 
     def _deposit(self, tariff: Signed[Tariff], need: int) -> int:
         """What a channel is opened with, as its payee's prices and such tasks bear it out."""
-        before = sum(it.payee == tariff.signer for it in self._all())
+        before = sum(it.payee == tariff.signer for it in self.all_for_tasks())
         increments = min(DEPOSIT_INCREMENTS_MAX, DEPOSIT_INCREMENTS << min(before, 8))
         usual = min(tariff.record.increment, max(INCREMENT_MIN, DEPOSIT_TASKS * need))
         return increments * usual

@@ -8,6 +8,7 @@ import trio
 
 from node.ledger.wallet import Wallet
 from node.paying.earning_channels import EarningChannels
+from node.paying.lost_openings import LostOpenings
 from node.paying.own_tariff import OwnTariff
 from node.paying.payer import Payer
 from node.paying.paying_channels import PayingChannels
@@ -52,6 +53,8 @@ async def open_paying(
     peers = blobs.peers
     paying = PayingChannels(peers, own.store, wallet, nursery)
     paying.load()
+    lost = LostOpenings(paying)
+    await lost.look()
     earning = EarningChannels(peers, own.store, wallet, own)
     earning.load()
     payer = Payer(peers, Tariffs(blobs, own.genesis.id, nursery), paying)
@@ -63,4 +66,5 @@ async def open_paying(
     nursery.start_soon(earning.keep_forever)
     nursery.start_soon(paying.reclaim_forever)
     nursery.start_soon(paying.keep_forever)
+    nursery.start_soon(lost.look_forever)
     return PeerPaying(payer, Till(peers.me, own, earning), own, RequestVouchers(paying))
