@@ -73,6 +73,11 @@ class PaidChannel:
         return self.deposit - self.charged
 
     @property
+    def owes(self) -> bool:
+        """Whether more was charged than the payee has the payer's word for."""
+        return min(self.charged, self.deposit) > self.heard
+
+    @property
     def is_low(self) -> bool:
         """Whether the next channel is to be opened, before work has to wait for it."""
         return LOW_PART * self.left < self.deposit

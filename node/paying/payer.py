@@ -17,6 +17,7 @@ from wire.content import PeerId
 from wire.errors import BatonError, InputError, Refused
 from wire.kinds import RefusalCode
 from wire.signed import Signed
+from wire.tariff import Tariff
 from wire.task import Stage, Task
 
 # Of what a task may cost, verifiers get this part at most.
@@ -234,14 +235,19 @@ class Payer:
         self, bill: Bill, peer: PeerId, number: int, stage: Stage, most: LegUnits
     ) -> None:
         """Note who did a leg that others gave on, by the prices that were agreed on with it."""
-        bill.book, channel = self.book, self.channels.by_peer.get(peer)
-        heard = self.peers.view.advert_of(peer)
-        tariff = None if channel is None else self.tariffs.agreed(channel.tariff, peer)
-        if tariff is None and heard is not None:
-            tariff = self.tariffs.of(heard)
+        bill.book, tariff = self.book, self._agreed_with(peer)
         if tariff is not None and tariff.record.price_for(stage) is not None:
             price = cost(tariff.record, stage, most)
             bill.note_given(peer, Held(tariff, number, stage, most=price))
+
+    def _agreed_with(self, peer: PeerId) -> Signed[Tariff] | None:
+        """The prices that were agreed on with a peer; else those that its advert names.
+
+        Whoever went away after its work is known no more, and is paid all the same.
+        """
+        channel, heard = self.channels.by_peer.get(peer), self.peers.view.advert_of(peer)
+        tariff = None if channel is None else self.tariffs.agreed(channel.tariff, peer)
+        return self.tariffs.of(heard) if tariff is None and heard is not None else tariff
 
     def note_refused(self, peer: PeerId, error: BatonError) -> None:
         """Note that a peer refused work: if as not paid, it is asked what it has."""
@@ -283,9 +289,7 @@ class Payer:
         """Charge the verdicts of these verifiers, whichever way they went."""
         bill.book = self.book
         for verifier in verifiers:
-            heard = self.peers.view.advert_of(verifier)
-            tariff = None if heard is None else self.tariffs.of(heard)
-            if tariff is not None:
+            if (tariff := self._agreed_with(verifier)) is not None:
                 bill.check(tariff, number, stage, accepted=accepted)
 
 

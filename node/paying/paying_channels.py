@@ -21,7 +21,7 @@ from p2p.timeouts import stretched
 from store import Row, Store, Table, Write
 from wire import limits
 from wire.amount import show_credits
-from wire.codec import pack, unpack
+from wire.codec import unpack
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError, Malformed, RemoteProtocolError, WireError
 from wire.kinds import RefusalCode
@@ -50,11 +50,8 @@ AGAIN_S = 2.0
 TOLD_FOR_S = 5.0
 # So many legs that others give on are promised ahead, within what is risked anyway.
 GIVEN_ON_AT_ONCE = 8
-# Charges are kept so often, for all tasks since the last time.
-KEEP_EVERY_S = 1.0
-# Which channels have expired is looked up in this part of an epoch, within these bounds.
-EPOCH_PART = 4
-LOOK_S_MIN, LOOK_S_MAX = 5.0, 600.0
+# A payee that is owed something and cannot be reached is called again so much later at most.
+OWED_AGAIN_S_MAX = 600.0
 
 
 @dataclass(slots=True)
@@ -85,6 +82,10 @@ class PayingChannels:
     _opening: bool = False
     _paying: set[PeerId] = field(default_factory=set)
     _not_before: Latest[PeerId, float] = field(default_factory=lambda: Latest(CHANNELS_MAX))
+    # When a payee is called again to whom something is owed, and how long after that.
+    _owed_again: Latest[bytes, tuple[float, float]] = field(
+        default_factory=lambda: Latest(CHANNELS_MAX)
+    )
     # Channels whose charges are not kept yet.
     _unkept: dict[bytes, PaidChannel] = field(default_factory=dict)
 
@@ -113,9 +114,9 @@ class PayingChannels:
 
     def rows(self) -> list[dict[str, Any]]:
         """What is kept of each, for people and programs."""
-        return [it.as_map() for it in (*self.all_for_tasks(), *self.by_gateway.values())]
+        return [it.as_map() for it in (*self.all(), *self.by_gateway.values())]
 
-    def all_for_tasks(self) -> list[PaidChannel]:
+    def all(self) -> list[PaidChannel]:
         """All channels to peers, those of which nothing is left too."""
         return [*self.by_peer.values(), *self.spare.values(), *self.used_up]
 
@@ -154,10 +155,10 @@ class PayingChannels:
         """Use a channel no more; the one that takes its place, if that is open already."""
         self.used_up.append(self.by_peer.pop(channel.payee))
         if (found := self.spare.pop(channel.payee, None)) is not None:
-            self.use(found)
+            self._use(found)
         return found
 
-    def use(self, channel: PaidChannel) -> None:
+    def _use(self, channel: PaidChannel) -> None:
         """Pay out of this channel from now on; what its payee did before counts for it."""
         known = [it for it in self.used_up if it.payee == channel.payee]
         channel.before = max((it.before + it.charged for it in known), default=0)
@@ -198,14 +199,25 @@ class PayingChannels:
         if (channel := self.by_peer.get(peer)) is not None:
             channel.unsure = True
 
-    async def keep_forever(self) -> None:
-        """Keep what is charged, every now and then, with the next commit."""
-        while True:
-            await trio.sleep(KEEP_EVERY_S)
-            unkept, self._unkept = self._unkept, {}
-            for name, channel in unkept.items():
-                row = pack([channel.charged, channel.tasks])
-                self.store.write_soon(Table.CHANNELS, SPENT + name, row)
+    def take_unkept(self) -> list[PaidChannel]:
+        """The channels whose charges are not kept yet; from now on they count as kept."""
+        unkept, self._unkept = self._unkept, {}
+        return list(unkept.values())
+
+    def pay_owed(self) -> None:
+        """Sign for what is charged and not promised yet: perhaps no further task brings it there.
+
+        A payee that cannot be reached is called more and more rarely.
+        """
+        now_at_s = trio.current_time()
+        for channel in (*self.by_peer.values(), *self.used_up):
+            if not channel.owes or channel.tariff is None:
+                continue
+            at_s, pause_s = self._owed_again.get(channel.name, (now_at_s, AGAIN_S))
+            if at_s <= now_at_s:
+                later = (now_at_s + pause_s, min(OWED_AGAIN_S_MAX, 2 * pause_s))
+                self._owed_again[channel.name] = later
+                self._pay_soon(channel, channel.tariff, 1)
 
     # Opening
 
@@ -256,19 +268,14 @@ class PayingChannels:
         channels = opened_by(ordered.order, ordered.settlement)
         rows = [Row(Table.CHANNELS, OUT + it.name, it.to_bytes()) for it in channels]
         await self.store.commit(Write(rows=tuple(rows)))
-        if not ordered.settlement:
-            # They are taken back once they have expired.
-            self.used_up += channels
-            raise Malformed("the order was settled by a checkpoint, which shows others nothing")
         for channel in channels:
-            if channel.payee in self.by_peer:
-                self.spare[channel.payee] = channel
-            else:
-                self.use(channel)
+            self.adopt(channel)
+        if not ordered.settlement:
+            raise Malformed("the order was settled by a checkpoint, which shows others nothing")
 
     def _deposit(self, tariff: Signed[Tariff], need: int) -> int:
         """What a channel is opened with, as its payee's prices and such tasks bear it out."""
-        before = sum(it.payee == tariff.signer for it in self.all_for_tasks())
+        before = sum(it.payee == tariff.signer for it in self.all())
         increments = min(DEPOSIT_INCREMENTS_MAX, DEPOSIT_INCREMENTS << min(before, 8))
         usual = min(tariff.record.increment, max(INCREMENT_MIN, DEPOSIT_TASKS * need))
         return increments * usual
@@ -277,35 +284,17 @@ class PayingChannels:
         """What a channel to a peer would be opened with, at most; 0 where there is one."""
         return 0 if tariff.signer in self.by_peer else self._deposit(tariff, need)
 
-    # Taking back
-
-    async def reclaim_forever(self) -> None:
-        """Take back what is left in channels that have expired."""
-        every_s = min(LOOK_S_MAX, max(LOOK_S_MIN, self.wallet.genesis.epoch_s / EPOCH_PART))
-        while True:
-            await trio.sleep(every_s)
-            if not self.by_peer and not self.by_gateway and not self.used_up:
-                continue
-            try:
-                self.epoch = max(self.epoch, (await self.wallet.look()).epoch)
-                await self._reclaim()
-            except BatonError as error:
-                self.peers.note_problem("channels", f"none was taken back: {error.message}")
-
-    async def _reclaim(self) -> None:
-        for kept in (self.by_peer, self.spare, self.by_gateway):
-            for peer, channel in list(kept.items()):
-                if channel.expiry < self.epoch and not channel.held:
-                    self.used_up.append(kept.pop(peer))
-        expired = [it for it in self.used_up if it.expiry < self.epoch][: limits.ACTIONS_MAX]
-        if not expired:
-            return
-        await self.wallet.order(unheard, reclaim=tuple(it.name for it in expired))
-        self.orders += 1
-        self.used_up = [it for it in self.used_up if it not in expired]
-        for channel in expired:
-            gone = [Row(Table.CHANNELS, it + channel.name, None) for it in (OUT, WEB, SPENT)]
-            await self.store.commit(Write(rows=tuple(gone)))
+    def adopt(self, channel: PaidChannel) -> None:
+        """Go on with a channel that was opened, and of which nothing was known here."""
+        if not channel.settlement:
+            # Nothing shows its payee that it is open: it is taken back once it has expired.
+            self.used_up.append(channel)
+        elif channel.payee not in self.by_peer:
+            self._use(channel)
+        elif channel.payee not in self.spare:
+            self.spare[channel.payee] = channel
+        else:
+            self.used_up.append(channel)
 
     # Paying
 
@@ -384,6 +373,7 @@ class PayingChannels:
     def _hear(self, channel: PaidChannel, paid: Paid) -> None:
         """Take in what the payee has; WireError for a voucher that is not ours."""
         channel.told_at_s = trio.current_time()
+        self._owed_again.pop(channel.name, None)
         if paid.voucher is None:
             channel.hear(paid.charged, None)
             return

@@ -8,11 +8,11 @@ import trio
 
 from node.ledger.wallet import Wallet
 from node.paying.earning_channels import EarningChannels
-from node.paying.lost_openings import LostOpenings
 from node.paying.own_tariff import OwnTariff
 from node.paying.payer import Payer
 from node.paying.paying_channels import PayingChannels
 from node.paying.request_vouchers import RequestVouchers
+from node.paying.settling_up import SettlingUp
 from node.paying.tariffs import Tariffs
 from node.paying.till import Till
 from p2p.blobs import Blobs
@@ -53,18 +53,18 @@ async def open_paying(
     peers = blobs.peers
     paying = PayingChannels(peers, own.store, wallet, nursery)
     paying.load()
-    lost = LostOpenings(paying)
-    await lost.look()
     earning = EarningChannels(peers, own.store, wallet, own)
     earning.load()
     payer = Payer(peers, Tariffs(blobs, own.genesis.id, nursery), paying)
+    settling_up = SettlingUp(payer)
+    # Nobody is about to say what he opened.
+    await settling_up.find_forgotten(at_once=True)
     peers.handlers[Pay] = earning.on_pay
     await own.refresh()
     if own.typed:
         nursery.start_soon(own.run)
     nursery.start_soon(earning.redeem_forever)
     nursery.start_soon(earning.keep_forever)
-    nursery.start_soon(paying.reclaim_forever)
-    nursery.start_soon(paying.keep_forever)
-    nursery.start_soon(lost.look_forever)
+    nursery.start_soon(settling_up.reclaim_forever)
+    nursery.start_soon(settling_up.keep_forever)
     return PeerPaying(payer, Till(peers.me, own, earning), own, RequestVouchers(paying))

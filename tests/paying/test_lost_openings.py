@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock
 
+from node.paying import paying_channels
 from node.paying.earning_channels import IN
-from node.paying.lost_openings import LostOpenings, unnoted
+from node.paying.settling_up import SettlingUp
 from store import Write, open_memory_store
 from tests.ledger.test_members import epoch
 from tests.node.asking import asked
@@ -68,13 +70,14 @@ async def test_a_payer_that_dies_as_it_opens_a_channel_uses_it_when_it_starts_ag
         assert (channels.orders, paid.deposit) == (0, locked)
         assert (await asker.ledger.wallet.look()).deposits == locked  # type: ignore[union-attr]
         # It is noted now, and no second time.
-        assert await LostOpenings(channels).look() == 0
-        assert [it.name for it in unnoted(channels.wallet.log(), ())] == [paid.name]
+        await SettlingUp(asker.paying.payer).find_forgotten(at_once=True)
+        assert channels.all() == [paid]
 
 
-async def test_an_opening_that_is_settled_later_is_noted_once_nobody_waits_for_it(
-    autojump_clock: MockClock, tmp_path: Path
+async def test_a_channel_that_was_taken_back_is_not_found_again(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(paying_channels, "EXPIRY_EPOCHS", 2)
     async with (
         open_network(tmp_path) as network,
         open_memory_store(quota_bytes=1 << 30) as one,
@@ -82,24 +85,17 @@ async def test_an_opening_that_is_settled_later_is_noted_once_nobody_waits_for_i
     ):
         asker, worker = await two(network, [one, two_])
         await ask(asker, 1, 2)
+        await epoch(asker, 5)
+        await trio.sleep(60)
         assert asker.paying is not None
-        channels = asker.paying.payer.channels
-        forgotten = channels.by_peer.pop(worker.peers.me)
-        wall_s = asker.dependencies.environment.wall_s()
-        assert await LostOpenings(channels).look(wall_s) == 0
-        assert await LostOpenings(channels).look(wall_s + 3600) == 1
-        # It was used: what it has promised is heard of its payee before anything is signed.
-        again = channels.by_peer[worker.peers.me]
-        assert (again.name, again.signed, again.is_new) == (forgotten.name, 0, False)
-        await ask(asker, 3, 2)
-        _, earned = await settled(asker, worker)
-        assert earned.charged == 4 * PRICE
-        assert again.signed >= forgotten.signed
-        # Once it has expired it is taken back, and not looked for any more.
-        again.expiry = 0
-        await epoch(asker, 2)
-        channels.by_peer.clear()
-        assert unnoted(channels.wallet.log(), {again.name}) == []
+        assert asker.paying.payer.channels.rows() == []
+        genesis = asker.config.genesis
+        network.kill(asker)
+        await trio.sleep(20)
+        asker = await network.start(S, Role.LEDGER, models=(), number=0, genesis=genesis, store=one)
+        await known(network, asker, worker)
+        assert asker.paying is not None
+        assert asker.paying.payer.channels.rows() == []
 
 
 async def test_a_payee_that_dies_as_a_channel_is_shown_is_shown_it_again(

@@ -331,4 +331,4 @@ async def test_who_pays_much_uses_one_channel_after_the_other_and_waits_for_none
         assert worker.paying.till.channels.orders >= 1  # type: ignore[union-attr]
         again = PaidChannel.from_bytes(paid.name, paid.to_bytes())
         assert (again.before, again.charged) == (paid.before, paid.charged)
-        assert sum(it.charged for it in channels.all_for_tasks()) == 60_000
+        assert sum(it.charged for it in channels.all()) == 60_000
