@@ -15,7 +15,7 @@ from node.local.commands import LocalCommands
 from node.paying.channels import USED_KEPT, EarningChannel
 from node.paying.earning_channels import EarningChannels
 from tests.gateway.test_credit_payments import CHAT, PATH, Shop, header, shop_in
-from wire import proof, signing
+from wire import signing
 from wire.content import ContentId, PeerId
 from wire.errors import InputError
 from wire.ledger import Voucher, growth_of
@@ -141,7 +141,6 @@ async def test_our_client_pays_many_requests_by_one_channel(
         return separated(domain, body)
 
     monkeypatch.setattr(signing, "separated", counting)
-    monkeypatch.setattr(proof, "separated", counting, raising=False)
     async with shop_in(tmp_path) as shop:
         async with baton.connect(shop.url) as poor:
             with pytest.raises(InputError) as refused:
