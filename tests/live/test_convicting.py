@@ -84,6 +84,7 @@ def by_a_jury(keeper: Peer, juror: Peer, liar: Peer, asker: Peer, folder: Path) 
     # Half of the stake is taken; of it the jurors are paid, and the accuser has its bond back.
     assert staked(liar) == 8 * CREDIT
     assert asker.ask("wallet", "--json").document["balance"] == 20 * CREDIT
+    until(lambda: liar.ask("status", "--json").document["ledger"]["staked"] == 8 * CREDIT)
     paid = sum(it.ask("wallet", "--json").document["balance"] for it in (keeper, juror))
     assert paid == (100 - 40 - 10 - 10) * CREDIT + 13 * 100_000
     asker.ask("jury", "save", case, finding, "--json")
