@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -18,7 +19,7 @@ from wire.errors import Refused
 from wire.kinds import Level, RefusalCode
 from wire.ledger import Opening
 from wire.message import Message
-from wire.payment_message import Pay
+from wire.payment_message import Paid, Pay
 from wire.tariff import ChargeKind
 
 
@@ -32,8 +33,9 @@ async def paid_once(asker: Node, worker: Node) -> tuple[Any, Any]:
     return await settled(asker, worker)
 
 
+@pytest.mark.parametrize("refuses", [True, False])
 async def test_what_is_owed_is_paid_though_no_further_task_comes(
-    autojump_clock: MockClock, tmp_path: Path
+    refuses: bool, autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with open_network(tmp_path) as network:
         asker, worker = await started(network, priced(base=100))
@@ -43,7 +45,10 @@ async def test_what_is_owed_is_paid_though_no_further_task_comes(
 
         async def refuse(call: TypedCall, _message: Message) -> None:
             calls.append(trio.current_time())
-            await call.send(refusal_of(Refused("not now", code=RefusalCode.BUSY)))
+            if refuses:
+                await call.send(refusal_of(Refused("not now", code=RefusalCode.BUSY)))
+            else:
+                await call.send(Paid(charged=0, voucher=None))
 
         handlers[Pay] = refuse
         charged = paid.heard - paid.charged + 500
