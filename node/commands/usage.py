@@ -176,10 +176,12 @@ def _show(report: Mapping[str, Any], wanted: Looking) -> None:
         ]
         show_table("by who paid", ("account", "tasks", "credits", "to the fund"), rows)
     console.print(
-        f"{counted_words(report['accounts'], 'account')},"
-        f" {counted_words(report['owners'], 'owner')} at least. Who faked all of this paid the fund"
-        f" {show_credits(report['cost'])} credits or more, of what is left discounted"
-        f" {show_credits(report['cost_discounted'])}."
+        f"{counted_words(report['accounts'], 'account')} paid for tasks, of"
+        f" {counted_words(report['owners'], 'owner')} at least"
+    )
+    console.print(
+        f"faking all of it cost {show_credits(report['cost'])} credits (the fund's share), what is"
+        f" discounted {show_credits(report['cost_discounted'])}"
     )
     if report["transfers_unseen"]:
         console.print(
