@@ -35,6 +35,7 @@ def staked(peer: Peer) -> int:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(600)
 def test_a_worker_that_lies_loses_its_stake_to_a_jury_and_to_a_dispute(tmp_path: Path) -> None:
     genesis, ledger, rows = (tmp_path / it for it in ("g.genesis", "all.ledger", "rows.jsonl"))
     states = [tmp_path / it for it in ("keeper", "juror", "liar", "asker")]
