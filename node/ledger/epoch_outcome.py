@@ -10,7 +10,7 @@ from node.ledger.matching import Matched
 from node.ledger.past_work import note_past_work
 from node.ledger.seats import seats_after
 from node.ledger.slashing import end_stakes
-from node.ledger.use_lines import lines_of, transfers_of
+from node.ledger.use_lines import Transfer, lines_of, moved_in
 from wire.checkpoint import NO_DRAW, CheckpointHeader, JuryDraw, buckets_of
 from wire.errors import Malformed
 from wire.jury import juries_digest
@@ -32,6 +32,8 @@ class EpochOutcome:
     juries: JuriesEnded = NO_JURIES
     # What builders were given out of the fund.
     matched: Matched = field(default_factory=dict)
+    # Between whom credits moved, but from a payer to its payee.
+    moved: tuple[Transfer, ...] = ()
 
 
 def applied_all(draft: Draft, orders: Iterable[Signed[AccountOrder]]) -> list[Signed[AccountOrder]]:
@@ -67,7 +69,8 @@ def outcome_of(
         raise Malformed("the orders of the epoch are not complete")
     juries = end_stakes(draft, beacon)
     lines = lines_of(draft)
-    matched = end_motions(draft, genesis, lines, transfers_of(orders))
+    moved = moved_in(draft, orders)
+    matched = end_motions(draft, genesis, lines, moved)
     note_past_work(draft)
     before = genesis.members if tip is None else tip.members
     members, seated = seats_after(draft.motion_rows(), before, draft.epoch + 1)
@@ -95,4 +98,4 @@ def outcome_of(
         bonds=books.motions.bonds_after(draft.motions),
         draw=() if draw == NO_DRAW else (draw,),
     )
-    return EpochOutcome(header, draft, digests, before, lines, juries, matched)
+    return EpochOutcome(header, draft, digests, before, lines, juries, matched, moved)
