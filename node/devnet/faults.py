@@ -234,7 +234,7 @@ def words_of(text: str, names: Container[str], known: str) -> Iterator[Word]:
         if match is None or match["name"] not in names:
             raise InputError(
                 f"{word[:60]!r} is not a fault",
-                todo=f"use NAME=SHARE[@SECOND][+SECONDS], with NAME one of {known}",
+                todo=f"use NAME=SHARE[@SECOND][+SECONDS], with {known}",
             )
         at_s, for_s = (None if match[it] is None else float(match[it]) for it in ("at", "for"))
         yield Word(
