@@ -7,7 +7,7 @@ from typing import Any
 
 from node.commands.ask import SOCKET
 from node.commands.genesis import read_genesis
-from node.commands.output import console, safe, short, show_aside, show_json, show_table
+from node.commands.output import console, counted_words, safe, short, show_aside, show_json
 from node.commands.receipt_file import read_file
 from node.engines.exact.model import MODEL_BYTES_MAX
 from node.evidence.charges import ShownFinding, charged, shown_finding
@@ -17,6 +17,7 @@ from node.ledger.committee import Committee
 from node.local.control import call, unheard
 from wire import limits
 from wire.amount import read_credits, show_credits
+from wire.content import PeerId
 from wire.dispute import Dispute
 from wire.errors import InputError, Malformed, WireError
 from wire.evidence import MAGIC, Evidence, OffenceKind
@@ -41,6 +42,8 @@ class HeldEvidence:
     path: Path
     finding: OffenceFinding | None
     why: str
+    # Of whom it proves nothing yet.
+    suspect: PeerId | None = None
 
 
 def evidence_in(path: Path, model: Path | None) -> Evidence:
@@ -75,7 +78,12 @@ def _model_of(path: Path, model: Path | None) -> bytes:
 
 def _held(path: Path) -> HeldEvidence:
     try:
-        return HeldEvidence(path, judged(evidence_in(path, None).to_bytes()), "")
+        evidence = evidence_in(path, None)
+        if evidence.offence is OffenceKind.DISPUTED_WORK:
+            charge = charged(evidence)
+            why = f"a jury has to look at its answer of {charge.manifest.name}: slash FILE"
+            return HeldEvidence(path, None, why, charge.culprit)
+        return HeldEvidence(path, judged(evidence.to_bytes()), "")
     except (InputError, WireError) as error:
         return HeldEvidence(path, None, error.message)
 
@@ -93,18 +101,22 @@ def show_evidence(state: Path, *, as_json: bool) -> None:
     if as_json:
         show_json({"folder": str(folder), "evidence": [_document(it) for it in held]})
         return
-    rows = []
+    pieces = counted_words(len(held), "piece")
+    console.print(f"[bold]{pieces} of evidence in {safe(str(folder))}[/bold]")
     for one in held:
-        if one.finding is None:
-            rows.append((one.path.name, "nothing yet", "", safe(one.why)))
-            continue
-        who = " ".join(short(str(it.culprit)) for it in one.finding.convictions)
-        rows.append((one.path.name, who, _costs(one.finding), safe(one.finding.why)))
-    show_table(
-        f"{len(rows)} pieces of evidence in {safe(str(folder))}",
-        ("file", "against", "costs", "why"),
-        rows,
-    )
+        # A whole line for the name, which is typed after `slash`.
+        console.print(f"{safe(one.path.name)}\n  {_proves(one)}", soft_wrap=False)
+    if held:
+        console.print("to have stake taken: python -m node slash FILE")
+
+
+def _proves(held: HeldEvidence) -> str:
+    if held.finding is not None:
+        who = " ".join(short(str(it.culprit)) for it in held.finding.convictions)
+        return f"against {who}, {_costs(held.finding)}: {safe(held.finding.why)}"
+    if held.suspect is not None:
+        return f"against {short(str(held.suspect))}: {safe(held.why)}"
+    return f"nothing yet: {safe(held.why)}"
 
 
 def _costs(finding: OffenceFinding) -> str:
@@ -112,7 +124,8 @@ def _costs(finding: OffenceFinding) -> str:
 
 
 def _document(held: HeldEvidence) -> dict[str, Any]:
-    return {"file": str(held.path), "why": held.why, **_finding_map(held.finding)}
+    suspect = {} if held.suspect is None else {"suspect": str(held.suspect)}
+    return {"file": str(held.path), "why": held.why, **_finding_map(held.finding), **suspect}
 
 
 def _finding_map(finding: OffenceFinding | None) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from node.ledger.sync import LedgerCalls
 from p2p.peers import Peers
 from p2p.timeouts import stretched
 from store import Store, Table
-from store.seam import SCAN_ROWS_MAX
+from store.seam import SCAN_ROWS_MAX, VALUE_BYTES_MAX
+from wire import limits
 from wire.amount import show_credits
 from wire.codec import pack, unpack
 from wire.content import PeerId
@@ -32,6 +33,10 @@ from wire.stake import StakePart
 LOOK_DEADLINE_S = 8.0
 PAY_DEADLINE_S = 60.0
 LOG_MAX = 1000
+# An order that is larger is kept once in its row.
+WHOLE_BYTES_MAX = 8 << 10
+# A row of the largest order, and a member's of its certificate, is kept whole.
+assert limits.SETTLEMENT_BYTES_MAX + 2048 < VALUE_BYTES_MAX
 _TROUBLES = (TransportError, WireError, RemoteProtocolError, Refused)
 Emit = Callable[[Mapping[str, Any]], None]
 
@@ -65,13 +70,21 @@ class Ordered:
     votes: int = 0
 
     def to_bytes(self) -> bytes:
-        """The row."""
+        """The row: of one that is large a part is left out where another has it in it.
+
+        A settlement has the certificate in it, and that has the order. Small rows are written as
+        ever, so that an earlier release reads them.
+        """
+        certificate, raw = self.certificate, self.order.raw
+        if len(raw) > WHOLE_BYTES_MAX:
+            raw = b"" if certificate or self.settlement else raw
+            certificate = b"" if self.settlement else certificate
         return pack(
             [
-                self.order.raw,
+                raw,
                 int(self.state),
                 self.ordered_at_ms,
-                self.certificate,
+                certificate,
                 self.settlement,
                 self.why,
                 self.votes,
@@ -82,6 +95,9 @@ class Ordered:
     def from_bytes(cls, data: bytes) -> "Ordered":
         """WireError if a row is none."""
         raw, state, ordered_at_ms, certificate, settlement, why, votes = unpack(data)
+        if not certificate and not raw:
+            certificate = Settlement.from_bytes(settlement).certificate
+        raw = raw or Certificate.from_bytes(certificate).order
         return cls(
             open_signed(raw, AccountOrder),
             OrderState(state),

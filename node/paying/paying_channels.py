@@ -373,7 +373,6 @@ class PayingChannels:
     def _hear(self, channel: PaidChannel, paid: Paid) -> None:
         """Take in what the payee has; WireError for a voucher that is not ours."""
         channel.told_at_s = trio.current_time()
-        self._owed_again.pop(channel.name, None)
         if paid.voucher is None:
             channel.hear(paid.charged, None)
             return
@@ -382,6 +381,8 @@ class PayingChannels:
         if named != (self.wallet.key.peer, self.wallet.genesis.id, channel.name):
             raise Malformed("a voucher that is not this peer's for this channel")
         channel.hear(paid.charged, found.record)
+        if not channel.owes:
+            self._owed_again.pop(channel.name, None)
 
     def _failed(self, channel: PaidChannel, error: BatonError) -> None:
         self._not_before[channel.payee] = trio.current_time() + AGAIN_S
