@@ -136,7 +136,9 @@ def accused(evidence, network):
         dispute = read(opened(records[0], DISPUTE)[2])
         receipt, verdict = dispute["receipt"], dispute["verdict"]
     elif kind in (UNTRUE_VERDICT, WRONG_ANSWER, DISPUTED_WORK):
-        receipt, verdict = records[1], records[2] if kind == UNTRUE_VERDICT else None
+        # A case names the receipts of all legs up to the one that is accused.
+        receipt = records[-1] if kind == DISPUTED_WORK else records[1]
+        verdict = records[2] if kind == UNTRUE_VERDICT else None
         opened(records[0], TASK)
     else:
         raise Wrong(f"evidence of kind {kind}")

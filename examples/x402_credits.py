@@ -6,7 +6,8 @@
 
 The keys stay with the peer (python -m node join): it is asked over its control socket for what
 shows a payment. Amounts are in millionths of a credit. `node.connect(..., pay_max="0.5")` needs no
-other library and does the same.
+other library and does the same. The key of an app whose users pay goes beside it:
+`x402HttpxClient(client, headers={"authorization": "Bearer KEY"})`, `node.connect(..., key="KEY")`.
 """
 
 import base64

@@ -84,7 +84,7 @@ class DialingBack:
             self.rpc.endpoint.addresses,
             self.kept(),
             self.rpc.view.origins.scopes.values(),
-            far=bool(self.strangers()),
+            far=self._has_strangers(),
         )
 
     def strangers(self) -> list[Stranger]:
@@ -95,6 +95,10 @@ class DialingBack:
             if is_public(host) and peer not in self._unable
         ]
 
+    def _has_strangers(self) -> bool:
+        # Asked for with every swap and leg.
+        return any(is_public(it) and peer not in self._unable for peer, it in self._hosts.items())
+
     # Asking
 
     async def map_forever(self, router: PortRouter) -> None:
@@ -103,7 +107,7 @@ class DialingBack:
             router,
             self.reachability,
             listening=lambda: self.rpc.endpoint.addresses,
-            strangers=lambda: bool(self.strangers()),
+            strangers=self._has_strangers,
         )
         await self.mapping.run_forever()
 
@@ -111,17 +115,22 @@ class DialingBack:
         """Find out how others reach us, again and again, until cancelled."""
         while True:
             now_at_s = trio.current_time()
-            able = self.able()
             listening = self.rpc.endpoint.addresses
-            if asked := self.reachability.to_ask(able, listening, now_at_s):
-                await self._ask(asked)
+            if self.reachability.is_due(listening, now_at_s):
+                asked = self.reachability.to_ask(self.able(), listening, now_at_s)
+                if asked:
+                    await self._ask(asked)
             self.conclude()
             await trio.sleep(LOOK_S)
 
+    def is_called(self) -> bool:
+        """Whether strangers can call this peer, as far as is known."""
+        return self.reachability.reach in (Reach.OPEN, Reach.MAPPED)
+
     def conclude(self) -> None:
         """What is known has changed: say so in the advert."""
-        strangers, kept = bool(self.strangers()), bool(self.kept())
-        if self.reachability.conclude(strangers, kept, trio.current_time()):
+        kept = bool(self.kept())
+        if self.reachability.conclude(self._has_strangers(), kept, trio.current_time()):
             self.advertiser.changed()
 
     def able(self) -> list[Stranger]:

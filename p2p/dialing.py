@@ -47,6 +47,8 @@ _FAILURES_MAX, _MET_FAILURES_MAX = 8, 64
 _FAILURES_CUT_OFF = 4
 # Of those met before a start, so many are called whoever else there is.
 ANCHORS = 8
+# Whoever made room waits as long as after so many failures: half a minute at most.
+_PARTED = 5
 # Another machine may have the address by then.
 _OWNED_S = 600.0
 
@@ -112,6 +114,8 @@ class Dialing:
     _failing: dict[str, _Failing] = field(default_factory=dict)
     # Met before this start, and not called since: one after the other, whoever calls us meanwhile.
     _anchors: list[PeerId] = field(default_factory=list)
+    # Who is called now, or was lost: looked at each second, where a thousand may be known.
+    _marked: dict[PeerId, None] = field(default_factory=dict)
     # Who proved to be at a place, where a call for somebody else found it.
     _owners: Latest[str, _Owner] = field(init=False)
     _tokens: TokenBucket = field(init=False)
@@ -164,12 +168,18 @@ class Dialing:
             target.failures = 0
             target.proven = True
 
-    def disconnected(self, peer: PeerId, now_at_s: float, *, lost: bool = False) -> None:
-        """`lost` is who did not say that it would go: called once more, to know whether it died."""
+    def disconnected(
+        self, peer: PeerId, now_at_s: float, *, lost: bool = False, parted: bool = False
+    ) -> None:
+        """`lost` is who did not say that it would go: called once more, to know whether it died.
+
+        `parted` is who made room: called at once it would have to make room again.
+        """
         self._connected.discard(peer)
         if (target := self._peers.get(peer)) is not None:
-            target.due_at_s = now_at_s + self._wait_s(0)
+            target.due_at_s = now_at_s + self._wait_s(_PARTED if parted else 0)
             target.lost = lost
+            self._marked[peer] = None
 
     def left(self, peer: PeerId) -> None:
         """It said good-bye: no reason to call."""
@@ -229,7 +239,7 @@ class Dialing:
         target = self._peers.get(peer)
         if target is not None and target.proven:
             return target.addresses
-        addresses = target.addresses if target is not None else said
+        addresses = said if target is None else target.addresses
         return tuple([it for it in addresses if self._is_open(peer, it, now_at_s)])
 
     def found(self, address: str, peer: PeerId, now_at_s: float) -> None:
@@ -258,10 +268,8 @@ class Dialing:
         if target is None:
             return
         target.dialing = target.lost = False
-        if not failed:
-            target.failures = 0
-        elif not self.cut_off or target.failures < _FAILURES_CUT_OFF:
-            target.failures += 1
+        counts = not self.cut_off or target.failures < _FAILURES_CUT_OFF
+        target.failures = target.failures + counts if failed else 0
         target.due_at_s = now_at_s + self._wait_s(target.failures)
         # A stranger that never answers makes room for one that may; who was met may come back.
         most = _MET_FAILURES_MAX if target.proven else _FAILURES_MAX
@@ -277,7 +285,8 @@ class Dialing:
 
     def due(self, now_at_s: float) -> list[Dial]:
         """Whom to call now; each is counted as under way until it succeeded or failed."""
-        under_way = sum([target.dialing for target in self._peers.values()])
+        marked = self._looked_at()
+        under_way = sum([target.dialing for target in marked.values()])
         under_way += sum([target.dialing for target in self._bootstraps.values()])
         room = self.config.dials_at_once - under_way
         dials: list[Dial] = []
@@ -291,7 +300,7 @@ class Dialing:
         wanted = self.config.connections_wanted - len(self._connected) - len(dials) - under_way
         lost = [
             Dial(peer, target.addresses)
-            for peer, target in self._peers.items()
+            for peer, target in marked.items()
             if target.lost and peer not in self._connected and self._ready(target, now_at_s)
         ]
         dials.extend(lost[: max(0, room - len(dials))])
@@ -301,14 +310,18 @@ class Dialing:
             self._begin([anchor])
         count = min(wanted - len(lost), room - len(dials))
         if count > 0:
-            dials.extend(
-                Dial(peer, self.to_call(peer, (), now_at_s))
-                for peer in self._strangers(count, now_at_s)
-            )
+            dials.extend(self._strangers(count, now_at_s))
         if now_at_s >= self._roam_at_s and not dials and room > 0:
             dials.extend(self._roam(now_at_s))
         self._begin(dials)
         return dials
+
+    def _looked_at(self) -> dict[PeerId, _Target]:
+        """Those of the marked that are still called, or were lost and not called since."""
+        known = {it: self._peers[it] for it in self._marked if it in self._peers}
+        marked = {it: target for it, target in known.items() if target.dialing or target.lost}
+        self._marked = dict.fromkeys(marked)
+        return marked
 
     def _next_anchor(self, now_at_s: float) -> Dial | None:
         """A peer that was met before this start, each called once in any case.
@@ -327,6 +340,7 @@ class Dialing:
         for dial in dials:
             key = dial.addresses[0]
             (self._bootstraps[key] if dial.peer is None else self._peers[dial.peer]).dialing = True
+            self._marked.update(() if dial.peer is None else ((dial.peer, None),))
 
     def _roam(self, now_at_s: float) -> list[Dial]:
         """Somebody to call although there are neighbours enough, or a bootstrap.
@@ -346,13 +360,10 @@ class Dialing:
             if self._bootstrap_peers.get(address) not in self._connected
             and self._ready(target, now_at_s)
         ]
-        others = [
-            Dial(peer, self.to_call(peer, (), now_at_s))
-            for peer in self._strangers(len(lost) + 1, now_at_s)
-        ]
+        others = self._strangers(len(lost) + 1, now_at_s)
         return [self.random.choice(lost + others)] if lost or others else []
 
-    def _strangers(self, count: int, now_at_s: float) -> list[PeerId]:
+    def _strangers(self, count: int, now_at_s: float) -> list[Dial]:
         """The least failed first, drawn among equals, so that no peer is everybody's neighbour.
 
         Whoever is behind a relay comes after the others: the relay carries all that is said.
@@ -364,23 +375,20 @@ class Dialing:
         ]
         self.random.shuffle(ready)
         ready.sort(key=lambda it: (self._peers[it].failures, self._peers[it].is_relayed))
-        chosen: list[PeerId] = []
+        chosen: list[Dial] = []
         for peer in ready:
             if len(chosen) == count:
                 break
-            target = self._peers[peer]
-            if not self.to_call(peer, (), now_at_s):
-                continue
-            if target.proven or self._tokens.take(now_at_s):
-                chosen.append(peer)
+            addresses = self.to_call(peer, (), now_at_s)
+            if addresses and (self._peers[peer].proven or self._tokens.take(now_at_s)):
+                chosen.append(Dial(peer, addresses))
         return chosen
 
     def _ready(self, target: _Target, now_at_s: float) -> bool:
         return not target.dialing and now_at_s >= target.due_at_s
 
     def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
-        target = self._peers.get(peer)
-        return target.addresses if target is not None else ()
+        return () if (target := self._peers.get(peer)) is None else target.addresses
 
     def met(self) -> dict[PeerId, tuple[str, ...]]:
         """Whom we were connected to, and where: what is worth keeping over a restart."""

@@ -69,6 +69,7 @@ def is_public(host: str) -> bool:
     return _parsed(host) is not None and scope_of(host) is Scope.GLOBAL
 
 
+@lru_cache(maxsize=4096)
 def network_of(host: str) -> str:
     """The large network that `host` is of, /16 or /32: one company has most of one."""
     address = _parsed(host)
@@ -90,7 +91,7 @@ def is_loopback(host: str) -> bool:
     return address is not None and address.is_loopback
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def scope_of(host: str) -> Scope:
     """How far `host` may be away. What is no IP address counts as global."""
     address = _parsed(host)
@@ -144,6 +145,7 @@ def for_neighbours(addresses: Sequence[str], outgoing: Sequence[str]) -> str:
     return min(addresses, key=rank, default="")
 
 
+@lru_cache(maxsize=4096)
 def prefix_of(host: str) -> str:
     """What strangers at `host` are counted by; `host` itself where that is no public address."""
     address = _parsed(host)

@@ -37,6 +37,9 @@ KEEP_UP_S = 1.0
 # Calls for the sake of a task leave connections behind: above the one, down to the other.
 CONNECTIONS_MAX = 48
 CONNECTIONS_KEPT = 32
+# So many times as many at a peer that can be called: all who stand behind routers call those few,
+# and where four of five do, each has eight times four of theirs.
+OPEN_TIMES = 3
 RELAYED_IDLE_S = 60.0
 OURS_KEPT = 8
 PART_DEADLINE_S = 1.0
@@ -56,6 +59,8 @@ class Neighbours(Handshake):
     keep_calling: bool = False
     # Connections that are not parted from to make room.
     held: Callable[[], frozenset[PeerId]] = frozenset
+    # Whether strangers can call this peer.
+    is_called: Callable[[], bool] = bool
     swaps: int = 0
     # In a private network: told of each swap, with which the list of revoked ids travels.
     swapped: Callable[[PeerId], Awaitable[None]] | None = None
@@ -232,13 +237,14 @@ class Neighbours(Handshake):
             and it not in self._parting
             and self.endpoint.is_relayed(it)
         ]
-        if idle or len(connected) <= CONNECTIONS_MAX:
+        times = OPEN_TIMES if self.is_called() else 1
+        if idle or len(connected) <= times * CONNECTIONS_MAX:
             return idle
         # Keys that all call us, and stay in talk, would else have us to themselves.
         kept = [*islice((it for it in self._ours if it in connected), OURS_KEPT)]
         others = [it for it in connected if it not in kept and it not in self._parting]
         others.sort(key=lambda it: (rpc.in_calls[it] > 0, rpc.used_at_s.get(it, 0.0)))
-        return others[: len(connected) - CONNECTIONS_KEPT]
+        return others[: len(connected) - times * CONNECTIONS_KEPT]
 
     async def part(self, peer: PeerId, *, leaving: bool = False) -> None:
         """Close the connection to `peer`, and have it know that we are not dead."""
@@ -290,7 +296,7 @@ class Neighbours(Handshake):
                 if self.rpc.credentials is not None:
                     self.rpc.credentials.proven.pop(peer, None)
                 lost = self._parting.pop(peer, None) is None
-                self.dialing.disconnected(peer, trio.current_time(), lost=lost)
+                self.dialing.disconnected(peer, trio.current_time(), lost=lost, parted=not lost)
                 self.connection_ages.ended(peer, trio.current_time(), broke=lost)
                 if lost:
                     # It may be gone for good; if not, it says so when it is called.

@@ -138,6 +138,7 @@ class Peers(PeerRpc):
         self.recovery = Recovery(self.neighbours, self.dialing_back, self.relaying)
         self.dialing_back.kept = self.relaying.addresses
         self.neighbours.held = self.relaying.held
+        self.neighbours.is_called = self.dialing_back.is_called
         self.advertiser.announced = self.dialing_back.announced
         self.advertiser.ownership = self.config.ownership
         self.advertiser.problem = self.blame

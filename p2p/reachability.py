@@ -114,6 +114,10 @@ class Reachability:
                 return int(address.split("/")[4])
         return None
 
+    def is_due(self, listening: tuple[str, ...], now_at_s: float) -> bool:
+        """Whether it is time to ask somebody, if anybody can be asked."""
+        return now_at_s >= self._due_at_s or listening != self._listening
+
     def to_ask(
         self, strangers: Sequence[Stranger], listening: tuple[str, ...], now_at_s: float
     ) -> tuple[Stranger, ...]:

@@ -204,8 +204,7 @@ class Relaying:
 
     def _give(self, kept: PeerId, lease_s: int) -> None:
         """Count a lease; Refused if there is none."""
-        reach = self.dialing_back.reachability.reach
-        if not self.willing or reach not in (Reach.OPEN, Reach.MAPPED):
+        if not self.willing or not self.dialing_back.is_called():
             raise Refused("this peer is no relay", code=RefusalCode.NOT_WILLING)
         if self.rpc.endpoint.is_relayed(kept) or not self.rpc.endpoint.is_connected(kept):
             raise Refused("a relay is called directly", code=RefusalCode.NOT_WILLING)

@@ -19,7 +19,7 @@ from wire.tree import Block
 
 # LMDB's own bound on a key is 511 bytes; the rest is left for prefixes that we may need.
 KEY_BYTES_MAX = 400
-VALUE_BYTES_MAX = 64 << 10
+VALUE_BYTES_MAX = 128 << 10
 WHY_BYTES_MAX = 64
 # One `Write` is one transaction, and has to fit beside others in one group.
 WRITE_BYTES_MAX = 8 << 20

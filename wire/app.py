@@ -41,7 +41,10 @@ class AppMode(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppPolicy(SignedRecord):
-    """What an app asks of those who use it, in millionths; its owner signs it."""
+    """What an app asks of those who use it, in millionths; its owner signs it.
+
+    `users_pay`: what their tasks cost is paid by those who use it, with each request.
+    """
 
     KIND: ClassVar[Kind] = Kind.APP_POLICY
     SIZE_BYTES_MAX: ClassVar[int] = limits.APP_RECORD_BYTES_MAX - limits.ENVELOPE_BYTES_MAX
@@ -51,6 +54,7 @@ class AppPolicy(SignedRecord):
     mode: AppMode
     price: Balance
     hold: Balance
+    users_pay: Annotated[bool, Omitted(False)] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,10 +42,11 @@ class Evidence(Record):
     TWO_VOTES: two votes, seals or votes on the end of an epoch. FORKED_LOG: two heads.
     LOST_DISPUTE: the record of the dispute; the model's file. UNTRUE_VERDICT and WRONG_ANSWER: the
     task, the receipt, and in the first case the verdict; the model's manifest, the input, the
-    output, and the model's file where it has one. DISPUTED_WORK: the task and the receipt; the
-    manifest, the input and the output. JURY_FINDING: the checkpoint with which the jury was drawn,
-    the evidence of DISPUTED_WORK, the orders of jurors; the jury, the digests of all that were
-    drawn in that epoch.
+    output, and the model's file where it has one. DISPUTED_WORK: the task and its receipts up to
+    that of the accused leg; the manifest, and the leg's input and output: where they are large they
+    are not in it, and jurors fetch what the receipt names. JURY_FINDING: the checkpoint with which
+    the jury was drawn, the evidence of DISPUTED_WORK, the orders of jurors; the jury, the digests
+    of all that were drawn in that epoch.
     """
 
     SIZE_BYTES_MAX: ClassVar[int] = limits.EVIDENCE_BYTES_MAX

@@ -137,7 +137,7 @@ class Accusation(Record):
     bond where that says `with_others`; it is False in ledgers from before this was so.
     """
 
-    evidence: Annotated[bytes, Between(1, limits.EVIDENCE_BYTES_MAX)]
+    evidence: Annotated[bytes, Between(1, limits.ACCUSATION_BYTES_MAX)]
     bond: Amount
     with_others: Annotated[bool, Omitted(False)] = False
 

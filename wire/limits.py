@@ -225,13 +225,14 @@ BUCKET_ORDERS_MAX = 30_000
 CERTIFICATES_ASKED_MAX = 256
 CERTIFICATES_BYTES_MAX = 512 << 10
 
-# Evidence against somebody, which an order carries: the records, and what they are about.
-EVIDENCE_BYTES_MAX = 48 << 10
+# Evidence against somebody: the records, and what they are about; and that which an order carries.
+EVIDENCE_BYTES_MAX = 128 << 10
+ACCUSATION_BYTES_MAX = 70 << 10
 EVIDENCE_PARTS_MAX = 4
 # A jury's finding has an order of each juror in it.
 EVIDENCE_RECORDS_MAX = 16
-# What a jury is shown: with its finding it still fits into evidence.
-CASE_BYTES_MAX = 28 << 10
+# What a jury is shown: it fits into an order and a row, and with its finding into evidence.
+CASE_BYTES_MAX = 61 << 10
 DRAWN_JURY_BYTES_MAX = 1024
 
 # Stakes: what leaves in each of the epochs that it takes, and how many rows of the table travel
@@ -322,7 +323,10 @@ assert SAMPLE_MAX >= PASSAGES_MAX
 assert STREAMS_PER_PEER_MAX + STREAMS_IN_PER_PEER_MAX < 256
 # Vouchers of all actions, their channels, and the order around them.
 assert ACTIONS_MAX * (VOUCHER_BYTES_MAX + 64) + 1024 < ACCOUNT_ORDER_BYTES_MAX
-assert EVIDENCE_BYTES_MAX + 1024 < ACCOUNT_ORDER_BYTES_MAX
+assert ACCUSATION_BYTES_MAX + 1024 < ACCOUNT_ORDER_BYTES_MAX
+# Rows of the books are hashed with two bytes of length.
+assert CASE_BYTES_MAX + 2048 < 1 << 16
+assert CASE_BYTES_MAX + CHECKPOINT_BYTES_MAX + 16 * 2048 < EVIDENCE_BYTES_MAX
 # So do the rows of a table of stakes; the length of each takes two bytes.
 assert STAKE_ROWS_BYTES_MAX + 1024 < FRAME_BYTES_MAX
 assert STAKE_ROW_BYTES_MAX < 1 << 16

@@ -10,8 +10,9 @@ nothing about the others.
 """
 
 import functools
+import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from wire import limits, merkle
 from wire.content import PeerId
@@ -21,9 +22,9 @@ from wire.signing import SIGNATURE_BYTES, SigningKey, check_signature, separated
 # No kind of record has this name: a test compares them.
 BATCH_DOMAIN = "batch"
 # Checked roots that are remembered. Whoever fills this with roots of its own costs others a check.
-ROOTS_MAX = 4096
-# Checked signatures of small records that are remembered, with the records.
-_SMALL_MAX = 1024
+ROOTS_MAX = 1024
+# Checked signatures of small records that are remembered.
+SMALL_MAX = 1024
 _SMALL_BYTES_MAX = 1024
 
 _PLACE = struct.Struct(">II")
@@ -86,8 +87,10 @@ def place_of(proof: bytes) -> tuple[bytes, int, int, bytes] | None:
 def check_proof(peer: PeerId, domain: str, body: bytes, proof: bytes) -> None:
     """BadSignature unless `proof` says that `peer` signed `body` in `domain`."""
     if len(proof) == SIGNATURE_BYTES:
-        check = _check_small if len(body) <= _SMALL_BYTES_MAX else check_signature
-        check(peer, domain, body, proof)
+        if len(body) <= _SMALL_BYTES_MAX:
+            _check_once(_check_small, peer, domain, body, proof)
+        else:
+            check_signature(peer, domain, body, proof)
         return
     path = proof[SIGNATURE_BYTES + _PLACE.size :]
     if len(proof) < SIGNATURE_BYTES + _PLACE.size or len(path) % merkle.HASH_BYTES:
@@ -97,13 +100,45 @@ def check_proof(peer: PeerId, domain: str, body: bytes, proof: bytes) -> None:
     _check_root(peer, root, count, proof[:SIGNATURE_BYTES])
 
 
+class _Claim:
+    """That a signature holds: one claim is another if their digests are equal."""
+
+    __slots__ = ("digest", "words")
+
+    def __init__(self, peer: PeerId, domain: str, body: bytes, signature: bytes) -> None:
+        # Key and signature have one length each, so no two claims are the same bytes.
+        self.digest = hashlib.sha256(signature + peer + separated(domain, body)).digest()
+        self.words: tuple[PeerId, str, bytes, bytes] | None = (peer, domain, body, signature)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Claim) and self.digest == other.digest
+
+
+def _check_once(
+    check: Callable[[_Claim], None], peer: PeerId, domain: str, body: bytes, signature: bytes
+) -> None:
+    claim = _Claim(peer, domain, body, signature)
+    check(claim)
+    # What is remembered is the digest: a peer has thousands of these, and the records are long.
+    claim.words = None
+
+
 # An error is not remembered: only what held is. A peer opens a receipt when it comes, and again for
 # the answer, its events and its page.
-@functools.lru_cache(maxsize=_SMALL_MAX)
-def _check_small(peer: PeerId, domain: str, body: bytes, signature: bytes) -> None:
-    check_signature(peer, domain, body, signature)
+@functools.lru_cache(maxsize=SMALL_MAX)
+def _check_small(claim: _Claim) -> None:
+    assert claim.words is not None
+    check_signature(*claim.words)
 
 
 @functools.lru_cache(maxsize=ROOTS_MAX)
+def _check_signed_root(claim: _Claim) -> None:
+    assert claim.words is not None
+    check_signature(*claim.words)
+
+
 def _check_root(peer: PeerId, root: bytes, count: int, signature: bytes) -> None:
-    check_signature(peer, BATCH_DOMAIN, _COUNT.pack(count) + root, signature)
+    _check_once(_check_signed_root, peer, BATCH_DOMAIN, _COUNT.pack(count) + root, signature)

@@ -59,7 +59,11 @@ class Tariff(SignedRecord):
 
     def price_of(self, model: ContentId | None) -> ModelPrice | None:
         """What this model costs; None if it is free."""
-        return next((it for it in self.models if it.model == model), None)
+        # A loop, as this is asked several times for each task.
+        for price in self.models:
+            if price.model == model:
+                return price
+        return None
 
     def price_for(self, stage: Stage) -> ModelPrice | None:
         """What a leg costs; None if it is free, as the list of a data peer's sources is."""

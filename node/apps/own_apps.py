@@ -41,7 +41,7 @@ class OwnApp:
     """One app and what it asks: `price` of a call, or of a period; `hold` of an account.
 
     Amounts are in millionths; a subscription is for `period_s`. The owner pays gateways of other
-    peers at most `pays` for a call; 0: nothing.
+    peers at most `pays` for a call; 0: nothing. `users_pay`: who uses it pays, with each request.
     """
 
     name: str
@@ -50,6 +50,7 @@ class OwnApp:
     hold: int = 0
     period_s: int = 0
     pays: int = 0
+    users_pay: bool = False
 
     @property
     def kind(self) -> AppMode:
@@ -162,6 +163,7 @@ def _is_sound_app(app: OwnApp) -> bool:
         and _is_number(app.hold, AMOUNT_MAX)
         and _is_number(app.period_s, UNTIL_MAX_S)
         and _is_number(app.pays, AMOUNT_MAX)
+        and type(app.users_pay) is bool
     )
 
 
@@ -214,6 +216,11 @@ def check_mode(app: OwnApp) -> None:
         raise InputError(
             "an owner pays within the budgets of keys, which are of the mode call",
             todo="python -m node app new NAME --mode call --price 0.001 --owner-pays 0.01",
+        )
+    if app.pays and app.users_pay:
+        raise InputError(
+            "a call is paid for by the app's owner or by its user, not by both",
+            todo="leave --owner-pays or --users-pay out",
         )
     if (mode is AppMode.HOLD) is not bool(app.hold):
         raise InputError(

@@ -168,7 +168,14 @@ class AppOwner:
         # A subscription costs nothing by the call.
         price = app.price if app.kind is AppMode.CALL else 0
         records: list[SignedRecord] = [
-            AppPolicy(network=network, app=app.name, mode=app.kind, price=price, hold=app.hold),
+            AppPolicy(
+                network=network,
+                app=app.name,
+                mode=app.kind,
+                price=price,
+                hold=app.hold,
+                users_pay=app.users_pay,
+            ),
             AppKey(
                 network=network,
                 app=app.name,
@@ -208,7 +215,7 @@ class AppOwner:
         await call.send(RevokedKeysTold(head=signed.raw, hashes=None if has_it else hashes))
 
     async def usage(self) -> Mapping[str, Any]:
-        """For `app usage`: each key with what gateways have of it, by labels."""
+        """For `app usage`: the apps, and each key with what gateways have of it, by labels."""
         apps = await self.apps()
         rows = []
         for key in apps.keys:
@@ -225,7 +232,12 @@ class AppOwner:
                     for peer, it in uses.items()
                 }
                 rows.append({"app": key.app, "label": key.label, "gateways": gateways})
-        return {"keys": rows, "problem": self.problem}
+        return {
+            "owner": str(self.peers.me),
+            "apps": [{"app": it.name, "mode": it.mode} for it in apps.apps],
+            "keys": rows,
+            "problem": self.problem,
+        }
 
 
 def _spare(peer: PeerId, buckets: TokenBuckets) -> None:

@@ -23,7 +23,7 @@ from node.dispatch.orders import version_for
 from node.dispatch.route import Candidate
 from node.dispatch.standing_order import TASK_S_MAX
 from node.engines.interface import Part
-from node.paying.pricing import units_at_most
+from node.paying.pricing import LegUnits, units_at_most
 from node.task.events import Offered
 from node.task.units import streamed_max, units_of
 from p2p.score import Offence
@@ -51,7 +51,9 @@ class Plan:
     # Whether every peer that may read the task knows proofs of many.
     shares: bool
     # Those of whom they were drawn.
-    able: Sequence[Candidate] = ()
+    able: Sequence[Candidate]
+    # What its first leg can be charged for at most.
+    most: LegUnits
 
 
 @dataclass(slots=True, eq=False)
@@ -109,9 +111,13 @@ class DirectTasks:
         if able is None or len(able) > 1:
             # Which of several is best depends on what each has been given by now.
             able = known[key] = self.directory.candidates(stage, units, frozenset())
-        able = self.directory.affordable(able, stage, request.inline, units, request.price_max)
-        if not able:
+        most = units_at_most(stage, request.inline, units)
+        priced = self.directory.affordable(able, stage, most, request.price_max)
+        if not priced:
             return None
+        if len(able) == 1:
+            known[key] = priced
+        able = priced
         two = self.directory.trials.to_ask(able, self.directory.peers.environment.random)
         slight = stage.role is not Role.INFER
         asks = not slight and len(two) > 1 and min(it.work_s for it in two) >= WORTH_ASKING_S
@@ -125,7 +131,7 @@ class DirectTasks:
         shares = alone and all(orders.standing_at(it.peer) is not None for it in able)
         if request.level is not Level.SIGNED:
             shares = shares and self._verifiers_know_proofs(stage.model)
-        return Plan(two, units, order, shares, able)
+        return Plan(two, units, order, shares, able, most)
 
     def _verifiers_know_proofs(self, model: ContentId | None) -> bool:
         """Whether every verifier that is known now reads what was signed with others."""
@@ -144,14 +150,16 @@ class DirectTasks:
             task=run.task, input=run.inline, units=plan.units, lane=lane, bill=run.bill
         )
         self.directory.note_choice(handoff, plan.able, plan.drawn, plan.drawn[0])
-        if run.bill is not None and self.directory.payer is not None:
-            most = units_at_most(handoff.leg, run.inline)
-            self.directory.payer.note_given(run.bill, peer, 0, handoff.leg, most, 0)
+        is_promised, payer = True, self.directory.payer
+        if run.bill is not None and payer is not None:
+            is_promised = payer.note_given(run.bill, peer, 0, handoff.leg, plan.most, 0)
         at_once = self.directory.under_way[peer]
         direct = _Direct(self, run, plan, order, handoff, trio.current_time(), at_once)
         self._tasks[run.task.id] = direct
-        if not order.takes:
-            # It ended since the task was planned.
+        if not order.takes or not is_promised:
+            # It ended since the task was planned; or what was promised is used by those before it.
+            if run.bill is not None:
+                run.bill.drop(peer)
             self._leave(direct, Begun(drawn=plan.drawn))
             return
         direct.ordered = order.put(handoff, deadline_at_s, direct.heard)

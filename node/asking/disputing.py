@@ -18,6 +18,7 @@ from node.checking.settling import Contested, Settling
 from node.checking.tally import Tally
 from node.checking.votes import disputed_by
 from node.engines.worker.exact_claims import ExactClaims
+from node.evidence.charges import disputed_work
 from node.evidence.disputes import Judgement
 from node.evidence.offences import judged
 from node.task.events import EventSink, Failed
@@ -338,9 +339,11 @@ class Disputing:
         signed, found = await self.settling.run_dispute(contested)
         await self._keep_record(signed)
         if found.proven:
-            await self._keep_evidence(
+            kept = await self._keep_evidence(
                 OffenceKind.LOST_DISPUTE, (signed.raw,), (contested.model_data,)
             )
+            if not kept and found.prover in found.lost:
+                await self._keep_case(contested)
         for peer in sorted(found.lost):
             offence = Offence.WRONG_ANSWER if found.proven else Offence.UNANSWERED
             self.settling.peers.offended(peer, offence)
@@ -358,13 +361,29 @@ class Disputing:
 
     async def _keep_evidence(
         self, offence: OffenceKind, records: tuple[bytes, ...], content: tuple[bytes, ...]
-    ) -> None:
+    ) -> bool:
+        """Whether there is evidence that the ledger takes."""
         try:
             evidence = Evidence(offence=offence, records=records, content=content)
-            judged(evidence.to_bytes())
+            judged(raw := evidence.to_bytes())
         except WireError:
-            # It is larger than the ledger takes, or cannot be judged without more.
+            # It is too large, or cannot be judged without more.
+            return False
+        if len(raw) > limits.ACCUSATION_BYTES_MAX:
+            return False
+        await self._keep_file(evidence)
+        return True
+
+    async def _keep_case(self, contested: Contested) -> None:
+        """What asks a jury: it fetches what is too large for the ledger."""
+        task, receipts = contested.claimed.task, [it.raw for it in contested.claimed.receipts]
+        try:
+            await self._keep_file(disputed_work(task.raw, receipts, contested.manifest))
+        except WireError:
+            # No jury looks at such a leg.
             return
+
+    async def _keep_file(self, evidence: Evidence) -> None:
         raw = evidence.to_file()
         await self.files.write(f"{ContentId.of(raw)}{EVIDENCE_SUFFIX}", raw)
 

@@ -13,7 +13,6 @@ import trio
 
 from node.asking.run import TaskState
 from store import Pin, Row, Store, Table, Write
-from store.seam import VALUE_BYTES_MAX
 from wire.codec import pack, unpack
 from wire.content import ContentId
 from wire.signed import Signed, open_signed
@@ -22,7 +21,7 @@ from wire.task import Task
 # What a row begins with. Before, each task had a row, which begins with the task.
 FORMAT = 2
 # Of the entries of one row; each has a head of at most five bytes.
-ROW_BYTES_MAX = VALUE_BYTES_MAX - 512
+ROW_BYTES_MAX = (64 << 10) - 512
 _HEAD_BYTES = 5
 
 

@@ -2,7 +2,7 @@
 found, and tells it once all are bound.
 
 It abstains from what it cannot look at: a model that it has not, or whose answers on another kind
-of device prove nothing.
+of device prove nothing; and an answer that whoever accuses does not show.
 """
 
 from dataclasses import dataclass, field
@@ -12,13 +12,14 @@ import trio
 
 from node.asking.own_judge import OwnJudge
 from node.checking.check_request import CheckRequest
-from node.evidence.charges import charged
+from node.evidence.charges import AccusedWork, charged
 from node.ledger.juries import is_asked, open_cases, seal_or_find, to_tell
 from node.ledger.motion_shelf import FOUND, SEALED
 from node.ledger.peer_ledger import PeerLedger
 from node.ledger.wallet import unheard
+from p2p.timeouts import stretched
 from wire import limits
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
 from wire.errors import BatonError
 from wire.evidence import Evidence
 from wire.jury import CaseRow
@@ -29,6 +30,8 @@ LOOK_EVERY_S_MAX, LOOK_EVERY_S_MIN = 60.0, 1.0
 LOOKS_AT_ONCE = 2
 AGAIN_S = 300.0
 KEPT = 256
+# For what a case only names, as it is too large to be in it.
+BRING_S = 30.0
 
 
 @dataclass(slots=True)
@@ -88,18 +91,41 @@ class JuryDuty:
         await wallet.order(unheard, **seal_or_find(wallet.key, name, row, wrong=wrong))
         self.given += 1
 
+    async def _payload(
+        self, row: CaseRow, charge: AccusedWork
+    ) -> tuple[bytes | None, bytes | None]:
+        """Input and output of the accused leg; None for what nobody has, or shows this peer."""
+        if charge.source is not None and charge.output is not None:
+            return charge.source, charge.output
+        leg, found = charge.receipt.record, list[bytes | None]()
+        for content in (leg.input, leg.output):
+            found.append(None if content is None else await self._brought(row, content))
+        return found[0], found[1]
+
+    async def _brought(self, row: CaseRow, content: ContentId) -> bytes | None:
+        # Whoever accuses has to show it; the accused has no reason to.
+        holders = (row.accuser, row.asker, row.culprit)
+        try:
+            return await self.judge.verify_role.blobs.get(
+                content,
+                holders,
+                deadline_s=stretched(BRING_S),
+                size_bytes_max=limits.TENSORS_BYTES_MAX,
+            )
+        except BatonError:
+            return None
+
     async def look(self, name: bytes, row: CaseRow) -> bool | None:
         """Whether the answer is wrong, by this peer's own engine; None if it cannot say."""
         read = partial(Evidence.from_bytes, row.evidence)
         charge = charged(await trio.to_thread.run_sync(read))
+        source, output = await self._payload(row, charge)
+        if source is None or output is None:
+            return None
         claimed = CheckRequest(
-            task=charge.task,
-            receipts=(charge.receipt,),
-            secret=name,
-            input=charge.source,
-            output=charge.output,
+            task=charge.task, receipts=charge.receipts, secret=name, input=source, output=output
         )
-        found = await self.judge.look(claimed, charge.output)
+        found = await self.judge.look(claimed, output)
         if found is None or not found.decides(charge.receipt.record):
             return None
         return not found.verdict.agrees

@@ -34,6 +34,7 @@ def new_app(
     asked: tuple[str, str, str | None, str | None, str | None, str | None],
     wall_s: float,
     *,
+    users_pay: bool,
     as_json: bool,
 ) -> None:
     """Make an app of what was typed: its name, mode, price, hold, period, what its owner pays."""
@@ -46,6 +47,7 @@ def new_app(
         hold=_amount(hold),
         period_s=period_s,
         pays=_amount(pays),
+        users_pay=users_pay,
     )
     add_app(apps_file(state), app, wall_s)
     if as_json:
@@ -63,8 +65,14 @@ def _period(period_s: int) -> str:
     return f"{period_s} s" if rest_s else f"{days} day{'' if days == 1 else 's'}"
 
 
-def _asks_map(app: OwnApp) -> dict[str, int]:
-    return {"price": app.price, "hold": app.hold, "period_s": app.period_s, "pays": app.pays}
+def _asks_map(app: OwnApp) -> dict[str, int | bool]:
+    return {
+        "price": app.price,
+        "hold": app.hold,
+        "period_s": app.period_s,
+        "pays": app.pays,
+        "users_pay": app.users_pay,
+    }
 
 
 def list_apps(state: Path, *, as_json: bool) -> None:
@@ -80,6 +88,8 @@ def list_apps(state: Path, *, as_json: bool) -> None:
         asks += f", {show_credits(app.hold)} credits held for two epochs" if app.hold else ""
         if app.pays:
             asks += f"; you pay other peers' gateways up to {show_credits(app.pays)} a call"
+        if app.users_pay:
+            asks += "; users pay gateways by themselves"
         console.print(f"{safe(app.name)}: {app.mode}{asks}", soft_wrap=True)
     if not apps:
         console.print("there are no apps; one is made by: python -m node app new NAME")

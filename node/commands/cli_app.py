@@ -24,7 +24,7 @@ def app_group() -> None:
     "new",
     cls=Command,
     examples=(
-        "app new reader --mode open",
+        "app new reader --mode open --users-pay",
         "app new writer --mode call --price 0.001 --owner-pays 0.01",
         "app new magazine --mode subscription --price 2 --period 30d",
     ),
@@ -48,6 +48,11 @@ def app_group() -> None:
     help="In the mode call: pay gateways of other peers up to so many credits for each call, within"
     " its key's budget.",
 )
+@click.option(
+    "--users-pay",
+    is_flag=True,
+    help="Gateways that have prices have each request paid by its user (x402), beside the key.",
+)
 @state_option
 @json_option
 @click.pass_obj
@@ -70,6 +75,7 @@ def new_command(
         state.expanduser(),
         (name, mode, price, hold, asked["period"], asked["owner_pays"]),
         assembly.wall_s(),
+        users_pay=asked["users_pay"],
         as_json=as_json,
     )
 

@@ -26,16 +26,25 @@ def jury_group() -> None:
 @jury_group.command("charge", cls=Command, examples=("jury charge RECEIPT wrong.evidence",))
 @click.argument("receipt")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--leg",
+    type=click.IntRange(1),
+    metavar="NUMBER",
+    help="The leg that is accused, where a task was passed on. Default: the last that ran a model.",
+)
 @state_option
 @json_option
-def charge_command(*, receipt: str, file: Path, state: Path, as_json: bool) -> None:
+def charge_command(
+    *, receipt: str, file: Path, leg: int | None, state: Path, as_json: bool
+) -> None:
     """Write what a jury is shown about RECEIPT to FILE.
 
-    Question and answer are in it, and everybody can read them once FILE is given to `slash`.
+    Question and answer are in it, and everybody can read them once FILE is given to `slash`. Where
+    they are too large for that, FILE names them, and jurors fetch them from this peer.
     """
     from node.commands.jury import charge
 
-    charge(state.expanduser(), receipt, file, as_json=as_json)
+    charge(state.expanduser(), receipt, file, leg, as_json=as_json)
 
 
 @jury_group.command("list", cls=Command, examples=("jury list", "jury list --json"))

@@ -14,15 +14,15 @@ from node.commands.options import json_option, state_option
     examples=(
         "usage --cohorts",
         "usage --offline all.ledger --html usage.html",
-        "usage --by model",
+        "usage --by app",
     ),
 )
 @click.option("--cohorts", is_flag=True, help="Also show who came back, by the week of first use.")
 @click.option(
     "--by",
-    type=click.Choice(("app", "model")),
-    help="Also list what was paid, by the account that paid: of an app, its owner's or its users';"
-    " or by the model that vouchers named.",
+    type=click.Choice(("account", "app", "model")),
+    help="Also list what was paid: by the account that paid, or the model that vouchers named. Or"
+    " what keys of this peer's apps were used for: that is in no ledger, gateways tell it.",
 )
 @click.option(
     "--offline",

@@ -17,6 +17,7 @@ from node.ledger.committee import Committee
 from node.local.control import call, unheard
 from wire import limits
 from wire.amount import read_credits, show_credits
+from wire.content import PeerId
 from wire.dispute import Dispute
 from wire.errors import InputError, Malformed, WireError
 from wire.evidence import MAGIC, Evidence, OffenceKind
@@ -41,6 +42,8 @@ class HeldEvidence:
     path: Path
     finding: OffenceFinding | None
     why: str
+    # Of whom it proves nothing yet.
+    suspect: PeerId | None = None
 
 
 def evidence_in(path: Path, model: Path | None) -> Evidence:
@@ -75,7 +78,12 @@ def _model_of(path: Path, model: Path | None) -> bytes:
 
 def _held(path: Path) -> HeldEvidence:
     try:
-        return HeldEvidence(path, judged(evidence_in(path, None).to_bytes()), "")
+        evidence = evidence_in(path, None)
+        if evidence.offence is OffenceKind.DISPUTED_WORK:
+            charge = charged(evidence)
+            why = f"a jury has to look at its answer of {charge.manifest.name}: slash FILE"
+            return HeldEvidence(path, None, why, charge.culprit)
+        return HeldEvidence(path, judged(evidence.to_bytes()), "")
     except (InputError, WireError) as error:
         return HeldEvidence(path, None, error.message)
 
@@ -96,7 +104,8 @@ def show_evidence(state: Path, *, as_json: bool) -> None:
     rows = []
     for one in held:
         if one.finding is None:
-            rows.append((one.path.name, "nothing yet", "", safe(one.why)))
+            who = "nothing yet" if one.suspect is None else short(str(one.suspect))
+            rows.append((one.path.name, who, "", safe(one.why)))
             continue
         who = " ".join(short(str(it.culprit)) for it in one.finding.convictions)
         rows.append((one.path.name, who, _costs(one.finding), safe(one.finding.why)))
@@ -112,7 +121,8 @@ def _costs(finding: OffenceFinding) -> str:
 
 
 def _document(held: HeldEvidence) -> dict[str, Any]:
-    return {"file": str(held.path), "why": held.why, **_finding_map(held.finding)}
+    suspect = {} if held.suspect is None else {"suspect": str(held.suspect)}
+    return {"file": str(held.path), "why": held.why, **_finding_map(held.finding), **suspect}
 
 
 def _finding_map(finding: OffenceFinding | None) -> dict[str, Any]:

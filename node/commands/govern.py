@@ -8,8 +8,9 @@ from typing import Any
 import trio
 
 from node.commands.ask import SOCKET
+from node.commands.governed import bond_now, only_one, whole_id
 from node.commands.ledger_file import EXPORT_AGAIN, given_or_exported, replay_file
-from node.commands.motion_file import read_motion
+from node.commands.motion_file import percent, read_motion, shown_value
 from node.commands.output import console, counted_words, safe, show_json, show_table
 from node.ledger.books import Draft
 from node.ledger.chain_file import Replayed
@@ -26,7 +27,6 @@ from wire.errors import InputError
 from wire.motion import BOUNDS, HouseCount, MotionRow, MotionState, Parameter
 
 ORDER_DEADLINE_S = 90.0
-ID_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ async def list_motions(state: Path, offline: Path | None, *, as_json: bool) -> N
 async def show_motion(state: Path, typed: str, offline: Path | None, *, as_json: bool) -> None:
     """One motion: what it would do, and how it stands."""
     found = await read_decided(state, offline)
-    name = _find(found, typed)
+    name = only_one(typed, [*found.motions], "motion")
     row = found.motions[name]
     if as_json:
         show_json(motion_map(name, row))
@@ -115,7 +115,7 @@ async def show_motion(state: Path, typed: str, offline: Path | None, *, as_json:
 async def tally(state: Path, typed: str, offline: Path | None, *, as_json: bool) -> None:
     """Who voted, and what it comes to."""
     found = await read_decided(state, offline)
-    name = _find(found, typed)
+    name = only_one(typed, [*found.motions], "motion")
     row, ballots = found.motions[name], found.ballots.get(name, {})
     if as_json:
         votes = {_key(account): yes for account, yes in sorted(ballots.items())}
@@ -144,7 +144,7 @@ async def show_models(state: Path, offline: Path | None, *, as_json: bool) -> No
         show_json({"models": listed})
         return
     table = [
-        (str(model), str(row.author), _percent(row.share), row.motion.hex()[:12])
+        (str(model), str(row.author), percent(row.share), row.motion.hex()[:12])
         for model, row in models.items()
     ]
     title = f"{counted_words(len(table), 'model')} with an author, epoch {found.replayed.epochs}"
@@ -159,7 +159,7 @@ async def propose(state: Path, file: Path, *, grant: bool, as_json: bool) -> Non
         raise InputError(
             f"{file} asks the fund for nothing", todo="write a [grant], or: govern propose FILE"
         )
-    motion = read_motion(file, _bond_now(await read_decided(state, None)))
+    motion = read_motion(file, await bond_now(state))
     arguments = {"motion": motion.to_bytes()}
     made = await call(state / SOCKET, "propose", arguments, unheard, deadline_s=ORDER_DEADLINE_S)
     if as_json:
@@ -170,16 +170,9 @@ async def propose(state: Path, file: Path, *, grant: bool, as_json: bool) -> Non
     console.print("it can be voted on once this epoch has ended")
 
 
-def _bond_now(found: Decided) -> int:
-    """What one more motion is made with: the more are open the dearer it is."""
-    is_open = [it.state is MotionState.OPEN for it in found.motions.values()]
-    bond = parameter(found.replayed.books.motions.rows, Parameter.MOTION_BOND)
-    return bond * (1 + sum(is_open))
-
-
 async def vote(state: Path, typed: str, *, yes: bool, as_json: bool) -> None:
     """Vote on a motion."""
-    name = await _whole(state, typed)
+    name = await whole_id(state, typed, "motion")
     arguments = {"motion": name, "yes": yes}
     found = await call(state / SOCKET, "vote", arguments, unheard, deadline_s=ORDER_DEADLINE_S)
     if as_json:
@@ -229,12 +222,8 @@ async def show_fund(state: Path, offline: Path | None, *, as_json: bool) -> None
     console.print(f"  - {matched} to builders, of what the fund got of their use")
     for name, value in rules.items():
         low, high = bounds[name]
-        shown = show_credits if name == "motion_bond" else _percent
-        console.print(f"  {name} {shown(value)}, from {shown(low)} to {shown(high)}")
-
-
-def _percent(millionths: int) -> str:
-    return f"{millionths / 10_000:g} %"
+        now, least, most = (shown_value(Parameter[name.upper()], it) for it in (value, low, high))
+        console.print(f"  {name} {now}, from {least} to {most}")
 
 
 def motion_map(name: bytes, row: MotionRow) -> dict[str, Any]:
@@ -293,14 +282,15 @@ def _share(count: HouseCount | None) -> str:
 def _what(row: MotionRow) -> str:
     change, grant = row.motion.change, row.motion.grant
     if change is not None:
-        return f"{change.parameter.name.lower()} becomes {change.value}"
+        name = change.parameter.name.lower()
+        return f"{name} becomes {shown_value(change.parameter, change.value)}"
     for builder in row.motion.builders:
         words = "is matched" if builder.matched else "is no longer matched"
         return f"{builder.account} {words} out of the fund for what others pay it"
     for claim in row.motion.claims:
         if not claim.share:
             return f"{claim.author} is no longer the author of {claim.model}"
-        share = _percent(claim.share)
+        share = percent(claim.share)
         return f"{claim.author} is the author of {claim.model}, and has {share} of what it earns"
     assert grant is not None
     steps = (
@@ -325,20 +315,3 @@ def _show_counts(row: MotionRow) -> None:
 
 def _key(account: bytes) -> str:
     return str(PeerId(account))
-
-
-def _find(found: Decided, typed: str) -> bytes:
-    names = [it for it in found.motions if it.hex().startswith(typed.lower())]
-    if len(names) != 1 or len(typed) < 4:
-        raise InputError(
-            f"{typed[:70]!r} names {len(names) or 'no'} motion" + "s" * (len(names) > 1),
-            todo="see python -m node govern list",
-        )
-    return names[0]
-
-
-async def _whole(state: Path, typed: str) -> bytes:
-    """The id of a motion: all of it as typed, or looked up by its beginning."""
-    if len(typed) == ID_CHARS and set(typed.lower()) <= set("0123456789abcdef"):
-        return bytes.fromhex(typed)
-    return _find(await read_decided(state, None), typed)

@@ -1,6 +1,7 @@
 """What `jury` does: cases out of a ledger that is checked, and findings as orders."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import trio
 
 from node.commands.ask import SOCKET
+from node.commands.charge_page import charge_map, show_charge
+from node.commands.governed import only_one, whole_id
 from node.commands.ledger_file import EXPORT_AGAIN, given_or_exported, replay_file
-from node.commands.output import console, show_json, show_table
+from node.commands.output import console, short, show_json, show_table
 from node.commands.receipt_file import read_receipt
 from node.evidence.charges import charged, disputed_work, jury_finding
 from node.ledger.case_places import notices_in
@@ -24,12 +27,12 @@ from wire.content import ContentId, PeerId
 from wire.errors import InputError, WireError
 from wire.evidence import Evidence
 from wire.jury import CaseRow, CaseState, DrawnJury, NoticeRow, case_id
+from wire.kinds import Role
 from wire.ledger import order_digest
 from wire.receipt import Answer, Receipt
-from wire.signed import open_signed
+from wire.signed import Signed, open_signed
 
 ORDER_DEADLINE_S = 90.0
-ID_CHARS = 64
 _STATES = {
     CaseState.WAITING: "waits for its jury",
     CaseState.JURY: "before its jury",
@@ -108,12 +111,7 @@ def _find(cases: Cases, typed: str) -> bytes:
             "this case is announced, and its evidence is not shown yet",
             todo="that is done in the next epoch, by the peer that announced it",
         )
-    if len(names) != 1 or len(typed) < 4:
-        raise InputError(
-            f"{typed[:70]!r} names {len(names) or 'no'} case" + "s" * (len(names) > 1),
-            todo="see python -m node jury list",
-        )
-    return names[0]
+    return only_one(typed, names, "case")
 
 
 async def list_cases(state: Path, offline: Path | None, *, as_json: bool) -> None:
@@ -172,33 +170,38 @@ def case_map(cases: Cases, name: bytes) -> dict[str, Any]:
 
 
 async def show_case(state: Path, typed: str, offline: Path | None, *, as_json: bool) -> None:
-    """One case: the question, the answer, the jury, and what it found."""
+    """One case: who is accused of what, by whom, what a juror looks at, and what was found."""
     cases = await read_cases(state, offline)
     name = _find(cases, typed)
     document, row = case_map(cases, name), cases.rows[name]
     charge = charged(Evidence.from_bytes(cases.evidence[name]))
-    document |= {"model": charge.manifest.name, "receipt": str(charge.receipt.id)}
+    document |= charge_map(charge)
     if as_json:
         show_json(document)
         return
-    console.print(f"[bold]{name.hex()}[/bold]: {_STATES[row.state]}")
-    console.print(f"  {row.culprit} answered as {charge.receipt.id}")
-    console.print(f"  {row.accuser} put up {show_credits(row.bond)} credits in epoch {row.begun}")
+    console.print(f"[bold]case {name.hex()[:12]}[/bold]: {_STATES[row.state]}")
+    show_charge(charge, row.accuser, row.bond, row.begun)
     said = document["found"]
     sealed = dict.fromkeys(document["sealed"], "sealed, not told")
     rows = [
-        (it, count, said.get(it, sealed.get(it, ""))) for it, count in document["seats"].items()
+        (short(it), count, said.get(it, sealed.get(it, "")))
+        for it, count in document["seats"].items()
     ]
     if rows:
-        until = f"this goes on at most until epoch {row.until}" if row.state.is_open else "the jury"
+        until = f"the jury, until epoch {row.until} at most" if row.state.is_open else "the jury"
         show_table(until, ("juror", "seats", "found"), rows)
     elif row.state is CaseState.WAITING:
         console.print(
-            f"  its jury has {JURY_EPOCHS} epochs to look once it is drawn, and {TELL_EPOCHS} to"
+            f"its jury has {JURY_EPOCHS} epochs to look once it is drawn, and {TELL_EPOCHS} to"
             " tell what it found"
         )
     if row.wrong or row.right:
-        console.print(f"  wrong : right = {_counts(row)}")
+        console.print(f"wrong : right = {_counts(row)}")
+    if row.state in (CaseState.JURY, CaseState.EVERYBODY):
+        console.print(
+            "whoever is asked looks by itself if it has the model; by hand:\n"
+            f"  python -m node jury find {name.hex()[:12]} wrong|right"
+        )
 
 
 async def save(state: Path, typed: str, file: Path, offline: Path | None, *, as_json: bool) -> None:
@@ -223,31 +226,58 @@ async def save(state: Path, typed: str, file: Path, offline: Path | None, *, as_
     console.print(f"wrote {file}; anybody judges it with: slash FILE --only-check")
 
 
-def charge(state: Path, receipt: str, file: Path, *, as_json: bool) -> None:
-    """Write what a jury is shown of a kept answer; InputError if that is not enough for one."""
+def charge(state: Path, receipt: str, file: Path, leg: int | None, *, as_json: bool) -> None:
+    """Write what a jury is shown of a kept answer; InputError if that is not enough for one.
+
+    `leg` is the one that is accused, counted from 1: the last that ran a model if it is None.
+    """
     found = read_receipt(state, receipt)
     try:
         answer = open_signed(found.answer, Answer).record
-        leg = open_signed(answer.receipts[-1], Receipt).record
-        parts = [
-            None if it is None else found.have(it) for it in (leg.model, leg.input, leg.output)
-        ]
-        manifest, source, output = parts
-        if manifest is None or source is None or output is None:
+        receipts = [open_signed(it, Receipt) for it in answer.receipts]
+        accused = receipts[: _accused(receipts, leg)]
+        record = accused[-1].record
+        manifest = None if record.model is None else found.have(record.model)
+        if manifest is None:
             raise InputError(
-                "the model's manifest, the question or the answer is not kept with this receipt",
+                "the model's manifest is not kept with this receipt",
                 todo="name the bundle: python -m node receipts export ID",
             )
-        evidence = disputed_work(answer.task, answer.receipts[-1], manifest, source, output)
+        parts = [None if it is None else found.have(it) for it in (record.input, record.output)]
+        # What is not here either is fetched by the peer that asks the jury.
+        payload = [it for it in parts if it is not None] if None not in parts else []
+        evidence = disputed_work(answer.task, [it.raw for it in accused], manifest, payload)
         shown = charged(evidence)
     except WireError as error:
         raise InputError(f"no jury looks at this: {error.message}") from error
     _write(file, evidence)
     if as_json:
-        show_json({"file": str(file), "against": str(shown.culprit)})
+        show_json({"file": str(file), "against": str(shown.culprit), **charge_map(shown)})
         return
-    console.print(f"wrote {file}, against {shown.culprit}")
-    console.print("to ask a jury, which shows question and answer to all: slash FILE")
+    console.print(f"wrote {file}:")
+    show_charge(shown)
+    console.print("to ask a jury: python -m node slash FILE")
+    if shown.output is None:
+        console.print(
+            "question and answer are too large for the ledger: jurors fetch them from this peer,"
+            " so let it run"
+        )
+    else:
+        console.print("it shows question and answer to everybody")
+
+
+def _accused(receipts: Sequence[Signed[Receipt]], leg: int | None) -> int:
+    """How many receipts there are up to that of the accused leg; InputError for none such."""
+    able = [at for at, it in enumerate(receipts, 1) if it.record.role is Role.INFER]
+    if leg is None and able:
+        return able[-1]
+    if leg not in able:
+        there = ", ".join(map(str, able)) or "none"
+        raise InputError(
+            "no model was run in this leg" if leg else "no model was run for this answer",
+            todo=f"legs that ran one: {there} (--leg NUMBER)",
+        )
+    return leg
 
 
 def _write(file: Path, evidence: Evidence) -> None:
@@ -259,7 +289,7 @@ def _write(file: Path, evidence: Evidence) -> None:
 
 async def find(state: Path, typed: str, *, wrong: bool, as_json: bool) -> None:
     """Say what this peer's owner found."""
-    name = await _whole(state, typed)
+    name = await whole_id(state, typed, "case")
     arguments = {"case": name, "wrong": wrong}
     done = await call(state / SOCKET, "jury_find", arguments, unheard, deadline_s=ORDER_DEADLINE_S)
     if as_json:
@@ -269,9 +299,3 @@ async def find(state: Path, typed: str, *, wrong: bool, as_json: bool) -> None:
     console.print(
         "it is sealed, so that nobody copies it; this peer tells it by itself once all have sealed"
     )
-
-
-async def _whole(state: Path, typed: str) -> bytes:
-    if len(typed) == ID_CHARS and set(typed.lower()) <= set("0123456789abcdef"):
-        return bytes.fromhex(typed)
-    return _find(await read_cases(state, None), typed)

@@ -1,15 +1,26 @@
 """Motions as people write them: a small TOML file."""
 
+import re
 import tomllib
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from node.local.arguments import read_key
-from wire.amount import read_credits
+from wire.amount import read_credits, show_credits
 from wire.content import ContentId
 from wire.errors import InputError, WireError
-from wire.motion import BuilderClaim, FundGrant, ModelClaim, Motion, Parameter, ParameterChange
+from wire.motion import (
+    AUTHOR_SHARE_MAX,
+    BOUNDS,
+    BuilderClaim,
+    FundGrant,
+    ModelClaim,
+    Motion,
+    Parameter,
+    ParameterChange,
+)
 
 FILE_BYTES_MAX = 16 << 10
 EPOCHS_DEFAULT = 168
@@ -18,13 +29,15 @@ _BUILDER = frozenset({"account", "matched"})
 _MODEL = frozenset({"id", "author", "share"})
 _GRANT = frozenset({"to", "step", "steps", "use"})
 _PARAMETER = frozenset({"name", "value"})
-# In the file a share is a number of millionths, and an amount a number of credits.
-_AMOUNTS = frozenset({Parameter.MOTION_BOND})
+# Parameters that are amounts; all others are shares.
+AMOUNTS = frozenset({Parameter.MOTION_BOND})
+MILLION = 1_000_000
+_SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?(%?)")
 EXAMPLE = (
     'title = "…", why = "…", and [grant] to = "KEY", step = "100", steps = 4, use = "50",'
-    ' or [parameter] name = "growth", value = 60000 (millionths),'
-    ' or [model] id = "MODEL ID", author = "KEY", share = 50000 (millionths),'
-    ' or [builder] account = "KEY"'
+    ' or [parameter] name = "growth", value = "6%",'
+    ' or [model] id = "MODEL ID", author = "KEY", share = "5%",'
+    ' or [builder] account = "KEY"; shares are "5%" or 0.05, amounts credits: "2.5"'
 )
 
 
@@ -40,7 +53,8 @@ def read_motion(path: Path, bond: int) -> Motion:
     if len(data) > FILE_BYTES_MAX:
         raise InputError(f"{path} is larger than {FILE_BYTES_MAX} bytes", todo="say it shorter")
     try:
-        document = tomllib.loads(data.decode())
+        # A share is taken as it is written: 0.05 is no binary fraction.
+        document = tomllib.loads(data.decode(), parse_float=Decimal)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no TOML: {error}", todo=f"write {EXAMPLE}") from error
     try:
@@ -59,7 +73,7 @@ def _motion(document: Mapping[str, Any], least: int) -> Motion:
         title=_text(document, "title"),
         why=_text(document, "why"),
         epochs=_number(document, "epochs", EPOCHS_DEFAULT),
-        bond=least if bond is None else read_credits(str(bond)),
+        bond=least if bond is None else _credits(bond),
         change=None if change is None else _change(change),
         grant=None if grant is None else _grant(grant),
         claims=() if model is None else (_claim(model),),
@@ -77,11 +91,13 @@ def _builder(typed: Mapping[str, Any]) -> BuilderClaim:
 
 def _claim(typed: Mapping[str, Any]) -> ModelClaim:
     _known(typed, _MODEL)
-    typed["share"]
+    share = _share(typed["share"])
+    if share > AUTHOR_SHARE_MAX:
+        raise InputError(f"an author's share is 0 % to {percent(AUTHOR_SHARE_MAX)}")
     return ModelClaim(
         model=ContentId.parse(_text(typed, "id")),
         author=read_key(_text(typed, "author")),
-        share=_number(typed, "share", 0),
+        share=share,
     )
 
 
@@ -90,9 +106,9 @@ def _grant(typed: Mapping[str, Any]) -> FundGrant:
     use = typed.get("use")
     return FundGrant(
         to=read_key(_text(typed, "to")),
-        step=read_credits(str(typed["step"])),
+        step=_credits(typed["step"]),
         steps=_number(typed, "steps", 1),
-        use=0 if use is None else read_credits(str(use)),
+        use=0 if use is None else _credits(use),
     )
 
 
@@ -102,10 +118,42 @@ def _change(typed: Mapping[str, Any]) -> ParameterChange:
     if name.upper() not in Parameter.__members__:
         there = ", ".join(it.name.lower() for it in Parameter)
         raise InputError(f"there is no parameter {name[:40]!r}", todo=f"name one of {there}")
-    parameter = Parameter[name.upper()]
-    value = typed["value"]
-    found = read_credits(str(value)) if parameter in _AMOUNTS else _number(typed, "value", 0)
+    parameter, value = Parameter[name.upper()], typed["value"]
+    found = _credits(value) if parameter in AMOUNTS else _share(value)
+    low, high = BOUNDS[parameter]
+    if not low <= found <= high:
+        least, most, wanted = (shown_value(parameter, it) for it in (low, high, found))
+        raise InputError(f"{parameter.name.lower()} is {least} to {most}, not {wanted}")
     return ParameterChange(parameter=parameter, value=found)
+
+
+def percent(millionths: int) -> str:
+    """A share as people write it."""
+    return f"{Decimal(millionths) / 10_000:f} %"
+
+
+def shown_value(parameter: Parameter, value: int) -> str:
+    """What a parameter is, in its unit."""
+    return f"{show_credits(value)} credits" if parameter in AMOUNTS else percent(value)
+
+
+def _credits(typed: object) -> int:
+    if isinstance(typed, bool) or not isinstance(typed, int | str | Decimal):
+        raise TypeError(f'{str(typed)[:40]!r} is no amount: write credits, as "2.5"')
+    return read_credits(str(typed).strip().removesuffix("credits").strip())
+
+
+def _share(typed: object) -> int:
+    """A share in millionths, of `5%`, 0.05, or a whole number of millionths."""
+    if type(typed) is int:
+        return typed
+    text = str(typed).strip()
+    written = _SHARE.fullmatch(text)
+    if written is not None:
+        millionths = Decimal(written[1]) * (MILLION // 100 if written[2] else MILLION)
+        if millionths <= MILLION and not millionths % 1:
+            return int(millionths)
+    raise InputError(f'{text[:40]!r} is no share: write "5%", 0.05, or 50000 (millionths)')
 
 
 def _known(typed: object, names: frozenset[str]) -> None:

@@ -1,12 +1,13 @@
 """What `usage` does: a ledger from the network or a file, checked, summed up and shown."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import trio
 
+from node.commands.ask import SOCKET
 from node.commands.genesis import read_epoch_s, read_genesis
 from node.commands.ledger_file import EXPORT_AGAIN, given_or_exported, replay_file
 from node.commands.output import console, counted_words, safe, short, show_json, show_table
@@ -14,6 +15,7 @@ from node.ledger.epoch_outcome import EpochOutcome
 from node.ledger.replica import Replica
 from node.ledger.use_lines import transfers_of
 from node.local.arguments import read_key
+from node.local.control import call, unheard
 from node.usage.history import UseHistory, epochs_in_week
 from node.usage.page import LATER_SHOWN, page_of
 from node.usage.report import model_rows, payer_rows, report_of
@@ -23,6 +25,7 @@ from wire.errors import InputError
 from wire.ledger import Genesis
 
 WEEKS_SHOWN = 16
+LOOK_DEADLINE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,12 @@ class Looking:
 
 async def show_usage(wanted: Looking, state: Path, *, as_json: bool) -> None:
     """Have the ledger, check it, and show what it says of use."""
+    if wanted.by == "app" and wanted.offline is not None:
+        raise InputError(
+            "a ledger names accounts, not apps: what an app's keys were used for, gateways tell its"
+            " owner's peer",
+            todo="leave out --offline where that peer runs, or list who paid with --by account",
+        )
     async with given_or_exported(state, wanted.offline) as file:
         genesis, history = await trio.to_thread.run_sync(read_history, file, wanted.week_s)
     if wanted.genesis is not None and wanted.genesis != genesis:
@@ -71,8 +80,11 @@ async def show_usage(wanted: Looking, state: Path, *, as_json: bool) -> None:
             todo="export that of the other network",
         )
     report = report_of(genesis, history, wanted.markets)
+    if wanted.by == "account":
+        report["by_account"] = payer_rows(history)
     if wanted.by == "app":
-        report["by_app"] = payer_rows(history)
+        told = await call(state / SOCKET, "app_usage", {}, unheard, deadline_s=LOOK_DEADLINE_S)
+        report["by_app"] = app_rows(told)
     if wanted.by == "model":
         report["by_model"] = model_rows(history)
     if wanted.html is not None:
@@ -81,6 +93,22 @@ async def show_usage(wanted: Looking, state: Path, *, as_json: bool) -> None:
         show_json(report)
     else:
         _show(report, wanted)
+
+
+def app_rows(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the keys of each app were used for, as gateways told its owner; amounts in millionths.
+
+    An app is named by its owner and its name: another peer may have one of the same name.
+    """
+    rows = []
+    for app in told["apps"]:
+        keys = [it for it in told["keys"] if it["app"] == app["app"]]
+        uses = [use for key in keys for use in key["gateways"].values()]
+        gateways = {gateway for key in keys for gateway in key["gateways"]}
+        sums = {it: sum(use[it] for use in uses) for it in ("calls", "spent", "paid")}
+        named = {"app": app["app"], "owner": told["owner"], "mode": app["mode"]}
+        rows.append({**named, "keys": len(keys), "gateways": len(gateways), **sums})
+    return sorted(rows, key=lambda it: (-it["calls"], it["app"]))
 
 
 def read_history(file: Path, week_s: int) -> tuple[Genesis, UseHistory]:
@@ -143,9 +171,11 @@ def _show(report: Mapping[str, Any], wanted: Looking) -> None:
         ]
         show_table("by model", ("model", "credits", "to its author"), models)
     if wanted.by == "app":
+        _show_apps(report["by_app"])
+    if wanted.by == "account":
         rows = [
             (short(it["payer"]), it["tasks"], show_credits(it["paid"]), show_credits(it["cost"]))
-            for it in report["by_app"]
+            for it in report["by_account"]
         ]
         show_table("by who paid", ("account", "tasks", "credits", "to the fund"), rows)
     console.print(
@@ -161,6 +191,23 @@ def _show(report: Mapping[str, Any], wanted: Looking) -> None:
         )
     if wanted.html is not None:
         console.print(f"written to {safe(wanted.html)}")
+
+
+def _show_apps(apps: Sequence[Mapping[str, Any]]) -> None:
+    rows = [
+        (
+            safe(it["app"]),
+            it["mode"],
+            it["keys"],
+            it["gateways"],
+            it["calls"],
+            show_credits(it["spent"]),
+            show_credits(it["paid"]),
+        )
+        for it in apps
+    ]
+    columns = ("app", "mode", "keys used", "gateways", "calls", "of budgets", "paid by you")
+    show_table("by app of this peer", columns, rows)
 
 
 def _show_cohorts(report: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Credits in a running devnet: the faults of its members, and what must hold of it in the end."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from random import Random
 
@@ -21,7 +22,7 @@ from node.devnet.economy_plan import (
     is_of_economy,
     plan_faults,
 )
-from node.devnet.economy_watch import EconomyWatch
+from node.devnet.economy_watch import LOSS, EconomyWatch
 from node.devnet.faults import MISBEHAVING, Fault, FaultRequest
 from node.devnet.invariants import Violations
 from node.devnet.load import OpenLoopLoad
@@ -32,7 +33,7 @@ from wire.content import PeerId
 from wire.errors import StoreError, WireError
 from wire.tariff import Tariff
 
-PAID = "every honest worker is paid what its receipts say"
+PAID = "every honest worker is paid what its receipts say that honest payers owe it"
 PAID_RATIO_MIN = 0.99
 TWO_ORDERS = "no two orders with one number are certified"
 FREE_AGAIN = "who signed two orders is free in the next epoch"
@@ -84,6 +85,8 @@ class Economy:
     def begin(self) -> None:
         """The load begins: those that never pay have tasks of their own."""
         load = self.load
+        # Epochs that ended while peers started are no part of the run.
+        self.look()
         self.watch.first_epoch = self.watch.ended
         load.price_max = self.strays.price_max = PRICE_MAX
         nonpayers = self.struck_by("nonpayer")
@@ -105,14 +108,27 @@ class Economy:
     # Faults
 
     async def restart(self, fault: Fault) -> None:
-        """Kill members and start them again; of some, no more than may be bad, the disk is lost."""
+        """Kill members and start them again; some of them lose their disks.
+
+        Whoever is away while an epoch ends does not know what it signed in the next, and sits that
+        out: with those that do, no more are struck at once than may be bad.
+        """
         random = Random(fault.seed)
-        left = self.watch.plan.tolerates
+        left = self.watch.plan.tolerates - self._forgetful()
+        self.watch.spared += len(fault.peers) - max(0, min(left, len(fault.peers)))
         async with trio.open_nursery() as nursery:
-            for number in fault.peers:
-                loses = random.random() < 0.5 and left > 0
-                left -= loses
+            for number in fault.peers[: max(0, left)]:
+                loses = random.random() < 0.5
                 nursery.start_soon(self._restart, number, fault.for_s, loses)
+
+    def _forgetful(self) -> int:
+        """How many members are away, sit the epoch out, or will, for they are behind."""
+        there = [
+            None if it.node is None or it.node.ledger is None else it.node.ledger.member
+            for it in self.members
+        ]
+        latest = max((it.replica.epoch for it in there if it is not None), default=0)
+        return sum(it is None or it.replica.sits_out or it.replica.epoch < latest for it in there)
 
     async def _restart(self, number: int, away_s: float, loses: bool) -> None:
         peer = self.population.peers[number]
@@ -142,13 +158,17 @@ class Economy:
     async def finish(self) -> None:
         """Wait for the last epoch, then draw up all accounts."""
         config, watch = self.watch.plan.config, self.watch
-        wanted = watch.first_epoch + config.epochs
+        self.look()
+        # What was opened in the epoch that still runs is in no books before that one has ended.
+        wanted = max(watch.first_epoch + config.epochs, watch.ended + 1)
         with trio.move_on_after(config.epoch_s * LATE_EPOCHS):
             while watch.ended < wanted:
                 await trio.sleep(0.5)
         if watch.ended < wanted:
             self.violations.note(
-                GOES_ON, None, f"{watch.ended - watch.first_epoch} of {config.epochs} have ended"
+                GOES_ON,
+                None,
+                f"{watch.ended - watch.first_epoch} of {wanted - watch.first_epoch} have ended",
             )
         try:
             self.ledger = whole_ledger(self.members)
@@ -164,22 +184,31 @@ class Economy:
         asked = {**self.strays.asked, **self.load.asked}
         good = set(honest([it.number for it in peers], self.faults))
         said = await said_by_answers(asked, self._tariffs)
-        self.accounts = [account_of(it, ledger, said) for it in peers if not it.plan.asks]
+        payers = {peers[it].key.peer for it in good}
+        self.accounts = [account_of(it, ledger, said, payers) for it in peers if not it.plan.asks]
         for account in self.accounts:
             # Who lost its disk lost its vouchers: they are signed again when it is asked again.
-            whole = not peers[account.number].lost_stores
-            if account.number in good and whole and account.ratio < PAID_RATIO_MIN:
-                self.violations.note(
-                    PAID,
-                    account.number,
-                    f"{account.paid} of {account.said} millionths ({account.ratio:.2%})",
-                )
+            if account.number in good and not peers[account.number].lost_stores:
+                self._check_paid(account, payers)
         for peer in peers:
             if peer.number in good and not peer.lost_stores:
                 amount = forgotten(peer, ledger.books)
                 self.deposits_forgotten += amount
                 if amount:
                     self.violations.note(FORGOTTEN, peer.number, f"{amount} millionths")
+
+    def _check_paid(self, account: WorkerAccount, honest: AbstractSet[PeerId]) -> None:
+        """What honest payers owe is paid; whoever does not pay gets one increment and no more."""
+        watch, number = self.watch, account.number
+        if account.honest_ratio < PAID_RATIO_MIN:
+            paid, said = account.paid_by_honest, account.said_of_honest
+            words = f"{paid} of {said} millionths ({account.honest_ratio:.2%})"
+            self.violations.note(PAID, number, words)
+        increment = watch.increments[self.population.peers[number].key.peer]
+        for payer, (said, paid) in account.by_payer.items():
+            if payer not in honest and said - paid > increment:
+                words = f"payer {watch.plan.numbers.get(payer)} owes {said - paid} millionths"
+                self.violations.note(LOSS, number, f"{words}, an increment is {increment}")
 
     def _check_owners(self) -> None:
         found = self.population.around.two_orders

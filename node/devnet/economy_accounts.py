@@ -6,6 +6,7 @@ ledger says, from genesis to its last checkpoint, and what vouchers in the payee
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from node.asking.answers import Answers
@@ -119,17 +120,27 @@ class WorkerAccount:
     number: int
     said: int = 0
     paid: int = 0
+    # Of that, by payers that no fault has misbehave.
+    said_of_honest: int = 0
+    paid_by_honest: int = 0
     # Paid beyond what its receipts and verdicts say: ahead, or for nothing.
     beyond: int = 0
     by_payer: dict[PeerId, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
-        """The part of what receipts say that is paid; 1 of nothing."""
+        """The part of what receipts say that is paid, whoever owes it; 1 of nothing."""
         return self.paid / self.said if self.said else 1.0
 
+    @property
+    def honest_ratio(self) -> float:
+        """The part that is paid of what honest payers owe by receipts; 1 of nothing."""
+        return self.paid_by_honest / self.said_of_honest if self.said_of_honest else 1.0
 
-def account_of(peer: DevPeer, ledger: Replayed, said: Mapping[Pair, int]) -> WorkerAccount:
+
+def account_of(
+    peer: DevPeer, ledger: Replayed, said: Mapping[Pair, int], honest: AbstractSet[PeerId]
+) -> WorkerAccount:
     """The account of one worker; each payer's credits pay for that payer's work alone."""
     paid: defaultdict[PeerId, int] = defaultdict(int)
     for channel in earning_of(peer):
@@ -141,6 +152,9 @@ def account_of(peer: DevPeer, ledger: Replayed, said: Mapping[Pair, int]) -> Wor
         account.by_payer[payer] = (owed, given)
         account.said += owed
         account.paid += min(owed, given)
+        if payer in honest:
+            account.said_of_honest += owed
+            account.paid_by_honest += min(owed, given)
         account.beyond += max(0, given - owed)
     return account
 

@@ -20,7 +20,7 @@ from p2p.peers import Handler
 from p2p.typed_call import CallChannel, TypedCall, refusal_of
 from wire.check_message import Check
 from wire.checks import OpenChecks
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
 from wire.errors import BatonError, Disconnected, Refused
 from wire.kinds import RefusalCode
 from wire.ledger import AccountOrder, Certificate, Payment, Vote, order_digest
@@ -54,6 +54,11 @@ class NeverPaying(PayingChannels):
         if channel is not None and channel.heard:
             return True
         return super().ready(tariff, need, fresh=fresh)
+
+    def _pay_soon(self, channel: PaidChannel, named: ContentId, need: int) -> None:
+        # Once its one voucher is there it has nothing more to say.
+        if not channel.heard:
+            super()._pay_soon(channel, named, need)
 
     def _voucher(self, channel: PaidChannel, need: int, *, names_models: bool) -> bytes | None:
         if channel.signed:
@@ -176,7 +181,8 @@ async def equivocate(node: Node, random: Random, found: TwoOrders) -> None:
         await trio.sleep(wallet.genesis.epoch_s * DEED_EVERY * random.random())
         try:
             epoch = await _two_orders(wallet, random, found)
-            while (await wallet.look()).epoch <= epoch:
+            # Every peer follows the headers of checkpoints.
+            while (ended := node.ledger.stakes.epoch) is None or ended < epoch:
                 await trio.sleep(LOOK_EVERY_S)
             await _one_order(wallet, random, found)
         except BatonError as error:

@@ -30,6 +30,10 @@ def figures(economy: Economy | None) -> dict[str, Any]:
         "ledger_signatures": 0 if ledger is None else ledger.signatures,
         "redeemed": show_credits(_redeemed(economy)),
         "earned": show_credits(sum(it.said for it in workers)),
+        # By receipts: what honest payers owe is judged, of the others what they owe in increments.
+        "paid_by_honest_ratio_min": min((it.honest_ratio for it in whole), default=None),
+        "paid_by_honest_ratio": _honest_ratio(workers),
+        "nonpayers_owe_max_increments": _owed_max(economy, whole),
         "paid_ratio_min": min((it.ratio for it in whole), default=None),
         "paid_ratio": _ratio(workers),
         "paid_ratio_of_lost_disks": _ratio(it for it in workers if it.number in disks),
@@ -42,7 +46,14 @@ def figures(economy: Economy | None) -> dict[str, Any]:
             "epoch_lengths_s": [round(it, 1) for it in lengths_s],
             "losses": _losses(economy),
             "workers": [
-                {"peer": it.number, "said": it.said, "paid": it.paid, "beyond": it.beyond}
+                {
+                    "peer": it.number,
+                    "said": it.said,
+                    "paid": it.paid,
+                    "said_of_honest": it.said_of_honest,
+                    "paid_by_honest": it.paid_by_honest,
+                    "beyond": it.beyond,
+                }
                 for it in economy.accounts
             ],
             "unpaid": _unpaid(economy),
@@ -66,6 +77,8 @@ def told(economy: Economy) -> list[str]:
 def _of_members(economy: Economy) -> str:
     watch = economy.watch
     lost = f"{watch.disks_lost} with an empty disk"
+    if watch.spared:
+        lost += f", {watch.spared} left out as {watch.plan.tolerates} may be out at once"
     return (
         f"{watch.restarts} restarts of {len(economy.struck_by('member'))} of"
         f" {len(watch.plan.members)} members, {lost}; members sat out an epoch"
@@ -126,6 +139,26 @@ def _ratio(accounts: Iterable[WorkerAccount]) -> float | None:
     some = list(accounts)
     said = sum(it.said for it in some)
     return sum(it.paid for it in some) / said if said else None
+
+
+def _honest_ratio(accounts: Iterable[WorkerAccount]) -> float | None:
+    some = list(accounts)
+    said = sum(it.said_of_honest for it in some)
+    return sum(it.paid_by_honest for it in some) / said if said else None
+
+
+def _owed_max(economy: Economy, accounts: Iterable[WorkerAccount]) -> float:
+    """The most that one asker that does not pay owes one worker by receipts, in increments."""
+    peers, increments = economy.population.peers, economy.watch.increments
+    bad = {peers[it].key.peer for it in economy.struck_by("nonpayer")}
+    ratios = [
+        (said - paid) / increment
+        for it in accounts
+        if (increment := increments[peers[it.number].key.peer])
+        for payer, (said, paid) in it.by_payer.items()
+        if payer in bad and said > paid
+    ]
+    return max(ratios, default=0.0)
 
 
 def _loss_max(economy: Economy) -> float:

@@ -114,6 +114,8 @@ class EconomyWatch:
     first_epoch: int = 0
     restarts: int = 0
     disks_lost: int = 0
+    # Restarts that were left out, for as many members as may be bad were out already.
+    spared: int = 0
     sat_out: set[tuple[int, int]] = field(default_factory=set)
     _told: set[Pair] = field(default_factory=set)
     _checked: dict[int, int] = field(default_factory=dict)

@@ -12,6 +12,8 @@ from node.devnet.reaching import reaching_figures, relay_lines
 
 # The text shows so many; `--json` has all of them, peer by peer.
 FAULTS_SHOWN = 10
+# What verifiers refuse with that have too much to do, as `peer_failures` counts it.
+TOO_BUSY = ("verify: busy", "verify: late")
 # These figures must be zero in every run.
 _NONE_OF = (
     *("tasks_lost", "tasks_late", "tokens_lost", "tokens_doubled", "honest_banned"),
@@ -41,7 +43,7 @@ class DevnetReport:
         if found["tasks_not_agreed"] > found["tasks_not_agreed_max"]:
             missed.append(
                 f"tasks_not_agreed is {found['tasks_not_agreed']}, verifiers that lie explain at"
-                f" most {found['tasks_not_agreed_max']}"
+                f" most {found['tasks_not_agreed_max']}{_overloaded(found)}"
             )
         if wrong := found.get("wrong_agreements", 0):
             most = most_by_chance(found["agreements_asked"], found["wrong_agreements_chance"])
@@ -73,6 +75,17 @@ class DevnetReport:
         shown += [f"violated: {it}" for it in found["violations"][:10]]
         shown += [f"not answered: {it}" for it in found["failures"][:10]]
         return shown
+
+
+def _overloaded(found: dict[str, Any]) -> str:
+    """In words, if verifiers were too busy to look: then no lie has to explain it."""
+    busy = sum(found["peer_failures"].get(it, 0) for it in TOO_BUSY)
+    if not busy:
+        return ""
+    return (
+        f"; verifiers were too busy {busy} times: the network was overloaded, so give a lower"
+        " --load, or more --peers"
+    )
 
 
 def _shown(value: object) -> str:

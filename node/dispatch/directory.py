@@ -16,7 +16,7 @@ from node.dispatch.route import Candidate, Leg, PeerLoad, candidates, ranked
 from node.dispatch.sitting import Sitting
 from node.dispatch.trials import Trials
 from node.paying.payer import Payer
-from node.paying.pricing import units_at_most
+from node.paying.pricing import LegUnits, units_at_most
 from p2p.peers import Peers
 from p2p.score import Standing
 from wire.advert import Advert
@@ -93,20 +93,36 @@ class PeerDirectory:
         able = [it for it in able if handoff.may_go_to(it.peer)]
         if not handoff.is_own:
             return able
-        return self.affordable(able, handoff.leg, handoff.input, units, handoff.price_left)
+        most = units_at_most(handoff.leg, handoff.input, units)
+        return self.affordable(able, handoff.leg, most, handoff.price_left)
 
     def affordable(
-        self, able: Sequence[Candidate], stage: Stage, data: bytes | None, units: int, left: int
+        self, able: Sequence[Candidate], stage: Stage, most: LegUnits, left: int
     ) -> list[Candidate]:
         """Those that do the leg for at most `left` millionths, each with its price."""
         if (payer := self.payer) is None:
             return list(able)
-        found, most = [], units_at_most(stage, data, units)
+        found = []
         for one in able:
             price = payer.price_at(one.peer, stage, most, left)
             if price is not None:
-                found.append(replace(one, price=price) if price else one)
+                found.append(one if price == one.price else replace(one, price=price))
         return found
+
+    def is_filling(self, stage: Stage) -> bool:
+        """Whether a peer that does such legs is about to be promised what they need."""
+        payer = self.payer
+        return payer is not None and any(
+            payer.channels.is_filling(it.signer) for it in self.playing(stage)
+        )
+
+    async def pause(self, pause_s: float, *, filling: bool) -> None:
+        """Wait so long; `filling`: or until a peer has been promised something."""
+        if self.payer is None or not filling:
+            await trio.sleep(pause_s)
+            return
+        with trio.move_on_after(pause_s):
+            await self.payer.channels.filled.wait()
 
     def _known(
         self, stage: Stage, avoid: frozenset[PeerId]

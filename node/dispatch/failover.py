@@ -109,9 +109,11 @@ class Failover:
                     )
                 if waited_s > patience_s:
                     raise Refused(self._nobody(), retry_after_s=1.0, code=RefusalCode.FAILED)
-                if not able:
+                filling = not able and self.directory.is_filling(self.handoff.leg)
+                if not able and not filling:
                     await self._look_further()
-                await trio.sleep(max(0.0, min(PAUSE_S, self.deadline_at_s - now_at_s)))
+                left_s = max(0.0, self.deadline_at_s - now_at_s)
+                await self.directory.pause(min(PAUSE_S, left_s), filling=filling)
                 continue
             nobody_since_at_s = now_at_s
             random = self.directory.peers.environment.random
@@ -132,11 +134,9 @@ class Failover:
 
     async def _look_further(self) -> None:
         """Search for peers beyond the view, for as long as the deadline allows."""
-        left_s = self.deadline_at_s - trio.current_time()
-        leg = self.handoff.leg
-        await self.directory.peers.seek(
-            leg.role, leg.model, deadline_s=min(stretched(SEEK_S), left_s)
-        )
+        left_s, leg = self.deadline_at_s - trio.current_time(), self.handoff.leg
+        deadline_s = min(stretched(SEEK_S), left_s)
+        await self.directory.peers.seek(leg.role, leg.model, deadline_s=deadline_s)
 
     def _able(self) -> list[Candidate]:
         avoid = self.handoff.avoid | self.failed | self._running.keys()

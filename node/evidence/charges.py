@@ -5,12 +5,13 @@ different machines differ. So a jury recomputes, and what it found convicts, not
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from node.engines.exact import model as exact
 from node.evidence.recomputing import HASH
 from wire import limits
+from wire.chain import open_receipts
 from wire.checkpoint import Checkpoint, CheckpointHeader
 from wire.content import PeerId
 from wire.errors import Malformed
@@ -25,16 +26,27 @@ from wire.signed import Signed, open_signed
 from wire.task import Task
 from wire.tree import name_of
 
+# Of a case: the heads of its parts.
+ROOM_BYTES = 64
+
 
 @dataclass(frozen=True, slots=True)
 class AccusedWork:
-    """A leg that a jury is to look at: all that is named by content is here, and fits."""
+    """A leg that a jury is to look at, the last of `receipts`; what is here of its content fits.
+
+    Input and output are None where jurors fetch them: they are named by the receipts.
+    """
 
     task: Signed[Task]
-    receipt: Signed[Receipt]
+    receipts: tuple[Signed[Receipt], ...]
     manifest: Manifest
-    source: bytes
-    output: bytes
+    source: bytes | None
+    output: bytes | None
+
+    @property
+    def receipt(self) -> Signed[Receipt]:
+        """That of the accused leg."""
+        return self.receipts[-1]
 
     @property
     def culprit(self) -> PeerId:
@@ -46,29 +58,29 @@ def charged(evidence: Evidence) -> AccusedWork:
     """What is laid before a jury; WireError unless jurors have all that they need to look."""
     if evidence.offence is not OffenceKind.DISPUTED_WORK:
         raise Malformed("this is nothing that a jury is asked about")
-    if len(evidence.records) != 2 or len(evidence.content) != 3:
-        raise Malformed("a jury is shown a task and a receipt; a manifest, an input and an output")
+    records, parts = len(evidence.records), len(evidence.content)
+    if not 2 <= records <= limits.STAGES_MAX + 1 or parts not in (1, 3):
+        raise Malformed(
+            "a jury is shown a task and its receipts up to the accused leg; a manifest, an input"
+            " and an output"
+        )
     task = open_signed(evidence.records[0], Task)
-    receipt = open_signed(evidence.records[1], Receipt)
-    leg, (raw, source, output) = receipt.record, evidence.content
-    if leg.task != task.id:
-        raise Malformed("the receipt is of another task")
-    manifest = Manifest.from_bytes(raw)
-    if (leg.model, leg.input, leg.output) != (manifest.id, name_of(source), name_of(output)):
+    receipts = open_receipts(task, evidence.records[1:])
+    leg, manifest = receipts[-1].record, Manifest.from_bytes(evidence.content[0])
+    source, output = evidence.content[1:] or (None, None)
+    shown = source is None or output is None or (name_of(source), name_of(output))
+    if leg.model != manifest.id or shown not in (True, (leg.input, leg.output)):
         raise Malformed("the model, the input or the output is not the one that was signed for")
-    if len(task.record.stages) != 1 or leg.stage or leg.previous is not None:
-        raise Malformed("a jury looks at tasks of one leg")
-    stage = task.record.stages[0]
-    if (stage.operation, stage.model) != (leg.operation, leg.model) or leg.role is not Role.INFER:
-        raise Malformed("the leg is not the one that was asked for")
+    if leg.role is not Role.INFER:
+        raise Malformed("no model was run in this leg")
     if leg.layers or leg.segments:
         raise Malformed("the leg was not computed by its signer alone")
     operation = OPERATIONS.get(leg.operation)
     if operation is None or operation.comparison is None:
         raise Malformed("nobody can compute such a leg again")
-    if manifest.format in (HASH, exact.FORMAT):
+    if output is not None and manifest.format in (HASH, exact.FORMAT):
         raise Malformed("everybody computes this to the same bits: show it as a wrong answer")
-    return AccusedWork(task, receipt, manifest, source, output)
+    return AccusedWork(task, tuple(receipts), manifest, source, output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +145,23 @@ def jury_finding(
 
 
 def disputed_work(
-    task: bytes, receipt: bytes, manifest: bytes, source: bytes, output: bytes
+    task: bytes, receipts: Sequence[bytes], manifest: bytes, payload: Sequence[bytes] = ()
 ) -> Evidence:
-    """What a jury is asked to look at; Malformed if it is larger than a jury is shown."""
+    """What a jury is asked to look at: the last leg of `receipts`.
+
+    `payload` is its input and output. Where they are too large for a case, or not given, the
+    receipts name them, and jurors fetch them from who accuses.
+    """
+    records = (task, *receipts)
+    size_bytes = sum(map(len, (*records, manifest, *payload)))
+    if not all(payload) or size_bytes + ROOM_BYTES > limits.CASE_BYTES_MAX:
+        payload = ()
     found = Evidence(
-        offence=OffenceKind.DISPUTED_WORK,
-        records=(task, receipt),
-        content=(manifest, source, output),
+        offence=OffenceKind.DISPUTED_WORK, records=records, content=(manifest, *payload)
     )
     if len(found.to_bytes()) > limits.CASE_BYTES_MAX:
         raise Malformed(
-            f"question and answer are larger than the {limits.CASE_BYTES_MAX} bytes of a case"
+            f"task, receipts and manifest are larger than the {limits.CASE_BYTES_MAX} bytes of a"
+            " case"
         )
     return found

@@ -7,7 +7,6 @@ requests at work. It takes its place last: who is slow to send a body holds none
 no key and no place.
 """
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +16,11 @@ import trio
 from starlette.types import ASGIApp
 
 from node.apps.app_keys import is_app_key
-from node.gateway.app_door import AppDoor
+from node.gateway.app_door import AppDoor, AppPurse
 from node.gateway.asgi import run_asgi
 from node.gateway.availability import Availability, refuse
-from node.gateway.browser_policy import ALWAYS, page_access
+from node.gateway.browser_policy import ALWAYS, is_host, page_access
+from node.gateway.counted_purse import CountedPurse
 from node.gateway.errors import ErrorDetail, HttpError, fault_of
 from node.gateway.front import LENIENT
 from node.gateway.hot_posts import HotPosts
@@ -62,7 +62,6 @@ OPEN_PATHS = frozenset({b"/healthz", b"/health", b"/livez", b"/ready", b"/readyz
 # Whose tasks those are that came without a key: they belong to the owner of this peer.
 NOBODY = b""
 REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-_HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{1,5})?")
 # What a page may send without asking first is none of these.
 _JSON_TYPE = re.compile(r"application/(?:[^\s/;+]+\+)?json")
 
@@ -157,7 +156,10 @@ class AccessMiddleware:
         elif self.apps is not None and is_app_key(secret := _secret_of(headers)):
             is_open = self._loopback and not self.keyring.keys(trio.current_time())
             door = self.apps.admit(secret, exchange, self.allowance, is_open=is_open)
-            await self._with_place(exchange, headers, await door)
+            owner = await door
+            purse = self.apps.paid_by_user(owner) if _is_payable(head) else None
+            wall = None if purse is None else self.paywall
+            await self._with_place(exchange, headers, owner, wall, purse)
         elif self.paywall is not None and not self._has_key(headers):
             await self._without_key(exchange, headers, self.paywall)
         else:
@@ -179,7 +181,7 @@ class AccessMiddleware:
         path = head.target.partition(b"?")[0]
         if (head.method, path) in SHOWN:
             await self._with_place(exchange, headers, UNPAID)
-        elif head.method != "POST" or path not in PAID_PATHS:
+        elif not _is_payable(head):
             raise _turned(
                 401, "an API key is needed here: requests that are paid for are others", "no_key"
             )
@@ -189,7 +191,7 @@ class AccessMiddleware:
     def _is_host(self, text: str) -> bool:
         known = self._hosts.get(text)
         if known is None:
-            known = self._hosts[text] = _is_host(text, self.config)
+            known = self._hosts[text] = is_host(text, self.config.names)
         return known
 
     def _owner(self, headers: Mapping[str, str]) -> bytes:
@@ -223,6 +225,7 @@ class AccessMiddleware:
         headers: Mapping[str, str],
         owner: bytes,
         paywall: Paywall | None = None,
+        purse: AppPurse | None = None,
     ) -> None:
         reading = _Reading(self, exchange, headers, owner)
         try:
@@ -238,7 +241,7 @@ class AccessMiddleware:
                 if paywall is None:
                     await self._run(exchange, owner, body)
                 else:
-                    await self._run_paid(exchange, headers, body, paywall)
+                    await self._run_paid(exchange, headers, body, paywall, purse)
             finally:
                 self.places.give_back(owner)
         finally:
@@ -251,7 +254,12 @@ class AccessMiddleware:
             await run_asgi(self.inner, exchange, body, {"owner": owner})
 
     async def _run_paid(
-        self, exchange: Exchange, headers: Mapping[str, str], body: bytes, paywall: Paywall
+        self,
+        exchange: Exchange,
+        headers: Mapping[str, str],
+        body: bytes,
+        paywall: Paywall,
+        purse: AppPurse | None,
     ) -> None:
         head = exchange.request.head
         try:
@@ -266,7 +274,8 @@ class AccessMiddleware:
             # Each is an owner of its own: nobody else asks for what it had done.
             b"paid" + self.environment.entropy(28),
         )
-        await paid.run(exchange, partial(self._run, exchange, paid.owner, body))
+        answer = partial(self._run, exchange, paid.owner, body)
+        await paid.run(exchange, answer, purse and CountedPurse(paid, purse))
 
     def _request_id(self, head: RequestHead) -> bytes:
         """The id that the client gave a request, if it can be said again; else one made here."""
@@ -376,16 +385,5 @@ def _headers_of(head: RequestHead) -> dict[str, str]:
     return found
 
 
-def _is_host(text: str, config: GatewayConfig) -> bool:
-    """An address, which no site can make point elsewhere, or a name that is ours."""
-    match = _HOST.fullmatch(text)
-    if match is None:
-        return False
-    name = match["six"] or match["name"].lower().rstrip(".")
-    if name == "localhost" or name in config.names:
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+def _is_payable(head: RequestHead) -> bool:
+    return head.method == "POST" and head.target.partition(b"?")[0] in PAID_PATHS

@@ -40,7 +40,8 @@ class AppPurse(KeyPurse):
     """What one key of an app may spend at this gateway: its share of the budget.
 
     A call takes the app's price. What the tasks themselves cost is paid by the app's owner: at its
-    own gateway by the gateway's account, elsewhere by a voucher for each.
+    own gateway by the gateway's account, elsewhere by a voucher for each. Or its users pay that:
+    then tasks are counted here, and their requests pay (`PaidRequest`).
     """
 
     known: KnownKey = field(kw_only=True)
@@ -49,8 +50,17 @@ class AppPurse(KeyPurse):
 
     async def begin(self, request: TaskRequest) -> PaidTask:
         """See `Purse`."""
-        task = await KeyPurse.begin(self, request)
-        due = task.price.most - self.known.policy.price
+        price = await self.price(request)
+        due = price.most - self.known.policy.price
+        if due and self.known.policy.users_pay:
+            raise _fault(
+                402,
+                f"this costs up to {show_credits(due)} credits, and users of the app"
+                f" {self.known.policy.app!r} pay for each request by themselves (x402): a gateway"
+                " takes that with --http-pay credits, at /v1/chat/completions and the like",
+                "users_pay",
+            )
+        task = await self.reserve(request, price)
         if due and self.known.owner != self.prices.node.peers.me:
             try:
                 self._draws[task] = await self.payments.draw(self.known, due)
@@ -58,6 +68,14 @@ class AppPurse(KeyPurse):
                 if task not in self._draws:
                     KeyPurse.end(self, task, None)
         return task
+
+    async def count(self, request: TaskRequest) -> PaidTask:
+        """Let a task begin that its user pays for: the key is used for the app's price alone."""
+        return await self.reserve(request, TaskPrice(self.known.policy.price, 0))
+
+    def uncount(self, task: PaidTask) -> None:
+        """It was not paid for, and did not begin."""
+        KeyPurse.end(self, task, None)
 
     async def refill(self, most: int) -> None:
         """See `KeyPurse`: the app's owner is asked for a larger share."""
@@ -76,6 +94,8 @@ class AppPurse(KeyPurse):
     def taken_by(self, task: PaidTask, answered: Answered | None) -> int:
         """What a task came to; one that gave nothing takes no price."""
         gave = answered is not None or task.shown
+        if self.known.policy.users_pay:
+            return task.price.most if gave else 0
         taken = task.comes_to(self.prices, answered) + (self.known.policy.price if gave else 0)
         return min(task.price.most, taken)
 
@@ -173,6 +193,11 @@ class AppDoor:
             self._purses[owner] = found
         found.known, found.budget = known, known.key.share
         return found
+
+    def paid_by_user(self, owner: bytes) -> AppPurse | None:
+        """What counts the calls of an app's key whose users pay; None if this is none."""
+        purse = self.purse_of(owner)
+        return purse if purse is not None and purse.known.policy.users_pay else None
 
     def status(self) -> Mapping[str, Any]:
         """For `status`."""

@@ -5,6 +5,8 @@ something, and `Sec-Fetch-Site` with all of them. What comes from a site that wa
 refused, also where the browser would not ask first: a form, an image, a POST of text.
 """
 
+import ipaddress
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +20,7 @@ ALWAYS: list[tuple[bytes, bytes]] = [
     (b"x-content-type-options", b"nosniff"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
+_HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +63,18 @@ def page_access(method: str, headers: Mapping[str, str], origins: Collection[str
         if "access-control-request-private-network" in headers:
             found.append((b"access-control-allow-private-network", b"true"))
     return PageAccess(allowed=True, headers=found, is_preflight=preflight)
+
+
+def is_host(text: str, names: Collection[str]) -> bool:
+    """Whether a Host header is an address, which no site can make point elsewhere, or our name."""
+    match = _HOST.fullmatch(text)
+    if match is None:
+        return False
+    name = match["six"] or match["name"].lower().rstrip(".")
+    if name == "localhost" or name in names:
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

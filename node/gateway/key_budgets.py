@@ -48,7 +48,10 @@ class KeyPurse:
 
     async def begin(self, request: TaskRequest) -> PaidTask:
         """See `Purse`."""
-        price = await self.price(request)
+        return await self.reserve(request, await self.price(request))
+
+    async def reserve(self, request: TaskRequest, price: TaskPrice) -> PaidTask:
+        """Hold so much of the budget for a task; HttpError if that is not left."""
         if price.most > self.left:
             await self.refill(price.most)
         if price.most > self.left:

@@ -14,7 +14,7 @@ from node.gateway.http_exchange import Exchange, Headers
 from node.gateway.payment_faults import UNKNOWN_AGAIN_S, fault, unchecked, worded
 from node.gateway.payment_journal import PaymentRow, PaymentState
 from node.gateway.paywall import Paywall, ToldAnswer
-from node.gateway.spending import PaidTask
+from node.gateway.spending import PaidTask, Purse
 from node.gateway.voucher_payment import VoucherPayment, channel_told, take_voucher
 from node.gateway.x402_documents import (
     REQUIRED,
@@ -64,9 +64,11 @@ class PaidRequest:
     _is_told: bool = False
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
-    async def run(self, exchange: Exchange, answer: Callable[[], Awaitable[None]]) -> None:
-        """Answer the request with this as its purse."""
-        self.wall.purses.open(self.owner, self)
+    async def run(
+        self, exchange: Exchange, answer: Callable[[], Awaitable[None]], purse: Purse | None = None
+    ) -> None:
+        """Answer the request with this as its purse, or with one that wraps it."""
+        self.wall.purses.open(self.owner, purse or self)
         exchange.gate = self
         try:
             with self._scope:

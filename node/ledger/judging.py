@@ -5,7 +5,7 @@ from node.ledger.case_places import check_charge, check_notice
 from node.ledger.juries import check_finding, check_sealed
 from node.ledger.matching import check_builder
 from node.ledger.model_registry import check_claim
-from node.ledger.motion_shelf import MOTION, motions_in, parameter
+from node.ledger.motion_shelf import MOTION, motion_bond, open_motions
 from node.ledger.payment_channel import PaymentChannel
 from node.ledger.slashing import check_accusation, check_evidence
 from wire.amount import show_credits
@@ -13,7 +13,7 @@ from wire.content import PeerId
 from wire.errors import Malformed, Refused
 from wire.kinds import RefusalCode
 from wire.ledger import NAMED_REDEMPTION_MIN, AccountOrder, Redemption, Voucher
-from wire.motion import MotionRow, MotionState, Parameter
+from wire.motion import MotionRow, MotionState
 from wire.signed import Signed, open_signed
 from wire.signing import is_key
 from wire.stake import STAKE_MIN, StakeRow
@@ -80,9 +80,7 @@ def _judge_motions(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
     """Refused for a bond that is too small, or a ballot on what is not open."""
     rows = draft.books.motions.rows
     for motion in record.propose:
-        is_open = [it.state is MotionState.OPEN for it in motions_in(rows).values()]
-        # The more are open the dearer is one more, so that nobody fills all places cheaply.
-        bond = parameter(rows, Parameter.MOTION_BOND) * (1 + sum(is_open))
+        bond = motion_bond(rows)
         if motion.bond < bond:
             raise _never(f"a motion is made with a bond of {show_credits(bond)} now")
         if motion.grant is not None and not is_key(motion.grant.to):
@@ -99,7 +97,7 @@ def _judge_motions(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
                 check_builder(rows, builder)
             except Malformed as error:
                 raise _never(error.message) from error
-        if sum(is_open) >= OPEN_MOTIONS_MAX:
+        if open_motions(rows) >= OPEN_MOTIONS_MAX:
             raise Refused(
                 f"{OPEN_MOTIONS_MAX} motions are open: no more is taken before one is decided",
                 code=RefusalCode.BUSY,

@@ -9,7 +9,7 @@ import trio
 from node.ledger.group_signing import GroupSigning
 from node.ledger.motion_shelf import NOTICE
 from node.ledger.replica import Replica
-from node.ledger.rows import CERTIFICATES, CHECKPOINTS, of_epoch
+from node.ledger.rows import CERTIFICATES, CHECKPOINTS, RowChange, of_epoch
 from node.ledger.slashing import BOND_MIN
 from node.ledger.sync import digests_in
 from p2p.peer_rpc import Handler
@@ -23,7 +23,7 @@ from wire.errors import Refused, StoreError
 from wire.jury import NoticeRow
 from wire.kinds import RefusalCode
 from wire.latest import Latest
-from wire.ledger import AccountOrder
+from wire.ledger import AccountOrder, Acknowledgement, Certificate, order_digest
 from wire.ledger_message import (
     AccountState,
     Acknowledged,
@@ -39,7 +39,7 @@ from wire.ledger_message import (
     Voted,
 )
 from wire.message import Message
-from wire.signed import Envelope
+from wire.signed import Envelope, open_signed
 from wire.stake import AskStakes, StakeRows
 
 # A bucket has at most BUCKET_ORDERS_MAX orders of 32 bytes.
@@ -144,13 +144,42 @@ class MemberAnswers:
         """Apply a certificate and acknowledge it, or refuse."""
         assert isinstance(message, Confirm)
         try:
-            acknowledgement, rows = self.replica.confirm(message.certificate)
+            acknowledgement, rows = self._confirmed(message.certificate)
             raw = await self.signing.signed(acknowledgement, rows)
         except (Refused, StoreError) as error:
             await call.send(refusal_of(error))
             return
         self.confirmed += 1
         await call.send(Acknowledged(acknowledgement=raw))
+
+    def _confirmed(self, raw: bytes) -> tuple[Acknowledgement, list[RowChange]]:
+        try:
+            return self.replica.confirm(raw)
+        except Refused as error:
+            if error.code is not RefusalCode.OTHER_EPOCH:
+                raise
+            if (acknowledgement := self._acknowledged_before(raw)) is None:
+                raise
+            return acknowledgement, []
+
+    def _acknowledged_before(self, raw: bytes) -> Acknowledgement | None:
+        """The acknowledgement of an order with which an earlier epoch has ended; None for others.
+
+        Its owner was late, and shows others by this that it is settled.
+        """
+        order, replica = open_signed(Certificate.from_bytes(raw).order, AccountOrder), self.replica
+        record, digest = order.record, order_digest(order)
+        if record.epoch >= replica.epoch or replica.place is None:
+            return None
+        if replica.writing:
+            raise Refused(
+                f"epoch {replica.epoch} is beginning",
+                code=RefusalCode.OTHER_EPOCH,
+                retry_after_s=1.0,
+            )
+        if self._certificate(record.epoch, digest) is None:
+            return None
+        return Acknowledgement(network=replica.network, epoch=record.epoch, order=digest)
 
     async def on_account(self, call: TypedCall, message: Message) -> None:
         """How an account stands here."""

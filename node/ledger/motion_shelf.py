@@ -55,6 +55,19 @@ def motions_in(rows: Rows) -> dict[bytes, MotionRow]:
     return {key[1:]: MotionRow.from_bytes(rows[key]) for key in keys}
 
 
+def open_motions(rows: Rows) -> int:
+    """How many are to be decided."""
+    return sum(it.state is MotionState.OPEN for it in motions_in(rows).values())
+
+
+def motion_bond(rows: Rows) -> int:
+    """What one more motion is made with: the more are open the dearer it is.
+
+    So nobody fills all places cheaply.
+    """
+    return parameter(rows, Parameter.MOTION_BOND) * (1 + open_motions(rows))
+
+
 def ballots_on(rows: Rows, motion: bytes) -> dict[bytes, bool]:
     """The accounts that voted on a motion, and whether for it."""
     prefix = BALLOT + motion

@@ -4,6 +4,7 @@ There is one order at a time. One that was signed is never given up for another 
 and sequence: two such orders would lock the account until the next epoch.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -13,12 +14,13 @@ import trio
 
 from node.ledger.account_view import AccountView
 from node.ledger.committee import Committee, collected
-from node.ledger.committee_calls import CommitteeCalls, epoch_is_over
+from node.ledger.committee_calls import CommitteeCalls, MemberReplies, epoch_is_over
 from node.ledger.sync import LedgerCalls
 from p2p.peers import Peers
 from p2p.timeouts import stretched
 from store import Store, Table
-from store.seam import SCAN_ROWS_MAX
+from store.seam import SCAN_ROWS_MAX, VALUE_BYTES_MAX
+from wire import limits
 from wire.amount import show_credits
 from wire.codec import pack, unpack
 from wire.content import PeerId
@@ -31,6 +33,10 @@ from wire.stake import StakePart
 LOOK_DEADLINE_S = 8.0
 PAY_DEADLINE_S = 60.0
 LOG_MAX = 1000
+# An order that is larger is kept once in its row.
+WHOLE_BYTES_MAX = 8 << 10
+# A row of the largest order, and a member's of its certificate, is kept whole.
+assert limits.SETTLEMENT_BYTES_MAX + 2048 < VALUE_BYTES_MAX
 _TROUBLES = (TransportError, WireError, RemoteProtocolError, Refused)
 Emit = Callable[[Mapping[str, Any]], None]
 
@@ -57,20 +63,28 @@ class Ordered:
     state: OrderState
     ordered_at_ms: int
     certificate: bytes = b""
-    # Empty if a checkpoint has settled it.
+    # Empty if a checkpoint has settled it, and too few members said so afterwards.
     settlement: bytes = b""
     why: str = ""
     # How many members have voted for one that was refused.
     votes: int = 0
 
     def to_bytes(self) -> bytes:
-        """The row."""
+        """The row: of one that is large a part is left out where another has it in it.
+
+        A settlement has the certificate in it, and that has the order. Small rows are written as
+        ever, so that an earlier release reads them.
+        """
+        certificate, raw = self.certificate, self.order.raw
+        if len(raw) > WHOLE_BYTES_MAX:
+            raw = b"" if certificate or self.settlement else raw
+            certificate = b"" if self.settlement else certificate
         return pack(
             [
-                self.order.raw,
+                raw,
                 int(self.state),
                 self.ordered_at_ms,
-                self.certificate,
+                certificate,
                 self.settlement,
                 self.why,
                 self.votes,
@@ -81,6 +95,9 @@ class Ordered:
     def from_bytes(cls, data: bytes) -> "Ordered":
         """WireError if a row is none."""
         raw, state, ordered_at_ms, certificate, settlement, why, votes = unpack(data)
+        if not certificate and not raw:
+            certificate = Settlement.from_bytes(settlement).certificate
+        raw = raw or Certificate.from_bytes(certificate).order
         return cls(
             open_signed(raw, AccountOrder),
             OrderState(state),
@@ -120,6 +137,12 @@ def _part_map(part: StakePart) -> dict[str, Any]:
     return {"role": part.role.name.lower(), "amount": part.amount}
 
 
+def _settlement(certificate: bytes, answered: MemberReplies) -> bytes:
+    """What shows anybody that an order is settled."""
+    acknowledgements = collected(answered.proofs)
+    return Settlement(certificate=certificate, acknowledgements=acknowledgements).to_bytes()
+
+
 @dataclass(slots=True)
 class Wallet:
     """The account of one peer's key in its network's ledger."""
@@ -130,6 +153,9 @@ class Wallet:
     key: SigningKey
     committee: Committee = field(init=False)
     committee_calls: CommitteeCalls = field(init=False)
+    # The latest epoch that members said runs, and when they last said anything.
+    epoch: int = 0
+    looked_at_s: float = -math.inf
     _busy: trio.Lock = field(default_factory=trio.Lock)
     # The number of the latest order that is kept here; None until it was looked for.
     _latest: int | None = None
@@ -140,9 +166,17 @@ class Wallet:
 
     async def look(self, account: PeerId | None = None) -> AccountView:
         """How an account stands, ours if none is named; Unreachable if too few members answer."""
-        return await self.committee_calls.account(
+        view = await self.committee_calls.account(
             account or self.key.peer, deadline_s=LOOK_DEADLINE_S
         )
+        self.epoch, self.looked_at_s = max(self.epoch, view.epoch), trio.current_time()
+        return view
+
+    async def epoch_now(self, age_s: float) -> int:
+        """The epoch that runs, as members said not longer ago than this."""
+        if trio.current_time() > self.looked_at_s + age_s:
+            await self.look()
+        return self.epoch
 
     def log(self, count: int = LOG_MAX) -> list[Ordered]:
         """The orders of this account, the latest first: those of the `count` latest numbers."""
@@ -284,10 +318,8 @@ class Wallet:
             if epoch_is_over(answered):
                 return None
             raise Refused(f"members do not apply the order: {answered.why()}", retry_after_s=1.0)
-        settlement = Settlement(
-            certificate=ordered.certificate, acknowledgements=collected(answered.proofs)
-        )
-        ordered = replace(ordered, state=OrderState.SETTLED, settlement=settlement.to_bytes())
+        settlement = _settlement(ordered.certificate, answered)
+        ordered = replace(ordered, state=OrderState.SETTLED, settlement=settlement)
         await self._keep(ordered)
         emit({"event": "settled", "acknowledged": len(answered.proofs)})
         return ordered
@@ -300,17 +332,22 @@ class Wallet:
                 break
             await trio.sleep(1.0)
         if view.sequence > ordered.order.record.sequence:
-            await self._check_included(ordered)
-            ordered = replace(ordered, state=OrderState.SETTLED)
+            certificate = await self._included(ordered)
+            answered = await self.committee_calls.acknowledgements(
+                ordered.order, certificate, deadline_s=LOOK_DEADLINE_S
+            )
+            ordered = replace(ordered, state=OrderState.SETTLED, certificate=certificate)
+            if self.committee.is_quorum(answered.proofs):
+                ordered = replace(ordered, settlement=_settlement(certificate, answered))
             await self._keep(ordered)
-            emit({"event": "settled", "acknowledged": 0})
+            emit({"event": "settled", "acknowledged": len(answered.proofs)})
             return ordered
         emit({"event": "renewed", "epoch": view.epoch})
         record = replace(ordered.order.record, epoch=view.epoch, sequence=view.sequence)
         return await self._signed(record)
 
-    async def _check_included(self, ordered: Ordered) -> None:
-        """Refused unless a member shows that it was this order which the epoch ended with."""
+    async def _included(self, ordered: Ordered) -> bytes:
+        """The certificate of an order with which its epoch ended, as a member shows it; Refused."""
         digest, epoch = order_digest(ordered.order), ordered.order.record.epoch
         for member in self.committee.members:
             try:
@@ -318,7 +355,7 @@ class Wallet:
                 for raw in await calls.certificates(member.key, epoch, [digest]):
                     order = open_signed(Certificate.from_bytes(raw).order, AccountOrder)
                     if order_digest(order) == digest:
-                        return
+                        return raw
             except _TROUBLES:
                 continue
         raise Refused(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.ledger.juries import cases_in, seal_or_find
+from node.ledger.motion_shelf import motion_bond, motions_in
 from node.ledger.peer_ledger import PeerLedger
 from node.local.control import Command, Emit
 from node.peer import Node
@@ -21,7 +22,12 @@ class GovernCommands:
 
     def commands(self) -> dict[str, Command]:
         """What the control socket serves, by name."""
-        return {"propose": self.propose, "vote": self.vote, "jury_find": self.find}
+        return {
+            "governed": self.governed,
+            "propose": self.propose,
+            "vote": self.vote,
+            "jury_find": self.find,
+        }
 
     @property
     def _ledger(self) -> PeerLedger:
@@ -31,6 +37,18 @@ class GovernCommands:
                 todo="begin one with: python -m node network new NAME",
             )
         return self.node.ledger
+
+    async def governed(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+        """The ids of all motions and cases, and what one more motion is made with.
+
+        It is out of the books as this peer follows them: only what has ended since is asked for.
+        """
+        rows = (await self._ledger.latest_draft()).books.motions.rows
+        return {
+            "motions": [it.hex() for it in motions_in(rows)],
+            "cases": [it.hex() for it in cases_in(rows)],
+            "bond": motion_bond(rows),
+        }
 
     async def propose(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Make the motion of which `motion` are the bytes, and wait until that is settled."""

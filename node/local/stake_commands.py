@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from node.asking.jury_duty import BRING_S
+from node.evidence.charges import AccusedWork, charged
 from node.ledger.account_view import AccountView
 from node.ledger.peer_ledger import PeerLedger
 from node.ledger.slashing import BOND_MIN, check_evidence
@@ -13,11 +15,15 @@ from node.peer import Node
 from wire import limits
 from wire.advert import Advert
 from wire.amount import AMOUNT_MAX, show_credits
-from wire.errors import InputError, WireError
+from wire.errors import InputError, StoreError, TransportError, WireError
+from wire.evidence import Evidence
 from wire.kinds import Role
 from wire.ledger import Accusation
 from wire.signed import Signed
 from wire.stake import UNBONDING_EPOCHS, StakePart
+
+# What keeps the payload of a case.
+PIN = "case"
 
 
 @dataclass(slots=True)
@@ -95,10 +101,11 @@ class StakeCommands:
         What a jury has to look at is announced: this peer shows it once the epoch has ended.
         """
         wallet, raw = self._ledger.wallet, arguments.get("evidence")
-        if not isinstance(raw, bytes) or not 1 <= len(raw) <= limits.EVIDENCE_BYTES_MAX:
+        if not isinstance(raw, bytes) or not 1 <= len(raw) <= limits.ACCUSATION_BYTES_MAX:
             raise InputError(
-                f"evidence has at most {limits.EVIDENCE_BYTES_MAX} bytes",
-                todo="see what this peer holds: python -m node evidence",
+                f"an order takes at most {limits.ACCUSATION_BYTES_MAX} bytes of evidence",
+                todo="ask a jury, which fetches what is large: python -m node jury charge RECEIPT"
+                " FILE",
             )
         bond = read_number(arguments, "bond", BOND_MIN)
         if not BOND_MIN <= bond <= AMOUNT_MAX:
@@ -108,11 +115,35 @@ class StakeCommands:
         accusation = Accusation(evidence=raw, bond=bond, with_others=True)
         try:
             if check_evidence(accusation, self._ledger.genesis.id) is None:
+                await self.keep_payload(charged(Evidence.from_bytes(raw)))
                 # A jury is asked: what that costs is in the books.
                 return (await self._ledger.accusing.announce(raw, bond, emit)).to_map()
         except WireError as error:
             raise InputError(error.message, todo="nothing was sent to the ledger") from error
         return (await wallet.order(emit, accuse=(accusation,))).to_map()
+
+    async def keep_payload(self, charge: AccusedWork) -> None:
+        """Keep what a case only names, for jurors to fetch; InputError if it is nowhere."""
+        if charge.output is not None:
+            return
+        leg, blobs = charge.receipt.record, self.node.blobs
+        holders = (*(it.signer for it in charge.receipts), charge.task.signer)
+        for content in (leg.input, leg.output):
+            if content is None:
+                continue
+            try:
+                data = await blobs.get(
+                    content,
+                    holders,
+                    deadline_s=BRING_S,
+                    size_bytes_max=limits.TENSORS_BYTES_MAX,
+                )
+            except (StoreError, TransportError) as error:
+                raise InputError(
+                    f"what the answer is about is not kept here: {error.message}",
+                    todo="put it first, since jurors fetch it here: python -m node put FILE",
+                ) from error
+            await blobs.store.put(data, pin=PIN)
 
 
 def ledger_of(node: Node) -> PeerLedger:

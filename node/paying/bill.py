@@ -5,8 +5,9 @@ All charges together are never more than the task's `price_max`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from node.paying.pricing import LegUnits, cost, cost_of_leg, cost_of_part
+from node.paying.pricing import cost_of_leg, cost_of_part
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.receipt import Receipt
@@ -36,17 +37,18 @@ class Held:
     shown: int = 0
     # Of those that it has shown, so many are signed for; None if it signs with its receipt alone.
     signed: int | None = None
-    # What it may come to, by what was known of its input when it was given.
-    most: LegUnits | None = None
+    # What it may come to, by what was known of its input when it was given, in millionths.
+    most: int | None = None
 
     @property
     def shown_cost(self) -> int:
         """What the tokens that were shown cost."""
+        if not self.shown:
+            return 0
         return cost_of_part(self.tariff.record, self.stage, self.shown)
 
 
-@dataclass(frozen=True, slots=True)
-class Booking:
+class Booking(NamedTuple):
     """How an account with a peer changes: what is held, what was shown, what was charged.
 
     `model` is the one that worked for what was charged, if one did.
@@ -74,11 +76,8 @@ class Bill:
     _held: dict[PeerId, Held] = field(default_factory=dict)
     # The models of the legs that were charged.
     _models: dict[int, ContentId | None] = field(default_factory=dict)
-
-    @property
-    def charged(self) -> int:
-        """All charges so far, in millionths."""
-        return sum(it.amount for it in self.charges)
+    # All charges so far, in millionths.
+    charged: int = field(default=0, init=False)
 
     @property
     def so_far(self) -> int:
@@ -115,7 +114,8 @@ class Bill:
 
     def drop(self, peer: PeerId) -> None:
         """Pay a peer nothing for what it has of the task."""
-        self._charge(peer, self._held.pop(peer, None), ChargeKind.PART, 0, 0)
+        if (held := self._held.pop(peer, None)) is not None:
+            self._charge(peer, held, ChargeKind.PART, 0, 0)
 
     def part(self, peer: PeerId) -> int:
         """Charge what a peer had shown of a leg that it did not finish; how much that is."""
@@ -141,6 +141,7 @@ class Bill:
             held.begun = min(held.begun, since)
         for charge in [it for it in self.charges if it.kind is ChargeKind.PART]:
             self.charges.remove(charge)
+            self.charged -= charge.amount
             model = self._models.get(charge.stage)
             booking = Booking(charged=-charge.amount, tasks=-1, model=model)
             self.book(payee_of(charge), booking)
@@ -155,7 +156,7 @@ class Bill:
         by, begun = held.tariff.record, begun_of(receipt, held.begun)
         amount = cost_of_leg(by, held.stage, receipt, source, output, begun)
         if held.most is not None:
-            amount = min(amount, cost(by, held.stage, held.most))
+            amount = min(amount, held.most)
         return self._charge(peer, held, ChargeKind.LEG, begun, amount)
 
     def check(
@@ -173,11 +174,7 @@ class Bill:
             price = price if before + price <= self.price_max // REJECTED_PART else 0
         return self._charge(tariff.signer, Held(tariff, number, stage), kind, 0, price)
 
-    def _charge(
-        self, peer: PeerId, held: Held | None, kind: ChargeKind, units: int, amount: int
-    ) -> int:
-        if held is None:
-            return 0
+    def _charge(self, peer: PeerId, held: Held, kind: ChargeKind, units: int, amount: int) -> int:
         shown = held.shown_cost
         amount = min(amount, self.left)
         if amount <= 0 or len(self.charges) >= limits.CHARGES_MAX:
@@ -187,6 +184,7 @@ class Bill:
         if model is not None:
             self._models[held.number] = model
         self.book(peer, Booking(-held.need - shown, -shown, amount, 1, model))
+        self.charged += amount
         self.charges.append(
             Charge(tariff=held.tariff.raw, stage=held.number, kind=kind, units=units, amount=amount)
         )

@@ -56,6 +56,8 @@ class PaidChannel:
     need: int = 0
     # How much was promised ahead the last time: it doubles, so that few vouchers pay for many.
     ahead: int = 0
+    # Whether this peer has opened it since it began, and not been answered in it yet.
+    is_new: bool = False
     # Whether the payee has less than was thought: it is shown the channel, and asked how it stands.
     unsure: bool = False
     # What the payee was charged in the channels before this one: it is known by that work, too.
@@ -71,9 +73,18 @@ class PaidChannel:
         return self.deposit - self.charged
 
     @property
+    def owes(self) -> bool:
+        """Whether more was charged than the payee has the payer's word for."""
+        return min(self.charged, self.deposit) > self.heard
+
+    @property
     def is_low(self) -> bool:
         """Whether the next channel is to be opened, before work has to wait for it."""
         return LOW_PART * self.left < self.deposit
+
+    def is_over(self, need: int, epoch: int) -> bool:
+        """Whether another channel has to take its place: little is left in it, or little time."""
+        return self.left < need or self.expiry <= epoch
 
     @property
     def available(self) -> int:
@@ -119,6 +130,31 @@ class PaidChannel:
                 self.named[model] = self.named.get(model, 0) + more
                 left -= more
         return tuple(ModelPart(model=it, amount=paid) for it, paid in sorted(self.named.items()))
+
+    def hear(self, told: int, voucher: Voucher | None) -> None:
+        """Take in what the payee says that it has charged, and the highest voucher that it shows.
+
+        After a loss of our disk only what we signed ourselves is believed.
+        """
+        self.told, self.heard = told, 0 if voucher is None else voucher.total
+        if voucher is None or voucher.total <= self.signed:
+            return
+        self.signed = voucher.total
+        self.named = {it.model: it.amount for it in voucher.models}
+        self.models = dict(self.named)
+        self.charged = max(self.charged, min(told, self.signed))
+
+    def as_map(self) -> dict[str, Any]:
+        """For people and programs."""
+        return {
+            "peer": str(self.payee),
+            "channel": self.name.hex(),
+            "deposit": self.deposit,
+            "promised": self.signed,
+            "charged": self.charged,
+            "tasks": self.tasks,
+            "expires_after_epoch": self.expiry,
+        }
 
     def to_bytes(self) -> bytes:
         """What is kept of it."""
@@ -182,7 +218,7 @@ class EarningChannel:
 
         What was promised in the name of a model, of which the author has a share, pays for that.
         """
-        others = _named_ahead(self, {it: of for it, of in self.named.items() if it != work})
+        others = _named_ahead(self, self.named, but=work)
         return self.highest - self.charged - self.held - others
 
     def set_aside(self, amount: int, work: ContentId | None) -> None:
@@ -288,10 +324,18 @@ class EarningChannel:
         )
 
 
-def _named_ahead(channel: EarningChannel, named: Mapping[ContentId, int]) -> int:
-    """What is named for models that was neither charged nor is held for work with them."""
-    done, held = channel.models, channel.held_for
-    return sum(max(0, of - done.get(it, 0) - held[it]) for it, of in named.items())
+def _named_ahead(
+    channel: EarningChannel, named: Mapping[ContentId, int], but: ContentId | None = None
+) -> int:
+    """What is named for models that was neither charged nor is held for work with them.
+
+    `but`: without what is named for this one.
+    """
+    ahead, done, held = 0, channel.models, channel.held_for
+    for model, of in named.items():
+        if model != but:
+            ahead += max(0, of - done.get(model, 0) - held[model])
+    return ahead
 
 
 def _pairs(amounts: Mapping[ContentId, int]) -> Value:

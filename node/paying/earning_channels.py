@@ -64,7 +64,6 @@ class EarningChannels:
     _unkept: dict[tuple[bytes, ContentId | None], EarningChannel] = field(default_factory=dict)
     _latest: dict[PeerId, EarningChannel] = field(default_factory=dict)
     _changed: dict[bytes, trio.Event] = field(default_factory=dict)
-    _looked_at_s: float = -LOOK_EVERY_S
     _admitting: trio.Lock = field(default_factory=trio.Lock)
     _old: int = 0
     _due: trio.Event = field(default_factory=trio.Event)
@@ -207,7 +206,7 @@ class EarningChannels:
         found = None if row is None else EarningChannel.from_bytes(name, row)
         if found is None:
             found = self._begun(payer, name, settlement)
-        await self._look()
+        self.epoch = max(self.epoch, await self.wallet.epoch_now(LOOK_EVERY_S))
         if found.payer != payer:
             return None
         await self._admit(found, kept=row is not None, over_http=over_http)
@@ -225,12 +224,6 @@ class EarningChannels:
         genesis = self.wallet.genesis
         opening = opening_in(settlement, genesis, payer, self.peers.me, name)
         return EarningChannel(payer, name, opening.deposit, opening.expiry)
-
-    async def _look(self) -> None:
-        """Know which epoch runs."""
-        if trio.current_time() >= self._looked_at_s + LOOK_EVERY_S:
-            self.epoch = max(self.epoch, (await self.wallet.look()).epoch)
-            self._looked_at_s = trio.current_time()
 
     async def _admit(self, found: EarningChannel, *, kept: bool, over_http: bool) -> None:
         """Keep a channel in place of those of its payer that are used up; Refused without room."""
@@ -344,11 +337,12 @@ class EarningChannels:
         if not self.by_name and not self._old:
             return 0
         owed = any(it.unredeemed > 0 for it in self.by_name.values())
-        if not owed and trio.current_time() < self._looked_at_s + self.wallet.genesis.epoch_s:
+        epoch_s = self.wallet.genesis.epoch_s
+        if not owed and trio.current_time() < self.wallet.looked_at_s + epoch_s:
             # No epoch can have ended in which a channel expires.
             return 0
-        self.epoch = max(self.epoch, (await self.wallet.look()).epoch)
-        self._looked_at_s = trio.current_time()
+        # The order itself looks again.
+        self.epoch = max(self.epoch, await self.wallet.epoch_now(epoch_s))
         self._forget_old()
         for channel in [it for it in self.by_name.values() if it.expiry < self.epoch]:
             # From now on what is left in it is its payer's.

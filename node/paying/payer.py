@@ -7,7 +7,7 @@ import trio
 
 from node.paying.bill import Bill, Booking, Held
 from node.paying.paying_channels import PayingChannels
-from node.paying.pricing import LegUnits, cost, cost_of_keeping, need_of
+from node.paying.pricing import LegUnits, cost, cost_and_need, cost_of_keeping
 from node.paying.tariffs import Tariffs
 from p2p.peers import Peers
 from p2p.timeouts import stretched
@@ -17,6 +17,7 @@ from wire.content import PeerId
 from wire.errors import BatonError, InputError, Refused
 from wire.kinds import RefusalCode
 from wire.signed import Signed
+from wire.tariff import Tariff
 from wire.task import Stage, Task
 
 # Of what a task may cost, verifiers get this part at most.
@@ -75,8 +76,10 @@ class Payer:
         found = 0
         for heard in adverts:
             tariff = None if heard.signer == self.peers.me else self.tariffs.of(heard)
-            if tariff is not None and (price := cost(tariff.record, stage, most)):
-                need = min(price, need_of(tariff.record, stage, most))
+            if tariff is None:
+                continue
+            price, need = cost_and_need(tariff.record, stage, most)
+            if price:
                 found += self.channels.locks(tariff, need)
         return found
 
@@ -204,36 +207,47 @@ class Payer:
         if tariff is None:
             self.tariffs.learn_soon(heard)
             return None
-        price = cost(tariff.record, stage, most)
+        price, need = cost_and_need(tariff.record, stage, most)
         if price > left:
             return None
-        need = price if given_on else min(price, need_of(tariff.record, stage, most))
+        if given_on:
+            need = price
         return price if not price or self.channels.ready(tariff, need, fresh=given_on) else None
 
     def note_given(
         self, bill: Bill, peer: PeerId, number: int, stage: Stage, most: LegUnits, begun: int
-    ) -> None:
-        """Note that a leg is given to a peer, by its prices as they are now."""
-        bill.book = self.book
+    ) -> bool:
+        """Note that a leg is given to a peer, by its prices as they are now.
+
+        Whether what it needs is promised: others may have been given work since that was looked at.
+        """
+        bill.book, channel = self.book, self.channels.by_peer.get(peer)
         heard = self.peers.view.advert_of(peer)
         tariff = None if heard is None or peer == self.peers.me else self.tariffs.of(heard)
         if tariff is None or tariff.record.price_for(stage) is None:
-            return
-        need = need_of(tariff.record, stage, most)
-        held = Held(tariff, number, stage, min(need, bill.left), begun, most=most)
-        bill.note_given(peer, held)
+            return True
+        price, need = cost_and_need(tariff.record, stage, most)
+        is_promised = channel is not None and channel.available >= need
+        bill.note_given(peer, Held(tariff, number, stage, min(need, bill.left), begun, most=price))
+        return is_promised
 
     def note_done(
         self, bill: Bill, peer: PeerId, number: int, stage: Stage, most: LegUnits
     ) -> None:
         """Note who did a leg that others gave on, by the prices that were agreed on with it."""
-        bill.book, channel = self.book, self.channels.by_peer.get(peer)
-        heard = self.peers.view.advert_of(peer)
-        tariff = None if channel is None else self.tariffs.agreed(channel.tariff, peer)
-        if tariff is None and heard is not None:
-            tariff = self.tariffs.of(heard)
+        bill.book, tariff = self.book, self._agreed_with(peer)
         if tariff is not None and tariff.record.price_for(stage) is not None:
-            bill.note_given(peer, Held(tariff, number, stage, most=most))
+            price = cost(tariff.record, stage, most)
+            bill.note_given(peer, Held(tariff, number, stage, most=price))
+
+    def _agreed_with(self, peer: PeerId) -> Signed[Tariff] | None:
+        """The prices that were agreed on with a peer; else those that its advert names.
+
+        Whoever went away after its work is known no more, and is paid all the same.
+        """
+        channel, heard = self.channels.by_peer.get(peer), self.peers.view.advert_of(peer)
+        tariff = None if channel is None else self.tariffs.agreed(channel.tariff, peer)
+        return self.tariffs.of(heard) if tariff is None and heard is not None else tariff
 
     def note_refused(self, peer: PeerId, error: BatonError) -> None:
         """Note that a peer refused work: if as not paid, it is asked what it has."""
@@ -275,9 +289,7 @@ class Payer:
         """Charge the verdicts of these verifiers, whichever way they went."""
         bill.book = self.book
         for verifier in verifiers:
-            heard = self.peers.view.advert_of(verifier)
-            tariff = None if heard is None else self.tariffs.of(heard)
-            if tariff is not None:
+            if (tariff := self._agreed_with(verifier)) is not None:
                 bill.check(tariff, number, stage, accepted=accepted)
 
 

@@ -13,7 +13,7 @@ import trio
 from node.ledger.wallet import Wallet, unheard
 from node.paying.bill import Booking
 from node.paying.channels import PaidChannel
-from node.paying.own_tariff import INCREMENT_MIN, INCREMENT_TASKS
+from node.paying.own_tariff import INCREMENT_MIN
 from node.paying.settled_orders import opened_by
 from p2p.peers import Peers
 from p2p.score import Offence
@@ -21,8 +21,8 @@ from p2p.timeouts import stretched
 from store import Row, Store, Table, Write
 from wire import limits
 from wire.amount import show_credits
-from wire.codec import pack, unpack
-from wire.content import PeerId
+from wire.codec import unpack
+from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError, Malformed, RemoteProtocolError, WireError
 from wire.kinds import RefusalCode
 from wire.latest import Latest
@@ -37,9 +37,11 @@ CHANNELS_MAX = 10_000
 # What wants a channel within this is opened by one order.
 GATHER_S = 0.05
 CALL_DEADLINE_S = 10.0
-# A deposit: so many increments in the first channel to a peer, twice as many in each further one up
-# to the most; or this part of the balance among those that are opened together.
+# A deposit: so many increments, or so many times what this many tasks need if that is less, in the
+# first channel to a peer, twice as many in each further one up to the most; or this part of the
+# balance among those that are opened together.
 DEPOSIT_INCREMENTS, DEPOSIT_INCREMENTS_MAX = 8, 64
+DEPOSIT_TASKS = 128
 BALANCE_PART = 4
 EXPIRY_EPOCHS = 24 * 7
 # After a failure a channel is tried again so much later.
@@ -48,11 +50,8 @@ AGAIN_S = 2.0
 TOLD_FOR_S = 5.0
 # So many legs that others give on are promised ahead, within what is risked anyway.
 GIVEN_ON_AT_ONCE = 8
-# Charges are kept so often, for all tasks since the last time.
-KEEP_EVERY_S = 1.0
-# Which channels have expired is looked up in this part of an epoch, within these bounds.
-EPOCH_PART = 4
-LOOK_S_MIN, LOOK_S_MAX = 5.0, 600.0
+# A payee that is owed something and cannot be reached is called again so much later at most.
+OWED_AGAIN_S_MAX = 600.0
 
 
 @dataclass(slots=True)
@@ -76,11 +75,17 @@ class PayingChannels:
     trouble: InputError | None = None
     vouchers: int = 0
     orders: int = 0
+    # Set, and another put in its place, when a payee has said what it has.
+    filled: trio.Event = field(default_factory=trio.Event)
     # Peers that have no channel, by what tariff, and what a task there needs.
     _lacking: dict[PeerId, tuple[Signed[Tariff], int]] = field(default_factory=dict)
     _opening: bool = False
     _paying: set[PeerId] = field(default_factory=set)
     _not_before: Latest[PeerId, float] = field(default_factory=lambda: Latest(CHANNELS_MAX))
+    # When a payee is called again to whom something is owed, and how long after that.
+    _owed_again: Latest[bytes, tuple[float, float]] = field(
+        default_factory=lambda: Latest(CHANNELS_MAX)
+    )
     # Channels whose charges are not kept yet.
     _unkept: dict[bytes, PaidChannel] = field(default_factory=dict)
 
@@ -109,20 +114,9 @@ class PayingChannels:
 
     def rows(self) -> list[dict[str, Any]]:
         """What is kept of each, for people and programs."""
-        return [
-            {
-                "peer": str(it.payee),
-                "channel": it.name.hex(),
-                "deposit": it.deposit,
-                "promised": it.signed,
-                "charged": it.charged,
-                "tasks": it.tasks,
-                "expires_after_epoch": it.expiry,
-            }
-            for it in (*self._all(), *self.by_gateway.values())
-        ]
+        return [it.as_map() for it in (*self.all(), *self.by_gateway.values())]
 
-    def _all(self) -> list[PaidChannel]:
+    def all(self) -> list[PaidChannel]:
         """All channels to peers, those of which nothing is left too."""
         return [*self.by_peer.values(), *self.spare.values(), *self.used_up]
 
@@ -135,10 +129,8 @@ class PayingChannels:
         """
         peer = tariff.signer
         channel = self.by_peer.get(peer)
-        if channel is not None and not channel.held and self._is_over(channel, need):
-            self.used_up.append(self.by_peer.pop(peer))
-            if (channel := self.spare.pop(peer, None)) is not None:
-                self._use(channel)
+        if channel is not None and not channel.held and channel.is_over(need, self.epoch):
+            channel = self._change(channel)
         elif channel is not None and peer not in self.spare and channel.is_low:
             self._lacking.setdefault(peer, (tariff, need))
             self._open_soon()
@@ -150,24 +142,29 @@ class PayingChannels:
         channel.need = max(channel.need, need)
         if channel.tariff != tariff.id or channel.unsure:
             channel.increment = tariff.record.increment
-            self._pay_soon(channel, tariff, need)
+            self._pay_soon(channel, tariff.id, need)
             return False
         is_old = fresh and channel.told_at_s + TOLD_FOR_S < trio.current_time()
         # What others give on is not held here while it is under way: more is promised ahead.
         ahead = need * GIVEN_ON_AT_ONCE if fresh else need
         if is_old or channel.wants(ahead):
-            self._pay_soon(channel, tariff, ahead)
+            self._pay_soon(channel, tariff.id, ahead)
         return channel.available >= need
+
+    def _change(self, channel: PaidChannel) -> PaidChannel | None:
+        """Use a channel no more; the one that takes its place, if that is open already."""
+        self.used_up.append(self.by_peer.pop(channel.payee))
+        if (found := self.spare.pop(channel.payee, None)) is not None:
+            self._use(found)
+        return found
 
     def _use(self, channel: PaidChannel) -> None:
         """Pay out of this channel from now on; what its payee did before counts for it."""
-        known = [it.before + it.charged for it in self.used_up if it.payee == channel.payee]
-        channel.before = max(known, default=0)
+        known = [it for it in self.used_up if it.payee == channel.payee]
+        channel.before = max((it.before + it.charged for it in known), default=0)
+        # Who was promised much ahead is in the next one, too, from the beginning.
+        channel.ahead = max((it.ahead for it in known), default=0)
         self.by_peer[channel.payee] = channel
-
-    def _is_over(self, channel: PaidChannel, need: int) -> bool:
-        """Whether another channel has to take its place: little is left in it, or little time."""
-        return channel.left < need or channel.expiry <= self.epoch
 
     def book(self, peer: PeerId, booking: Booking) -> None:
         """Take in how the account of a peer changes."""
@@ -182,22 +179,45 @@ class PayingChannels:
             self._unkept[channel.name] = channel
         if booking.model is not None:
             channel.note_model(booking.model, booking.charged)
-        if channel.tariff is not None and channel.wants(1):
-            self._pay_soon(channel, None, 1)
+        if channel.tariff is None:
+            return
+        is_over = peer in self.spare and channel.is_over(channel.need, self.epoch)
+        if is_over and not channel.held:
+            # Work waits for this: what was under way had to end in the channel where it began.
+            if (found := self._change(channel)) is not None:
+                found.increment, found.need = channel.increment, channel.need
+                self._pay_soon(found, channel.tariff, channel.need)
+        elif channel.wants(1):
+            self._pay_soon(channel, channel.tariff, 1)
+
+    def is_filling(self, peer: PeerId) -> bool:
+        """Whether a peer's next voucher is on its way, or the channel for it."""
+        return peer in self._paying or peer in self._lacking or peer in self.spare
 
     def ask_again(self, peer: PeerId) -> None:
         """A peer has refused work as not paid: it has less than was thought, perhaps a new disk."""
         if (channel := self.by_peer.get(peer)) is not None:
             channel.unsure = True
 
-    async def keep_forever(self) -> None:
-        """Keep what is charged, every now and then, with the next commit."""
-        while True:
-            await trio.sleep(KEEP_EVERY_S)
-            unkept, self._unkept = self._unkept, {}
-            for name, channel in unkept.items():
-                row = pack([channel.charged, channel.tasks])
-                self.store.write_soon(Table.CHANNELS, SPENT + name, row)
+    def take_unkept(self) -> list[PaidChannel]:
+        """The channels whose charges are not kept yet; from now on they count as kept."""
+        unkept, self._unkept = self._unkept, {}
+        return list(unkept.values())
+
+    def pay_owed(self) -> None:
+        """Sign for what is charged and not promised yet: perhaps no further task brings it there.
+
+        A payee that cannot be reached is called more and more rarely.
+        """
+        now_at_s = trio.current_time()
+        for channel in (*self.by_peer.values(), *self.used_up):
+            if not channel.owes or channel.tariff is None:
+                continue
+            at_s, pause_s = self._owed_again.get(channel.name, (now_at_s, AGAIN_S))
+            if at_s <= now_at_s:
+                later = (now_at_s + pause_s, min(OWED_AGAIN_S_MAX, 2 * pause_s))
+                self._owed_again[channel.name] = later
+                self._pay_soon(channel, channel.tariff, 1)
 
     # Opening
 
@@ -248,90 +268,69 @@ class PayingChannels:
         channels = opened_by(ordered.order, ordered.settlement)
         rows = [Row(Table.CHANNELS, OUT + it.name, it.to_bytes()) for it in channels]
         await self.store.commit(Write(rows=tuple(rows)))
-        if not ordered.settlement:
-            # They are taken back once they have expired.
-            self.used_up += channels
-            raise Malformed("the order was settled by a checkpoint, which shows others nothing")
         for channel in channels:
-            if channel.payee in self.by_peer:
-                self.spare[channel.payee] = channel
-            else:
-                self._use(channel)
+            self.adopt(channel)
+        if not ordered.settlement:
+            raise Malformed("the order was settled by a checkpoint, which shows others nothing")
 
     def _deposit(self, tariff: Signed[Tariff], need: int) -> int:
         """What a channel is opened with, as its payee's prices and such tasks bear it out."""
-        before = sum(it.payee == tariff.signer for it in self._all())
+        before = sum(it.payee == tariff.signer for it in self.all())
         increments = min(DEPOSIT_INCREMENTS_MAX, DEPOSIT_INCREMENTS << min(before, 8))
-        usual = min(tariff.record.increment, max(INCREMENT_MIN, INCREMENT_TASKS * need))
+        usual = min(tariff.record.increment, max(INCREMENT_MIN, DEPOSIT_TASKS * need))
         return increments * usual
 
     def locks(self, tariff: Signed[Tariff], need: int) -> int:
         """What a channel to a peer would be opened with, at most; 0 where there is one."""
         return 0 if tariff.signer in self.by_peer else self._deposit(tariff, need)
 
-    # Taking back
-
-    async def reclaim_forever(self) -> None:
-        """Take back what is left in channels that have expired."""
-        every_s = min(LOOK_S_MAX, max(LOOK_S_MIN, self.wallet.genesis.epoch_s / EPOCH_PART))
-        while True:
-            await trio.sleep(every_s)
-            if not self.by_peer and not self.by_gateway and not self.used_up:
-                continue
-            try:
-                self.epoch = max(self.epoch, (await self.wallet.look()).epoch)
-                await self._reclaim()
-            except BatonError as error:
-                self.peers.note_problem("channels", f"none was taken back: {error.message}")
-
-    async def _reclaim(self) -> None:
-        for kept in (self.by_peer, self.spare, self.by_gateway):
-            for peer, channel in list(kept.items()):
-                if channel.expiry < self.epoch and not channel.held:
-                    self.used_up.append(kept.pop(peer))
-        expired = [it for it in self.used_up if it.expiry < self.epoch][: limits.ACTIONS_MAX]
-        if not expired:
-            return
-        await self.wallet.order(unheard, reclaim=tuple(it.name for it in expired))
-        self.orders += 1
-        self.used_up = [it for it in self.used_up if it not in expired]
-        for channel in expired:
-            gone = [Row(Table.CHANNELS, it + channel.name, None) for it in (OUT, WEB, SPENT)]
-            await self.store.commit(Write(rows=tuple(gone)))
+    def adopt(self, channel: PaidChannel) -> None:
+        """Go on with a channel that was opened, and of which nothing was known here."""
+        if not channel.settlement:
+            # Nothing shows its payee that it is open: it is taken back once it has expired.
+            self.used_up.append(channel)
+        elif channel.payee not in self.by_peer:
+            self._use(channel)
+        elif channel.payee not in self.spare:
+            self.spare[channel.payee] = channel
+        else:
+            self.used_up.append(channel)
 
     # Paying
 
-    def _pay_soon(self, channel: PaidChannel, tariff: Signed[Tariff] | None, need: int) -> None:
+    def _pay_soon(self, channel: PaidChannel, named: ContentId, need: int) -> None:
         peer = channel.payee
         if peer in self._paying or self._not_before.get(peer, 0.0) > trio.current_time():
             return
         self._paying.add(peer)
-        self.nursery.start_soon(self._pay, channel, tariff, need)
+        self.nursery.start_soon(self._pay, channel, named, need)
 
-    async def _pay(self, channel: PaidChannel, tariff: Signed[Tariff] | None, need: int) -> None:
-        named = channel.tariff if tariff is None else tariff.id
-        assert named is not None
+    async def _pay(self, channel: PaidChannel, named: ContentId, need: int) -> None:
         is_first = channel.tariff is None or channel.unsure
         try:
             # Until the payee has said what it has, nothing is signed: a disk may have been lost.
+            # Nothing is lost of a channel that was opened since this peer began.
             voucher = None
-            if not is_first:
+            if not is_first or channel.is_new:
                 names = await self._reads_models(channel.payee)
                 voucher = self._voucher(channel, need, names_models=names)
             paid = await self._call(channel, named, voucher, shows=is_first)
             self._hear(channel, paid)
-            channel.tariff, channel.unsure = named, False
+            channel.tariff, channel.unsure, channel.is_new = named, False, False
+            self.filled.set()
+            self.filled = trio.Event()
         except (WireError, RemoteProtocolError) as error:
             self.peers.offended(channel.payee, Offence.MALFORMED)
             self._failed(channel, error)
         except BatonError as error:
             # A payee that has lost its disk knows no channel: it is shown again.
-            channel.unsure |= error.code is RefusalCode.NOT_FOUND
+            if error.code is RefusalCode.NOT_FOUND:
+                channel.unsure, channel.is_new = True, False
             self._failed(channel, error)
         finally:
             self._paying.discard(channel.payee)
         if is_first and channel.tariff is not None and channel.wants(need):
-            self._pay_soon(channel, tariff, need)
+            self._pay_soon(channel, named, need)
 
     async def _reads_models(self, payee: PeerId) -> bool:
         """Whether a payee reads what vouchers say of models."""
@@ -373,21 +372,17 @@ class PayingChannels:
 
     def _hear(self, channel: PaidChannel, paid: Paid) -> None:
         """Take in what the payee has; WireError for a voucher that is not ours."""
-        channel.told, channel.told_at_s = paid.charged, trio.current_time()
+        channel.told_at_s = trio.current_time()
         if paid.voucher is None:
-            channel.heard = 0
+            channel.hear(paid.charged, None)
             return
         found = open_signed(paid.voucher, Voucher)
         named = (found.signer, found.record.network, found.record.channel)
         if named != (self.wallet.key.peer, self.wallet.genesis.id, channel.name):
             raise Malformed("a voucher that is not this peer's for this channel")
-        # After a loss of our disk only what we signed ourselves is believed.
-        channel.heard = found.record.total
-        if found.record.total > channel.signed:
-            channel.signed = found.record.total
-            channel.named = {it.model: it.amount for it in found.record.models}
-            channel.models = dict(channel.named)
-            channel.charged = max(channel.charged, min(paid.charged, channel.signed))
+        channel.hear(paid.charged, found.record)
+        if not channel.owes:
+            self._owed_again.pop(channel.name, None)
 
     def _failed(self, channel: PaidChannel, error: BatonError) -> None:
         self._not_before[channel.payee] = trio.current_time() + AGAIN_S

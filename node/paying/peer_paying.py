@@ -12,6 +12,7 @@ from node.paying.own_tariff import OwnTariff
 from node.paying.payer import Payer
 from node.paying.paying_channels import PayingChannels
 from node.paying.request_vouchers import RequestVouchers
+from node.paying.settling_up import SettlingUp
 from node.paying.tariffs import Tariffs
 from node.paying.till import Till
 from p2p.blobs import Blobs
@@ -61,6 +62,7 @@ async def open_paying(
         nursery.start_soon(own.run)
     nursery.start_soon(earning.redeem_forever)
     nursery.start_soon(earning.keep_forever)
-    nursery.start_soon(paying.reclaim_forever)
-    nursery.start_soon(paying.keep_forever)
+    settling_up = SettlingUp(payer)
+    nursery.start_soon(settling_up.reclaim_forever)
+    nursery.start_soon(settling_up.keep_forever)
     return PeerPaying(payer, Till(peers.me, own, earning), own, RequestVouchers(paying))

@@ -5,8 +5,8 @@ signed receipt, and the input and the output that it names.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from node.task.units import GUESS_MAX, TOKENS_MAX, fetched_max, streamed_max, units_of
 from wire import limits
@@ -26,8 +26,7 @@ REUSED_PART = 4
 FIRST_TOKENS = 32
 
 
-@dataclass(frozen=True, slots=True)
-class LegUnits:
+class LegUnits(NamedTuple):
     """What a leg is charged for: units given to the model, and tokens that it made."""
 
     given: int
@@ -123,9 +122,15 @@ def cost_of_keeping(tariff: Tariff, size_bytes: int) -> int:
     return min(AMOUNT_MAX, price.base + -(-kib * price.given // UNITS))
 
 
-def need_of(tariff: Tariff, stage: Stage, most: LegUnits) -> int:
-    """What has to be promised before a leg begins: of a stream its prompt and first tokens."""
-    return cost(tariff, stage, LegUnits(most.given, min(most.made, FIRST_TOKENS)))
+def cost_and_need(tariff: Tariff, stage: Stage, most: LegUnits) -> tuple[int, int]:
+    """What a leg costs at most, and what of it has to be promised before the leg begins.
+
+    Of a stream that is its prompt and its first tokens.
+    """
+    whole = cost(tariff, stage, most)
+    if most.made <= FIRST_TOKENS:
+        return whole, whole
+    return whole, cost(tariff, stage, LegUnits(most.given, FIRST_TOKENS))
 
 
 def cost_of_part(tariff: Tariff, stage: Stage, shown: int) -> int:

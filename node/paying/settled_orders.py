@@ -51,7 +51,9 @@ def opened_by(order: Signed[AccountOrder], settlement: bytes) -> list[PaidChanne
     digest = order_digest(order)
     return [
         PaidChannel(
-            opening.payee, channel_name(digest, number), opening.deposit, opening.expiry, settlement
+            *(opening.payee, channel_name(digest, number), opening.deposit, opening.expiry),
+            settlement,
+            is_new=True,
         )
         for number, opening in enumerate(order.record.open)
     ]

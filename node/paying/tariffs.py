@@ -75,6 +75,8 @@ class Tariffs:
             and self.of(it) is None
             and self._withheld.get(it.record.tariff, 0.0) <= now_at_s
         ]
+        if not lacking:
+            return
         async with trio.open_nursery() as nursery:
             for heard in lacking[:AT_ONCE]:
                 nursery.start_soon(self._fetch, heard)

@@ -20,10 +20,10 @@ from node.paying.own_tariff import OwnTariff
 from node.paying.pricing import (
     LegUnits,
     cost,
+    cost_and_need,
     cost_of_keeping,
     cost_of_leg,
     cost_of_part,
-    need_of,
     units_at_most,
 )
 from p2p.timeouts import stretched
@@ -87,12 +87,11 @@ class Seat:
     def cover(self, data: bytes | None) -> None:
         """The input is here: hold what it needs, not what was said of it; Refused if it is more."""
         most = units_at_most(self.stage, data)
-        price = cost(self.tariff, self.stage, most)
+        price, need = cost_and_need(self.tariff, self.stage, most)
         if price > self.price_max:
             raise _too_little("the leg", price, self.price_max)
-        need = price
-        if self.given_on is None:
-            need = min(price, need_of(self.tariff, self.stage, most))
+        if self.given_on is not None:
+            need = price
         if not self._hold(need):
             raise _unpaid(need, "the input is more than was said, and that much is not promised")
         self.given = most.given
@@ -203,16 +202,16 @@ class Till:
         given_by: GivenBy = GivenBy.PAYER,
     ) -> Seat | None:
         """Hold what a leg needs; None if it is free, Refused if it is not paid for."""
-        tariff = self.own.now
+        tariff, work = self.own.now, work_of(stage)
         if task.signer == self.me:
             return None
-        if self.own.awaits(work_of(stage)):
-            raise Refused(
-                "the price of this is not in the tariff yet: read it again in a moment",
-                code=RefusalCode.NOT_PAID,
-                retry_after_s=AGAIN_S,
-            )
-        if tariff is None or tariff.record.price_for(stage) is None:
+        if tariff is None or tariff.record.price_of(work) is None:
+            if self.own.awaits(work):
+                raise Refused(
+                    "the price of this is not in the tariff yet: read it again in a moment",
+                    code=RefusalCode.NOT_PAID,
+                    retry_after_s=AGAIN_S,
+                )
             return None
         if given_by is GivenBy.OTHER:
             raise Refused(
@@ -225,14 +224,15 @@ class Till:
             # What was forgotten of it may have been given back since: no task pays more by that.
             spent = max(0, self._spent.get(given_on, 0))
             price_max, begun = max(0, price_max - spent), 0
-        price = cost(tariff.record, stage, most)
+        price, need = cost_and_need(tariff.record, stage, most)
         if price > price_max:
             raise _too_little("the leg", price, price_max)
         if not price:
             return None
-        need = price if given_on else min(price, need_of(tariff.record, stage, most))
-        channel = self._channel(task.signer, need, work_of(stage))
-        channel.set_aside(need, work_of(stage))
+        if given_on is not None:
+            need = price
+        channel = self._channel(task.signer, need, work)
+        channel.set_aside(need, work)
         seat = Seat(
             *(channel, self.channels, tariff.record, stage, price_max, most.given, need, begun)
         )

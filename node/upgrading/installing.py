@@ -170,12 +170,14 @@ class Installer:
 
     `python` is the one that they are made of, `old` the environment that the new one replaces.
     `lock` is a descriptor that keeps other upgrades out: what installs holds it too, so that none
-    begins while something still writes for an upgrade that was killed.
+    begins while something still writes for an upgrade that was killed. `variables` are those of the
+    programs that install.
     """
 
     python: str
     old: Path
     lock: int
+    variables: Mapping[str, str]
 
     async def install(
         self, wheel: Path, version: str, prefix: Path, source: Path | None
@@ -243,7 +245,7 @@ class Installer:
                     capture_stderr=True,
                     check=False,
                     pass_fds=(self.lock,),
-                    env=environment(os.environ),
+                    env=self.variables,
                 )
         except trio.TooSlowError as error:
             raise BatonError(f"{program} did not end within {DEADLINE_S / 60:.0f} min") from error

@@ -30,7 +30,7 @@ from wire.errors import Disconnected, Malformed, TransportError, Unreachable
 RELAY = TProtocol("/baton/relay/1")
 RELAYED = TProtocol("/baton/relayed/1")
 
-_COPY_BYTES = 64 << 10
+_COPY_BYTES = 256 << 10
 _KEY_BYTES = 32
 # To say who is wanted, and to say whether it is there.
 HEADER_S = 5.0

@@ -77,6 +77,14 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
                 self._drop(place)
             await trio.sleep(_LOOK_S)
 
+    async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> Any:
+        # Who moved to another network calls anew, and nothing has told us that its old connections
+        # are dead: what waits on those would wait for seconds.
+        for other in self.connections.get(muxed_conn.peer_id, ()):
+            if isinstance(other.muxed_conn, SoundYamux) and other.muxed_conn is not muxed_conn:
+                other.muxed_conn.prove()
+        return await super().add_conn(muxed_conn, direction)
+
     async def _handle_inbound_connection(self, read_write_closer: Any, maddr: Any) -> None:
         # This replaces libp2p's handler, which never freed its slot and kept the socket of every
         # connection that ever arrived.
@@ -146,9 +154,11 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
     def _best_connection(self, connections: list[Any]) -> Any:
         # Of two with as many streams libp2p takes the one at the higher address in memory, which is
         # another one in each run; this takes the older one, and first one that no relay pays for.
-        def rank(connection: Any) -> tuple[bool, int]:
-            relayed = getattr(connection.muxed_conn, "is_relayed", False)
-            return not relayed, len(connection.get_streams())
+        def rank(connection: Any) -> tuple[bool, bool, int]:
+            in_doubt, relayed = (
+                getattr(connection.muxed_conn, it, False) for it in ("in_doubt", "is_relayed")
+            )
+            return not in_doubt, not relayed, len(connection.get_streams())
 
         return max(connections, key=rank)
 

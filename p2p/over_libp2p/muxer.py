@@ -14,11 +14,11 @@ Nothing here can be configured: every number is here, with its reason.
 import math
 import struct
 from collections import deque
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import trio
 from libp2p.io.exceptions import ConnectionClosedError
-from libp2p.stream_muxer.exceptions import MuxedStreamError
+from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH
 from libp2p.stream_muxer.yamux.yamux import (
     FLAG_SYN,
     TYPE_DATA,
@@ -30,12 +30,12 @@ from libp2p.stream_muxer.yamux.yamux import (
 
 from p2p import timeouts
 from p2p.over_libp2p.errors import contained
+from p2p.over_libp2p.muxed_stream import HEADER, SoundStream
 from p2p.over_libp2p.noise_messages import NoiseMessages
 from p2p.token_bucket import TokenBucket
 from wire import limits
 
-# How many streams a peer may have open at once: Baton's own, gossip, identify, pings, and some
-# room for streams that are ending.
+# How many streams a peer may have open at once: Baton's own, gossip, pings, some that are ending.
 STREAMS_IN_MAX = limits.STREAMS_IN_PER_PEER_MAX + 32
 # How many it may open at once, and then each second. Every stream costs us most of a millisecond,
 # also one that is reset at once; Baton uses its own again and again. Who does not stop is cut off.
@@ -53,116 +53,24 @@ _PACE_S, _PACED_S_MAX = 0.02, 1.0
 # so connections of honest peers stay far below.
 UNREAD_BYTES_MAX = 64 << 20
 
-# Yamux gives every stream 256 KiB to begin with; a megabyte keeps a transatlantic path busy.
-_WINDOW_FIRST_BYTES = 256 << 10
-_WINDOW_BYTES = 1 << 20
-_FRAME_BODY_BYTES = 64 << 10
-# One noise message carries 65,519 bytes, so a batch is about one message.
-_BATCH_BYTES = 64 << 10
+# Frames that wait travel together, in a few messages that are full.
+_BATCH_BYTES = 4 * MAX_PLAINTEXT_LENGTH
 _QUEUE_BYTES = 256 << 10
 # Replies to the other side's frames do not wait, or two full queues would wait for each other.
 # Beyond this many, a peer that makes us reply but does not read is disconnected.
 _QUEUE_BYTES_MAX = 4 << 20
-_HEADER = struct.Struct(YAMUX_HEADER_FORMAT)
-_HEADER_BYTES = _HEADER.size
 
 # Ping, wait, ping again: a frozen peer is dropped within ten seconds.
 _PING_INTERVAL_S = 4.0
 _PING_DEADLINE_S = 5.0
+# Where the other side has connected anew: what waits on a dead connection waits for its end.
+_PROVE_DEADLINE_S = 2.0
 _WRITE_DEADLINE_S = 20.0
 _LAST_WORDS_S = 0.5
-# A stream may end while a writer waits for credit, and nothing wakes the writer then.
-_CREDIT_POLL_S = 0.5
 # For the rest of a frame whose header has come.
 _BODY_DEADLINE_S = 60.0
-
-
-class SoundStream(YamuxStream):  # type: ignore[misc]
-    """A yamux stream whose writer waits for credit and whose reader gives it in large steps.
-
-    Never constructed: `SoundYamux` turns the streams that yamux makes into these.
-    """
-
-    _eaten_bytes: int
-    _window_bytes: int
-    _credit: trio.Event
-
-    @property
-    def send_window(self) -> int:
-        return int(self.__dict__["send_window"])
-
-    @send_window.setter
-    def send_window(self, size_bytes: int) -> None:
-        self.__dict__["send_window"] = size_bytes
-        credit = self.__dict__.get("_credit")
-        if credit is not None and size_bytes > 0:
-            credit.set()
-
-    def begin(self) -> Self:
-        """Set the attributes that yamux's constructor did not."""
-        self._eaten_bytes = 0
-        self._window_bytes = _WINDOW_FIRST_BYTES
-        self._credit = trio.Event()
-        return self
-
-    async def write(self, data: bytes) -> None:
-        """Write all of `data`, in frames. A cancelled write may have sent a part of it."""
-        sent = 0
-        while sent < len(data):
-            while self.send_window <= 0 and not self.send_closed and not self.closed:
-                self._credit = trio.Event()
-                with trio.move_on_after(_CREDIT_POLL_S):
-                    await self._credit.wait()
-            if self.send_closed or self.closed:
-                raise MuxedStreamError("the stream is closed for writing")
-            size = min(self.send_window, _FRAME_BODY_BYTES, len(data) - sent)
-            self.send_window -= size
-            header = _HEADER.pack(0, TYPE_DATA, 0, self.stream_id, size)
-            body = data if size == len(data) else data[sent : sent + size]
-            await self.conn._write_frame(header + body)
-            sent += size
-
-    async def read(self, n: int | None = None) -> bytes:
-        """Up to `n` bytes as soon as there are any; ends as libp2p's own does."""
-        conn, size = self.conn, n or 0
-        while size > 0 and conn._is_sound(self):
-            buffer = conn.stream_buffers.get(self.stream_id)
-            event = conn.stream_events.get(self.stream_id)
-            if buffer is None or event is None:
-                break
-            if buffer:
-                await trio.lowlevel.checkpoint_if_cancelled()
-                return await self._take(buffer, size)
-            if event.is_set():
-                conn.stream_events[self.stream_id] = trio.Event()
-            else:
-                await event.wait()
-        data: bytes = await super().read(n)
-        return data
-
-    async def _take(self, buffer: bytearray, size_bytes: int) -> bytes:
-        data = bytes(buffer[:size_bytes])
-        del buffer[: len(data)]
-        self.conn._was_read(len(data))
-        if self._eaten_bytes + len(data) < self._window_bytes // 2:
-            self._eaten_bytes += len(data)
-        else:
-            await self._auto_tune_and_send_window_update(bytes_read=len(data))
-        if buffer:
-            # Others have their turn before the rest.
-            await trio.lowlevel.checkpoint()
-        return data
-
-    async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
-        # Yamux would send a credit frame for every small read.
-        self._eaten_bytes += bytes_read
-        if self._eaten_bytes < self._window_bytes // 2 or self.recv_closed:
-            return
-        grant = self._eaten_bytes + _WINDOW_BYTES - self._window_bytes
-        self._eaten_bytes = 0
-        self._window_bytes = _WINDOW_BYTES
-        self.recv_window += grant
-        await self.send_window_update(grant)
+# No frame of ours is larger: the rest of such a one is waited for here, and of others by libp2p.
+_FRAME_BYTES_MAX = 64 << 10
 
 
 class SoundYamux(Yamux):  # type: ignore[misc]
@@ -183,6 +91,9 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         self._unread_bytes = 0
         self._heard_at = 0.0
         self.streams_refused = 0
+        # Whether a later connection stands, and this one has not shown since that it lives.
+        self.in_doubt = False
+        self._doubted = trio.Event()
         self._openings = TokenBucket(STREAMS_AT_ONCE, STREAMS_PER_S)
         self._frames_read = TokenBucket(FRAMES_AT_ONCE, FRAMES_PER_S)
         # Since when its frames have come too fast, without a pause.
@@ -251,7 +162,7 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         await super().close(*arguments)
 
     async def _write_frame(self, data: bytes) -> None:
-        if len(data) > _HEADER_BYTES:
+        if len(data) > HEADER.size:
             while self._queued_bytes > _QUEUE_BYTES and not self.event_shutting_down.is_set():
                 await self._drained.wait()
         if self.event_shutting_down.is_set():
@@ -294,8 +205,13 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         if self._frames_read.tokens(now_at_s) > FRAMES_AT_ONCE / 2:
             self._paced_since_at_s = math.inf
 
+    def prove(self) -> None:
+        """Ask at once whether the other side still hears us here; else the connection ends."""
+        self.in_doubt = True
+        self._doubted.set()
+
     async def _measure_rtt_loop(self) -> None:
-        # This replaces yamux's loop, which measured round trips but never dropped a connection.
+        # In place of yamux's loop, which never dropped a connection.
         while True:
             asked_at = trio.current_time()
             self._ping_id += 1
@@ -304,12 +220,16 @@ class SoundYamux(Yamux):  # type: ignore[misc]
             with contained("a ping"):
                 await self._write_frame(ping)
                 self._ping_sent_time = trio.current_time()
-            with timeouts.move_on_after(_PING_DEADLINE_S):
+            deadline_s = _PROVE_DEADLINE_S if self.in_doubt else _PING_DEADLINE_S
+            with timeouts.move_on_after(deadline_s):
                 await self._ping_event.wait()
             if not self._ping_event.is_set() and self._heard_at <= asked_at:
                 await self._drop()
                 return
-            await trio.sleep(_PING_INTERVAL_S)
+            if self._ping_event.is_set():
+                self.in_doubt, self._doubted = False, trio.Event()
+            with trio.move_on_after(_PING_INTERVAL_S):
+                await self._doubted.wait()
 
     async def _drop(self) -> None:
         # Only the socket is closed here. The reading task notices, and only that task cleans up,
@@ -326,35 +246,39 @@ class SoundYamux(Yamux):  # type: ignore[misc]
             or self.event_shutting_down.is_set()
         )
 
-    def _deliver(self) -> None:
+    def _deliver(self) -> bool:
         """Put the data frames that have come whole into the streams that they are for.
 
         What is anything else, or would be too much, is left to libp2p's loop. Nothing here waits,
-        so it does not matter who holds which lock.
+        so it does not matter who holds which lock. False where the rest of a frame is to come.
         """
-        messages = self._messages
-        plain, at = messages.plain, messages.at
-        while (begin := at + _HEADER_BYTES) <= len(plain):
-            _, kind, flags, stream_id, size = _HEADER.unpack_from(plain, at)
-            stream = self.streams.get(stream_id)
-            if (
-                kind != TYPE_DATA
-                or flags
-                or begin + size > len(plain)
-                or stream is None
-                or not self._is_sound(stream)
-                or self._unread_bytes + size > UNREAD_BYTES_MAX
-            ):
-                break
-            at = begin + size
-            self.stream_buffers[stream_id] += plain[begin:at]
-            stream.recv_window = max(0, stream.recv_window - size)
-            self._unread_bytes += size
-            self.delivered += 1
-            self.stream_events[stream_id].set()
-        if at != messages.at:
+        messages, whole = self._messages, True
+        at, end = messages.at, len(messages.plain)
+        with memoryview(messages.plain) as plain:
+            while (begin := at + HEADER.size) <= end:
+                _, kind, flags, stream_id, size = HEADER.unpack_from(plain, at)
+                stream = self.streams.get(stream_id)
+                if (
+                    kind != TYPE_DATA
+                    or flags
+                    or stream is None
+                    or not self._is_sound(stream)
+                    or self._unread_bytes + size > UNREAD_BYTES_MAX
+                ):
+                    break
+                if begin + size > end:
+                    whole = size > _FRAME_BYTES_MAX
+                    break
+                at = begin + size
+                self.stream_buffers[stream_id] += plain[begin:at]
+                stream.recv_window = max(0, stream.recv_window - size)
+                self._unread_bytes += size
+                self.delivered += 1
+                self.stream_events[stream_id].set()
+        if at != messages.at or not whole:
             messages.at = at
             self._heard_at = trio.current_time()
+        return whole
 
     async def _read_data_body(self, length: int) -> bytes:
         with trio.fail_after(_BODY_DEADLINE_S):

@@ -20,7 +20,7 @@ from libp2p.security.noise.io import (
 )
 from libp2p.security.secure_session import SecureSession
 
-_READ_BYTES = 64 << 10
+_READ_BYTES = 256 << 10
 _LENGTH_BYTES = 2
 
 
@@ -28,14 +28,15 @@ class NoiseMessages:
     """What a yamux connection has as its `secured_conn`.
 
     `arrived` is called whenever there may be bytes in `plain` from `at` on, before yamux is given
-    any of them; it may take some by moving `at` forward. `pace` waits where frames that it left
+    any of them; it may take some by moving `at` forward, and says whether yamux is to have what is
+    left now, rather than when more has come. `pace` waits where frames that it left
     come too fast.
     """
 
     def __init__(
         self,
         session: SecureSession,
-        arrived: Callable[[], None],
+        arrived: Callable[[], bool],
         pace: Callable[[], Awaitable[None]],
     ) -> None:
         self.plain = bytearray()
@@ -64,8 +65,7 @@ class NoiseMessages:
     async def read(self, size_bytes: int) -> bytes:
         """The next header of a frame, once `arrived` has taken what it wants."""
         while True:
-            self._arrived()
-            if len(self.plain) - self.at >= size_bytes:
+            if self._arrived() and len(self.plain) - self.at >= size_bytes:
                 await self._pace()
                 return self._taken(size_bytes)
             await self._receive()
@@ -117,7 +117,8 @@ class NoiseMessages:
         end = _LENGTH_BYTES + int.from_bytes(sealed[:_LENGTH_BYTES])
         if len(sealed) < max(end, _LENGTH_BYTES):
             return None
-        message: bytes = self._noise.decrypt(bytes(sealed[_LENGTH_BYTES:end]))
+        with memoryview(sealed) as view:
+            message: bytes = self._noise.decrypt(bytes(view[_LENGTH_BYTES:end]))
         if not message:
             # As libp2p takes it.
             raise ConnectionClosedError("an empty message")

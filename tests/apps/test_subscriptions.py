@@ -1,5 +1,6 @@
 """A subscription opens a door for as long as was paid, to the key of who paid, and to no other."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -176,3 +177,23 @@ async def test_a_transfer_pays_for_a_request_or_for_a_period_and_never_for_both(
         transfer()
         await doors.end()
         assert await means.verify(document, "") == ""
+
+
+async def test_what_was_paid_for_one_app_opens_no_other(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lent(tmp_path) as found:
+        doors, me = Doors(monkeypatch), found.owner.peers.me
+        magazine = subscribed(found, doors)
+        club = made(found.owner, replace(APP, name="club"), account=str(ONE.peer))
+        paid(doors, me)
+        await doors.end()
+        assert (await found.keys.learn(magazine)).policy.app == "magazine"
+        with pytest.raises(Refused, match="to 'club' is not paid"):
+            await found.keys.learn(club)
+        # And paid for itself it opens, while the first goes on.
+        paid(doors, me)
+        await doors.end()
+        await trio.sleep(10)
+        assert (await found.keys.learn(club)).policy.app == "club"
+        assert await AppKeys(found.gateway.peers).learn(magazine)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.bench._process_figures import held_by
 from tests.bench._processes import PeerProcess, end_all, start_all
 from tests.bench._trend import trend_of
 from wire.errors import BatonError
+from wire.proof import SMALL_MAX
 
 LISTEN = "/ip4/0.0.0.0/tcp/0"
 RELAYS = ("third", "public", "second")
@@ -35,6 +37,8 @@ WANS = ("45.101.0.1/8", "45.109.0.1/8")
 LOOK_EVERY_S = 10.0
 # A peer that has just begun fills its caches: so much of a run, and no more, is not looked at.
 BEGIN_SHARE, BEGIN_S_MAX = 0.25, 1800.0
+# Before that it serves so many tasks, as fast as it can: what it remembers of signatures is full.
+FILL_TASKS, FILL_AT_ONCE, FILL_S_MAX = SMALL_MAX + 100, 8, 900.0
 DEADLINE_S = 60.0
 KEPT_S = 300.0
 LINES_PER_MINUTE = 1.0
@@ -125,7 +129,21 @@ class _Soak:
                 nursery.start_soon(self._one, self.counts["asked"], self.random.choice(self.askers))
                 await trio.sleep(self.random.expovariate(rate))
 
-    async def _one(self, number: int, asker: PeerProcess) -> None:
+    async def fill(self) -> None:
+        """Have the home serve as many tasks as it remembers; none of them is counted."""
+        left = iter(range(FILL_TASKS))
+
+        async def ask() -> None:
+            for number in left:
+                with suppress(BatonError):
+                    await self._ask(-number, self.random.choice(self.askers))
+
+        with trio.move_on_after(FILL_S_MAX):
+            async with trio.open_nursery() as nursery:
+                for _ in range(FILL_AT_ONCE):
+                    nursery.start_soon(ask)
+
+    async def _ask(self, number: int, asker: PeerProcess) -> None:
         arguments: dict[str, Any] = {
             "model": "hash",
             "text": f"soak {number} " + "word " * self.random.randrange(400),
@@ -137,9 +155,12 @@ class _Soak:
         if self.random.random() < 0.5:
             tokens = self.random.randrange(4, 40)
             arguments |= {"operation": "complete", "parameters": {"tokens": tokens}}
+        await call(asker.socket, "ask", arguments, unheard, deadline_s=DEADLINE_S + 10.0)
+
+    async def _one(self, number: int, asker: PeerProcess) -> None:
         began_at_s = trio.current_time()
         try:
-            await call(asker.socket, "ask", arguments, unheard, deadline_s=DEADLINE_S + 10.0)
+            await self._ask(number, asker)
         except BatonError as error:
             self.counts["not_answered"] += 1
             self.why[error.message[:120]] += 1
@@ -231,6 +252,7 @@ async def _soak(options: argparse.Namespace, folder: Path) -> _Soak:
         with trio.fail_after(KEPT_S):
             while (await home.ask("status"))["reach"]["how"] != "kept":
                 await trio.sleep(1.0)
+        await soak.fill()
         soak.began_at_s = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(soak.watch)

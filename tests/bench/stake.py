@@ -8,7 +8,12 @@ the keys.
 At last, how often of 100,000 juries ten seats of thirteen are bad, with a fifth and a third of the
 stake, by draws and by the binomial formula.
 
-`python -m tests.bench stake [SEEDS] [DRAWS]`, 5 seeds and 20,000 draws if it is not said.
+And courts of thirty stakers in which a tenth to a third of the stake is of one mind: lies, copies
+what others sealed, abstains, seals and does not tell. Right and wrong answers come before juries of
+the real code, in turn; four fifths that lie are the control. A leader tries all sets of seals.
+
+`python -m tests.bench stake [SEEDS] [DRAWS] [COURTS]`: 5 seeds, 20,000 draws and 2 courts of 16
+cases for each share and plot if it is not said.
 """
 
 import hashlib
@@ -17,6 +22,7 @@ from dataclasses import asdict
 from typing import Any
 
 from node.checking.odds import odds_of_share
+from tests.ledger.jury_attacks import Plot, grinding, row_of
 from tests.ledger.stake_network import NEEDED, VERIFIERS, StakeNetwork, StakePlan
 from tests.ledger.test_juries import bad_juries, binomial
 from tests.wire.samples import BLOCK
@@ -25,6 +31,8 @@ from wire.lottery import draw, weighted_draw
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4)
 SIDE = 20
+# Of thirty stakers.
+BAD_JURORS, BAD_CONTROL = (3, 6, 9, 10), 24
 JURY_SHARES, JURY_DRAWS = (0.2, 1 / 3), 100_000
 
 
@@ -41,17 +49,25 @@ def run(arguments: list[str]) -> dict[str, Any]:
                 totals[name] = totals.get(name, 0) + value
     table = [odds_at(share, draws) for share in SHARES]
     juries = [jury_odds(share) for share in JURY_SHARES]
+    courts = int(arguments[2]) if len(arguments) > 2 else 2
+    attacks = [row_of(plot, bad, courts) for plot in Plot for bad in BAD_JURORS]
+    control, ground = row_of(Plot.LIE, BAD_CONTROL, courts), grinding(courts)
     return {
         "seeds": seeds,
         "totals": totals,
         "draws": draws,
         "table": table,
         "juries": juries,
+        "attacks": attacks,
+        "control": control,
+        "grinding": ground,
         "cpu_s": round(time.process_time() - began_s, 1),
         "held": not (
             totals["unpunished"] or totals["honest_slashed"] or totals["false_accusations_taken"]
         )
-        and all(it["held"] for it in juries),
+        and all(it["held"] for it in (*juries, *attacks))
+        and control["honest_convicted"] > 0
+        and ground["juries"] == ground["draws"],
     }
 
 

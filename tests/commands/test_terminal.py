@@ -5,9 +5,7 @@ from rich.console import Console
 from node.commands.terminal import LineConsole, broken, table_of
 
 ADDRESS = "/ip4/127.0.0.1/tcp/21881/p2p/12D3KooWMtyZ6uFugQCsuFKhZS7Fp3EXHjRASzxb8r9dAx7XynTA"
-SENTENCE = (
-    "  of unchecked answers 5% are checked afterwards, more of peers seldom checked: 0 held"
-)
+SENTENCE = "  of unchecked answers 5% are checked afterwards, more of peers seldom checked: 0 held"
 ROW = ("…YUC47c", "infer verify", "hash", "yes", "good", "18 s", ADDRESS)
 COLUMNS = ("peer", "roles", "models", "connected", "standing", "heard", "address")
 

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from node.asking import background_checks
 from node.devnet.faults import Fault
 from node.devnet.page import page_of
-from node.devnet.report import report_of
+from node.devnet.report import DevnetReport, report_of
 from node.devnet.tasks import Stream
 from node.task.events import Restarted, Streamed
 from tests.devnet.running import config, opened, ran
@@ -110,6 +110,27 @@ async def test_an_accepted_task_that_nobody_can_do_any_more_is_said_to_be_lost(
     assert any("no accepted task is lost" in it for it in report.document["violations"])
     assert "--seed 7" in report.document["replay"]
     assert net.living() == [it for it in net.peers if it.plan.asks] or not net.living()
+
+
+def test_verdicts_that_are_missing_as_verifiers_were_too_busy_are_said_to_be_for_that() -> None:
+    found: dict[str, Any] = {
+        "tasks_lost": 0,
+        "tasks_late": 0,
+        "tokens_lost": 0,
+        "tokens_doubled": 0,
+        "honest_banned": 0,
+        "invariants_violated": 0,
+        "wrong_answers_accepted": 0,
+        "wrong_answers_expected_max": 0,
+        "tasks_not_agreed": 4,
+        "tasks_not_agreed_max": 1,
+        "peer_failures": {"verify: busy": 30, "verify: late": 2, "infer: busy": 9},
+    }
+    (missed,) = DevnetReport(found).missed
+    assert "at most 1; verifiers were too busy 32 times" in missed
+    # The control: nobody was.
+    (missed,) = DevnetReport(found | {"peer_failures": {"infer: busy": 9}}).missed
+    assert missed.endswith("at most 1")
 
 
 def test_tokens_are_counted_by_their_place() -> None:

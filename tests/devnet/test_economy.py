@@ -52,7 +52,9 @@ async def test_nobody_loses_what_is_his_whoever_cheats_dies_or_is_cut_off(
     assert report.passed, report.lines()
     assert found["epochs_ended"] >= 2
     assert found["tasks_answered"] == found["tasks_accepted"] > 5
-    assert 0.99 <= found["paid_ratio_min"] <= 1
+    assert 0.99 <= found["paid_by_honest_ratio_min"] <= 1
+    assert found["paid_ratio_min"] <= found["paid_by_honest_ratio_min"]
+    assert 0 <= found["nonpayers_owe_max_increments"] <= 1
     assert found["loss_max_increments"] <= 1
     assert found["ledger_orders"] > 5
     # Members are cut apart while an epoch ends, and it ends later.
@@ -72,7 +74,8 @@ async def what_is_wrong_is_found(net: Devnet, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(economy_module, "forgotten", lambda *_: 5)
 
     async def said(asked: Any, tariffs: Any) -> dict[tuple[PeerId, PeerId], int]:
-        return {(key_of(7, 9).peer, it): 10**9 for it in tariffs}
+        # One asker is honest, and of the other, who never pays, an increment may be lost.
+        return {(key_of(7, payer).peer, it): 10**9 for it in tariffs for payer in (8, 9)}
 
     monkeypatch.setattr(economy_module, "said_by_answers", said)
     monkeypatch.setattr(economy_module, "LATE_EPOCHS", 0.01)
@@ -81,7 +84,10 @@ async def what_is_wrong_is_found(net: Devnet, monkeypatch: pytest.MonkeyPatch) -
     net.around.two_orders.certified[ONE, 3, 4] = {b"a", b"b"}
     await net.economy.finish()
     found = {it.invariant for it in net.violations.found}
-    assert {PAID, FORGOTTEN, GOES_ON, TWO_ORDERS} <= found
+    assert {PAID, LOSS, FORGOTTEN, GOES_ON, TWO_ORDERS} <= found
+    owed = [it.what for it in net.violations.found if it.invariant == LOSS]
+    assert owed
+    assert all(it.startswith("payer 9 owes ") for it in owed)
     assert not report_of(net).passed
 
 
@@ -96,6 +102,32 @@ def test_one_seed_is_one_run_with_credits_too(tmp_path: Path) -> None:
         return [packets, ends, document["economy"], document["tasks_answered"]]
 
     assert logged() == logged()
+
+
+async def test_epochs_of_the_start_do_not_count_and_no_more_members_forget_than_may_be_bad(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with opened(tmp_path, economy("member=0.3", peers=8, epochs=1, epoch_s=5)) as net:
+        await trio.sleep(12)
+        run = net.economy
+        assert run is not None
+        members = [it.node.ledger.member for it in run.members]  # type: ignore[union-attr]
+        run.begin()
+        assert run.watch.first_epoch == max(it.replica.epoch for it in members) >= 2  # type: ignore[union-attr]
+        (fault,) = plan_faults(
+            parse("member=0.3"), 7, run.watch.plan.config, Struck((), (), run.watch.plan.members)
+        )
+        (struck,) = fault.peers
+        sitting = next(
+            it for it in members if it is not None and it.peers.me != key_of(7, struck).peer
+        )
+        sitting.replica.sits_out = True
+        await run.restart(fault)
+        assert (run.watch.restarts, run.watch.spared, net.peers[struck].starts) == (0, 1, 1)
+        # The control: nobody sits out any more.
+        sitting.replica.sits_out = False
+        await run.restart(fault)
+        assert (run.watch.restarts, run.watch.spared, net.peers[struck].starts) == (1, 1, 2)
 
 
 # Controls: of the invariants

@@ -46,9 +46,10 @@ class Leg:
     worker: SigningKey = WORKER
     wrong: Sequence[int] = ()
     nonce: int = 0
+    rows: int = ROWS
 
     def __post_init__(self) -> None:
-        asked = texts()
+        asked = texts(self.rows)
         self.source = asked.to_bytes()
         self.output = vectors(asked, self.wrong).to_bytes()
         stage = Stage(role=Role.INFER, operation=EMBED, model=MANIFEST.id, parameters={})
@@ -80,7 +81,7 @@ class Leg:
             "input": name_of(self.source),
             "output": name_of(self.output),
             "output_size_bytes": len(self.output),
-            "units": ROWS,
+            "units": self.rows,
             "started_at_ms": 1,
             "duration_ms": 1,
             "profile": "",
@@ -99,7 +100,7 @@ class Leg:
             secret=SECRET,
             agrees=agrees,
             could_check=True,
-            rows=ROWS,
+            rows=self.rows,
             sampled=tuple(sampled),
             worst_ppb=worst,
             profile="",

@@ -81,5 +81,5 @@ class Answered:
     def case(self) -> Evidence:
         """The evidence that asks a jury."""
         return disputed_work(
-            self.task.raw, self.receipt.raw, MANIFEST.to_bytes(), self.question, self.answer
+            self.task.raw, [self.receipt.raw], MANIFEST.to_bytes(), (self.question, self.answer)
         )

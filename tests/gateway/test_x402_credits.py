@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import trio
 
+from node.apps.own_apps import OwnApp
 from tests.gateway.test_credit_payments import Shop, shop_in
+from tests.gateway.test_user_payments import hall_in
 from tests.gateway.test_x402_npm import PATIENCE_S, said
 from tests.live.command_line import ROOT
 
@@ -84,3 +86,11 @@ async def test_pypis_client_pays_in_credits(tmp_path: Path) -> None:
         rows = await _rows([python, os.fspath(program)], tmp_path, shop, env=env)
         assert len(rows) == 2 * 3
         _check(rows, shop)
+    # Beside the key of an app whose users pay.
+    async with hall_in(tmp_path / "hall") as hall, hall.open() as http:
+        key = hall.key(OwnApp(name="reader", mode="open", users_pay=True))
+        asked = [python, os.fspath(program), str(http.base_url).rstrip("/")]
+        told = await _run([*asked, os.fspath(hall.user.config.state), key], tmp_path, env=env)
+        rows = [json.loads(it) for it in told.decode().splitlines()]
+        assert [it["status"] for it in rows] == [200] * 6, rows
+        assert hall.charged > 0

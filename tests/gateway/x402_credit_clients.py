@@ -1,6 +1,6 @@
 """PyPI's x402 pays a gateway in credits: each scheme and endpoint, as one line.
 
-python x402_credit_clients.py URL STATE
+python x402_credit_clients.py URL STATE [KEY]
 """
 
 import asyncio
@@ -21,12 +21,13 @@ BODIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-async def main(url: str, state: str) -> None:
+async def main(url: str, state: str, key: str = "") -> None:
     """Ask everything once."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
     for scheme in ("batch-settlement", "exact"):
         client = x402Client()
         register_credits(client, state=state, pay_max=1_000_000, wanted=(scheme,))
-        async with x402HttpxClient(client, timeout=60) as http:
+        async with x402HttpxClient(client, headers=headers, timeout=60) as http:
             for what, (path, body) in BODIES.items():
                 found = await http.post(url + path, json=body)
                 header = found.headers.get("payment-response")

@@ -3,7 +3,7 @@
 import importlib
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
@@ -144,7 +144,8 @@ class Network:
     def check(self) -> None:
         """The whole file holds, the independent page counts the same, a restart knows it all."""
         books = replay(read_parts(io.BytesIO(self.data))).books
-        counted = recount_of(self.data)
+        recounted = recount_page("recount").recount_all(io.BytesIO(self.data))
+        counted = recounted.motions
         motions = motions_in(books.motions.rows)
         assert counted.keys() == motions.keys()
         for name, row in motions.items():
@@ -155,7 +156,7 @@ class Network:
             if row.stake is not None and row.using is not None:
                 for house, count in (("stake", row.stake), ("use", row.using)):
                     assert other[house] == (count.yes, count.no, count.total)
-        told = recount_page("recount").recount_all(io.BytesIO(self.data)).models
+        told = recounted.models
         models = models_in(books.motions.rows)
         assert told == {it: (row.author, row.share, row.motion) for it, row in models.items()}
         rows = sorted(self.rows.items())
@@ -454,28 +455,56 @@ def test_a_recount_that_shares_no_code_agrees_on_random_histories() -> None:
 
 
 @pytest.mark.soak
-def test_a_recount_agrees_on_a_thousand_histories() -> None:
-    assert {*MotionState} - {MotionState.OPEN} <= states_of(range(1000))
+@pytest.mark.parametrize("hundred", range(10))
+def test_a_recount_agrees_on_a_thousand_histories(hundred: int) -> None:
+    """Ten tests, so that each has the time that one has, on a busy machine too."""
+    seeds = range(100 * hundred, 100 * (hundred + 1))
+    assert {*MotionState} - {MotionState.OPEN} <= states_of(seeds)
 
 
-def _ballot_at(network: Network) -> tuple[int, bytes]:
-    """Where in the file a ballot lies, and its certificate."""
-    raw = next(it for it in network.parts if b"\xa6ballot" in it)
-    return network.data.index(raw), raw
+def _replayed(data: bytes) -> object:
+    return replay(read_parts(io.BytesIO(data)))
 
 
-@pytest.mark.parametrize("check", [recount_of, lambda data: replay(read_parts(io.BytesIO(data)))])
-def test_a_ballot_that_is_altered_in_any_byte_is_named(check: Callable[[bytes], object]) -> None:
+def _altered(network: Network, what: bytes, step: int) -> Iterator[bytes]:
+    """The file with a bit of one byte turned, of the certificate of the last order of a kind."""
+    data = network.data
+    raw = [it for it in network.parts if bytes((0xA0 + len(what),)) + what in it][-1]
+    at = data.index(raw)
+    for place in range(at, at + len(raw), step):
+        turned = data[place] ^ (1 << place % 8)
+        yield data[:place] + bytes((turned,)) + data[place + 1 :]
+
+
+def _of_two_epochs() -> Network:
     network = Network()
     network.use(ONE, TWO, CREDIT)
     motion = network.propose()
     network.end()
     network.vote(ONE, motion)
+    network.use(ONE, TWO, CREDIT)
     network.end()
-    data = network.data
-    check(data)
-    at, raw = _ballot_at(network)
-    for place in range(at, at + len(raw), 5):
-        altered = data[:place] + bytes((data[place] ^ 0x10,)) + data[place + 1 :]
+    return network
+
+
+@pytest.mark.parametrize("what", [b"ballot", b"redeem"])
+@pytest.mark.parametrize("check", [recount_of, _replayed])
+def test_a_ballot_or_a_line_of_use_that_is_altered_is_named(
+    check: Callable[[bytes], object], what: bytes
+) -> None:
+    network = _of_two_epochs()
+    check(network.data)
+    for altered in _altered(network, what, 11):
+        with pytest.raises((Malformed, recount_page("recount").Wrong), match="epoch 1"):
+            check(altered)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("what", [b"ballot", b"redeem"])
+@pytest.mark.parametrize("check", [recount_of, _replayed])
+def test_each_byte_of_a_ballot_and_of_a_line_of_use_counts(
+    check: Callable[[bytes], object], what: bytes
+) -> None:
+    for altered in _altered(_of_two_epochs(), what, 1):
         with pytest.raises((Malformed, recount_page("recount").Wrong), match="epoch 1"):
             check(altered)

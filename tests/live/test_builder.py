@@ -53,6 +53,10 @@ def test_a_builder_finds_users_and_is_paid_by_a_vote(tmp_path: Path) -> None:
 
         (row,) = until(told)
         assert (row["label"], row["gateways"][host.id]["calls"]) == ("ada", 1)
+        (app,) = builder.ask("usage", "--by", "app", "--json").document["by_app"]
+        named = (app["app"], app["owner"], app["keys"], app["calls"])
+        assert named == ("reader", builder.id, 1, 1)
+        assert "reader" in builder.ask("usage", "--by", "app").out
         # Those who will vote use the network too: what they pay is their vote's weight.
         asked = ("ask", "minilm", "a question", "--pay-max", "0.5", "--verdicts", "0/0", "--json")
         for peer in (builder, keeper, keeper, host, host):

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from node.engines.formats.minilm import MINILM_ID
 from tests.live.command_line import ROOT, baton, joined
+from wire.signing import SigningKey
 
 DEADLINE_S = 150.0
 GRANT = """title = "a page that explains it"
@@ -90,8 +92,15 @@ def test_what_is_no_motion_says_why(tmp_path: Path) -> None:
         ("title", "no TOML"),
         (head, "one parameter, or makes one grant"),
         (head + "[parameter]\nname = 'epoch'\nvalue = 0", "no parameter 'epoch'"),
-        (head + "[parameter]\nname = 'growth'\nvalue = 0", "growth is 10000 to 200000"),
-        (head + "[parameter]\nname = 'growth'\nvalue = true", "whole number"),
+        (head + "[parameter]\nname = 'growth'\nvalue = 0", "growth is 1 % to 20 %, not 0 %"),
+        (head + "[parameter]\nname = 'growth'\nvalue = '25%'", "not 25 %"),
+        (head + "[parameter]\nname = 'growth'\nvalue = 5.0", "'5.0' is no share: write"),
+        (head + "[parameter]\nname = 'growth'\nvalue = nan", "is no share"),
+        (head + "[parameter]\nname = 'growth'\nvalue = 1e-99999999", "is no share"),
+        (head + "[parameter]\nname = 'growth'\nvalue = '0.0000001%'", "is no share"),
+        (head + "[parameter]\nname = 'growth'\nvalue = true", "is no share"),
+        (head + "[parameter]\nname = 'motion_bond'\nvalue = 0.001", "0.01 credits to 1000000"),
+        (head + "[parameter]\nname = 'motion_bond'\nvalue = [1]", "is no amount"),
         (head + "[grant]\nto = 'me'\nstep = '1'", "not a key"),
         (head + "[grant]\nstep = '1'", "'to' is missing"),
         (head + "[model]\nid = 'smollm2'\nauthor = 'me'\nshare = 1", "not a content id"),
@@ -105,6 +114,9 @@ def test_what_is_no_motion_says_why(tmp_path: Path) -> None:
         file.write_text(text)
         assert why in baton("govern", "propose", file, *state).error
     assert "cannot be read" in baton("govern", "propose", tmp_path / "gone", *state).error
+    claimed = "[model]\nid = '{id}'\nauthor = '{key}'\nshare = '20.1%'"
+    file.write_text(head + claimed.format(id=MINILM_ID, key=SigningKey(bytes(32)).peer))
+    assert "an author's share is 0 % to 20 %" in baton("govern", "propose", file, *state).error
     file.write_text(head + "[parameter]\nname = 'growth'\nvalue = 20000")
     assert "asks the fund for nothing" in baton("fund", "apply", file, *state).error
     assert "not a ledger" in baton("govern", "list", "--offline", file).error

@@ -70,7 +70,7 @@ def test_credits_are_paid_and_the_whole_ledger_is_checked_offline(tmp_path: Path
     assert (checked["orders"], checked["balance"], checked["stakes"]) == (5, 3_000_000, 1_000_000)
     assert checked["supply"] == made["supply"]
     page = tmp_path / "usage.html"
-    options = ("usage", "--cohorts", "--by", "app", "--genesis", genesis, "--offline", ledger)
+    options = ("usage", "--cohorts", "--by", "account", "--genesis", genesis, "--offline", ledger)
     usage = baton(*options, "--html", page, "--json").document
     assert (usage["network"], usage["paid"], usage["accounts"]) == (made["network"], 0, 2)
     assert usage["epochs"] == checked["epochs"]

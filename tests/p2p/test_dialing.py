@@ -102,6 +102,15 @@ def test_a_bootstrap_that_is_connected_is_not_called_and_one_that_was_lost_is() 
     assert dialing.due(510.0) == [dial]
 
 
+def test_who_made_room_is_left_alone_for_a_while_and_then_called_again() -> None:
+    dialing = dialing_of()
+    dialing.learn(peer_of(1), ("/memory/1",))
+    dialing.connected(peer_of(1))
+    dialing.disconnected(peer_of(1), 100.0, parted=True)
+    assert dialing.due(115.0) == []
+    assert [it.peer for it in dialing.due(133.0)] == [peer_of(1)]
+
+
 def test_a_lost_peer_is_called_again_after_a_moment_of_its_own() -> None:
     moments = set()
     for seed in range(5):

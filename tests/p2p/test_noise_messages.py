@@ -66,7 +66,7 @@ def messages_over(socket: Socket, before: bytes = b"") -> NoiseMessages:
     )
     if before:
         session._fill(before)
-    return NoiseMessages(session, lambda: None, trio.lowlevel.checkpoint)
+    return NoiseMessages(session, lambda: True, trio.lowlevel.checkpoint)
 
 
 async def test_messages_cut_anywhere_are_the_same_bytes() -> None:
@@ -112,7 +112,7 @@ async def test_another_kind_of_connection_is_refused_at_once() -> None:
     session = cast("Any", messages_over(Socket())._session)
     session.conn.read_writer.read_write_closer = Other(cast("Any", Socket()), initiator=True)
     with pytest.raises(TypeError, match="Other where RawConnection was expected"):
-        NoiseMessages(session, lambda: None, trio.lowlevel.checkpoint)
+        NoiseMessages(session, lambda: True, trio.lowlevel.checkpoint)
 
 
 def muxed(endpoint: LibEndpoint) -> SoundYamux:

@@ -565,6 +565,8 @@ async def test_who_parts_is_not_taken_for_dead_and_who_dies_is(
     assert not first.peers.connected()
     assert first.peers.view.advert_of(second.me) is not None
     await until(lambda: second.me in first.peers.connected(), 60)
+    # They greet each other first.
+    await trio.sleep(1)
     await second.peers.endpoint.disconnect(first.me)
     await trio.sleep(0.1)
     assert first.peers.view.advert_of(second.me) is None
@@ -584,6 +586,22 @@ async def test_connections_that_are_of_no_use_any_more_are_closed_with_a_word(
     await until(lambda: len(hub.peers.connected()) <= 4, 60)
     # Nobody is taken for dead for it.
     assert len(hub.peers.view) == 8
+
+
+async def test_a_peer_that_strangers_can_call_has_room_for_those_that_nobody_can(
+    autojump_clock: MockClock, hood: Neighbourhood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("p2p.neighbours.CONNECTIONS_MAX", 3)
+    monkeypatch.setattr("p2p.neighbours.CONNECTIONS_KEPT", 2)
+    hub = await hood.add("hub")
+    hub.peers.neighbours.is_called = lambda: True
+    for number in range(8):
+        await hood.add(f"peer {number}")
+    await hood.acquainted()
+    await trio.sleep(10)
+    assert len(hub.peers.connected()) == 8
+    hub.peers.neighbours.is_called = lambda: False
+    await until(lambda: len(hub.peers.connected()) <= 3, 10)
 
 
 async def test_who_was_not_heard_lately_is_asked_when_somebody_wants_to_know(

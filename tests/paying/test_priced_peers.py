@@ -14,7 +14,7 @@ from node.checking.audit import audit
 from node.checking.report import ReceiptPart, Status
 from node.paying import paying_channels
 from node.paying.channels import PaidChannel
-from node.paying.pricing import REUSED_PART, need_of, units_at_most
+from node.paying.pricing import REUSED_PART, cost_and_need, units_at_most
 from node.paying_config import TypedPrice, TypedPrices
 from node.peer import Node
 from node.task.events import Failed
@@ -185,7 +185,7 @@ async def test_the_longest_prompt_can_be_paid(autojump_clock: MockClock, tmp_pat
         parameters = {"tokens": 4096}
         stage = Stage(role=Role.INFER, operation=GENERATE, model=MODEL, parameters=parameters)
         most = units_at_most(stage, bytes(limits.PROMPT_BYTES_MAX))
-        assert need_of(tariff.record, stage, most) <= tariff.record.increment
+        assert cost_and_need(tariff.record, stage, most)[1] <= tariff.record.increment
 
 
 async def test_every_verdict_is_paid_and_a_dear_verifier_is_not_asked(
@@ -312,7 +312,7 @@ async def test_who_pays_much_uses_one_channel_after_the_other_and_waits_for_none
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paying_channels, "DEPOSIT_INCREMENTS_MAX", 1)
-    monkeypatch.setattr(paying_channels, "INCREMENT_TASKS", 4)
+    monkeypatch.setattr(paying_channels, "DEPOSIT_TASKS", 4)
     # What is due is redeemed every ten minutes, unless channels become many.
     monkeypatch.setattr(test_members, "EPOCH_S", 3600)
     async with open_network(tmp_path) as network:
@@ -331,4 +331,4 @@ async def test_who_pays_much_uses_one_channel_after_the_other_and_waits_for_none
         assert worker.paying.till.channels.orders >= 1  # type: ignore[union-attr]
         again = PaidChannel.from_bytes(paid.name, paid.to_bytes())
         assert (again.before, again.charged) == (paid.before, paid.charged)
-        assert sum(it.charged for it in channels._all()) == 60_000
+        assert sum(it.charged for it in channels.all()) == 60_000

@@ -126,7 +126,10 @@ def test_a_receipt_of_more_units_than_its_leg_has_costs_no_more_than_was_expecte
     # The input is not at hand: it is too large for an offer, and its units are known.
     tariff, bill = tariff_of(given=UNITS), Bill(10_000)
     receipt = receipt_of(task_of(OTHER, 1e9), WORKER, b"v", units=4096).record
-    bill.note_given(WORKER.peer, Held(tariff, 0, EMBED, most=units_at_most(EMBED, None, 200)))
+    bill.note_given(
+        WORKER.peer,
+        Held(tariff, 0, EMBED, most=cost(tariff.record, EMBED, units_at_most(EMBED, None, 200))),
+    )
     assert bill.leg(WORKER.peer, receipt, None, None) == 200
 
 

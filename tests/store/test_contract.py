@@ -215,7 +215,7 @@ async def test_a_scan_is_in_order_bounded_and_by_prefix(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [(b"", b"v"), (b"k" * 401, b"v"), (b"k", bytes((64 << 10) + 1))]
+    ("key", "value"), [(b"", b"v"), (b"k" * 401, b"v"), (b"k", bytes((128 << 10) + 1))]
 )
 async def test_a_record_beyond_the_bounds_is_Oversize(
     store: Store, key: bytes, value: bytes
@@ -224,7 +224,7 @@ async def test_a_record_beyond_the_bounds_is_Oversize(
         await store.write(Table.JOBS, key, value)
     with pytest.raises(Oversize):
         store.write_soon(Table.JOBS, key, value)
-    await store.write(Table.JOBS, b"k" * 400, bytes(64 << 10))
+    await store.write(Table.JOBS, b"k" * 400, bytes(128 << 10))
 
 
 async def test_a_batch_is_kept_all_together(store: Store) -> None:

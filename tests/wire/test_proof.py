@@ -3,6 +3,7 @@
 import hashlib
 import struct
 import threading
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -312,11 +313,22 @@ def test_a_small_record_that_held_is_not_checked_again(monkeypatch: pytest.Monke
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    assert proof._check_root.cache_info().maxsize == proof.ROOTS_MAX <= 4096
-    small_bytes = proof._SMALL_MAX * proof._SMALL_BYTES_MAX
-    assert (
-        proof._check_small.cache_info().maxsize * proof._SMALL_BYTES_MAX == small_bytes <= 1 << 20
-    )
+    assert proof._check_signed_root.cache_info().maxsize == proof.ROOTS_MAX <= 1024
+    assert proof._check_small.cache_info().maxsize == proof.SMALL_MAX <= 1024
+
+
+def test_what_is_remembered_does_not_hold_the_record() -> None:
+    item = ("receipt", bytes(1000))
+    tracemalloc.start()
+    try:
+        before_bytes, _ = tracemalloc.get_traced_memory()
+        for number in range(200):
+            body = number.to_bytes(4, "big") + item[1]
+            check_proof(KEY.peer, item[0], body, KEY.sign(item[0], body))
+        after_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after_bytes - before_bytes) / 200 < 500
 
 
 def test_the_file_of_an_answer_of_a_bundle_stays_small() -> None:
