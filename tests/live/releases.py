@@ -62,7 +62,7 @@ def house(folder: Path) -> House:
     done(*pip, "install", "uv")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     roots = [*project["dependencies"], *project["optional-dependencies"]["qr"]]
-    libraries = needed((ROOT / LOCK).read_text(), [*map(name_in, roots), "setuptools"])
+    libraries = needed((ROOT / LOCK).read_text(), [*map(name_in, roots), "setuptools", "wheel"])
     (folder / "libraries.txt").write_text(libraries)
     # As a release has it for people.
     pins = folder / "baton-requirements.txt"
