@@ -20,7 +20,7 @@ from recount_stakes import STAYS, Stakes, Wrong, check, id_of, read, sha
 
 WEEK_S, WEEKS, FOUNDING = 7 * 24 * 3600, 4, 1000 * 10**6
 # Of pairs that only moved credits so many are kept in a week.
-PLAIN_MAX = 100_000
+PLAIN_MAX, MILLION = 100_000, 1_000_000
 # What reading a file's parts raises where they are not what they should be.
 UNREADABLE = (Wrong, KeyError, TypeError, ValueError, IndexError, AttributeError, struct.error)
 STATES = ("open", "passed", "rejected", "lapsed", "unfunded", "taken")
@@ -103,9 +103,16 @@ class Recount:
             if part["voucher"] is None:
                 continue
             _, body, payer, _ = read(part["voucher"])
-            total, name = read(body)["total"], part["channel"]
-            self.paid[week][payer, owner] += total - self.channels.get(name, 0)
-            self.channels[name] = total
+            voucher, name = read(body), part["channel"]
+            total, (before, counted) = voucher["total"], self.channels.get(name, (0, {}))
+            self.paid[week][payer, owner] += total - before
+            by_model = {it["model"]: it["amount"] for it in voucher.get("models", ())}
+            for model, amount in by_model.items():
+                # What the author of a model has came from the payer, as if that had paid it.
+                author, share, _ = self.models.get(model, (None, 0, None))
+                if amount * share // MILLION > counted.get(model, 0) * share // MILLION:
+                    self.pays.add((payer, author))
+            self.channels[name] = total, by_model
 
     def houses(self, epoch):
         week = epoch // self.week_epochs

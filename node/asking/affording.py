@@ -1,6 +1,7 @@
 """Whether a task may cost what the peers that could do it ask: said before it is accepted."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import trio
 
@@ -45,16 +46,15 @@ class Affording:
                 quote.legs[number], default=0
             )
             await payer.until_ready(
-                *(self.directory.playing(stage), stage, most),
+                *(partial(self.directory.playing, stage), stage, most),
                 request.price_max - others,
                 given_on=number > 0,
             )
         if request.level is not Level.SIGNED and request.price_max:
             for stage in stages:
                 if stage.role is Role.INFER:
-                    await payer.until_checkable(
-                        verifiers_of(payer, stage), request.price_max, request.needed
-                    )
+                    able = partial(verifiers_of, payer, stage)
+                    await payer.until_checkable(able, request.price_max, request.needed)
         self._found[key] = now_at_s + KEPT_FOR_S
 
 

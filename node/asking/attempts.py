@@ -32,6 +32,7 @@ from p2p.blobs import Blobs
 from p2p.score import Offence
 from store import Store
 from wire import limits
+from wire.amount import show_credits
 from wire.chain import doers_of, legs_to_check
 from wire.content import PeerId
 from wire.errors import Missing, NotAgreed, TaskFailed, TooSlow, WireError
@@ -249,8 +250,9 @@ class Attempts:
                     run.on_event(Failed("answer rejected", maker, "it lost a dispute about it"))
                 return _Checked(lost, counted, is_final=True)
             if votes.agreed is None:
-                reject(self.dispatcher.directory.payer, run, delivered, counted)
-                raise self._unchecked(votes.agreeing, votes.needed)
+                payer = self.dispatcher.directory.payer
+                charge(payer, run, delivered, output, counted, accepted=False)
+                raise self._unchecked(run, votes)
             if not votes.agreed:
                 # A row in dispute that nobody could look at is not to be missed by another draw.
                 guilty = self._rejected(run, claimed, votes)
@@ -267,7 +269,7 @@ class Attempts:
         drawn = await checking.contributions.drawn(claimed, weights, left_s)
         return replace(claimed, drawn=drawn)
 
-    def _unchecked(self, agreeing: int, needed: int) -> NotAgreed:
+    def _unchecked(self, run: TaskState, votes: Tally) -> NotAgreed:
         """Why an answer that is there is not given out: too few verifiers have spoken."""
         todo = (
             "give it more time (--deadline), ask for fewer (--verdicts 1/1), or wait until more"
@@ -275,10 +277,11 @@ class Attempts:
         )
         if self.dispatcher.directory.payer is not None:
             todo += "; verifiers that ask for credits need --pay-max, and credits in the wallet"
-        return NotAgreed(
-            f"the answer came, but {agreeing} of the verdicts agree and {needed} have to",
-            todo=todo,
-        )
+        found, needed = votes.agreeing, votes.needed
+        why = f"the answer came, but {found} of the verdicts agree and {needed} have to"
+        if run.bill is not None and run.bill.charged:
+            why += f"; {show_credits(run.bill.charged)} credits were charged for the work"
+        return NotAgreed(why, todo=todo)
 
     async def _counted(
         self, run: TaskState, claimed: CheckRequest, output: bytes, deadline_at_s: float

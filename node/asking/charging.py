@@ -18,8 +18,14 @@ def charge(
     delivered: LegResult,
     output: bytes | None,
     counted: Mapping[int, Tally],
+    *,
+    accepted: bool = True,
 ) -> None:
-    """Charge the legs and the verdicts of an accepted answer to its task's bill, if it has one."""
+    """Charge the legs and the verdicts of an answer to its task's bill, if it has one.
+
+    It was accepted, or nobody found it wrong and too few have looked: whoever did its legs cannot
+    know that, and has counted them.
+    """
     bill = run.bill
     if bill is None or payer is None:
         return
@@ -33,13 +39,13 @@ def charge(
             most = units_at_most(stages[number], source, GUESS_MAX)
             payer.note_done(bill, receipt.signer, number, stages[number], most)
         bill.leg(receipt.signer, receipt.record, source, made)
-    _charge_checks(payer, run, counted, accepted=True)
+    _charge_checks(payer, run, counted, accepted=accepted)
 
 
 def reject(
     payer: Payer | None, run: TaskState, delivered: LegResult, counted: Mapping[int, Tally]
 ) -> None:
-    """An answer that is not accepted is not paid; who looked at it is, whatever it found."""
+    """An answer that was found wrong is not paid; who looked at it is, whatever it found."""
     if run.bill is None:
         return
     for receipt in delivered.receipts:

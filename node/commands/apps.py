@@ -86,11 +86,11 @@ def list_apps(state: Path, *, as_json: bool) -> None:
         per = f"for {_period(app.period_s)}" if app.period_s else "a call"
         asks = f", {show_credits(app.price)} credits {per}" if app.price else ""
         asks += f", {show_credits(app.hold)} credits held for two epochs" if app.hold else ""
+        console.print(f"{safe(app.name)}: {app.mode}{asks}")
         if app.pays:
-            asks += f"; you pay other peers' gateways up to {show_credits(app.pays)} a call"
+            console.print(f"  you pay gateways with prices up to {show_credits(app.pays)} a call")
         if app.users_pay:
-            asks += "; users pay gateways by themselves"
-        console.print(f"{safe(app.name)}: {app.mode}{asks}", soft_wrap=True)
+            console.print("  users pay gateways with prices by themselves, beside the key")
     if not apps:
         console.print("there are no apps; one is made by: python -m node app new NAME")
 

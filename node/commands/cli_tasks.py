@@ -103,7 +103,7 @@ FOLDER_ID = "bafybeiem7coag5mkjdmzv43ve2c4hwk27763sqd5vfqb5fold3iw3lmtgq"
 @click.option(
     "--pay-max",
     metavar="CREDITS",
-    help="What the answer may cost at most, as 0.02. Default: nothing.",
+    help="What the answer, or all rows of a table, may cost at most, as 0.02. Default: nothing.",
 )
 @click.option(
     "--fresh", is_flag=True, help="Do not reuse an answer that was kept for the same question."
@@ -149,7 +149,7 @@ def ask_command(
     given = sum(it is not None for it in (words, text, file))
     text = words if text is None else text
     others = given + bool(sources) + (messages is not None) + (index is not None)
-    check_table(table, others, pays=pay_max is not None)
+    check_table(table, others)
     if table["rows"] is None:
         _check_asked(model, given, bool(sources), messages is not None)
     _check_sources(sources)

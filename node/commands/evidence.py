@@ -7,7 +7,7 @@ from typing import Any
 
 from node.commands.ask import SOCKET
 from node.commands.genesis import read_genesis
-from node.commands.output import console, safe, short, show_aside, show_json, show_table
+from node.commands.output import console, counted_words, safe, short, show_aside, show_json
 from node.commands.receipt_file import read_file
 from node.engines.exact.model import MODEL_BYTES_MAX
 from node.evidence.charges import ShownFinding, charged, shown_finding
@@ -101,19 +101,22 @@ def show_evidence(state: Path, *, as_json: bool) -> None:
     if as_json:
         show_json({"folder": str(folder), "evidence": [_document(it) for it in held]})
         return
-    rows = []
+    pieces = counted_words(len(held), "piece")
+    console.print(f"[bold]{pieces} of evidence in {safe(str(folder))}[/bold]")
     for one in held:
-        if one.finding is None:
-            who = "nothing yet" if one.suspect is None else short(str(one.suspect))
-            rows.append((one.path.name, who, "", safe(one.why)))
-            continue
-        who = " ".join(short(str(it.culprit)) for it in one.finding.convictions)
-        rows.append((one.path.name, who, _costs(one.finding), safe(one.finding.why)))
-    show_table(
-        f"{len(rows)} pieces of evidence in {safe(str(folder))}",
-        ("file", "against", "costs", "why"),
-        rows,
-    )
+        # A whole line for the name, which is typed after `slash`.
+        console.print(f"{safe(one.path.name)}\n  {_proves(one)}", soft_wrap=False)
+    if held:
+        console.print("to have stake taken: python -m node slash FILE")
+
+
+def _proves(held: HeldEvidence) -> str:
+    if held.finding is not None:
+        who = " ".join(short(str(it.culprit)) for it in held.finding.convictions)
+        return f"against {who}, {_costs(held.finding)}: {safe(held.finding.why)}"
+    if held.suspect is not None:
+        return f"against {short(str(held.suspect))}: {safe(held.why)}"
+    return f"nothing yet: {safe(held.why)}"
 
 
 def _costs(finding: OffenceFinding) -> str:

@@ -27,6 +27,12 @@ from wire.errors import InputError
 from wire.motion import BOUNDS, HouseCount, MotionRow, MotionState, Parameter
 
 ORDER_DEADLINE_S = 90.0
+_HOUSES = {"stake": "staked", "use": "paid for tasks in four weeks"}
+_RULES = {
+    "growth": "of what is redeemed, to the fund",
+    "motion_bond": "put up for a motion",
+    "matching": "of that growth, to builders",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +96,9 @@ async def list_motions(state: Path, offline: Path | None, *, as_json: bool) -> N
         )
         for name, row in rows
     ]
-    columns = ("motion", "title", "state", "stake for it", "use for it", "until epoch")
-    show_table(f"{len(table)} motions, epoch {found.replayed.epochs}", columns, table)
+    columns = ("motion", "title", "state", "stake for", "use for", "until epoch")
+    title = f"{counted_words(len(table), 'motion')}, epoch {found.replayed.epochs}"
+    show_table(title, columns, table)
 
 
 async def show_motion(state: Path, typed: str, offline: Path | None, *, as_json: bool) -> None:
@@ -105,10 +112,11 @@ async def show_motion(state: Path, typed: str, offline: Path | None, *, as_json:
     console.print(f"[bold]{safe(row.motion.title)}[/bold]\n{name.hex()}")
     console.print(f"  {safe(row.motion.why)}")
     console.print(f"  {_what(row)}")
-    console.print(
-        f"  {row.state.name.lower()}; made in epoch {row.begun} by {row.author}, decided by the end"
-        f" of epoch {row.until if row.decided is None else row.decided}"
-    )
+    console.print(f"  made in epoch {row.begun} by {row.author}")
+    if row.decided is None:
+        console.print(f"  {row.state.name.lower()} until the end of epoch {row.until} at most")
+    else:
+        console.print(f"  {row.state.name.lower()} with the end of epoch {row.decided}")
     _show_counts(row)
 
 
@@ -122,7 +130,8 @@ async def tally(state: Path, typed: str, offline: Path | None, *, as_json: bool)
         show_json(motion_map(name, row) | {"ballots": votes})
         return
     rows = [(_key(account), "yes" if yes else "no") for account, yes in sorted(ballots.items())]
-    show_table(f"{len(rows)} ballots on {safe(row.motion.title)}", ("account", "vote"), rows)
+    title = f"{counted_words(len(rows), 'ballot')} on {safe(row.motion.title)}"
+    show_table(title, ("account", "vote"), rows)
     _show_counts(row)
     console.print(f"  {row.state.name.lower()}")
 
@@ -223,7 +232,7 @@ async def show_fund(state: Path, offline: Path | None, *, as_json: bool) -> None
     for name, value in rules.items():
         low, high = bounds[name]
         now, least, most = (shown_value(Parameter[name.upper()], it) for it in (value, low, high))
-        console.print(f"  {name} {now}, from {least} to {most}")
+        console.print(f"  {name} {now} ({least} to {most}): {_RULES.get(name, '')}")
 
 
 def motion_map(name: bytes, row: MotionRow) -> dict[str, Any]:
@@ -309,8 +318,10 @@ def _show_counts(row: MotionRow) -> None:
         if count is not None:
             console.print(
                 f"  {house}: {show_credits(count.yes)} for it, {show_credits(count.no)} against,"
-                f" of {show_credits(count.total)}"
+                f" of {show_credits(count.total)} credits {_HOUSES[house]}"
             )
+    if row.state is MotionState.OPEN:
+        console.print("  it passes with more yes than no in both, if a fifth of each has voted")
 
 
 def _key(account: bytes) -> str:

@@ -121,11 +121,14 @@ async def show_account(state: Path, account: str | None, *, as_json: bool) -> No
             f" {show_credits(channel['promised'])} promised of"
             f" {show_credits(channel['deposit'])}, until epoch {channel['expires_after_epoch']}"
         )
+        # A peer of an earlier version, which runs on, tells none.
+        if more := channel.get("not_counted_here"):
+            console.print(f"    it has counted {show_credits(more)} more than this peer")
     owed = sum(it["unredeemed"] for it in found["earning"])
     if owed:
         console.print(
-            f"  {show_credits(owed)} are promised to it and not redeemed yet;"
-            " the network's fund\n  takes a twentieth of it, unless a vote has changed that"
+            f"  {show_credits(owed)} are promised to it and not redeemed yet; of what is redeemed"
+            "\n  the network's fund takes a twentieth, unless a vote has changed that"
         )
     if not found["agreed"]:
         console.print("  [yellow]members are not in step yet: it may be more[/yellow]")
@@ -174,7 +177,7 @@ async def show_log(state: Path, *, as_json: bool) -> None:
             datetime.fromtimestamp(it["at_ms"] / 1000, UTC).strftime("%m-%d %H:%M:%S"),
             it["epoch"],
             it["sequence"],
-            show_credits(it["spent"]),
+            _moved(it),
             it["action"],
             " ".join(short(one["to"]) for one in (*it["pay"], *it["open"])),
             it["state"] + (f": {safe(it['why'])}" if it["why"] else ""),
@@ -201,6 +204,14 @@ async def show_log(state: Path, *, as_json: bool) -> None:
     )
     if found["received_problem"]:
         console.print(f"  [yellow]{safe(found['received_problem'])}[/yellow]")
+
+
+def _moved(order: Mapping[str, Any]) -> str:
+    """What an order took from the account, or brought to it; empty if that is not known."""
+    if order["action"] != "redeem":
+        return show_credits(order["spent"])
+    taken = order.get("taken")
+    return "" if taken is None else f"+{show_credits(taken)}"
 
 
 async def show_earnings(state: Path, *, redeem: bool, as_json: bool) -> None:
@@ -234,9 +245,10 @@ async def show_earnings(state: Path, *, redeem: bool, as_json: bool) -> None:
     if found["ahead"]:
         console.print(f"  {show_credits(found['ahead'])} paid ahead, for work still to come")
     if found["to_fund"]:
+        whole = show_credits(found.get("redeemed_whole", found["redeemed"]))
         console.print(
-            f"  {show_credits(found['to_fund'])} of what was redeemed, a twentieth, to the"
-            " network's fund"
+            f"  {show_credits(found['to_fund'])} to the network's fund: a twentieth of the {whole}"
+            " redeemed"
         )
     for channel in found["channels"]:
         if channel["lost"]:

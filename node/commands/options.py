@@ -177,7 +177,7 @@ _OF_TABLES = ("column", "inputs", "one_by_one", "keep", "out", "resume", "force"
 _OPTIONS = {"inputs": "input", "one_by_one": "one-by-one"}
 
 
-def check_table(table: Mapping[str, Any], others: int, *, pays: bool) -> None:
+def check_table(table: Mapping[str, Any], others: int) -> None:
     """InputError unless the options about tables go together; `others` are things asked besides."""
     if table["rows"] is None:
         for name in _OF_TABLES:
@@ -190,11 +190,6 @@ def check_table(table: Mapping[str, Any], others: int, *, pays: bool) -> None:
     if others:
         raise InputError(
             "one thing is asked at a time", todo="give --rows, or a text, not both of them"
-        )
-    if pays:
-        raise InputError(
-            "--pay-max is not for tables yet: their rows are asked of peers that ask for nothing",
-            todo="leave --pay-max out, or ask row by row: ask MODEL TEXT --pay-max 0.02",
         )
     if table["inputs"] and table["column"]:
         raise InputError(

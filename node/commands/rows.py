@@ -12,12 +12,14 @@ from node.commands.ask import SOCKET
 from node.commands.output import console, counted_words, show_json
 from node.local import questions
 from node.local.control import call, unheard
-from node.rows.job import BundleAnswer, JobEnd, JobFiles, RowJob, RowsUnanswered
+from node.rows.job import WINDOW, BundleAnswer, JobEnd, JobFiles, RowJob, RowsUnanswered
 from node.rows.plan import RETRY_AFTER_S, ROOM_S, RowBatch, RowPlan
 from node.rows.reading import TableColumns, open_rows
 from node.rows.tensor_rows import TensorColumns, read_tensor_columns
+from node.task.price_bound import PriceBound
+from wire.amount import show_credits
 from wire.content import ContentId
-from wire.errors import InputError, Malformed
+from wire.errors import BatonError, InputError, Malformed
 from wire.operations import CALL, GENERATE
 
 MODEL_DEADLINE_S = 120.0
@@ -60,20 +62,29 @@ def rows_asked(table: Mapping[str, Any], arguments: Mapping[str, Any]) -> RowsAs
 async def ask_rows(state: Path, asked: RowsAsked, *, as_json: bool) -> None:
     """Ask for every row of a table, and write what comes; BatonError, and --resume goes on."""
     is_new = asked.files.check(resume=asked.resume, force=asked.force)
+    bound = PriceBound(int(asked.arguments["price_max"]))
     numbers = tuple(name for it in asked.tensors for name in it.columns)
     source = open_rows(asked.files.table, TableColumns(asked.column, numbers, asked.keep))
     try:
         plan = await _plan(state, asked)
         with _bar() as progress:
-            shown = _Shown(progress, source.rows)
-            bundles = _Bundles(state, plan, asked.arguments)
+            shown = _Shown(progress, source.rows, bound)
+            bundles = _Bundles(state, plan, asked, bound, 0 if is_new else WINDOW)
             job = RowJob(
-                plan, asked.files, source, bundles.ask, shown.on_progress, shown.on_writing
+                *(plan, asked.files, source, bundles.ask, shown.on_progress, shown.on_writing),
+                on_charged_before=bound.add,
             )
             end = await job.run(is_new=is_new)
+    except BatonError as error:
+        if bound.charged:
+            error.message += (
+                f"; {show_credits(bound.charged)} credits were charged so far, and what was"
+                " answered is kept"
+            )
+        raise
     finally:
         source.close()
-    _tell(asked.files, end, bundles.kept_before, as_json=as_json)
+    _tell(asked.files, end, bundles, as_json=as_json)
 
 
 async def _plan(state: Path, asked: RowsAsked) -> RowPlan:
@@ -113,50 +124,72 @@ class _Bundles:
 
     state: Path
     plan: RowPlan
-    arguments: Mapping[str, Any]
+    asked: RowsAsked
+    bound: PriceBound
+    # So many of the first bundles may have been under way when the job ended: what their answers
+    # cost then is this job's too.
+    begun_before: int
     # Tasks whose answers were there already.
     kept_before: int = 0
 
     async def ask(self, batch: RowBatch, inputs: list[bytes]) -> BundleAnswer:
         """One bundle over the control socket; BatonError as the peer says it."""
+        given, begun_before = self.asked.arguments, self.begun_before > 0
+        self.begun_before -= 1
         arguments = {
             "model": str(self.plan.model),
             "operation": self.plan.operation,
             "parameters": dict(self.plan.parameters),
             "inputs": inputs,
             "numbers": list(batch.numbers),
-            **{name: self.arguments[name] for name in ("level", "needed", "verifiers")},
-            "deadline_s": self.arguments["deadline_s"],
-            "fresh": self.arguments["fresh"],
+            **{name: given[name] for name in ("level", "needed", "verifiers")},
+            "deadline_s": given["deadline_s"],
+            "fresh": given["fresh"],
+            "price_max": self.bound.left,
+            "job": str(self.asked.files.out.absolute()),
         }
-        pieces = _Pieces(len(inputs))
-        deadline_s = TRIES * (float(self.arguments["deadline_s"]) + ROOM_S + 30)
+        pieces = _Pieces(len(inputs), self.bound)
+        deadline_s = TRIES * (float(given["deadline_s"]) + ROOM_S + 30)
         result = await call(
             self.state / SOCKET, "rows", arguments, pieces.on_event, deadline_s=deadline_s
         )
         if "unanswered" in result:
             raise RowsUnanswered(str(result["unanswered"]), todo=str(result["todo"]))
         self.kept_before += int(result["kept_before"])
+        if begun_before:
+            # A peer of an earlier version, which runs on, tells none.
+            pieces.count(int(result.get("charged_before", 0)))
         return BundleAnswer(
             tuple(map(bytes, pieces.parts["output"])),
             bytes(result["signed"]),
             tuple(map(bytes, pieces.parts["answer"])),
+            pieces.charged,
         )
 
 
 class _Pieces:
-    """Outputs and receipts of a bundle as they come, piece by piece."""
+    """Outputs and receipts of a bundle as they come, piece by piece, and what its tasks cost."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, bound: PriceBound) -> None:
+        self.bound, self.charged = bound, 0
         self.parts = {name: [bytearray() for _ in range(count)] for name in ("output", "answer")}
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         """Add a piece where it belongs; Malformed for one that belongs nowhere."""
+        amount = event.get("amount")
+        if event.get("event") == "charged" and type(amount) is int and amount >= 0:
+            self.count(amount)
+            return
         parts = self.parts.get(str(event.get("event")), [])
         place, data = event.get("place"), event.get("data")
         if type(place) is not int or not 0 <= place < len(parts) or not isinstance(data, bytes):
             raise Malformed("the peer sent a piece of an answer that nobody asked for")
         parts[place] += data
+
+    def count(self, amount: int) -> None:
+        """Count what a task came to."""
+        self.charged += amount
+        self.bound.charged += amount
 
 
 def _bar() -> Progress:
@@ -181,6 +214,7 @@ class _Shown:
 
     progress: Progress
     rows_in_all: int | None
+    bound: PriceBound
     _task: Any = field(init=False)
     _began: tuple[int, float] | None = None
 
@@ -202,7 +236,7 @@ class _Shown:
             took_s = task.get_time() - began_at_s
             speed = f"{(rows - first) / took_s:,.0f} rows/s" if took_s > 0 else ""
         of = f" of {self.rows_in_all:,}" if self.rows_in_all else ""
-        words = f"{rows:,}{of} rows"
+        words = f"{rows:,}{of} rows{_of_bound(self.bound)}"
         self.progress.update(self._task, completed=share, rows=words, speed=speed)
 
     def on_writing(self) -> None:
@@ -210,7 +244,13 @@ class _Shown:
         self.progress.update(self._task, description="writing the output", total=None)
 
 
-def _tell(files: JobFiles, end: JobEnd, kept_before: int, *, as_json: bool) -> None:
+def _of_bound(bound: PriceBound) -> str:
+    if not bound.most:
+        return ""
+    return f", {show_credits(bound.charged)} of at most {show_credits(bound.most)} credits"
+
+
+def _tell(files: JobFiles, end: JobEnd, bundles: _Bundles, *, as_json: bool) -> None:
     if as_json:
         show_json(
             {
@@ -220,12 +260,15 @@ def _tell(files: JobFiles, end: JobEnd, kept_before: int, *, as_json: bool) -> N
                 "rows_before": end.rows_before,
                 "bad_rows": end.bad_rows,
                 "bundles": end.bundles,
-                "tasks_kept_before": kept_before,
+                "tasks_kept_before": bundles.kept_before,
+                "charged": bundles.bound.charged,
+                "price_max": bundles.bound.most,
             }
         )
         return
     before = f", {end.rows_before:,} of them before" if end.rows_before else ""
-    console.print(f"{counted_words(end.rows, 'row')} in {files.out}{before}")
+    cost = _of_bound(bundles.bound)
+    console.print(f"{counted_words(end.rows, 'row')} in {files.out}{before}{cost}")
     if end.bad_rows:
         console.print(f"[yellow]{end.bad_rows:,} rows are marked: see the column error[/yellow]")
     console.print(f"{end.bundles:,} bundles have receipts in {files.receipts}")

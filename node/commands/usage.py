@@ -13,7 +13,6 @@ from node.commands.ledger_file import EXPORT_AGAIN, given_or_exported, replay_fi
 from node.commands.output import console, counted_words, safe, short, show_json, show_table
 from node.ledger.epoch_outcome import EpochOutcome
 from node.ledger.replica import Replica
-from node.ledger.use_lines import transfers_of
 from node.local.arguments import read_key
 from node.local.control import call, unheard
 from node.usage.history import UseHistory, epochs_in_week
@@ -122,9 +121,7 @@ def read_history(file: Path, week_s: int) -> tuple[Genesis, UseHistory]:
         if not found:
             epoch_s = replica.genesis.epoch_s
             found.append(UseHistory(epochs_in_week(week_s, epoch_s)))
-        orders = (replica.orders[it] for it in outcome.orders)
-        moved = transfers_of(orders)
-        found[0].add(outcome.draft.epoch, outcome.lines, moved, outcome.matched)
+        found[0].add(outcome.draft.epoch, outcome.lines, outcome.moved, outcome.matched)
 
     replayed = replay_file(file, watch, todo=EXPORT_AGAIN)
     genesis = replayed.genesis
@@ -179,10 +176,12 @@ def _show(report: Mapping[str, Any], wanted: Looking) -> None:
         ]
         show_table("by who paid", ("account", "tasks", "credits", "to the fund"), rows)
     console.print(
-        f"{counted_words(report['accounts'], 'account')},"
-        f" {counted_words(report['owners'], 'owner')} at least. Who faked all of this paid the fund"
-        f" {show_credits(report['cost'])} credits or more, of what is left discounted"
-        f" {show_credits(report['cost_discounted'])}."
+        f"{counted_words(report['accounts'], 'account')} paid for tasks, of"
+        f" {counted_words(report['owners'], 'owner')} at least"
+    )
+    console.print(
+        f"faking all of it cost {show_credits(report['cost'])} credits (the fund's share), what is"
+        f" discounted {show_credits(report['cost_discounted'])}"
     )
     if report["transfers_unseen"]:
         console.print(

@@ -5,8 +5,8 @@ has the transfer by then. Vouchers are taken to the account of this peer, whose 
 are: it redeems them by itself.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -18,15 +18,13 @@ from node.gateway.x402_documents import (
     ClientPayment,
     PaymentOffer,
     PaymentProof,
-    payment_in,
-    read_amount,
     read_object,
 )
-from node.paying.voucher_till import SentVoucher, VoucherTill
-from wire.errors import Malformed, Refused, Unreachable, WireError
-from wire.payment_claim import BATCH
+from node.gateway.x402_requirements import PAYLOAD, TOO_LITTLE, USED, PaymentFault, required
+from node.paying.voucher_till import SentVoucher, VoucherRefused, VoucherTill
+from wire.errors import BatonError, Refused, Unreachable, WireError
+from wire.payment_claim import BATCH, network_name
 
-USED = "transfer_already_used"
 DEADLINE_S = 60
 VERSIONS = (2, 1)
 
@@ -37,6 +35,11 @@ class CreditFacilitator:
 
     paywall: Paywall
     means: PaymentMeans
+
+    @property
+    def network(self) -> str:
+        """The network in whose credits payments are taken."""
+        return network_name(self._vouchers.channels.wallet.genesis.id)
 
     async def supported(self) -> dict[str, Any]:
         """What payments are taken, and to whose account vouchers have to be."""
@@ -59,14 +62,14 @@ class CreditFacilitator:
             sent = SentVoucher.read(payment.payload)
             await self._vouchers.look(sent, offer.amount)
             return str(sent.payer)
-        return self._proof(payment, offer).payer
+        return (await self._proof(payment, offer)).payer
 
     async def take(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Take a payment; WireError or Refused says why it cannot be taken."""
         payment, offer = await self._asked(body)
         if offer.scheme == BATCH:
             return await settle_voucher(self._vouchers, payment, offer.amount, offer.network)
-        proof = self._proof(payment, offer)
+        proof = await self._proof(payment, offer)
         row = PaymentRow(
             id=proof.id,
             state=PaymentState.SETTLED,
@@ -80,6 +83,9 @@ class CreditFacilitator:
             document={},
         )
         await self.paywall.journal.keep(row, self.paywall.wall_s())
+        # It pays for no subscription of an app of this peer from now on.
+        document = _document(payment)
+        await self.means.settle_payment(document, proof.payer, proof.amount, again=False)
         return {
             "success": True,
             "transaction": proof.id.hex(),
@@ -97,16 +103,32 @@ class CreditFacilitator:
         offers = await self.means.offers(1, DEADLINE_S)
         if not offers:
             raise Unreachable("too few members of the ledger answer")
-        return _asked(body, offers)
+        return required(body, offers)
 
-    def _proof(self, payment: ClientPayment, offer: PaymentOffer) -> PaymentProof:
+    async def _proof(self, payment: ClientPayment, offer: PaymentOffer) -> PaymentProof:
         paywall = self.paywall
         proof = self.means.read(payment, offer, paywall.wall_s(), 0)
         if proof.amount < offer.amount:
-            raise Malformed(f"{proof.amount} is paid, and {offer.amount} asked for")
+            words = f"{proof.amount} is paid, and {offer.amount} asked for"
+            raise PaymentFault(TOO_LITTLE, words)
         if proof.id in paywall.journal.rows or proof.id in paywall.working:
-            raise Malformed(USED)
+            raise PaymentFault(USED, "this transfer has paid for a request")
+        if why := await self.means.verify(_document(payment), proof.payer):
+            raise PaymentFault(USED, why)
         return proof
+
+
+def _reason_of(error: BatonError) -> str:
+    """x402's word for what is wrong with a payment."""
+    if isinstance(error, PaymentFault):
+        return error.reason
+    if isinstance(error, VoucherRefused):
+        return USED if error.used else TOO_LITTLE
+    return PAYLOAD
+
+
+def _document(payment: ClientPayment) -> dict[str, Any]:
+    return {"paymentPayload": {"payload": payment.payload}}
 
 
 def x402_router(paywall: Paywall, means: PaymentMeans) -> APIRouter:
@@ -123,7 +145,8 @@ def x402_router(paywall: Paywall, means: PaymentMeans) -> APIRouter:
         try:
             payer = await own.verify(read_object(await request.body(), "the body"))
         except (WireError, Refused) as error:
-            return {"isValid": False, "invalidReason": error.message}
+            told = {"invalidReason": _reason_of(error), "invalidMessage": error.message}
+            return {"isValid": False, **told}
         return {"isValid": True, "payer": payer}
 
     @router.post("/settle")
@@ -131,33 +154,7 @@ def x402_router(paywall: Paywall, means: PaymentMeans) -> APIRouter:
         try:
             return await own.take(read_object(await request.body(), "the body"))
         except (WireError, Refused) as error:
-            told: dict[str, Any] = {"success": False, "transaction": "", "network": ""}
-            return told | {"errorReason": error.message}
+            told = {"success": False, "transaction": "", "network": own.network}
+            return told | {"errorReason": _reason_of(error), "errorMessage": error.message}
 
     return router
-
-
-def _asked(
-    body: Mapping[str, Any], offers: Sequence[PaymentOffer]
-) -> tuple[ClientPayment, PaymentOffer]:
-    """The payment, and what it is to be for; Malformed unless it is in this network's credits."""
-    payload, wanted = body.get("paymentPayload"), body.get("paymentRequirements")
-    if not isinstance(payload, dict) or not isinstance(wanted, dict):
-        raise Malformed("a payload and requirements are to be sent")
-    version = 1 if payload.get("x402Version") == 1 else 2
-    payment = payment_in(payload, "the payload", version)
-    amount = read_amount(wanted.get("amount" if version == 2 else "maxAmountRequired"))
-    named = (wanted.get("scheme"), wanted.get("network"))
-    found = next((it for it in offers if (it.scheme, it.network) == named), None)
-    if found is None:
-        there = ", ".join(it.scheme for it in offers)
-        raise Malformed(f"only {there} on {offers[0].network} is settled here")
-    pay_to = wanted.get("payTo")
-    if amount is None or not isinstance(pay_to, str) or not found.is_for(payment):
-        raise Malformed("invalid_payment_requirements")
-    if found.scheme == BATCH and pay_to != found.pay_to:
-        raise Malformed(
-            f"invalid_payment_requirements: vouchers are taken to {found.pay_to} here, and no other"
-            " account: have its own peer take them"
-        )
-    return payment, replace(found, amount=amount, pay_to=pay_to)

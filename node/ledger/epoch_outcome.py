@@ -8,7 +8,7 @@ from node.ledger.governing import end_motions
 from node.ledger.juries import NO_JURIES, JuriesEnded
 from node.ledger.matching import Matched
 from node.ledger.slashing import end_stakes
-from node.ledger.use_lines import lines_of, transfers_of
+from node.ledger.use_lines import Transfer, lines_of, moved_in
 from wire.checkpoint import NO_DRAW, CheckpointHeader, JuryDraw, buckets_of
 from wire.errors import Malformed
 from wire.jury import juries_digest
@@ -28,6 +28,8 @@ class EpochOutcome:
     juries: JuriesEnded = NO_JURIES
     # What builders were given out of the fund.
     matched: Matched = field(default_factory=dict)
+    # Between whom credits moved, but from a payer to its payee.
+    moved: tuple[Transfer, ...] = ()
 
 
 def applied_all(draft: Draft, orders: Iterable[Signed[AccountOrder]]) -> list[Signed[AccountOrder]]:
@@ -63,7 +65,8 @@ def outcome_of(
         raise Malformed("the orders of the epoch are not complete")
     juries = end_stakes(draft, beacon)
     lines = lines_of(draft)
-    matched = end_motions(draft, genesis, lines, transfers_of(orders))
+    moved = moved_in(draft, orders)
+    matched = end_motions(draft, genesis, lines, moved)
     balances, deposits = draft.sums()
     state, stake_table = draft.digests()
     draw = JuryDraw(
@@ -87,4 +90,4 @@ def outcome_of(
         bonds=books.motions.bonds_after(draft.motions),
         draw=() if draw == NO_DRAW else (draw,),
     )
-    return EpochOutcome(header, draft, digests, lines, juries, matched)
+    return EpochOutcome(header, draft, digests, lines, juries, matched, moved)

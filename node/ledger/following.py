@@ -14,7 +14,6 @@ from node.ledger.jury_draw import DrawnBy
 from node.ledger.received import ReceivedPayments, income_of, received_by
 from node.ledger.replica import Replica
 from node.ledger.sync import LedgerCalls
-from node.ledger.use_lines import transfers_of
 from node.usage.history import WEEK_S, UseHistory, epochs_in_week
 from p2p.peers import Peers
 from wire.checkpoint import ORDER_BUCKETS, Checkpoint, CheckpointHeader
@@ -130,7 +129,6 @@ class LedgerFollower:
             self._check_pinned(header)
             epoch = replica.epoch
             orders = [replica.orders[it] for it in found.orders]
-            transfers = list(transfers_of(orders))
             received = received_by(self.peers.me, orders)
             rows = replica.books.motions.rows
             income = income_of(self.peers.me, epoch, outcome.lines, rows)
@@ -140,7 +138,7 @@ class LedgerFollower:
             }
             replica.turn(found.checkpoint, found.orders)
             self._before = before
-            self.history.add(epoch, outcome.lines, transfers, outcome.matched)
+            self.history.add(epoch, outcome.lines, outcome.moved, outcome.matched)
             self.received.add(received)
             self.received.add_income(income)
         if self._is_below_pin():

@@ -54,15 +54,34 @@ class _Sums:
 def lines_of(draft: Draft) -> tuple[UseLine, ...]:
     """The lines of a draft's epoch, in the order of payer and payee."""
     sums: dict[Transfer, _Sums] = {}
-    rows = draft.books.motions.rows
+    for before, channel in _redeemed(draft):
+        sides = (channel.payer, channel.payee)
+        sums.setdefault(sides, _Sums()).add(before, channel, draft.books.motions.rows)
+    return tuple(it.line(payer, payee) for (payer, payee), it in sorted(sums.items()))
+
+
+def _redeemed(draft: Draft) -> Iterator[tuple[PaymentChannel, PaymentChannel]]:
+    """The channels of which something was redeemed, before and after."""
     for name, channel in draft.channels.items():
         before = draft.books.channels[name[0]].get(name)
         if before is None:
             before = channel._replace(paid=0, tasks=0, models=())
         if channel.paid != before.paid:
-            sides = (channel.payer, channel.payee)
-            sums.setdefault(sides, _Sums()).add(before, channel, rows)
-    return tuple(it.line(payer, payee) for (payer, payee), it in sorted(sums.items()))
+            yield before, channel
+
+
+def moved_in(draft: Draft, orders: Iterable[Signed[AccountOrder]]) -> tuple[Transfer, ...]:
+    """Between whom credits moved in a draft's epoch, but from a payer to its payee.
+
+    What an author has of what is redeemed came from the payer, as if that had paid it.
+    """
+    rows = draft.books.motions.rows
+    authored = {
+        (after.payer, share.author)
+        for before, after in _redeemed(draft)
+        for share in shares_of(before, after, rows)[1]
+    }
+    return (*transfers_of(orders), *sorted(authored))
 
 
 def transfers_of(orders: Iterable[Signed[AccountOrder]]) -> Iterator[Transfer]:

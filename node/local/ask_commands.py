@@ -5,12 +5,12 @@ Arguments come over the control socket from the peer's own user, and are checked
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import trio
 
 from node.asking import as_maps
-from node.asking.affording import quote_of
 from node.asking.answers import Answered
 from node.asking.following import Follower
 from node.asking.run import TaskRequest
@@ -20,7 +20,7 @@ from node.local.arguments import read_content_id, read_number, read_request, rea
 from node.local.control import Command, Emit, unheard
 from node.local.indexing import Indexing, list_sources
 from node.local.model_commands import named_as, until_ready
-from node.local.quoting import show_quote
+from node.local.quoting import least_cost, show_quote
 from node.local.source_calls import bring_inputs, known_manifest
 from node.paying.charge_shares import shares_map
 from node.peer import Node
@@ -274,10 +274,6 @@ class AskCommands:
         """The names of all sources that data peers can bring in; one data peer is asked."""
         return {"sources": await list_sources(self._run, unheard)}
 
-    async def _least(self, request: TaskRequest) -> int:
-        quote = await quote_of(self.node.leg_server.dispatcher.directory, request)
-        return 0 if quote is None else quote.least
-
     async def embed(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Whole sources: fetched, cut, embedded, checked; kept as an index to search in.
 
@@ -294,7 +290,8 @@ class AskCommands:
             known = manifest.operations if manifest else ()
             if questions.operation_of(arguments, known) == CALL:
                 return await self._call(known_manifest(manifest, typed), arguments, emit)
-        indexing = Indexing(self._run, self.node.blobs, model, terms, emit, self._least)
+        price_of = partial(least_cost, self.node)
+        indexing = Indexing(self._run, self.node.blobs, model, terms, emit, price_of)
         index = await indexing.of([str(it) for it in names])
         index_id = await self.node.dependencies.store.put(index.to_bytes(), pin="index")
         return {"index": str(index_id), **indexing.counts}

@@ -6,18 +6,17 @@ Data peers are not trusted: lists have a bound, and every part is compared with 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import trio
-
 from node.asking import as_maps
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.local.control import Emit
+from node.local.within_bound import BoundReached, PriceOf, WithinBound
+from node.task.price_bound import PriceBound
 from node.task.units import PASSAGES_PER_LEG
 from p2p.blobs import Blobs
 from p2p.gather import gather
 from p2p.timeouts import stretched
 from wire import limits
-from wire.amount import show_credits
 from wire.content import ContentId, PeerId
 from wire.errors import InputError, Malformed, TaskFailed
 from wire.kinds import Level, Role
@@ -34,10 +33,6 @@ PARTS_MAX = 2048
 LIST_DEADLINE_S = 30.0
 PASSAGES_DEADLINE_S = 60.0
 Run = Callable[[TaskRequest, Emit], Awaitable[Answered]]
-# What a task costs at most at the cheapest peers, in millionths.
-PriceOf = Callable[[TaskRequest], Awaitable[int]]
-# So many times as much may a part cost, where prices differ, as long as enough is left.
-PRICE_HEADROOM = 4
 
 
 async def list_sources(run: Run, unheard: Emit) -> list[str]:
@@ -78,9 +73,11 @@ class Indexing:
     )
     _parts: dict[tuple[int, int], IndexPart] = field(default_factory=dict)
     _planned: int = 0
-    # What parts that are under way may cost.
-    _held: int = 0
-    _ended: trio.Event = field(default_factory=trio.Event)
+    _within: WithinBound = field(init=False)
+
+    def __post_init__(self) -> None:
+        bound = PriceBound(self.terms.price_max)
+        self._within = WithinBound(bound, self.price_of, "this index", "its next part")
 
     async def of(self, names: Sequence[str]) -> Index:
         """Make the index of these sources, in their order; each name counts once."""
@@ -144,23 +141,12 @@ class Indexing:
 
     async def _paid(self, request: TaskRequest) -> Answered:
         """One part, for what is left; InputError if that is too little."""
-        least = await self.price_of(request) if request.price_max else 0
-        while (left := request.price_max - self.counts["charged"] - self._held) < least:
-            if not self._held:
-                raise InputError(
-                    f"{show_credits(left)} credits are left for this index, and its next part"
-                    f" costs up to {show_credits(least)}: {self.counts['tasks']} parts were made",
-                    todo="allow more for all of it: --pay-max",
-                )
-            await self._ended.wait()
-        held = min(left, PRICE_HEADROOM * least)
-        self._held += held
         try:
-            answered = await self.run(replace(request, price_max=held), self.emit)
-            charges = () if answered.kept_before else answered.answer.record.charges
-            self.counts["charged"] += sum(it.amount for it in charges)
-        finally:
-            self._held -= held
-            self._ended.set()
-            self._ended = trio.Event()
+            async with self._within.part(request) as held:
+                answered = await self.run(replace(request, price_max=held), self.emit)
+                self._within.bound.charged += answered.cost
+        except BoundReached as error:
+            error.message += f": {self.counts['tasks']} parts were made"
+            raise
+        self.counts["charged"] = self._within.bound.charged
         return answered

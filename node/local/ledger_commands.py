@@ -10,6 +10,7 @@ import trio
 from node.ledger.exporting import export_ledger
 from node.ledger.faucet import ask_credits
 from node.ledger.peer_ledger import PeerLedger
+from node.ledger.redeemed import redeemed_by
 from node.local.arguments import read_key, read_number, read_path, read_text
 from node.local.control import Command, Emit
 from node.local.offer_payments import pay_offer
@@ -18,6 +19,7 @@ from node.paying.own_tariff import SERVICE_IDS
 from node.peer import Node
 from p2p.timeouts import stretched
 from wire.amount import AMOUNT_MAX
+from wire.content import ContentId
 from wire.errors import InputError, Refused, Unreachable
 from wire.ledger import growth_of
 
@@ -100,6 +102,7 @@ class LedgerCommands:
             "charged": sum(it["charged"] for it in rows),
             # Of what was worked for; what is promised or redeemed ahead of work stands by itself.
             "redeemed": sum(min(it["redeemed"], it["charged"]) for it in rows),
+            "redeemed_whole": sum(it["redeemed"] for it in rows),
             "unredeemed": sum(
                 max(0, min(it["promised"], it["charged"]) - it["redeemed"]) for it in rows
             ),
@@ -114,11 +117,20 @@ class LedgerCommands:
         kinds = {None: "verdicts"} | {str(it): name for name, it in SERVICE_IDS.items()}
         own = self.node.paying.own
         names = {str(own.resolve(it)): it for it in own.typed.models}
-        sums = self.node.paying.till.channels.sums()
         return [
-            it | {"for": kinds.get(it["model"], "model"), "name": names.get(it["model"], "")}
-            for it in sums
+            it
+            | {
+                "for": kinds.get(it["model"], "model"),
+                "name": names.get(it["model"]) or self._named(it["model"]),
+            }
+            for it in self.node.paying.till.channels.sums()
         ]
+
+    def _named(self, model: str | None) -> str:
+        """The name of a model that this peer did not price itself, as a gateway asks others."""
+        if model is None or model in map(str, SERVICE_IDS.values()):
+            return ""
+        return self.node.models.name_of(ContentId.parse(model))
 
     async def pay(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Pay `amount` millionths to the account `to`, and wait until it is settled."""
@@ -143,10 +155,15 @@ class LedgerCommands:
         with trio.move_on_after(stretched(CATCH_UP_S)) as waited, suppress(Unreachable):
             await follower.catch_up()
         late = "the ledger is still being read: ask again" if waited.cancelled_caught else ""
+        orders = ledger.wallet.log(LOG_SHOWN + 1)
+        taken = redeemed_by(reversed(orders))
         received = [it.to_map() for it in reversed(follower.received.latest)]
         return {
             "account": str(self.node.peers.me),
-            "orders": [it.to_map() for it in ledger.wallet.log(LOG_SHOWN)],
+            "orders": [
+                it.to_map() | {"taken": taken.get(it.order.record.sequence)}
+                for it in orders[:LOG_SHOWN]
+            ],
             "received": received[:LOG_SHOWN],
             "authored": [it.to_map() for it in reversed(follower.received.income)][:LOG_SHOWN],
             "received_before": follower.replica.epoch,

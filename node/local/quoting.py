@@ -11,6 +11,12 @@ from node.peer import Node
 from wire.errors import BatonError
 
 
+async def least_cost(node: Node, request: TaskRequest) -> int:
+    """What a task costs at most at the cheapest peers, in millionths."""
+    quote = await quote_of(node.leg_server.dispatcher.directory, request)
+    return 0 if quote is None else quote.least
+
+
 async def show_quote(node: Node, request: TaskRequest, called: str, emit: Emit) -> None:
     """Emit what it would cost; InputError if that is more than it may cost."""
     quote = await quote_of(node.leg_server.dispatcher.directory, request)

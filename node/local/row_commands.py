@@ -4,8 +4,10 @@ A bundle's tasks are like any others. One that was answered before, or is still 
 the command that asked for it died, is not done again.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import trio
@@ -16,6 +18,8 @@ from node.local import questions
 from node.local.arguments import read_request, read_text
 from node.local.control import Command, Emit
 from node.local.model_commands import named_as, until_ready
+from node.local.quoting import least_cost
+from node.local.within_bound import WithinBound
 from node.peer import Node
 from node.rows.plan import (
     BUNDLE_ROWS,
@@ -26,12 +30,14 @@ from node.rows.plan import (
     sources_of,
 )
 from node.task.events import ignore_event
+from node.task.price_bound import PriceBound
 from p2p.gather import gather
 from p2p.score import Offence
 from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId
-from wire.errors import InputError, Refused, TaskFailed
+from wire.counting import counted
+from wire.errors import BatonError, InputError, Refused, TaskFailed
 from wire.kinds import Role
 from wire.receipt import Receipt
 from wire.rows import RowBundle, hashed_rows
@@ -43,6 +49,8 @@ from wire.tree import name_of
 PIECE_BYTES = 256 << 10
 # Tasks of one bundle at once.
 TASKS_AT_ONCE = 32
+JOB_CHARS_MAX = 4096
+GO_ON = "allow more for all of it, and go on: --resume --pay-max"
 
 
 @dataclass(slots=True)
@@ -50,6 +58,11 @@ class RowCommands:
     """The commands about rows, for one running peer."""
 
     node: Node
+    # What tables may cost of which bundles are under way, by their commands, and how many are.
+    _within: dict[str, WithinBound] = field(default_factory=dict)
+    _bundles: dict[str, int] = field(default_factory=dict)
+    # Tasks whose end is waited for, and counted, once.
+    _watched: set[ContentId] = field(default_factory=set)
 
     def commands(self) -> dict[str, Command]:
         """The commands about rows that the control socket takes, by their names on it."""
@@ -77,7 +90,9 @@ class RowCommands:
 
         `inputs` are those of its tasks, `numbers` those of its rows, `parameters` as of a task.
         With `fresh` no answer of an earlier task will do. `unanswered` says why the answers are not
-        of these rows, where the model gives something else.
+        of these rows, where the model gives something else. All bundles under way of one `job` cost
+        no more than the first of them is told by `price_max`; events say what tasks come to, and
+        `charged_before` what those did whose answers were kept.
         """
         stage = _stage(arguments)
         inputs, numbers = _inputs(arguments), _numbers(arguments)
@@ -85,7 +100,8 @@ class RowCommands:
         sources = sources_of(stage.operation, inputs)
         if len(sources) != len(numbers):
             raise InputError(f"{len(sources)} rows have {len(numbers)} numbers")
-        answered = await self._answered(request, inputs, fresh=fresh)
+        with self._bounded(_job(arguments), request.price_max) as within:
+            answered = await self._answered(request, inputs, _Paying(within, emit), fresh=fresh)
         outputs = [it.output for it in answered]
         try:
             each = outputs_of(stage.operation, outputs, len(numbers))
@@ -109,21 +125,34 @@ class RowCommands:
             "signed": sign(bundle, self.node.peers.key).raw,
             "tasks": len(inputs),
             "kept_before": sum(it.kept_before for it in answered),
+            "charged_before": sum(_charges(it) for it in answered if it.kept_before),
         }
 
+    @contextmanager
+    def _bounded(self, job: str, most: int) -> Iterator[WithinBound]:
+        """What the bundles of a job that are under way may cost together."""
+        price_of = partial(least_cost, self.node)
+        alone = WithinBound(PriceBound(most), price_of, "this table", "its next task", GO_ON)
+        with counted(self._bundles, job):
+            try:
+                yield self._within.setdefault(job, alone) if job else alone
+            finally:
+                if self._bundles[job] == 1:
+                    self._within.pop(job, None)
+
     async def _answered(
-        self, request: TaskRequest, inputs: Sequence[bytes], *, fresh: bool
+        self, request: TaskRequest, inputs: Sequence[bytes], paying: "_Paying", *, fresh: bool
     ) -> list[Answered]:
         found: dict[int, Answered] = {}
 
         async def one(place: int) -> None:
             asked = replace(request, input=inputs[place])
-            found[place] = await self._one(asked, fresh=fresh)
+            found[place] = await self._one(asked, paying, fresh=fresh)
 
         await gather(one, range(len(inputs)), at_once=TASKS_AT_ONCE)
         return [found[place] for place in range(len(inputs))]
 
-    async def _one(self, request: TaskRequest, *, fresh: bool) -> Answered:
+    async def _one(self, request: TaskRequest, paying: "_Paying", *, fresh: bool) -> Answered:
         """An answer that is kept, or comes; a task that fails is tried again.
 
         So is one whose answer cannot be read: it is kept too, and would come back for ever.
@@ -136,8 +165,7 @@ class RowCommands:
             if kept is not None and can_be_read(stage.operation, request.input, kept.output):
                 return kept
             try:
-                task = tasks.under_way_as(request, source) or await self._submitted(request)
-                found = await tasks.watch(task, ignore_event)
+                found = await self._done(request, source, paying)
                 if can_be_read(stage.operation, request.input, found.output):
                     return found
                 self._blame(found)
@@ -147,6 +175,28 @@ class RowCommands:
                     raise
                 await trio.sleep(wait_s)
         raise AssertionError
+
+    async def _done(self, request: TaskRequest, source: ContentId, paying: "_Paying") -> Answered:
+        """The end of a task that is under way, or is begun within the job's bound."""
+        if (task := self.node.tasks.under_way_as(request, source)) is not None:
+            return await self._watch(task, paying)
+        async with paying.within.part(request) as held:
+            task = await self._submitted(replace(request, price_max=held))
+            return await self._watch(task, paying)
+
+    async def _watch(self, task: ContentId, paying: "_Paying") -> Answered:
+        if task in self._watched:
+            return await self.node.tasks.watch(task, ignore_event)
+        self._watched.add(task)
+        try:
+            found = await self.node.tasks.watch(task, ignore_event)
+        except BatonError:
+            paying.count(self.node.tasks.cost_of(task))
+            raise
+        finally:
+            self._watched.discard(task)
+        paying.count(self.node.tasks.cost_of(task))
+        return found
 
     def _blame(self, answered: Answered) -> None:
         """Have others asked before the peer whose answer cannot be read."""
@@ -166,6 +216,23 @@ class RowCommands:
         raise TaskFailed(f"there was no room for another task here for {ROOM_S:.0f} s")
 
 
+@dataclass(frozen=True, slots=True)
+class _Paying:
+    """What a bundle's tasks may cost, and whom to tell what they came to."""
+
+    within: WithinBound
+    emit: Emit
+
+    def count(self, charged: int) -> None:
+        if charged:
+            self.within.bound.charged += charged
+            self.emit({"event": "charged", "amount": charged})
+
+
+def _charges(answered: Answered) -> int:
+    return sum(it.amount for it in answered.answer.record.charges)
+
+
 def _emit_pieces(emit: Emit, what: str, place: int, data: bytes) -> None:
     for at in range(0, len(data), PIECE_BYTES):
         emit({"event": what, "place": place, "data": data[at : at + PIECE_BYTES]})
@@ -180,6 +247,13 @@ def _stage(arguments: Mapping[str, Any]) -> Stage:
         raise InputError("the parameters are not a map")
     model = ContentId.parse(read_text(arguments, "model"))
     return Stage(role=Role.INFER, operation=operation, model=model, parameters=parameters)
+
+
+def _job(arguments: Mapping[str, Any]) -> str:
+    job = arguments.get("job", "")
+    if not isinstance(job, str) or len(job) > JOB_CHARS_MAX:
+        raise InputError(f"the job has no name of at most {JOB_CHARS_MAX} characters")
+    return job
 
 
 def _inputs(arguments: Mapping[str, Any]) -> list[bytes]:

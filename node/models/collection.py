@@ -126,6 +126,13 @@ class Models:
         """A model's manifest, if this project pins the model or this peer keeps it."""
         return self.shelf.manifest_of(model_id)
 
+    def name_of(self, model_id: ContentId) -> str:
+        """A model's name, by its manifest or as all that offer it say; empty if there is none."""
+        if (manifest := self.manifest_of(model_id)) is not None:
+            return manifest.name
+        names = {it.name for _, it in self._offers() if it.model == model_id}
+        return names.pop() if len(names) == 1 else ""
+
     async def check_meant(self, name: str, layers: tuple[int, int] | None = None) -> None:
         """InputError or ModelRefused unless `name` means a model, or a file that can be run.
 

@@ -152,6 +152,8 @@ class PaidChannel:
             "deposit": self.deposit,
             "promised": self.signed,
             "charged": self.charged,
+            # What the payee has counted and this peer has not, when it was last asked.
+            "not_counted_here": max(0, self.told - self.charged),
             "tasks": self.tasks,
             "expires_after_epoch": self.expiry,
         }

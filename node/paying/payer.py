@@ -1,6 +1,6 @@
 """What this peer pays others for its own tasks: quotes before, and whom it can have work for it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -96,23 +96,22 @@ class Payer:
 
     async def until_ready(
         self,
-        adverts: Sequence[Signed[Advert]],
+        able: Callable[[], Iterable[Signed[Advert]]],
         stage: Stage,
         most: LegUnits,
         price_max: int,
         *,
         given_on: bool = False,
     ) -> None:
-        """Wait until one of these peers can be paid; InputError says why none can.
+        """Wait until one of those that are `able` can be paid; InputError says why none can.
 
-        `given_on`: by whoever did the leg before.
+        Who becomes known meanwhile counts too. `given_on`: by whoever did the leg before.
         """
-        peers = [it.signer for it in adverts]
         self.channels.trouble = None
         with trio.move_on_after(stretched(READY_DEADLINE_S)):
             while not any(
-                self.price_at(it, stage, most, price_max, given_on=given_on) is not None
-                for it in peers
+                self.price_at(it.signer, stage, most, price_max, given_on=given_on) is not None
+                for it in able()
             ):
                 if (why := self.channels.trouble) is not None:
                     raise why
@@ -125,16 +124,18 @@ class Payer:
         )
 
     async def until_checkable(
-        self, adverts: Sequence[Signed[Advert]], price_max: int, needed: int
+        self, able: Callable[[], Sequence[Signed[Advert]]], price_max: int, needed: int
     ) -> None:
         """Wait until so many of these verifiers can be paid; InputError if the account cannot.
 
         Verifiers that ask for more than the task may cost are not waited for.
         """
-        await self.tariffs.learn(adverts)
-        verifiers = [it.signer for it in adverts]
+        await self.tariffs.learn(able())
         with trio.move_on_after(stretched(READY_DEADLINE_S)):
-            while sum(self.may_check(it, price_max, needed) for it in verifiers) < needed:
+            while True:
+                verifiers = [it.signer for it in able()]
+                if sum(self.may_check(it, price_max, needed) for it in verifiers) >= needed:
+                    return
                 if not any(self._is_lacking(it, price_max, needed) for it in verifiers):
                     return
                 if (why := self.channels.trouble) is not None:

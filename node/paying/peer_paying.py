@@ -56,13 +56,15 @@ async def open_paying(
     earning = EarningChannels(peers, own.store, wallet, own)
     earning.load()
     payer = Payer(peers, Tariffs(blobs, own.genesis.id, nursery), paying)
+    settling_up = SettlingUp(payer)
+    # Nobody is about to say what he opened.
+    await settling_up.find_forgotten(at_once=True)
     peers.handlers[Pay] = earning.on_pay
     await own.refresh()
     if own.typed:
         nursery.start_soon(own.run)
     nursery.start_soon(earning.redeem_forever)
     nursery.start_soon(earning.keep_forever)
-    settling_up = SettlingUp(payer)
     nursery.start_soon(settling_up.reclaim_forever)
     nursery.start_soon(settling_up.keep_forever)
     return PeerPaying(payer, Till(peers.me, own, earning), own, RequestVouchers(paying))

@@ -65,30 +65,37 @@ class SettlingUp:
             except BatonError as error:
                 channels.peers.note_problem("channels", f"none was taken back: {error.message}")
 
-    async def find_forgotten(self) -> None:
+    async def find_forgotten(self, *, at_once: bool = False) -> None:
         """Take in channels that orders have opened while nobody waited for them any more.
 
         Such an order was settled late, by another one that went on with it, or before a crash.
+        `at_once`: also those that were not unknown a moment ago.
         """
         wallet = self.channels.wallet
         latest = wallet.log(1)
         if not latest or latest[0].unsettled or latest[0].order.record.sequence == self._looked:
             return
+        orders = wallet.log(ORDERS_LOOKED_AT)
         opened = [
             channel
-            for ordered in wallet.log(ORDERS_LOOKED_AT)
+            for ordered in orders
             if ordered.state is OrderState.SETTLED and ordered.order.record.sequence > self._looked
             for channel in opened_by(ordered.order, ordered.settlement)
         ]
         known = {it.name for it in (*self.channels.all(), *self.channels.by_gateway.values())}
+        known.update(
+            *(it.order.record.reclaim for it in orders if it.state is not OrderState.REFUSED)
+        )
         # What has expired may have been taken back before.
         lost = [it for it in opened if it.name not in known and it.expiry >= self.channels.epoch]
         before, self._unknown = self._unknown, frozenset(it.name for it in lost)
-        found = [it for it in lost if it.name in before]
+        found = [it for it in lost if at_once or it.name in before]
         if found:
             rows = tuple(Row(Table.CHANNELS, OUT + it.name, it.to_bytes()) for it in found)
             await self.channels.store.commit(Write(rows=rows))
             for channel in found:
+                # Nothing is signed before its payee has said what it has.
+                channel.is_new = False
                 self.channels.adopt(channel)
         elif not lost:
             self._looked = latest[0].order.record.sequence

@@ -43,6 +43,8 @@ class BundleAnswer:
     outputs: tuple[bytes, ...]
     signed: bytes
     answers: tuple[bytes, ...]
+    # What its tasks came to in this job, in millionths.
+    charged: int = 0
 
 
 class RowsUnanswered(InputError):
@@ -57,6 +59,10 @@ Progress = Callable[[int, float, bool], None]
 
 def _say_nothing() -> None:
     """Nobody looks."""
+
+
+def _ignore(_: int) -> None:
+    """Nobody pays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,8 @@ class RowJob:
     # Told once everything is answered, and only the output is left to be written.
     on_writing: Callable[[], None] = _say_nothing
     window: int = WINDOW
+    # Told what a bundle came to that was done before the job went on, in millionths.
+    on_charged_before: Callable[[int], None] = _ignore
     _journal: RowJournal = field(init=False)
     _rows: int = 0
     _rows_before: int = 0
@@ -160,6 +168,7 @@ class RowJob:
             if not self._ranks:
                 await _in_thread(partial(self._check_alike, frame))
             self._count(frame)
+            self.on_charged_before(frame.get("charged", 0))
             self.on_progress(self._rows, self.source.read_share, True)
         self._rows_before = self._rows
 
@@ -277,7 +286,9 @@ def _marked(batch: RowBatch, why: str) -> RowBatch:
 
 def _frame_of(batch: RowBatch, hashes: bytes, answer: BundleAnswer | None) -> dict[str, Any]:
     """What the journal keeps of a bundle. The outputs are those of its tasks, as they came."""
-    kept = {"kept": json.dumps(batch.kept).encode()} if batch.kept else {}
+    more: dict[str, Any] = {"kept": json.dumps(batch.kept).encode()} if batch.kept else {}
+    if answer is not None and answer.charged:
+        more["charged"] = answer.charged
     return {
         "first": batch.first,
         "last": batch.last,
@@ -287,7 +298,7 @@ def _frame_of(batch: RowBatch, hashes: bytes, answer: BundleAnswer | None) -> di
         "answered": [] if answer is None else list(answer.outputs),
         "signed": b"" if answer is None else answer.signed,
         "answers": [] if answer is None else list(answer.answers),
-        **kept,
+        **more,
     }
 
 

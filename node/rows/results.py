@@ -61,7 +61,7 @@ class RowResults:
         A vector in the table is the output that was signed; of another answer the table has only
         what can be read, and the output is kept, so that the two can be compared.
         """
-        left = {"kept", "outputs"}
+        left = {"kept", "outputs", "charged"}
         if self.plan.operation == EMBED:
             left.add("answered")
         return {name: it for name, it in frame.items() if name not in left}

@@ -18,6 +18,10 @@ class PriceBound:
         """What further tasks may cost."""
         return max(0, self.most - self.charged - self.held)
 
+    def add(self, charged: int) -> None:
+        """Count what something came to."""
+        self.charged += charged
+
     @contextmanager
     def holding(self, amount: int) -> Iterator[int]:
         """Hold so much for a task, or what is left; how much that is."""

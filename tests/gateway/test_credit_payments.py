@@ -140,13 +140,19 @@ async def test_a_server_elsewhere_has_credits_checked_and_taken_once(tmp_path: P
         found = (await shop.http.post("/x402/verify", json=asked)).json()
         assert found == {"isValid": True, "payer": str(shop.payer.peers.me)}
         dear = asked | {"paymentRequirements": offer | {"amount": str(10**9)}}
-        assert not (await shop.http.post("/x402/verify", json=dear)).json()["isValid"]
+        found = (await shop.http.post("/x402/verify", json=dear)).json()
+        assert found["invalidReason"] == "invalid_exact_baton_payload_authorization_value_mismatch"
+        dear["paymentPayload"] = asked["paymentPayload"] | {"accepted": dear["paymentRequirements"]}
+        found = (await shop.http.post("/x402/verify", json=dear)).json()
+        assert (found["isValid"], found["invalidReason"]) == (False, "insufficient_funds")
         for wrong in ([], {}, {"paymentPayload": 1}, asked | {"paymentRequirements": {}}):
             found = await shop.http.post("/x402/settle", json=wrong)
             assert found.status_code == 200, found.text
             assert found.json()["success"] is False
         outcomes = [(await shop.http.post("/x402/settle", json=asked)).json() for _ in range(2)]
         assert [it["success"] for it in outcomes] == [True, False]
+        assert outcomes[1]["errorReason"] == "duplicate_settlement"
+        assert outcomes[1]["network"] == offer["network"]
         assert outcomes[0]["amount"] == offer["amount"]
         # This gateway itself takes it no more.
         again = await shop.http.post(PATH, json=CHAT, headers=header(offer, payload))

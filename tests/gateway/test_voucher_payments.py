@@ -15,7 +15,7 @@ from node.local.commands import LocalCommands
 from node.paying.channels import USED_KEPT, EarningChannel
 from node.paying.earning_channels import EarningChannels
 from tests.gateway.test_credit_payments import CHAT, PATH, Shop, header, shop_in
-from wire import proof, signing
+from wire import signing
 from wire.content import ContentId, PeerId
 from wire.errors import InputError
 from wire.ledger import Voucher, growth_of
@@ -105,16 +105,24 @@ async def elsewhere_too(shop: Shop, till: Till, charged: int) -> None:
         assert await asked("verify", payload, version) == {"isValid": True, "payer": me}
     dear = await asked("verify", payload, amount=str(6 * price + 1))
     assert not dear["isValid"]
-    assert "is asked for" in dear["invalidReason"]
+    assert dear["invalidReason"] == "invalid_batch_settlement_baton_settlement_exceeds_amount"
+    assert f"{price} was accepted" in dear["invalidMessage"]
+    till.offer = dict(offer := till.offer) | {"amount": str(6 * price + 1)}
+    dear = await asked("verify", payload)
+    assert dear["invalidReason"] == "insufficient_funds"
+    assert "is asked for" in dear["invalidMessage"]
+    till.offer = offer
     other = await asked("verify", payload, payTo=str(STRANGER.peer))
     assert not other["isValid"]
-    assert "no other account" in other["invalidReason"]
+    assert other["invalidReason"] == "invalid_batch_settlement_baton_receiver_mismatch"
+    assert "no other account" in other["invalidMessage"]
     # What it came to is taken, once, and the rest is there for the next.
     taken = await asked("settle", payload, amount="1000")
     assert (taken["success"], taken["payer"], taken["amount"]) == (True, me, "1000")
     twice = await asked("settle", payload, amount="1000")
     assert not twice["success"]
-    assert "has paid for a request" in twice["errorReason"]
+    assert twice["errorReason"] == "duplicate_settlement"
+    assert "has paid for a request" in twice["errorMessage"]
     assert (await asked("settle", till.payload(price + 1000), 1))["success"]
     [channel] = earning(shop).by_name.values()
     assert channel.charged == charged + price + 1000
@@ -133,7 +141,6 @@ async def test_our_client_pays_many_requests_by_one_channel(
         return separated(domain, body)
 
     monkeypatch.setattr(signing, "separated", counting)
-    monkeypatch.setattr(proof, "separated", counting, raising=False)
     async with shop_in(tmp_path) as shop:
         async with baton.connect(shop.url) as poor:
             with pytest.raises(InputError) as refused:

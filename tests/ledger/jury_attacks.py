@@ -229,7 +229,10 @@ def row_of(plot: Plot, bad: int, courts: int) -> dict[str, Any]:
     lies = plot in (Plot.LIE, Plot.TELL_IF_IT_WINS)
     wins = binomial(share) if lies else 0.0
     hangs = 0.0
-    if plot is Plot.LIE and bad * JURORS > (JURORS - AGREEING) * STAKERS:
+    if plot is Plot.LIE and bad * JURORS >= AGREEING * STAKERS:
+        # Where no jury agrees all are asked, and so many win that.
+        wins = 1 - binomial(1 - share)
+    elif plot is Plot.LIE and bad * JURORS > (JURORS - AGREEING) * STAKERS:
         hangs = 1 - binomial(share) - binomial(1 - share)
     cases = sum(found.honest.values())
     free = found.guilty["right"]

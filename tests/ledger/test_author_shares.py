@@ -5,6 +5,9 @@ from random import Random
 import pytest
 
 from node.ledger.model_registry import models_in
+from node.ledger.use_window import owners_in
+from node.usage.history import UseHistory
+from node.usage.owners import owners_of
 from tests.ledger.made import ONE, THREE, TWO
 from tests.ledger.simulation import GRANT, OWNERS
 from tests.ledger.test_model_registry import begun, claim, passed
@@ -12,7 +15,7 @@ from tests.ledger.test_motions import MODEL, Network
 from wire.amount import CREDIT
 from wire.content import ContentId
 from wire.errors import Malformed, Refused, WireError
-from wire.ledger import GROWTH_MILLIONTHS, ModelPart, Opening, Redemption
+from wire.ledger import GROWTH_MILLIONTHS, ModelPart, Opening, Payment, Redemption
 from wire.usage import ModelUse
 
 OTHER = ContentId.of(b"another model")
@@ -155,3 +158,31 @@ def test_an_author_of_whom_nobody_heard_gets_an_account() -> None:
     assert opening.deposit * GROWTH_MILLIONTHS
     redeem(network, CREDIT + 1000, {MODEL: 1000})
     assert network.balance(author) == GRANT + 200
+
+
+def test_an_author_who_pays_back_its_share_is_one_owner_with_the_payer() -> None:
+    network = registered(200_000)
+    redeem(network, 2 * CREDIT, {MODEL: 600_000})
+    member = network.member
+    outcome = member.outcome(member.applied)
+    assert (ONE.peer, AUTHOR.peer) in outcome.moved
+    history = UseHistory(1)
+    history.add(outcome.draft.epoch, outcome.lines, outcome.moved)
+    owners = owners_of(len(history.accounts), history.edges())
+    assert owners[history.number(ONE.peer)] != owners[history.number(AUTHOR.peer)]
+    network.end()
+    of = owners_in(network.member.books.motions.rows)
+    assert of[ONE.peer] != of[AUTHOR.peer]
+    network.do(AUTHOR, pay=(Payment(to=ONE.peer, amount=1000),))
+    network.end()
+    of = owners_in(network.member.books.motions.rows)
+    assert of[ONE.peer] == of[AUTHOR.peer] != of[TWO.peer]
+    # The recount without our code has the same.
+    network.check()
+
+
+def test_an_author_who_has_nothing_of_a_redemption_moves_no_credits() -> None:
+    network = registered(1)
+    redeem(network, 2 * CREDIT, {OTHER: 900_000})
+    member = network.member
+    assert member.outcome(member.applied).moved == ()

@@ -7,13 +7,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.asking.answers import Answered
 from node.ledger.wallet import unheard
 from node.paying.bill import Bill, Booking
 from node.paying.paying_channels import PayingChannels
 from node.peer import Node
 from p2p.typed_call import TypedCall, refusal_of
-from tests.node.asking import EMBED, asked, request
-from tests.node.network import open_network
+from tests.node.asking import EMBED, asked, request, signers
+from tests.node.network import I, open_network
 from tests.paying.test_priced_peers import priced, settled, started
 from wire.errors import Refused
 from wire.kinds import Level, RefusalCode
@@ -86,6 +87,29 @@ async def test_a_channel_that_nobody_waited_for_any_more_is_found_and_used(
         await trio.sleep(200)
         assert (await asker.ledger.wallet.look()).deposits == 0
         assert channels.all() == []
+
+
+async def test_a_task_that_waits_for_a_channel_goes_to_whoever_becomes_known_meanwhile(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, worker = await started(network, priced(base=100))
+
+        async def refuse(call: TypedCall, _message: Message) -> None:
+            await call.send(refusal_of(Refused("not now", code=RefusalCode.BUSY)))
+
+        worker.peers.handlers[Pay] = refuse
+        found: list[Answered] = []
+
+        async def ask() -> None:
+            found.append((await asked(asker, request(level=Level.SIGNED, price_max=1000)))[0])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.sleep(5)
+            genesis, prices = asker.config.genesis, priced(base=100)
+            other = await network.start(I, number=2, prices=prices, genesis=genesis)
+        assert [signers(it) for it in found] == [[other.peers.me]]
 
 
 async def test_a_verifier_that_has_gone_is_paid_for_its_verdict_all_the_same(
