@@ -132,9 +132,8 @@ class LedgerMember:
             await self._once(other, self._follow)
         except (*_TROUBLES, StoreError) as error:
             self.peers.note_problem(f"ledger with {other}", str(error))
-        await trio.sleep(
-            max(TELL_AGAIN_S, min(LOOK_S_MAX, self.replica.genesis.epoch_s / LOOK_PART))
-        )
+        pause_s = max(TELL_AGAIN_S, min(LOOK_S_MAX, self.replica.genesis.epoch_s / LOOK_PART))
+        await trio.sleep(TELL_AGAIN_S if self.replica.place is not None else pause_s)
 
     # The end of an epoch
 
@@ -251,6 +250,10 @@ class LedgerMember:
             some = self.told[told : told + limits.EPOCH_NEWS_MAX]
             try:
                 await self._call(other, some)
+            except Refused:
+                # Who was removed while it was away is told so by nobody, and finds it out.
+                await self._look_at(other)
+                continue
             except (*_TROUBLES, StoreError):
                 await trio.sleep(TELL_AGAIN_S)
                 continue

@@ -15,6 +15,7 @@ from node.ledger.rows import MOTIONS, RowChange
 from node.ledger.seats import seat_row
 from node.ledger.wallet import OrderState
 from node.peer import Node
+from store import open_memory_store
 from tests.ledger.test_members import epoch, genesis_of, ledger_of, start, unheard
 from tests.node.network import Network, S, open_network
 from wire.errors import Refused
@@ -110,3 +111,21 @@ async def is_refused(removed: Node, payer: Node) -> None:
         await call.send(SubmitOrder(order=order.raw))
         with pytest.raises(Refused, match="is no member"):
             await call.expect(Voted)
+
+
+async def test_who_was_removed_while_it_was_away_learns_of_it(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_network(tmp_path) as network, open_memory_store(quota_bytes=1 << 30) as kept:
+        genesis = genesis_of(network, members=4, granted=4)
+        old = network.key(1).peer
+        with_changes(dict([seat_row(bytes(32), SeatClaim(member=old, weight=0, since=1))]), monkeypatch)
+        others = [await start(network, genesis, number) for number in (0, 2, 3)]
+        away = await start(network, genesis, 1, store=kept)
+        await network.settled()
+        network.kill(away)
+        await epoch(others[0], 2)
+        # It takes itself for a member, and those that are say nothing to it as to one.
+        back = await start(network, genesis, 1, store=kept)
+        await epoch(back, 3)
+        assert ledger_of(back).statistics()["member"] is False
