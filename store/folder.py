@@ -70,8 +70,13 @@ def locked_by(path: Path) -> int | None:
             return None
     # A lock is named by the device and the number of its file.
     device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-    held = any(fields[5] == device for fields in map(str.split, locks.splitlines()))
-    return (int(text) if text.isdigit() else None) if held else 0
+    held = [it[4] for it in map(str.split, locks.splitlines()) if it[5] == device]
+    if not held:
+        return 0
+    # What the system says comes first: the file may name whoever had the folder before, and that
+    # number may be another program's by now. Within a container the system may not say it.
+    said = (held[0], text.decode("ascii", "replace"))
+    return next((int(it) for it in said if it.isdecimal() and it.isascii() and int(it)), None)
 
 
 def key_seed(path: Path, fresh: Callable[[], bytes]) -> bytes:

@@ -133,7 +133,7 @@ class AsProcess:
     def _processes(self) -> list[int]:
         """The process that has the folder, or else those that are about to take it."""
         process = locked_by(self.state)
-        return [process] if process else _having_open(self._lock)
+        return [process] if process else _having_locked(self._lock)
 
     async def _is_over(self, within_s: float) -> bool:
         """Whether the folder is free, and nobody any more who was started for it."""
@@ -217,16 +217,20 @@ def _signal(processes: Sequence[int], number: signal.Signals) -> None:
             ) from error
 
 
-def _having_open(file: Path) -> list[int]:
-    """The processes of this user that have a file open."""
+def _having_locked(file: Path) -> list[int]:
+    """The processes of this user that hold the lock of a file; who only reads it is no peer."""
     found = set()
     wanted = file.stat()
     for each in Path("/proc").glob("[0-9]*/fd/*"):
         # It may have ended, or be another user's.
         with suppress(OSError):
-            if os.path.samestat(each.stat(), wanted):
+            if os.path.samestat(each.stat(), wanted) and "\nlock:" in _about(each):
                 found.add(int(each.parts[2]))
     return sorted(found - {os.getpid()})
+
+
+def _about(descriptor: Path) -> str:
+    return (descriptor.parents[1] / "fdinfo" / descriptor.name).read_text(encoding="ascii")
 
 
 async def _is_free(state: Path, within_s: float) -> bool:

@@ -36,6 +36,7 @@ class Availability:
     catalogue: Catalogue
     _has_begun: bool = False
     _since_at_s: float = field(default_factory=trio.current_time)
+    _look_again_at_s: float = 0.0
 
     def lacking(self) -> str:
         """Why nothing can be served, in words; "" if something can."""
@@ -50,13 +51,18 @@ class Availability:
         """Hold a request of the first moments, until this peer has met its network."""
         if self._has_begun or not (asked.method == "POST" or asked.target.startswith(_LISTS)):
             return
-        while not self._begins():
+        while not (self._has_begun or self._begins()):
             await trio.sleep(LOOK_S)
         self._has_begun = True
 
     def _begins(self) -> bool:
-        if trio.current_time() - self._since_at_s >= stretched(STARTING_S):
+        now_at_s = trio.current_time()
+        if now_at_s - self._since_at_s >= stretched(STARTING_S):
             return True
+        # One looks for all: a look goes through all peers, and hundreds may be held.
+        if now_at_s < self._look_again_at_s:
+            return False
+        self._look_again_at_s = now_at_s + LOOK_S
         peers = self.node.peers
         if not peers.neighbours.bootstraps and not peers.dialing.known():
             # It is the first of its network, and calls nobody.

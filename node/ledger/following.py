@@ -65,8 +65,13 @@ async def fetch_epoch(calls: LedgerCalls, member: PeerId, replica: Replica) -> F
 
 
 def nearest_first(peers: Peers, committee: Committee) -> list[PeerId]:
-    """Whom to ask: the members, this peer first if it is one, then others that keep the ledger."""
-    members = sorted(committee.index, key=lambda it: it != peers.me)
+    """Whom to ask: the members, this peer first if it is one, then others that keep the ledger.
+
+    Each time in another order: one that says nothing of the last epochs is not always the first.
+    """
+    members = list(committee.index)
+    peers.environment.random.shuffle(members)
+    members.sort(key=lambda it: it != peers.me)
     return members + other_keepers(peers, committee)
 
 

@@ -36,10 +36,12 @@ def other_keepers(peers: Peers, committee: Committee) -> list[PeerId]:
     """Peers that say they keep the ledger and are none of these members.
 
     Whoever was away for long may know no member of today. Nobody's word is taken for how an epoch
-    has ended, so anybody may be asked.
+    has ended, so anybody may be asked: some of them by lot, so that no choice of keys is asked
+    instead of all others.
     """
     heard = peers.view.candidates(Role.LEDGER, None, peers.environment.wall_s())
-    return sorted({it.signer for it in heard} - {*committee.index, peers.me})[:OTHERS_MAX]
+    others = sorted({it.signer for it in heard} - {*committee.index, peers.me})
+    return peers.environment.random.sample(others, min(OTHERS_MAX, len(others)))
 
 
 @dataclass(frozen=True, slots=True)

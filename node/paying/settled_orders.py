@@ -20,6 +20,10 @@ from wire.ledger import (
 )
 from wire.signed import Signed, open_signed
 
+# Whoever kept the ledger before its members changed can sign orders of its epochs for ever, which
+# nobody else has seen. For so many epochs after a change its word is taken.
+FORMER_EPOCHS = 24
+
 
 @dataclass(frozen=True, slots=True)
 class ShownOrder:
@@ -70,5 +74,12 @@ def opening_in(
     opening = None if number is None else order.record.open[number]
     if order.signer != payer or opening is None or opening.payee != payee:
         raise Refused("the order opens no such channel to this peer", code=RefusalCode.MALFORMED)
-    shown.check(committees.genesis.id, committees.of(order.record.epoch))
+    committee = committees.of(order.record.epoch)
+    recent = committees.epoch - FORMER_EPOCHS
+    if order.record.epoch < recent and committees.of(recent) is not committee:
+        raise Refused(
+            "who kept the ledger when this channel was opened keeps it no longer: open another one",
+            code=RefusalCode.NOT_WILLING,
+        )
+    shown.check(committees.genesis.id, committee)
     return opening

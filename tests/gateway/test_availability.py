@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 import trio
+from trio.testing import MockClock
 
 from node.gateway import availability
 from node.gateway.server import open_gateway
@@ -56,6 +59,26 @@ async def until_unready(http: httpx.AsyncClient, why: str) -> None:
     with trio.fail_after(20):
         while why not in (await http.get("/ready")).text:
             await trio.sleep(0.05)
+
+
+async def test_many_held_requests_cost_as_much_as_one(autojump_clock: MockClock) -> None:
+    looks = 0
+
+    def rows() -> list[Any]:
+        nonlocal looks
+        looks += 1
+        return []
+
+    neighbours = SimpleNamespace(bootstraps=("a",), swaps=1)
+    node: Any = SimpleNamespace(peers=SimpleNamespace(neighbours=neighbours))
+    catalogue: Any = SimpleNamespace(rows=rows)
+    held = availability.Availability(node, CONFIG, catalogue)
+    asked: Any = SimpleNamespace(method="POST", target=b"/v1/completions")
+    async with trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(held.until_begun, asked)
+            await trio.sleep(number / 10_000)
+    assert 0 < looks <= availability.STARTING_S / availability.LOOK_S
 
 
 async def test_after_its_first_moments_a_gateway_says_what_it_lacks(

@@ -7,17 +7,19 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.ledger.committee import collected
+from node.ledger.committee import collected, proof_of
+from node.ledger.committees import Committees
 from node.ledger.wallet import Ordered, OrderState, Wallet
-from node.paying.settled_orders import opened_by, opening_in
+from node.paying.settled_orders import FORMER_EPOCHS, opened_by, opening_in
+from tests.ledger.made import ONE, TWO, Made
 from tests.ledger.test_members import CREDIT, epoch, genesis_of, ledger_of, start
 from tests.node.network import open_network
 from wire.content import PeerId
 from wire.errors import Refused
 from wire.kinds import RefusalCode
-from wire.ledger import Acknowledgement, Certificate, Opening
+from wire.ledger import Acknowledgement, Certificate, Opening, Settlement, order_digest
 from wire.ledger_message import Acknowledged, Confirm
-from wire.signed import open_signed
+from wire.signed import open_signed, sign
 
 
 async def certified(wallet: Wallet, payee: PeerId) -> Ordered:
@@ -88,3 +90,28 @@ async def test_an_order_that_no_epoch_ended_with_is_never_acknowledged(
         (found,) = wallet.log()
         assert (found.state, found.order.record.epoch) == (OrderState.SETTLED, 1)
         assert found.settlement
+
+
+def test_former_members_open_no_channels_for_ever() -> None:
+    made, later = Made(members=1), Made(members=4)
+    order = made.order(ONE, open=(Opening(payee=TWO.peer, deposit=CREDIT, expiry=1000),))
+    applied = Acknowledgement(network=made.genesis.id, epoch=0, order=order_digest(order))
+    proof = proof_of(Acknowledgement, sign(applied, made.keys[0]).raw)
+    shown = Settlement(
+        certificate=made.certificate(order, members=(0,)), acknowledgements=collected({0: proof})
+    ).to_bytes()
+    (channel,) = opened_by(order, shown)
+
+    def opened(committees: Committees) -> Opening:
+        return opening_in(shown, committees, ONE.peer, TWO.peer, channel.name)
+
+    committees = Committees(made.genesis)
+    committees.epoch = 10 * FORMER_EPOCHS
+    # Who still keeps the ledger is believed, however long ago it was.
+    assert opened(committees).deposit == CREDIT
+    committees._add(1, later.genesis.members)
+    with pytest.raises(Refused, match="open another one"):
+        opened(committees)
+    # One that is shown soon after a change was opened in good faith.
+    committees.epoch = FORMER_EPOCHS
+    assert opened(committees).deposit == CREDIT

@@ -119,7 +119,9 @@ async def test_who_was_removed_while_it_was_away_learns_of_it(
     async with open_network(tmp_path) as network, open_memory_store(quota_bytes=1 << 30) as kept:
         genesis = genesis_of(network, members=4, granted=4)
         old = network.key(1).peer
-        with_changes(dict([seat_row(bytes(32), SeatClaim(member=old, weight=0, since=1))]), monkeypatch)
+        with_changes(
+            dict([seat_row(bytes(32), SeatClaim(member=old, weight=0, since=1))]), monkeypatch
+        )
         others = [await start(network, genesis, number) for number in (0, 2, 3)]
         away = await start(network, genesis, 1, store=kept)
         await network.settled()

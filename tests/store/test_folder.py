@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from store import key_seed, open_folder, open_store
-from store.folder import SEED_BYTES
+from store.folder import SEED_BYTES, locked_by
 from wire.errors import StoreUnusable
 
 NOBODY = 65534
@@ -106,6 +106,14 @@ def test_a_folder_in_use_is_refused_naming_the_process(tmp_path: Path) -> None:
         holder.wait(10)
         with open_folder(tmp_path):
             assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_whose_folder_it_is_the_system_says_and_not_what_the_file_names(tmp_path: Path) -> None:
+    with open_folder(tmp_path):
+        # As in the moment between the lock and the number, or as somebody wrote it there.
+        (tmp_path / "lock").write_text("1\n")
+        assert locked_by(tmp_path) == os.getpid()
+    assert locked_by(tmp_path) == 0
 
 
 async def test_two_stores_in_one_folder_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import trio
 
 from node.commands.upgrade_peer import AsProcess
 from node.upgrading.started import Started
@@ -18,16 +19,35 @@ def prefix(tmp_path: Path) -> Path:
     return tmp_path / "new"
 
 
-async def test_one_that_is_about_to_take_the_folder_is_ended(tmp_path: Path, prefix: Path) -> None:
+def started(folder: Path, prefix: Path) -> AsProcess:
     old = Started(
         version="0.1.0",
         prefix=str(prefix),
         packages=str(prefix),
         arguments=("join",),
-        folder=str(tmp_path),
+        folder=str(folder),
         process=1,
     )
-    killed, after = (AsProcess(tmp_path, old, tmp_path / "peer.log") for _ in range(2))
+    return AsProcess(folder, old, folder / "peer.log")
+
+
+async def test_who_only_reads_its_files_is_not_ended(tmp_path: Path, prefix: Path) -> None:
+    peer = started(tmp_path, prefix)
+    await peer.start(prefix)
+    assert peer.process is not None
+    with (tmp_path / "peer.lock").open() as file:
+        other = await trio.lowlevel.open_process(["sleep", "60"], stdin=file)
+    try:
+        await peer.stop(by_force=True)
+        assert peer.process.wait(1) < 0
+        assert other.poll() is None
+    finally:
+        other.kill()
+        await other.wait()
+
+
+async def test_one_that_is_about_to_take_the_folder_is_ended(tmp_path: Path, prefix: Path) -> None:
+    killed, after = started(tmp_path, prefix), started(tmp_path, prefix)
     assert not await after.begun()
     await killed.start(prefix)
     assert killed.process is not None
