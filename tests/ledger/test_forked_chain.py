@@ -1,6 +1,7 @@
 """A chain that keys of members sign a second time, epochs later: who has followed one keeps it."""
 
 from collections.abc import Mapping
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -79,7 +80,7 @@ def followed(
     peers: Any = SimpleNamespace(
         me=THREE.peer,
         view=SimpleNamespace(candidates=lambda *_: ()),
-        environment=SimpleNamespace(wall_s=lambda: 0.0),
+        environment=SimpleNamespace(wall_s=lambda: 0.0, random=Random(1)),
     )
     return LedgerFollower(peers, made.genesis, lambda: pinned)
 
