@@ -252,8 +252,9 @@ class PayingChannels:
         share, least = view.balance // (BALANCE_PART * len(some)), self.wallet.genesis.account_min
         if share < least:
             raise InputError(
-                f"this account has {show_credits(view.balance)} credits, too few to pay others",
-                todo="have somebody pay this account: python -m node wallet shows its key",
+                f"the account {self.wallet.key.peer} has {show_credits(view.balance)} credits,"
+                " too few to pay others for this",
+                todo="have somebody pay that account",
             )
         openings = tuple(
             Opening(
