@@ -2,6 +2,7 @@
 
     python .ci/release.py FOLDER [SECRET]
 
+Beside them lies `baton-requirements.txt`, by which pip, pipx and uv install what the wheel needs.
 What is built is the commit that is checked out, by the tools of build.lock. SECRET is a file with
 the 40 bytes (eight of the key's number, then the seed) that sign the digests as minisign does; the
 line of its public key is printed. Nothing is built where what is tracked was changed.
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 from base64 import b64encode
 from pathlib import Path
 
@@ -48,6 +50,17 @@ def built(folder: Path, source: Path, epoch: int) -> list[Path]:
         found.append(folder / done.stdout.splitlines()[-1])
     _level(found[1], epoch)
     return found
+
+
+def _libraries(folder: Path, source: Path) -> Path:
+    """The list of what the release needs, in the versions that it was tested with."""
+    from node.upgrading.locked import LOCK, name_in, needed, versions_in
+
+    project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
+    lock = (source / LOCK).read_text()
+    file = folder / "baton-requirements.txt"
+    file.write_text(versions_in(needed(lock, map(name_in, project["dependencies"]))))
+    return file
 
 
 def _level(sdist: Path, epoch: int) -> None:
@@ -98,6 +111,8 @@ def main(words: list[str]) -> int:
         with tarfile.open(fileobj=io.BytesIO(git("archive", "HEAD"))) as exported:
             exported.extractall(source, filter="data")
         files = built(folder, Path(source), int(epoch))
+        sys.path.insert(0, source)
+        files.append(_libraries(folder, Path(source)))
     digests = {it.name: hashlib.sha256(it.read_bytes()).hexdigest() for it in sorted(files)}
     sums = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
     (folder / "SHA256SUMS").write_text(sums)

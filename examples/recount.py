@@ -21,9 +21,11 @@ from recount_stakes import STAYS, Stakes, Wrong, check, id_of, read, sha
 WEEK_S, WEEKS, FOUNDING = 7 * 24 * 3600, 4, 1000 * 10**6
 # Of pairs that only moved credits so many are kept in a week.
 PLAIN_MAX, MILLION = 100_000, 1_000_000
+# More members no ledger has.
+MEMBERS_MAX = 32
 # What reading a file's parts raises where they are not what they should be.
 UNREADABLE = (Wrong, KeyError, TypeError, ValueError, IndexError, AttributeError, struct.error)
-STATES = ("open", "passed", "rejected", "lapsed", "unfunded", "taken")
+STATES = ("open", "passed", "rejected", "lapsed", "unfunded", "taken", "declined")
 
 
 def check_quorum(members, domain, body, signatures, what):
@@ -83,6 +85,9 @@ class Recount:
         # Models that have an author: that, its share in millionths, and by which motion.
         self.models = {}
         self.channels, self.stakes = {}, Stakes()
+        # Who keeps the ledger, and changes of that: to be decided, and those that wait.
+        self.members = {it["key"]: it["weight"] for it in genesis["members"]}
+        self.seats, self.waiting = {}, {}
         # Of each week: what was paid for tasks, and 0 for pairs that only moved credits.
         self.paid, self.pays = defaultdict(Counter), set()
 
@@ -94,6 +99,8 @@ class Recount:
             self.motions[name] = {"title": motion["title"], "until": until, "state": 0}
             for claim in motion.get("claims", ()):
                 self.motions[name]["claim"] = claim
+            for seat in motion.get("seats", ()):
+                self.seats[name] = seat, owner
         for ballot in record.get("ballot", ()):
             self.ballots[ballot["motion"]][owner] = ballot["yes"]
         self.stakes.order(record["network"], epoch, owner, record, digest)
@@ -114,27 +121,39 @@ class Recount:
                     self.pays.add((payer, author))
             self.channels[name] = total, by_model
 
-    def houses(self, epoch):
+    def between_strangers(self, epoch):
+        """What was paid for tasks in four weeks by one account to another of another owner."""
         week = epoch // self.week_epochs
         recent = [it for it in self.paid if it > week - WEEKS]
         owner = owners({edge for it in recent for edge in self.paid[it]})
-        using = Counter()
         for at in recent:
             for (payer, payee), paid in self.paid[at].items():
                 if paid and owner[payer] != owner[payee]:
-                    using[payer] += paid
+                    yield payer, payee, paid
+
+    def earned(self, epoch):
+        found = Counter()
+        if self.stakes.rows:
+            for _, payee, paid in self.between_strangers(epoch):
+                found[payee] += paid
+        return found
+
+    def houses(self, epoch):
+        using = Counter()
+        for payer, _, paid in self.between_strangers(epoch):
+            using[payer] += paid
         stake = Counter({it["key"]: it["weight"] * FOUNDING for it in self.genesis["members"]})
         for account, row in self.stakes.rows.items():
             stake[account] += sum(it for (until, _), it in row.items() if until == STAYS)
         return stake, using
 
     def end(self, epoch, header):
-        self.stakes = self.stakes.end(epoch, header)
         there = self.paid[epoch // self.week_epochs]
         room = PLAIN_MAX - sum(not paid for paid in there.values())
         for pair in sorted(self.pays - there.keys())[: max(0, room)]:
             there[pair] += 0
         self.pays = set()
+        self.stakes = self.stakes.end(epoch, header, self.earned(epoch))
         if all(it["state"] for it in self.motions.values()):
             return
         stake, using = self.houses(epoch)
@@ -155,6 +174,34 @@ class Recount:
             motion["stake"], motion["use"] = counts
             if motion["state"] == 1 and "claim" in motion:
                 motion["state"] = self.claimed(name, motion["claim"])
+            if motion["state"] == 1 and name in self.seats:
+                motion["state"] = self.agreed(name, *self.seats[name])
+
+    def agreed(self, motion, seat, author):
+        """Who is to keep the ledger has to say so itself."""
+        member = seat["member"]
+        if seat["weight"] and member != author and not self.ballots[motion].get(member):
+            return 6
+        self.waiting[seat["since"], motion] = seat
+        return 1
+
+    def reseat(self, epoch):
+        """The members of the next epoch: no more weight changes at once than may be bad."""
+        members, moved, whole = self.members, 0, sum(self.members.values())
+        for key in sorted(it for it in self.waiting if it[0] <= epoch):
+            seat, there = self.waiting[key], members.get(self.waiting[key]["member"], 0)
+            others = [it for who, it in members.items() if who != seat["member"]]
+            room = there or (seat["weight"] and len(members) < MEMBERS_MAX)
+            weight = min(seat["weight"], max(others)) if others and room else there
+            step = abs(weight - there)
+            if moved and step and (moved + step) * 3 >= whole:
+                break
+            del self.waiting[key]
+            moved += step
+            members[seat["member"]] = weight
+            if not weight:
+                del members[seat["member"]]
+        return [{"key": it, "weight": members[it]} for it in sorted(members)]
 
     def claimed(self, motion, claim):
         """Of claims to one model the first that passed holds, until it is ended (share 0)."""
@@ -200,6 +247,8 @@ def _epoch(found, network, members, previous, epoch, raw, parts):
     for _, owner, record, digest in sorted(orders, key=lambda it: it[:2]):
         found.order(epoch, owner, record, digest)
     found.end(epoch, header)
+    if found.reseat(epoch + 1) != header["members"]:
+        raise Wrong("the members of the next epoch are not those that were voted for")
     return header
 
 

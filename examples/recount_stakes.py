@@ -171,7 +171,7 @@ class Stakes:
     """
 
     def __init__(self):
-        self.rows, self.before, self.acts = {}, {}, {}
+        self.rows, self.before, self.acts, self.earned = {}, {}, {}, Counter()
         self.accusations, self.cases, self.found = {}, {}, defaultdict(dict)
         # Cases that were announced, those shown in this epoch, and what jurors have sealed.
         self.notices, self.shown, self.sealed = {}, {}, defaultdict(dict)
@@ -214,8 +214,12 @@ class Stakes:
             raise Wrong("a case of another, or of something that a rule decides")
         self.shown[name] = self._case(epoch, owner, evidence, bond), begun
 
-    def end(self, epoch, header):
-        """The stakes as the checkpoint says they are after the epoch; self, or a copy of it."""
+    def end(self, epoch, header, earned):
+        """The stakes as the checkpoint says they are after the epoch; self, or a copy of it.
+
+        `earned` is what accounts were paid by others in four weeks: it is named beside a stake.
+        """
+        self.earned = earned
         disputes = sum(it["offence"] == LOST_DISPUTE for _, it, _ in self.accusations.values())
         if disputes > DISPUTES_MAX:
             raise Wrong(f"{disputes} disputes: this page tells {DISPUTES_MAX} apart in one epoch")
@@ -378,5 +382,6 @@ class Stakes:
                 if until != STAYS
             ]
             fields = {"account": account, "leaving": leaving, "parts": parts}
+            fields["worked"] = min(self.earned[account], row.get((STAYS, VERIFY), 0))
             whole += msgpack.packb({key: it for key, it in fields.items() if it})
         return sha(whole) if whole else b""

@@ -65,6 +65,7 @@ def _run() -> int:
         runtime=_runtime,
         fix_hashes=_fix_hashes,
         python=sys.executable,
+        variables=dict(os.environ),
         credentials=Path(credentials) if credentials else None,
     )
     arguments = [it for it in sys.argv[1:] if it != "--debug"]

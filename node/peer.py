@@ -224,7 +224,8 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
         await peers.join()
         node.status_sources |= peers.found_maps()
         if config.genesis is not None:
-            node.ledger = await open_ledger(peers, dependencies.store, config.genesis, nursery)
+            store, keeps = dependencies.store, Role.LEDGER in config.roles
+            node.ledger = await open_ledger(peers, store, config.genesis, nursery, keeps=keeps)
             node.ledger.keep_evidence(node.log_watch.files.write, nursery)
             node.tasks.checking.weight = node.ledger.stakes.verifier_weight
             await node.ledger.faucet.start(config.sponsoring)

@@ -16,6 +16,7 @@ from wire.content import ContentId, PeerId
 _ROWS = b"baton/1/rows\0"
 _PARTS = b"baton/1/parts\0"
 _SPOT = b"baton/1/spot\0"
+_CANDIDATES = b"baton/1/candidates\0"
 # A verifier recomputes at least so many rows, or all where there are fewer.
 ROWS_MIN = 4
 
@@ -71,6 +72,19 @@ def weighted_draw(
 ) -> list[PeerId]:
     """Every candidate, in the order in which they are to be asked, the weightier ones likelier."""
     return weighted_order(weights, lambda peer: rank(secret, receipt, peer, mix))
+
+
+def candidates_drawn(
+    secret: bytes, receipt: ContentId, weights: Mapping[PeerId, int]
+) -> list[PeerId]:
+    """Those that may be drawn, in the order in which they stay if there is no room for all.
+
+    It is another lot than that of the draw, and neither can be known when a key is made: so no key
+    is better than another, and only weight helps.
+    """
+    return weighted_order(
+        weights, lambda peer: hashlib.sha256(_CANDIDATES + secret + receipt + peer).digest()
+    )
 
 
 def weighted_order(

@@ -1,7 +1,8 @@
 """Motions: what stakers and users decide together, and their ballots, both as orders of accounts.
 
-A motion changes a parameter within its bounds, grants something out of the fund, or says who is the
-author of a model. Its name is `motion_id`, of the order that made it.
+A motion changes a parameter within its bounds, grants something out of the fund, says who is the
+author of a model or who is matched, or who is a member of the ledger. Its name is `motion_id`, of
+the order that made it.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ STEP_AMOUNT_MAX = 2**55
 # The most that a model's author has of what is redeemed for it, in millionths.
 AUTHOR_SHARE_MAX = 200_000
 AuthorShare = Annotated[int, Between(0, AUTHOR_SHARE_MAX)]
+SeatWeight = Annotated[int, Between(0, 2**32)]
 
 
 class Parameter(IntEnum):
@@ -105,6 +107,19 @@ class BuilderClaim(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeatClaim(Record):
+    """From the epoch `since` on `member` is to keep the ledger with this weight; with 0, no longer.
+
+    That epoch is the first that it can be: it may be too early for a motion, and of several changes
+    that are due at once some wait.
+    """
+
+    member: PeerId
+    weight: SeatWeight
+    since: Int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Motion(Record):
     """What is to be decided, by the end of so many epochs after the one in which it was made."""
 
@@ -120,14 +135,17 @@ class Motion(Record):
     claims: Annotated[tuple[ModelClaim, ...], Between(0, 1), Omitted(())] = ()
     # At most one, that says who is matched.
     builders: Annotated[tuple[BuilderClaim, ...], Between(0, 1), Omitted(())] = ()
+    # At most one, that says who is a member of the ledger.
+    seats: Annotated[tuple[SeatClaim, ...], Between(0, 1), Omitted(())] = ()
 
     def check(self) -> None:
         """Malformed unless it is about one thing."""
         single = self.change is not None, self.grant is not None
-        if sum((*single, len(self.claims), len(self.builders))) != 1:
+        listed = len(self.claims), len(self.builders), len(self.seats)
+        if sum((*single, *listed)) != 1:
             raise Malformed(
                 "a motion changes one parameter, or makes one grant, or names one model's author,"
-                " or one builder"
+                " or one builder, or one member of the ledger"
             )
 
 
@@ -156,6 +174,8 @@ class MotionState(IntEnum):
     UNFUNDED = 4
     # It passed, and another about the same model had passed before it.
     TAKEN = 5
+    # It passed, and who was to keep the ledger had not agreed to that.
+    DECLINED = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,9 @@ class StakeRow(Record):
     account: PeerId
     parts: StakeParts = ()
     leaving: LeavingParts = ()
+    # What it earned of others in four weeks, as far as that counts in draws of verifiers: at most
+    # what is staked for that.
+    worked: Annotated[Int, Omitted(0)] = 0
 
     def check(self) -> None:
         """Malformed unless roles, and epochs with roles, stand in order, each once."""

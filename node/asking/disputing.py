@@ -48,8 +48,7 @@ DISPUTES_KEPT = 256
 INPUT_S = 10.0
 # An answer is read again within it, or the votes decide.
 READ_S = 60.0
-PIN = "dispute"
-DISPUTE_SUFFIX = ".dispute"
+PIN, DISPUTE_SUFFIX = "dispute", ".dispute"
 # Each round takes the verdicts of liars away; beyond that the votes decide.
 ROUNDS_MAX = 3
 
@@ -127,6 +126,8 @@ class Disputing:
     # Reading an answer again takes all cores; whoever waits for it too long leaves it to the votes.
     reading: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
     kept: Latest[ContentId, None] = field(default_factory=lambda: Latest(DISPUTES_KEPT))
+    # Told of each leg that was checked, with its output; it does not wait.
+    on_checked: Callable[[CheckRequest, Tally, bytes], None] = lambda *_: None
 
     async def check_level(self, level: Level, stages: Sequence[Stage]) -> None:
         """InputError if a level is asked for of a model that cannot be checked so."""
@@ -151,6 +152,7 @@ class Disputing:
         void = claimed.void
         for _ in range(ROUNDS_MAX):
             votes = await check(replace(claimed, void=void))
+            self.on_checked(claimed, votes, output)
             ruling = await self.rule(claimed, votes, output, on_event)
             if ruling.prover_lost or votes.agreed or not ruling.void:
                 break
@@ -192,8 +194,7 @@ class Disputing:
         guilty = frozenset[PeerId]()
         if not found.verdict.agrees:
             # Of a stream that moved, who made the part that is wrong.
-            guilty = guilty_of(claimed.receipt, [found.verdict], 0)
-            if not guilty:
+            if not (guilty := guilty_of(claimed.receipt, [found.verdict], 0)):
                 return None, None
             for peer in sorted(guilty):
                 peers.offended(peer, Offence.WRONG_ANSWER)
@@ -219,8 +220,7 @@ class Disputing:
         on_event: EventSink,
     ) -> Ruling | None:
         """Have both sides of each verdict heard; None if there can be no dispute."""
-        void: set[PeerId] = set()
-        leg = claimed.receipt.record
+        void, leg = set[PeerId](), claimed.receipt.record
         if name_of(output) != leg.output:
             # It is that of another leg, or not kept here: nobody is judged by it.
             return None

@@ -1,7 +1,7 @@
 """Keeping answers: those that end together are signed and made durable together."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -19,7 +19,7 @@ from p2p.adverts import Environment
 from wire import limits
 from wire.content import PeerId
 from wire.errors import BatonError
-from wire.lottery import secret_of
+from wire.lottery import candidates_drawn, secret_of
 from wire.ownership import Ownership
 from wire.receipt import Answer, VerdictCommitment
 from wire.signed import sign_many
@@ -130,8 +130,11 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
     run, counted = task.run, task.counted
     candidates = {it for votes in counted.values() for it in votes.candidates}
     signed = {it.signer for votes in counted.values() for it in votes.verdicts}
-    listed = listed_of(candidates, signed, *(it.drawn for it in counted.values()))
     known = {peer: it for votes in counted.values() for peer, it in votes.weights.items()}
+    secret, receipts = secret_of(run.seed, run.attempt), task.delivered.receipts
+    every = {it: known.get(it, 0) for it in candidates}
+    drawn_first = candidates_drawn(secret, receipts[-1].id, every)
+    listed = listed_of(drawn_first, signed, *(it.drawn for it in counted.values()))
     weights = tuple(known.get(it, 0) for it in listed)
     verdicts = [it.raw for votes in counted.values() for it in votes.verdicts]
     commitments = [
@@ -144,8 +147,8 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
     mixed = [it.kept(stage, weighed) for stage, it in drawn if it is not None]
     return Answer(
         task=run.task.raw,
-        receipts=tuple(it.raw for it in task.delivered.receipts),
-        secret=secret_of(run.seed, run.attempt),
+        receipts=tuple(it.raw for it in receipts),
+        secret=secret,
         candidates=listed,
         verdicts=tuple(verdicts[: limits.VERIFIERS_MAX]),
         attempts=run.attempt,
@@ -156,12 +159,12 @@ def _answer(task: EndedTask, now_ms: int, now_at_s: float) -> Answer:
         commitments=tuple(commitments),
         weights=weights if any(weights) else (),
         mixed=tuple(it for it in mixed if it is not None),
-        owned=told_owners(counted.values()),
+        owned=told_owners(counted.values(), {*signed, *(it.signer for it in receipts)}),
     )
 
 
-def told_owners(counted: Iterable[Tally]) -> tuple[Ownership, ...]:
-    """Whose the peers are that showed the same to the check of each leg.
+def told_owners(counted: Iterable[Tally], first: Collection[PeerId] = ()) -> tuple[Ownership, ...]:
+    """Whose the peers are that showed the same to the check of each leg; these `first`.
 
     Who showed it to one of them alone was not kept apart by the others.
     """
@@ -170,4 +173,5 @@ def told_owners(counted: Iterable[Tally]) -> tuple[Ownership, ...]:
         for peer, one in votes.owned.items():
             shown[peer].add(one)
     same = [next(iter(each)) for _, each in sorted(shown.items()) if len(each) == 1]
-    return tuple(it for it in same if it is not None)[: limits.OWNERSHIPS_MAX]
+    told = sorted((it for it in same if it is not None), key=lambda it: it.peer not in first)
+    return tuple(sorted(told[: limits.OWNERSHIPS_MAX], key=lambda it: it.peer))

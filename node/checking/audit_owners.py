@@ -9,6 +9,7 @@ from node.checking.report import AuditReport, ReceiptPart
 from wire.chain import doers_of
 from wire.content import PeerId
 from wire.errors import BadSignature
+from wire.ownership import Ownership
 from wire.receipt import Answer, Verdict
 from wire.signed import Signed
 
@@ -45,6 +46,27 @@ def _owners(report: AuditReport, answer: Answer) -> dict[PeerId, PeerId]:
         else:
             owners[one.peer] = one.owner
     return owners
+
+
+def weights_by_owner(answer: Answer) -> dict[PeerId, int]:
+    """The weight of the candidates of each owner that is declared, and of each other candidate.
+
+    Of one owner's candidates one alone can give a verdict, so these are as one.
+    """
+    owners = {it.peer: it.owner for it in answer.owned if _holds(it)}
+    found: defaultdict[PeerId, int] = defaultdict(int)
+    weights = answer.weights or (0,) * len(answer.candidates)
+    for peer, weight in zip(answer.candidates, weights, strict=True):
+        found[owners.get(peer, peer)] += weight
+    return found
+
+
+def _holds(one: Ownership) -> bool:
+    try:
+        one.verify()
+    except BadSignature:
+        return False
+    return True
 
 
 def _check_apart(report: AuditReport, owners: dict[PeerId, PeerId], doers: set[PeerId]) -> None:

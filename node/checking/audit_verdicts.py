@@ -3,9 +3,11 @@
 Pure.
 """
 
+from collections.abc import Sequence
+
 from node.checking.audit_commitments import check_commitments
 from node.checking.audit_draw import drawn_order, say_made_up
-from node.checking.audit_owners import say_owners
+from node.checking.audit_owners import say_owners, weights_by_owner
 from node.checking.odds import odds_of_draw, odds_of_task, share_needed
 from node.checking.report import AuditReport, ReceiptPart
 from node.checking.segments import judge_segments, leave_unjudged
@@ -169,13 +171,14 @@ def _say_coverage(report: AuditReport, votes: Votes, receipt: Signed[Receipt]) -
 
 def _say_odds(report: AuditReport, answer: Answer, terms: CheckPolicy, stage: int) -> None:
     """How likely one owner had this draw, and one of these attempts, by how many it owns."""
-    count = len(answer.candidates)
+    apart = weights_by_owner(answer)
+    count, keys = len(apart), len(answer.candidates)
     if not count:
         return
     guesses = sorted({-(-count // 10), -(-count // 3), -(-count // 2)})
     asked = (terms.needed, terms.verifiers)
     if answer.weights:
-        _say_shares(report, answer, asked, stage)
+        _say_shares(report, sorted(apart.values()), asked, stage)
     told = [
         f"{owned}: {odds_of_draw(owned, count, *asked):.1%}"
         f" ({odds_of_task(owned, count, *asked, limits.ATTEMPTS_MAX):.1%} if it tries"
@@ -185,7 +188,8 @@ def _say_odds(report: AuditReport, answer: Answer, terms: CheckPolicy, stage: in
     report.note_limit(
         ReceiptPart.SELECTION,
         f"how many of the {count} candidates of leg {stage + 1} are one owner's",
-        f"one draw of {terms.verifiers} is won by who owns so many of them: {', '.join(told)}",
+        (f"they are {keys} keys, of which those of a declared owner are one; " * (keys > count))
+        + f"one draw of {terms.verifiers} is won by who owns so many of them: {', '.join(told)}",
     )
     if answer.tied:
         report.note_limit(
@@ -196,21 +200,23 @@ def _say_odds(report: AuditReport, answer: Answer, terms: CheckPolicy, stage: in
         )
 
 
-def _say_shares(report: AuditReport, answer: Answer, asked: tuple[int, int], stage: int) -> None:
+def _say_shares(
+    report: AuditReport, weights: Sequence[int], asked: tuple[int, int], stage: int
+) -> None:
     """What share of the weight an attacker needs, for which odds to have this draw."""
-    total = sum(answer.weights)
+    total = sum(weights)
     told = [
         f"{share_needed(odds, *asked):.1%} for {odds:.0%}"
         f" ({share_needed(odds, *asked, attempts=limits.ATTEMPTS_MAX):.1%} if it tries"
         f" {limits.ATTEMPTS_MAX} times)"
         for odds in (0.01, 0.1, 0.5)
     ]
-    largest = max(answer.weights)
     report.note_limit(
         ReceiptPart.SELECTION,
         f"what share of the stake behind the candidates of leg {stage + 1} is one owner's",
-        f"the draw of {asked[1]} went by {total} staked credits, {largest} of them of one key; who"
-        f" has so much of them wins it: {', '.join(told)}; the asker listed the stakes, and the"
+        f"the draw of {asked[1]} went by {total} credits, staked or earned by those who staked,"
+        f" {weights[-1]} of them of one; who has so much of them wins it: {', '.join(told)}; the"
+        " asker listed them, and the"
         " ledger tells whether they were so: ledger check FILE --account KEY",
     )
 

@@ -42,10 +42,11 @@ def listed_of(
     known: Iterable[PeerId], signed: Collection[PeerId], *draws: Drawn | None
 ) -> tuple[PeerId, ...]:
     """The candidates that an answer names, in order: no flood of others displaces who gave a
-    verdict, nor who was there when candidates contributed.
+    verdict, nor who was there when candidates contributed. Of the rest those come first that are
+    `known` first: they are in the order of a draw, and not of keys, which anybody chooses.
     """
     before = frozenset[PeerId]().union(*(it.weights for it in draws if it is not None))
-    order = sorted(known, key=lambda it: (it not in signed, it not in before, it))
+    order = sorted(known, key=lambda it: (it not in signed, it not in before))
     return tuple(sorted(order[: limits.CANDIDATES_MAX]))
 
 

@@ -1,5 +1,6 @@
 """The verifiers that a peer knows: who may check a leg, and what ties them to each other."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from p2p.score import Standing
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.kinds import Role
+from wire.lottery import candidates_drawn
 from wire.ownership import Ownership, shown_in
 
 
@@ -36,9 +38,18 @@ class SeenOwners:
         found = self.shown(peer)
         return peer if found is None else found.owner
 
-    def of_each(self, peers: Iterable[PeerId]) -> Mapping[PeerId, Ownership | None]:
-        """What these showed, or that they showed nothing."""
-        return {it: self.shown(it) for it in peers}
+    def sharing(self, peers: Iterable[PeerId]) -> set[PeerId]:
+        """Those of these peers whose owner has several of them."""
+        found = defaultdict[PeerId, list[PeerId]](list)
+        for peer in peers:
+            found[self.owner_of(peer)].append(peer)
+        return {it for same in found.values() if len(same) > 1 for it in same}
+
+    def told(
+        self, peers: Iterable[PeerId], candidates: Iterable[PeerId]
+    ) -> Mapping[PeerId, Ownership | None]:
+        """What these showed, or that they showed nothing; and candidates that share an owner."""
+        return {it: self.shown(it) for it in {*peers, *self.sharing(candidates)}}
 
 
 @dataclass(slots=True)
@@ -62,8 +73,12 @@ class KnownVerifiers:
         if self.payer is not None:
             known = self.payer.payable(known, claimed.task.record)
         owners = {seen.owner_of(it) for it in claimed.doers | {self.peers.me}}
-        apart = (it for it in known if seen.owner_of(it) not in owners)
-        return sorted(apart)[: limits.CANDIDATES_MAX]
+        apart = [it for it in known if seen.owner_of(it) not in owners]
+        if len(apart) > limits.CANDIDATES_MAX:
+            # By lot, so that no choice of keys gets anybody in.
+            weights = {it: self.weight(it) for it in apart}
+            apart = candidates_drawn(claimed.secret, claimed.receipt.id, weights)
+        return sorted(apart[: limits.CANDIDATES_MAX])
 
     def verifiers(self, model: ContentId | None) -> set[PeerId]:
         """The known verifiers that run a model, and may be asked."""

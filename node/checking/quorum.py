@@ -143,12 +143,14 @@ class _Check:
             # What nobody is left to decide is not accepted.
             agreed=False if is_open and self.lost_since_at_s is not None else accepted,
             verdicts=tuple(votes.in_order()),
-            candidates=listed_of(self.known, votes.latest, self.claimed.drawn),
+            candidates=listed_of(
+                self.claimed.order_of(self.known), votes.latest, self.claimed.drawn
+            ),
             disputed=is_open,
             needed=votes.needed,
             ran_out=self.lost_since_at_s is not None,
             tied=tied_among(agree, self.checking.ties(agree)),
-            owned=self.owners.of_each({self.peers.me, *self.claimed.doers, *votes.latest}),
+            owned=self.owners.told({self.peers.me, *self.claimed.doers, *votes.latest}, self.known),
             commitments=tuple(self.commitments.made),
             weights=self.known,
             drawn=self.claimed.drawn,

@@ -90,9 +90,11 @@ def propose_command(*, file: Path, state: Path, as_json: bool) -> None:
     """Make the motion that FILE describes.
 
     A TOML file: title and why, and one of [parameter] with name and value, [grant]
-    with to, step, steps and use, [model] with id, author and share, or [builder] with account.
-    Shares are written "5%" or 0.05, amounts in credits. Its bond comes back unless fewer than a
-    fifth vote.
+    with to, step, steps and use, [model] with id, author and share, [builder] with account, or
+    [member] with account, weight and since, an epoch: from it on, that account keeps the ledger,
+    or with the weight 0 no longer. Who is to keep it makes the motion itself or votes for it, and
+    runs a peer with --role ledger before. Shares are written "5%" or 0.05, amounts in credits. Its
+    bond comes back unless fewer than a fifth vote.
     """
     from node.commands.govern import propose
 

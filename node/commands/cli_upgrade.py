@@ -62,4 +62,4 @@ def upgrade_command(
         offline=offline,
         back=back,
     )
-    run(lambda: upgrade(asked, assembly.python, as_json=as_json))
+    run(lambda: upgrade(asked, assembly.python, assembly.variables, as_json=as_json))

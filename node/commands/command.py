@@ -4,8 +4,8 @@ What can be typed is described in the files `cli_*.py`, which are imported for e
 for `--help`; what a command does lies beside them, and is imported only when the command runs.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Assembly:
     fix_hashes: Callable[[], None] = lambda: None
     # The Python that runs this; a new version's environment is made of it.
     python: str = ""
+    # What was set for this process, of which programs that install are told.
+    variables: Mapping[str, str] = field(default_factory=dict)
     # Where the service manager put the secrets that it was told to hand over, if it has.
     credentials: Path | None = None
 

@@ -169,7 +169,9 @@ def _show_finding(
             Committee(begun.members).check_checkpoint(shown.checkpoint, shown.header)
         except WireError as error:
             raise InputError(
-                f"the finding is not of the network {begun.name!r}: {error.message}"
+                f"the finding is not of the network {begun.name!r}: {error.message}",
+                todo="if its members were changed by vote since it began, check the whole ledger:"
+                " python -m node ledger check FILE",
             ) from error
     if as_json:
         known = {"network": str(network), "checkpoint_checked": genesis is not None}

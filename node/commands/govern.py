@@ -275,6 +275,13 @@ def motion_map(name: bytes, row: MotionRow) -> dict[str, Any]:
             "account": str(row.motion.builders[0].account),
             "matched": row.motion.builders[0].matched,
         },
+        "member": None
+        if not row.motion.seats
+        else {
+            "account": str(row.motion.seats[0].member),
+            "weight": row.motion.seats[0].weight,
+            "since": row.motion.seats[0].since,
+        },
     }
 
 
@@ -296,6 +303,9 @@ def _what(row: MotionRow) -> str:
     for builder in row.motion.builders:
         words = "is matched" if builder.matched else "is no longer matched"
         return f"{builder.account} {words} out of the fund for what others pay it"
+    for seat in row.motion.seats:
+        words = f"has weight {seat.weight}" if seat.weight else "is no longer there"
+        return f"{seat.member} {words} among who keeps the ledger, from epoch {seat.since} on"
     for claim in row.motion.claims:
         if not claim.share:
             return f"{claim.author} is no longer the author of {claim.model}"

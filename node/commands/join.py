@@ -59,6 +59,8 @@ from wire.signing import SigningKey
 
 # Whether output was lost is looked at this often; a note is for `status`, which nobody races.
 NOTE_EVERY_S = 2.0
+# The first of January, 2026.
+EARLIEST_WALL_S = 1_767_225_600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +135,10 @@ async def _open_peer(
     config: NodeConfig, runtime: Runtime, found: Callable[[FoundDevice], object]
 ) -> AsyncIterator[tuple[Node, dict[str, Command]]]:
     # Said before the folder is opened, which a cut upgrade may have left to a newer version.
-    if cut := await trio.to_thread.run_sync(cut_words, config.state):
-        show_aside(safe(cut))
+    cut = await trio.to_thread.run_sync(cut_words, config.state)
+    clock = unset_clock_words(runtime.environment.wall_s())
+    for problem in filter(None, (cut, clock)):
+        show_aside(safe(problem))
     async with AsyncExitStack() as stack:
         quota_bytes, patience = config.quota_bytes, timeouts.move_on_after
         opened = open_store(config.state, quota_bytes=quota_bytes, move_on_after=patience)
@@ -166,13 +170,27 @@ async def _open_peer(
         )
         config = await in_network(as_owned(config, key), key, store)
         node = await stack.enter_async_context(open_node(config, dependencies))
-        for problem in filter(None, (*problems, cut)):
+        for problem in filter(None, (*problems, cut, clock)):
             node.note(problem)
         poster = await trio.to_thread.run_sync(open_poster)
         workflows = await stack.enter_async_context(open_peer_workflows(node, poster))
         commands = {**LocalCommands(node).commands(), **workflows}
         await stack.enter_async_context(open_control(config.socket, commands))
         yield node, commands
+
+
+def unset_clock_words(wall_s: float) -> str:
+    """One line about a clock that was never set, as of a machine without a battery; "" if it was.
+
+    A peer that meets others hears it of them; the first of a network would sign what none believe.
+    """
+    if wall_s >= EARLIEST_WALL_S:
+        return ""
+    year = 1970 + max(0, int(wall_s)) // (365 * 86400)
+    return (
+        f"this machine's clock is in the year {year}, before this program was written: no other"
+        " peer will believe what it signs; set it: timedatectl set-ntp true"
+    )
 
 
 async def _calibrations(

@@ -20,12 +20,15 @@ from wire.motion import (
     Motion,
     Parameter,
     ParameterChange,
+    SeatClaim,
 )
 
 FILE_BYTES_MAX = 16 << 10
 EPOCHS_DEFAULT = 168
-_TOP = frozenset({"title", "why", "epochs", "bond", "grant", "parameter", "model", "builder"})
+_ABOUT = frozenset({"grant", "parameter", "model", "builder", "member"})
+_TOP = _ABOUT | {"title", "why", "epochs", "bond"}
 _BUILDER = frozenset({"account", "matched"})
+_MEMBER = frozenset({"account", "weight", "since"})
 _MODEL = frozenset({"id", "author", "share"})
 _GRANT = frozenset({"to", "step", "steps", "use"})
 _PARAMETER = frozenset({"name", "value"})
@@ -37,7 +40,8 @@ EXAMPLE = (
     'title = "…", why = "…", and [grant] to = "KEY", step = "100", steps = 4, use = "50",'
     ' or [parameter] name = "growth", value = "6%",'
     ' or [model] id = "MODEL ID", author = "KEY", share = "5%",'
-    ' or [builder] account = "KEY"; shares are "5%" or 0.05, amounts credits: "2.5"'
+    ' or [builder] account = "KEY", or [member] account = "KEY", weight = 1, since = EPOCH;'
+    ' shares are "5%" or 0.05, amounts credits: "2.5"'
 )
 
 
@@ -67,7 +71,7 @@ def read_motion(path: Path, bond: int) -> Motion:
 def _motion(document: Mapping[str, Any], least: int) -> Motion:
     _known(document, _TOP)
     grant, change, model = (document.get(it) for it in ("grant", "parameter", "model"))
-    builder = document.get("builder")
+    builder, member = document.get("builder"), document.get("member")
     bond = document.get("bond")
     return Motion(
         title=_text(document, "title"),
@@ -78,6 +82,18 @@ def _motion(document: Mapping[str, Any], least: int) -> Motion:
         grant=None if grant is None else _grant(grant),
         claims=() if model is None else (_claim(model),),
         builders=() if builder is None else (_builder(builder),),
+        seats=() if member is None else (_seat(member),),
+    )
+
+
+def _seat(typed: Mapping[str, Any]) -> SeatClaim:
+    """A member of the ledger; one of no weight is none any more."""
+    _known(typed, _MEMBER)
+    typed["since"]
+    return SeatClaim(
+        member=read_key(_text(typed, "account")),
+        weight=_number(typed, "weight", 1),
+        since=_number(typed, "since", 0),
     )
 
 

@@ -22,7 +22,8 @@ def as_owned(config: NodeConfig, key: SigningKey) -> NodeConfig:
 async def in_network(config: NodeConfig, key: SigningKey, store: Store) -> NodeConfig:
     """The configuration in the network that is named, or that this folder belongs to.
 
-    InputError if these are two, or if the role of a member is asked for and is not this peer's.
+    InputError if these are two. Whoever asks for the role of a member keeps the whole ledger, and
+    takes part once a motion has given it a seat.
     """
     genesis = config.genesis or pinned(store)
     if genesis is None:
@@ -38,11 +39,6 @@ async def in_network(config: NodeConfig, key: SigningKey, store: Store) -> NodeC
             )
         return config
     is_member = key.peer in {it.key for it in genesis.members}
-    if Role.LEDGER in config.roles and not is_member:
-        raise InputError(
-            f"{key.peer} is no member of the ledger of {genesis.name!r}",
-            todo="leave out --role ledger, or begin a network that names this key with --member",
-        )
     if config.sponsoring is not None:
         config.sponsoring.check_opens(genesis.account_min)
     await pin(store, genesis)

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+
+from node.commands.terminal import LineConsole, table_of
 
 BAR_CELLS = 30
-console = Console(highlight=False, soft_wrap=True)
+console = LineConsole(highlight=False, soft_wrap=True)
 if not console.is_terminal:
     # A file or a pipe has no width to keep to.
     console.width = 200
@@ -46,12 +46,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     if not rows:
         console.print(f"[bold]{title}[/bold]\n  none")
         return
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, style="cyan" if column == "peer" else "", overflow="fold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    console.print(table)
+    console.print(table_of(title, columns, rows, console))
 
 
 def short(peer: str) -> str:

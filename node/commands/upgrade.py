@@ -1,5 +1,6 @@
 """`upgrade`: does what `node.upgrading.steps` decides, until there is nothing more to do."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from node.commands.output import console, safe, show_json
 from node.commands.service import Service
 from node.commands.upgrade_peer import AsProcess, AsService, Keeper, status_of
 from node.commands.upgrade_plan import UpgradeAsked, begun
-from node.upgrading.installing import Installer, installed
+from node.upgrading.installing import Installer, environment, installed
 from node.upgrading.journal import (
     UpgradeJournal,
     end_journal,
@@ -33,10 +34,13 @@ LOOK_S = 0.5
 BACK = "it was asked to go back"
 
 
-async def upgrade(asked: UpgradeAsked, python: str, *, as_json: bool) -> None:
+async def upgrade(
+    asked: UpgradeAsked, python: str, variables: Mapping[str, str], *, as_json: bool
+) -> None:
     """Upgrade, or go on with an upgrade that was cut; BatonError if the old version runs again.
 
-    `python` is the Python that the environment of the new version is made of.
+    `python` is the Python that the environment of the new version is made of, `variables` what
+    was set for this process.
     """
     versions = versions_folder(asked.state)
     with upgrading_alone(versions) as lock:
@@ -56,7 +60,7 @@ async def upgrade(asked: UpgradeAsked, python: str, *, as_json: bool) -> None:
         elif asked.back and journal.step is not UpgradeStep.RETURNING:
             journal = replace(journal, step=UpgradeStep.RETURNING, why=BACK)
             keep_journal(versions, journal)
-        installer = Installer(python, Path(journal.old.prefix), lock)
+        installer = Installer(python, Path(journal.old.prefix), lock, environment(variables))
         await Upgrade(asked.state, versions, journal, installer, quiet=as_json).run()
     if as_json:
         went_back = asked.back or journal.why == BACK

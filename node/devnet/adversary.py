@@ -50,7 +50,7 @@ CUT_AFTER = 2
 HANDLED = frozenset(
     (
         *("lazy_verifier", "copying_verifier", "naysaying_verifier"),
-        *("garbage", "refuser", "silent", "truncator"),
+        *("whale", "garbage", "refuser", "silent", "truncator"),
     )
 )
 COPY_DEADLINE_S = 5.0
@@ -131,7 +131,7 @@ def misbehave(node: Node, adversary: str, random: Random) -> Callable[[], None]:
         handlers.update(honest)
 
     match adversary:
-        case "lazy_verifier":
+        case "lazy_verifier" | "whale":
             handlers[Check] = _unlooked(node, None)
             # Whoever has many legs to check asks it one by one.
             del handlers[OpenChecks]

@@ -8,19 +8,9 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.devnet.faults import MISBEHAVING, Fault
+from node.devnet.faults import FOUND_BY_CHECKS, MISBEHAVING, Fault
 from node.devnet.peer import DevPeer
 from wire.content import PeerId
-from wire.kinds import Role
-
-# What checks are there to find, and the role that it can be done in.
-FOUND_BY_CHECKS = {
-    "liar": Role.INFER,
-    "seldom_liar": Role.INFER,
-    "lazy_verifier": Role.VERIFY,
-    "copying_verifier": Role.VERIFY,
-    "naysaying_verifier": Role.VERIFY,
-}
 
 
 @dataclass(slots=True)

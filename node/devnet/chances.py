@@ -6,21 +6,22 @@ How many wrong answers are accepted, and how many tasks end without one that eno
 import math
 from collections.abc import Sequence
 
-from node.checking.odds import odds_of_draw
+from node.checking.odds import odds_of_draw, odds_of_share
 from node.devnet.adversary import LIES_ONE_IN
-from node.devnet.caught import FOUND_BY_CHECKS
+from node.devnet.faults import FOUND_BY_CHECKS
 from node.devnet.net import Devnet
 from node.devnet.peer import DevPeer
 from node.devnet.tasks import ASKED_FOR
 from wire import limits
+from wire.amount import CREDIT
 from wire.kinds import Role
 
 # The number of wrong answers is too high if chance gives more of them less often than this.
 CHANCE = 0.001
 # Who agrees with what is wrong; who says no to what is right; who looks at nothing and says yes.
-AGREEING = ("liar", "seldom_liar", "lazy_verifier", "copying_verifier")
+AGREEING = ("liar", "seldom_liar", "lazy_verifier", "copying_verifier", "whale")
 DISSENTING = ("liar", "naysaying_verifier")
-BLIND = ("lazy_verifier", "copying_verifier")
+BLIND = ("lazy_verifier", "copying_verifier", "whale")
 # As the tasks of a run ask for.
 VERIFIERS, NEEDED = 3, 2
 
@@ -58,10 +59,21 @@ def _wrong_chance(net: Devnet, peers: Sequence[DevPeer]) -> float:
                 for name, one_in in LIES_ONE_IN.items()
             )
             lying = lies / len(doers)
-            share = sum(it.number in agreeing for it in verifiers) / len(verifiers)
-            two_agree = 3 * share**2 * (1 - share) + share**3
+            weights = {it.number: weight_of(net, it.number) for it in verifiers}
+            agree = sum(weights[it] for it in weights if it in agreeing)
+            two_agree = odds_of_share(agree / sum(weights.values()), NEEDED, VERIFIERS)
             chance += lying * two_agree * weight / sum(ASKED_FOR.values())
     return chance
+
+
+def weight_of(net: Devnet, number: int) -> int:
+    """How much a verifier counts in draws; all count alike where nobody has a stake."""
+    economy = net.around.economy
+    if economy is None or not economy.stakes:
+        return 1
+    parts = economy.stakes.get(number, ())
+    # A newcomer has none, and is drawn only after all others.
+    return sum(it.amount // CREDIT for it in parts if it.role is Role.VERIFY)
 
 
 def most_by_chance(tasks: int, chance: float) -> int:

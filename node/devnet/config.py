@@ -71,12 +71,13 @@ class DevnetConfig:
                     f"{economic[0]} is a fault of a network with credits", todo="add --economy"
                 )
             return
-        self.economy.check_peers(self.peers)
+        ring = next((int(it.amount) for it in self.faults if it.name == "ring"), 0)
+        self.economy.check_peers(self.peers, ring)
 
     @property
     def tries_verifiers(self) -> bool:
         """Whether askers look for verifiers that do not look."""
-        return any(it.name.endswith("_verifier") for it in self.faults)
+        return any(it.name.endswith("_verifier") or it.name == "whale" for it in self.faults)
 
     @property
     def fetches(self) -> bool:

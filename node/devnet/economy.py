@@ -22,6 +22,7 @@ from node.devnet.economy_plan import (
     is_of_economy,
     plan_faults,
 )
+from node.devnet.economy_stakes import Stakes
 from node.devnet.economy_watch import LOSS, EconomyWatch
 from node.devnet.faults import MISBEHAVING, Fault, FaultRequest
 from node.devnet.invariants import Violations
@@ -55,6 +56,7 @@ class Economy:
     violations: Violations
     load: OpenLoopLoad
     strays: OpenLoopLoad
+    stakes: Stakes
     faults: tuple[Fault, ...] = ()
     # At the end of the run.
     ledger: Replayed | None = None
@@ -76,6 +78,7 @@ class Economy:
             askers=[it.number for it in peers if it.plan.asks],
             members=self.watch.plan.members,
             bad=frozenset(bad),
+            whale=self.watch.plan.whale,
         )
         seed, config = self.population.seed, self.watch.plan.config
         mine = [it for it in wanted if is_of_economy(it)]
@@ -170,12 +173,17 @@ class Economy:
                 None,
                 f"{watch.ended - watch.first_epoch} of {wanted - watch.first_epoch} have ended",
             )
+        await self.stakes.finish()
         try:
             self.ledger = whole_ledger(self.members)
         except (WireError, StoreError) as error:
             self.violations.note(HOLDS, None, str(error))
             return
         await self.draw_up(self.ledger)
+        peers = self.population.peers
+        good = set(honest([it.number for it in peers], self.faults))
+        bad = frozenset(it.key.peer for it in peers if it.number not in good)
+        self.stakes.draw_up(self.ledger.books, bad)
         self._check_owners()
 
     async def draw_up(self, ledger: Replayed) -> None:

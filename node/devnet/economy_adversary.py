@@ -217,7 +217,8 @@ async def _two_orders(wallet: Wallet, random: Random, found: TwoOrders) -> int:
     ]
     found.signed += 1
     found.deeds[wallet.key.peer].add(view.epoch)
-    members = [it.key for it in wallet.committee.members]
+    committee = wallet.committees.of(view.epoch)
+    members = [it.key for it in committee.members]
     random.shuffle(members)
     # Either as many members are shown each, or nearly all the first one.
     cut = random.choice((len(members) // 2, len(members) - 1))
@@ -226,7 +227,7 @@ async def _two_orders(wallet: Wallet, random: Random, found: TwoOrders) -> int:
     # Then the others are shown what they have not seen.
     for order, first, rest in zip(orders, votes, reversed(parts), strict=True):
         have = first | await _votes(wallet, order, rest)
-        if wallet.committee.is_quorum(have):
+        if committee.is_quorum(have):
             certificate = Certificate(order=order.raw, votes=collected(have)).to_bytes()
             key = (wallet.key.peer, view.epoch, view.sequence)
             found.certified[key].add(order_digest(order))
@@ -247,7 +248,7 @@ async def _votes(
         except BatonError:
             return
         if vote.signer == member and vote.record.order == order_digest(order):
-            proofs[wallet.committee.index[member]] = proof_of(Vote, vote.raw)
+            proofs[wallet.committees.latest.index[member]] = proof_of(Vote, vote.raw)
 
     async with trio.open_nursery() as nursery:
         for member in members:

@@ -12,6 +12,7 @@ from typing import Any
 
 from node.devnet.faults import KINDS, MISBEHAVING, Fault, FaultRequest
 from node.devnet.plan import PeerPlan, key_of, manifests
+from node.devnet.stake_plan import plan_stakes, ring_keys
 from node.ledger.committee import Committee
 from node.paying_config import DATA, TypedPrice, TypedPrices
 from wire.amount import CREDIT
@@ -19,6 +20,8 @@ from wire.content import PeerId
 from wire.errors import InputError
 from wire.kinds import Role
 from wire.ledger import Genesis, Grant, Member
+from wire.signing import SigningKey
+from wire.stake import StakePart
 from wire.tariff import UNITS
 
 EPOCHS_DEFAULT, EPOCHS_MAX = 10, 1000
@@ -59,12 +62,13 @@ class EconomyConfig:
         """How long tasks are sent."""
         return float(self.epochs * self.epoch_s)
 
-    def check_peers(self, peers: int) -> None:
-        """InputError if there are more than a genesis has room for."""
-        if peers > PEERS_MAX:
+    def check_peers(self, peers: int, keys: int = 0) -> None:
+        """InputError if there are more than a genesis has room for; `keys` are those of a ring."""
+        if peers + keys > PEERS_MAX:
+            of_ring = f" and {keys} keys of a ring" if keys else ""
             raise InputError(
-                f"{peers} peers with credits are more than a genesis names",
-                todo=f"give --peers {PEERS_MAX} or fewer",
+                f"{peers} peers with credits{of_ring} are more than a genesis names",
+                todo=f"give --peers {PEERS_MAX - keys} or fewer",
             )
 
     def typed(self) -> str:
@@ -94,6 +98,11 @@ class EconomyPlan:
     # The peers that keep the ledger, by number.
     members: tuple[int, ...]
     numbers: Mapping[PeerId, int] = field(default_factory=dict)
+    # What each worker stakes, by its number, for each role; nothing where nobody is to be slashed.
+    stakes: Mapping[int, tuple[StakePart, ...]] = field(default_factory=dict)
+    # Who has far more staked than others; and the keys of a ring.
+    whale: int | None = None
+    ring: tuple[SigningKey, ...] = ()
 
     @property
     def tolerates(self) -> int:
@@ -119,12 +128,22 @@ def prices_of(plan: PeerPlan) -> TypedPrices:
     return TypedPrices(models, VERDICT if Role.VERIFY in plan.roles else 0)
 
 
-def plan_economy(config: EconomyConfig, seed: int, peers: Sequence[PeerPlan]) -> EconomyPlan:
-    """The genesis of a run, and who keeps its ledger."""
+def plan_economy(
+    config: EconomyConfig,
+    seed: int,
+    peers: Sequence[PeerPlan],
+    wanted: Sequence[FaultRequest] = (),
+) -> EconomyPlan:
+    """The genesis of a run, who keeps its ledger, and who stakes what, for the faults `wanted`."""
     workers = [it.number for it in peers if not it.asks]
     count = MEMBERS_MANY if len(peers) >= MANY_PEERS else MEMBERS_FEW
     members = tuple(sorted(Random(f"{seed}:members").sample(workers, count)))
     keys = {number: key_of(seed, number).peer for number in range(len(peers) + NEWCOMERS)}
+    stakes, whale = plan_stakes(wanted, seed, peers)
+    ring = ring_keys(wanted, seed)
+    amounts = dict.fromkeys((*keys.values(), *(it.peer for it in ring)), GRANT)
+    if whale is not None:
+        amounts[keys[whale]] += sum(it.amount for it in stakes[whale])
     genesis = Genesis(
         version=1,
         name="devnet",
@@ -132,10 +151,11 @@ def plan_economy(config: EconomyConfig, seed: int, peers: Sequence[PeerPlan]) ->
         epoch_s=config.epoch_s,
         account_min=ACCOUNT_MIN,
         fund=FUND,
-        grants=tuple(Grant(account=it, amount=GRANT) for it in sorted(keys.values())),
+        grants=tuple(Grant(account=it, amount=amounts[it]) for it in sorted(amounts)),
         members=tuple(Member(key=it, weight=1) for it in sorted(keys[it] for it in members)),
     )
-    return EconomyPlan(config, genesis, members, {key: at for at, key in keys.items()})
+    numbers = {key: at for at, key in keys.items()}
+    return EconomyPlan(config, genesis, members, numbers, stakes, whale, ring)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +167,7 @@ class Struck:
     members: Sequence[int]
     # Peers that misbehave in another way already.
     bad: frozenset[int] = frozenset()
+    whale: int | None = None
 
 
 def plan_faults(
@@ -176,9 +197,12 @@ def _misbehaving(one: FaultRequest, own: str, struck: Struck, bad: set[int]) -> 
     """Askers that do not pay, or workers: as long as there are enough, no peer is bad twice."""
     random = Random(own)
     among = struck.askers if one.name == "nonpayer" else struck.workers
+    if one.name == "whale" and struck.whale is not None:
+        among = (struck.whale,)
     # One asker is left whose tasks have to be answered.
     most = len(among) - (one.name == "nonpayer")
-    count = min(most, max(1, round(one.amount * len(among))))
+    share = 0.0 if KINDS[one.name].count_max else one.amount
+    count = min(most, max(1, round(share * len(among))))
     order = random.sample(list(among), len(among))
     order.sort(key=lambda it: it in bad)
     return Fault(

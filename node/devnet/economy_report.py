@@ -9,7 +9,7 @@ from node.devnet.economy_plan import honest
 from wire.amount import show_credits
 
 # Faults of a network with credits, in the order in which they are told.
-TOLD = ("member", "partition", "equivocator", "nonpayer", "thief")
+TOLD = ("member", "partition", "equivocator", "nonpayer", "thief", "whale", "ring")
 
 
 def figures(economy: Economy | None) -> dict[str, Any]:
@@ -38,6 +38,7 @@ def figures(economy: Economy | None) -> dict[str, Any]:
         "paid_ratio": _ratio(workers),
         "paid_ratio_of_lost_disks": _ratio(it for it in workers if it.number in disks),
         "loss_max_increments": _loss_max(economy),
+        **economy.stakes.figures(),
         "deposits_forgotten": show_credits(economy.deposits_forgotten),
         "economy": {
             "told": told(economy),
@@ -69,6 +70,8 @@ def told(economy: Economy) -> list[str]:
         "equivocator": _of_equivocators,
         "nonpayer": _of_nonpayers,
         "thief": _of_thieves,
+        "whale": _of_whale,
+        "ring": _of_ring,
     }
     names = {it.name for it in economy.faults}
     return [f"{name}: {say[name](economy)}" for name in TOLD if name in names]
@@ -126,6 +129,14 @@ def _of_thieves(economy: Economy) -> str:
         f"{len(bad)} peers kept {show_credits(sum(lost))} credits that {sum(it > 0 for it in lost)}"
         " payers had paid ahead"
     )
+
+
+def _of_whale(economy: Economy) -> str:
+    return economy.stakes.told_of_whale()
+
+
+def _of_ring(economy: Economy) -> str:
+    return economy.stakes.told_of_ring()
 
 
 def _redeemed(economy: Economy) -> int:

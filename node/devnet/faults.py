@@ -12,9 +12,12 @@ from enum import Enum, auto
 from random import Random
 
 from wire.errors import InputError
+from wire.kinds import Role
 
 # No fault may begin later than this after the start of a run.
 MOMENT_S_MAX = 24 * 3600.0
+# Fewer keys are no circle.
+COUNT_MIN = 3
 
 
 class FaultScope(Enum):
@@ -49,6 +52,8 @@ class FaultKind:
     for_s: float = math.inf
     # Whether it is one of a network with credits alone; see `economy_plan`.
     economic: bool = False
+    # Set if the amount is no share but a number, up to this one.
+    count_max: int = 0
 
 
 KINDS: dict[str, FaultKind] = {
@@ -136,6 +141,27 @@ KINDS: dict[str, FaultKind] = {
         "the peer keeps what was paid ahead, and refuses, cuts the answer, or makes it nonsense",
         economic=True,
     ),
+    "whale": FaultKind(
+        FaultScope.ADVERSARY,
+        "a verifier has this share of what is staked, and agrees without checking",
+        economic=True,
+    ),
+    "ring": FaultKind(
+        FaultScope.ADVERSARY,
+        "the peer's owner has so many keys besides, which pay each other in a circle",
+        economic=True,
+        count_max=512,
+    ),
+}
+
+# What checks are there to find, and the role that it can be done in.
+FOUND_BY_CHECKS = {
+    "liar": Role.INFER,
+    "seldom_liar": Role.INFER,
+    "lazy_verifier": Role.VERIFY,
+    "copying_verifier": Role.VERIFY,
+    "naysaying_verifier": Role.VERIFY,
+    "whale": Role.VERIFY,
 }
 
 # They strike the peers that pass calls on to others.
@@ -208,7 +234,7 @@ def words_of(text: str, names: Container[str], known: str) -> Iterator[Word]:
         if match is None or match["name"] not in names:
             raise InputError(
                 f"{word[:60]!r} is not a fault",
-                todo=f"use NAME=SHARE[@SECOND][+SECONDS], with NAME one of {known}",
+                todo=f"use NAME=SHARE[@SECOND][+SECONDS], with {known}",
             )
         at_s, for_s = (None if match[it] is None else float(match[it]) for it in ("at", "for"))
         yield Word(
@@ -238,9 +264,7 @@ def _checked(typed: Word) -> FaultRequest:
     if is_rate != typed.is_rate:
         todo = f"{name}=0.1/min" if is_rate else f"{name}=0.1"
         raise InputError(f"{word!r} is not an amount for {name}", todo=f"for example {todo}")
-    most = 0.9 if KINDS[name].scope is FaultScope.LINK else 1.0
-    if not 0 < amount <= most:
-        raise InputError(f"{word!r}: {amount:g} is not a share", todo=f"give 0.01 to {most:g}")
+    _check_amount(word, amount, KINDS[name])
     if max(at_s or 0.0, for_s or 0.0) > MOMENT_S_MAX:
         raise InputError(f"{word!r} begins after the first day", todo="give seconds after @")
     if (
@@ -253,6 +277,19 @@ def _checked(typed: Word) -> FaultRequest:
             todo="leave +SECONDS out, or use restart, freeze, ...",
         )
     return FaultRequest(name=name, amount=amount, at_s=at_s, for_s=for_s)
+
+
+def _check_amount(word: str, amount: float, kind: FaultKind) -> None:
+    if most_count := kind.count_max:
+        if not COUNT_MIN <= amount <= most_count or amount != int(amount):
+            raise InputError(
+                f"{word!r}: {amount:g} is not a number of keys",
+                todo=f"give {COUNT_MIN} to {most_count}",
+            )
+        return
+    most = 0.9 if kind.scope is FaultScope.LINK else 1.0
+    if not 0 < amount <= most:
+        raise InputError(f"{word!r}: {amount:g} is not a share", todo=f"give 0.01 to {most:g}")
 
 
 def plan(

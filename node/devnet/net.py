@@ -16,8 +16,10 @@ import trio
 from node.devnet.accounting import Accounting
 from node.devnet.agreements import AgreementLoad
 from node.devnet.config import DevnetConfig
+from node.devnet.crimes import Crimes
 from node.devnet.economy import STRAYS_FIRST, Economy
 from node.devnet.economy_plan import EconomyPlan, is_of_economy, plan_economy
+from node.devnet.economy_stakes import Stakes
 from node.devnet.economy_watch import EconomyWatch
 from node.devnet.faults import Fault, FaultScope, plan
 from node.devnet.homes import Homes
@@ -29,12 +31,14 @@ from node.devnet.machine import Machine, check_memory
 from node.devnet.peer import WALL_S, DevPeer, SharedEnvironment
 from node.devnet.plan import key_of, plan_peers
 from node.devnet.population import Population
+from node.devnet.ring import Ring
 from node.devnet.sampling import Sampler
 from node.devnet.tasks import MadeUpSource, first_request
 from node.devnet.virtual_time import repeatable
 from node.task.events import ignore_event
 from p2p.reachability import Reach
 from p2p.transport import Transport
+from wire.content import PeerId
 from wire.errors import BatonError
 from wire.kinds import Role
 
@@ -128,13 +132,17 @@ class Devnet:
     async def run(self) -> None:
         """Run the load and the faults for as long as configured, and until every task has ended."""
         config = self.config
+        if self.economy is not None:
+            await self.economy.stakes.lay(self.peers)
         self.began_at_s = trio.current_time()
         self.sampler.begin(self.around)
+        # It is planned with the genesis, and misbehaves in one way.
+        whale = None if self.around.economy is None else self.around.economy.whale
         self.faults = plan(
             [it for it in config.faults if self.economy is None or not is_of_economy(it)],
             config.seed,
             config.seconds,
-            [it.number for it in self.peers if not it.plan.asks],
+            [it.number for it in self.peers if not it.plan.asks and it.number != whale],
             [it.number for it in self.peers if it.plan.asks],
             [it.number for it in self.peers if Role.DATA in it.plan.roles],
             [it.number for it in self.peers if it.is_open and not it.plan.asks],
@@ -265,6 +273,8 @@ async def open_devnet(
             if not config.in_real_time:
                 stack.enter_context(alike)
             nursery = await stack.enter_async_context(trio.open_nursery())
+            economy = _economy_of(config)
+            crimes = Crimes(lambda key: _natures(net, key))
             around = SharedEnvironment(
                 network=FaultyNetwork(config.seed),
                 accounting=accounting,
@@ -276,7 +286,9 @@ async def open_devnet(
                 tcp=tcp,
                 homes=Homes(config.nat, config.peers, config.seed) if config.nat else None,
                 background_checks=1.0 if config.tries_verifiers else 0.0,
-                economy=_economy_of(config),
+                economy=economy,
+                ring=Ring(() if economy is None else economy.ring),
+                crimes=crimes,
                 ended=lambda number, why: violations.note("a peer ends when told to", number, why),
             )
             nursery.start_soon(around.network.run)
@@ -308,13 +320,23 @@ def _economy_of(config: DevnetConfig) -> EconomyPlan | None:
     if config.economy is None:
         return None
     peers = plan_peers(config.peers, config.seed, fetches=config.fetches)
-    return plan_economy(config.economy, config.seed, peers)
+    return plan_economy(config.economy, config.seed, peers, config.faults)
+
+
+def _natures(net: Devnet | None, key: PeerId) -> frozenset[str]:
+    """How a peer was ever told to misbehave."""
+    if net is None or net.economy is None:
+        return frozenset()
+    number = net.economy.watch.plan.numbers.get(key)
+    return frozenset(it.name for it in net.faults if number in it.peers)
 
 
 def _opened_economy(net: Devnet) -> Economy | None:
-    if net.around.economy is None:
+    around = net.around
+    if around.economy is None:
         return None
     config, nobody = net.config, Violations(lambda: net.passed_s)
     strays = OpenLoopLoad((), nobody, config.seed, config.deadline_s, "strays", STRAYS_FIRST)
-    watch = EconomyWatch(net.around.economy, net.violations)
-    return Economy(watch, net.population, net.violations, net.load, strays)
+    watch = EconomyWatch(around.economy, net.violations)
+    stakes = Stakes(watch, net.violations, around.crimes, around.ring)
+    return Economy(watch, net.population, net.violations, net.load, strays, stakes)

@@ -24,6 +24,7 @@ from node.devnet.adversary import (
     memory_store,
     misbehave,
 )
+from node.devnet.crimes import Crimes
 from node.devnet.economy_adversary import TwoOrders, equivocate, pay_never_again, steal
 from node.devnet.economy_plan import EconomyPlan, prices_of
 from node.devnet.homes import PORT, Homes
@@ -31,6 +32,7 @@ from node.devnet.links import FaultyNetwork
 from node.devnet.plan import PeerPlan, manifests
 from node.devnet.relay_faults import NATURES, BadRules, give_leases_to_all
 from node.devnet.relay_load import RelayLoad, WatchedRules, watched
+from node.devnet.ring import Ring
 from node.devnet.simulated_fetch import SimulatedIngest
 from node.ingest.bring import Ingest
 from node.paying_config import TypedPrices
@@ -52,6 +54,8 @@ QUOTA_BYTES = 1 << 30
 WALL_S = 1_800_000_000.0
 LEAVE_S = 5.0
 _MANIFESTS = manifests()
+# What they do besides, a peer does of its own accord.
+ACTING = ("flooder", "equivocator", "ring")
 GOSSIP_MESSAGES: tuple[type[Message], ...] = (Hello, Ping, Goodbye, Swap, Seek)
 
 
@@ -90,6 +94,8 @@ class SharedEnvironment:
     # None in a network without credits.
     economy: EconomyPlan | None = None
     two_orders: TwoOrders = field(default_factory=TwoOrders)
+    crimes: Crimes = field(default_factory=lambda: Crimes(lambda _: frozenset()))
+    ring: Ring = field(default_factory=lambda: Ring(()))
     # Where peers stand, if some are behind routers.
     homes: Homes | None = None
     started_at_s: float = field(default_factory=trio.current_time)
@@ -208,6 +214,9 @@ class DevPeer:
         for kind in handlers:
             purpose = "gossip" if kind in GOSSIP_MESSAGES else "work"
             handlers[kind] = self.around.accounting.booked(handlers[kind], purpose)
+        economy = self.around.economy
+        if self.plan.asks and economy is not None and economy.stakes:
+            self.around.crimes.watch(running.node, running.nursery)
         for adversary in tuple(self.natures):
             self._take_on(running, adversary)
 
@@ -308,7 +317,7 @@ class DevPeer:
         elif adversary == "slow":
             running.engine.unit_s = self.plan.unit_s * 10
             self.around.network.slow(self.host, slow=True)
-        elif adversary in ("flooder", "equivocator"):
+        elif adversary in ACTING:
             running.acting = trio.CancelScope()
             running.nursery.start_soon(self._act, adversary, running.node, running.acting)
         elif adversary == "nonpayer":
@@ -336,7 +345,7 @@ class DevPeer:
         elif adversary == "slow":
             running.engine.unit_s = self.plan.unit_s
             self.around.network.slow(self.host, slow=False)
-        elif adversary in ("flooder", "equivocator") and running.acting is not None:
+        elif adversary in ACTING and running.acting is not None:
             running.acting.cancel()
         elif adversary in NATURES:
             running.rules.rules = running.node.peers.relaying
@@ -349,5 +358,8 @@ class DevPeer:
         with scope:
             if adversary == "flooder":
                 await flood(node, random)
+            elif adversary == "ring":
+                assert node.ledger is not None
+                await self.around.ring.run(node.ledger.wallet)
             else:
                 await equivocate(node, random, self.around.two_orders)

@@ -14,7 +14,6 @@ import trio
 from node.apps.subscriptions import Subscriptions
 from node.gateway.facilitator import PaymentMade, SettlementOutcome
 from node.gateway.x402_documents import ClientPayment, PaymentOffer, PaymentProof
-from node.ledger.committee import Committee
 from node.ledger.following import LedgerFollower
 from node.ledger.wallet import Wallet
 from node.paying.settled_orders import read_shown
@@ -85,7 +84,7 @@ class CreditMeans:
             paid = sum(it.amount for it in order.record.pay if str(it.to) == offer.pay_to)
             if not paid:
                 raise Malformed("the order pays nothing to this account")
-            shown.check(genesis.id, Committee(genesis.members))
+            shown.check(genesis.id, self.wallet.committees.of(order.record.epoch))
             check_claim(order.signer, digest, bytes_in(payment.payload, "claim", SIGNATURE_BYTES))
         except BatonError as error:
             raise Malformed(error.message) from error

@@ -7,6 +7,7 @@ members that have applied the same have the same draft, in whatever order they h
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from wire.ledger import (
     AccountOrder,
     Accusation,
     Genesis,
+    Member,
     Redemption,
     Voucher,
     order_digest,
@@ -60,6 +62,8 @@ class Books:
     payers: dict[bytes, set[bytes]] = field(default_factory=dict)
     stakes: StakeShelf = field(default_factory=StakeShelf)
     motions: MotionShelf = field(default_factory=MotionShelf)
+    # Who keeps the ledger now.
+    members: Sequence[Member] = ()
     # The first members, who vote without a stake.
     founders: frozenset[bytes] = frozenset()
     # Digests of shelves that have not changed since.

@@ -8,6 +8,7 @@ import trio
 
 from node.ledger.account_view import AccountView, agreed_view, likely_view
 from node.ledger.committee import Committee, proof_of
+from node.ledger.committees import Committees
 from p2p.peers import Peers
 from p2p.timeouts import stretched
 from wire.content import ContentId, PeerId
@@ -22,7 +23,7 @@ from wire.ledger_message import (
     SubmitOrder,
     Voted,
 )
-from wire.signed import Signed, SignedRecord, open_signed
+from wire.signed import Signed, open_signed
 
 CALL_DEADLINE_S = 10.0
 AGAIN_S = 1.0
@@ -36,6 +37,7 @@ T = TypeVar("T")
 class MemberReplies:
     """What members answered, by their places, and why others refused."""
 
+    committee: Committee
     proofs: dict[int, bytes] = field(default_factory=dict)
     refusals: dict[int, Refused] = field(default_factory=dict)
     unheard: dict[int, str] = field(default_factory=dict)
@@ -53,10 +55,16 @@ class MemberReplies:
         """Who refused for good: the others are asked until they sign."""
         return {at for at, it in self.refusals.items() if it.retry_after_s is None}
 
-    def is_over(self, committee: Committee) -> bool:
+    @property
+    def is_quorum(self) -> bool:
+        """Whether enough have signed."""
+        return self.committee.is_quorum(self.proofs)
+
+    @property
+    def is_over(self) -> bool:
         """Whether a quorum has signed, or none can any more."""
-        possible = set(range(len(committee.members))) - self.final
-        return committee.is_quorum(self.proofs) or not committee.is_quorum(possible)
+        possible = set(range(len(self.committee.members))) - self.final
+        return self.is_quorum or not self.committee.is_quorum(possible)
 
     def why(self) -> str:
         """The reason that most gave, in words."""
@@ -66,14 +74,15 @@ class MemberReplies:
 
 @dataclass(slots=True)
 class CommitteeCalls:
-    """Questions of an owner to all members of its network."""
+    """Questions of an owner to all members of its network: to those of the epoch in question."""
 
     peers: Peers
-    committee: Committee
+    committees: Committees
     network: ContentId
 
     async def account(self, account: PeerId, *, deadline_s: float) -> AccountView:
         """How an account stands; Unreachable unless a quorum answers in time."""
+        committee = self.committees.latest
         told: dict[int, AccountState] = {}
         found: list[AccountView] = []
         unheard: dict[int, str] = {}
@@ -86,16 +95,16 @@ class CommitteeCalls:
             except (*_TROUBLES, Refused) as error:
                 unheard[place] = str(error)
                 return
-            if (view := agreed_view(self.committee, told)) is not None:
+            if (view := agreed_view(committee, told)) is not None:
                 found.append(view)
                 enough.cancel()
 
-        await self._all(ask, deadline_s)
-        view = found[0] if found else likely_view(self.committee, told)
+        await self._all(committee, ask, deadline_s)
+        view = found[0] if found else likely_view(committee, told)
         if view is None:
             why = next(iter(unheard.values()), "no time left")
             raise Unreachable(
-                f"{len(told)} of {len(self.committee.members)} members of the ledger answered:"
+                f"{len(told)} of {len(committee.members)} members of the ledger answered:"
                 f" more than two thirds are needed ({why})",
                 todo="check the connection, or ask the members' owners",
             )
@@ -130,12 +139,12 @@ class CommitteeCalls:
 
     async def _signatures(
         self,
-        record: SignedRecord,
+        record: Vote | Acknowledgement,
         ask: Callable[[PeerId], Awaitable[Signed[Vote] | Signed[Acknowledgement]]],
         deadline_s: float,
     ) -> MemberReplies:
         """The members' signatures over exactly `record`."""
-        answered = MemberReplies()
+        answered = MemberReplies(self.committees.of(record.epoch))
 
         async def one(place: int, member: PeerId, enough: trio.CancelScope) -> None:
             while True:
@@ -154,31 +163,32 @@ class CommitteeCalls:
                 else:
                     answered.note(place, proof_of(type(record), signed.raw))
                     break
-            if answered.is_over(self.committee):
+            if answered.is_over:
                 enough.cancel()
 
-        await self._all(one, deadline_s)
+        await self._all(answered.committee, one, deadline_s)
         return answered
 
     async def _all(
         self,
+        committee: Committee,
         ask: Callable[[int, PeerId, trio.CancelScope], Awaitable[None]],
         deadline_s: float,
     ) -> None:
         """Ask every member at once, until all have answered, it is enough, or it is late."""
-        await self._find()
+        await self._find(committee)
         with trio.move_on_after(stretched(deadline_s)) as enough:
             async with trio.open_nursery() as nursery:
-                for place, member in enumerate(self.committee.members):
+                for place, member in enumerate(committee.members):
                     nursery.start_soon(ask, place, member.key, enough)
 
-    async def _find(self) -> None:
+    async def _find(self, committee: Committee) -> None:
         """Look further than the view if too few members are in it to make a quorum."""
         wall_s = self.peers.environment.wall_s()
         seen = {it.signer for it in self.peers.view.candidates(Role.LEDGER, None, wall_s)}
         seen |= {self.peers.me, *self.peers.connected()}
-        known = [at for at, it in enumerate(self.committee.members) if it.key in seen]
-        if not self.committee.is_quorum(known):
+        known = [at for at, it in enumerate(committee.members) if it.key in seen]
+        if not committee.is_quorum(known):
             await self.peers.seek(Role.LEDGER, None, deadline_s=SEEK_DEADLINE_S)
 
 

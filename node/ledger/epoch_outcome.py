@@ -7,12 +7,14 @@ from node.ledger.books import Draft
 from node.ledger.governing import end_motions
 from node.ledger.juries import NO_JURIES, JuriesEnded
 from node.ledger.matching import Matched
+from node.ledger.past_work import note_past_work
+from node.ledger.seats import seats_after
 from node.ledger.slashing import end_stakes
 from node.ledger.use_lines import Transfer, lines_of, moved_in
 from wire.checkpoint import NO_DRAW, CheckpointHeader, JuryDraw, buckets_of
 from wire.errors import Malformed
 from wire.jury import juries_digest
-from wire.ledger import AccountOrder, Genesis, order_digest
+from wire.ledger import AccountOrder, Genesis, Member, order_digest
 from wire.signed import Signed
 from wire.usage import UseLine, lines_digest
 
@@ -24,6 +26,8 @@ class EpochOutcome:
     header: CheckpointHeader
     draft: Draft
     orders: tuple[bytes, ...]
+    # Who kept the ledger in that epoch; the header says who keeps it in the next.
+    members: tuple[Member, ...]
     lines: tuple[UseLine, ...] = ()
     juries: JuriesEnded = NO_JURIES
     # What builders were given out of the fund.
@@ -67,6 +71,10 @@ def outcome_of(
     lines = lines_of(draft)
     moved = moved_in(draft, orders)
     matched = end_motions(draft, genesis, lines, moved)
+    note_past_work(draft)
+    before = genesis.members if tip is None else tip.members
+    members, seated = seats_after(draft.motion_rows(), before, draft.epoch + 1)
+    draft.motions.update(seated)
     balances, deposits = draft.sums()
     state, stake_table = draft.digests()
     draw = JuryDraw(
@@ -83,11 +91,11 @@ def outcome_of(
         balances=balances,
         deposits=deposits,
         fund=books.fund + draft.growth,
-        members=genesis.members if tip is None else tip.members,
+        members=members,
         usage=lines_digest(lines),
         stakes=draft.staked,
         stake_table=stake_table,
         bonds=books.motions.bonds_after(draft.motions),
         draw=() if draw == NO_DRAW else (draw,),
     )
-    return EpochOutcome(header, draft, digests, lines, juries, matched, moved)
+    return EpochOutcome(header, draft, digests, before, lines, juries, matched, moved)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import trio
 
 from node.ledger.chain_file import MAGIC, follower, framed
+from node.ledger.committees import Committees
 from node.ledger.following import fetch_epoch, nearest_first
 from node.ledger.sync import LedgerCalls
 from p2p.peers import Peers
@@ -21,16 +22,16 @@ class Exported:
     orders: int
 
 
-async def export_ledger(peers: Peers, genesis: Genesis, path: trio.Path) -> Exported:
+async def export_ledger(peers: Peers, committees: Committees, path: trio.Path) -> Exported:
     """Write the ledger from genesis to the last checkpoint, as one member after the other gives it.
 
     Everything is checked on the way, as `replay` does. InputError if the file cannot be written;
     Unreachable if no member gives the whole.
     """
     problems = []
-    for member in nearest_first(peers, genesis):
+    for member in nearest_first(peers, committees.latest):
         try:
-            return await _export_from(peers, genesis, member, path)
+            return await _export_from(peers, committees.genesis, member, path)
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written: {error.strerror}", todo="name another file"

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import trio
 
 from node.ledger.chain_file import follower
+from node.ledger.committee import Committee
 from node.ledger.jury_draw import DrawnBy
 from node.ledger.received import ReceivedPayments, income_of, received_by
 from node.ledger.replica import Replica
-from node.ledger.sync import LedgerCalls
+from node.ledger.sync import LedgerCalls, other_keepers
 from node.usage.history import WEEK_S, UseHistory, epochs_in_week
 from p2p.peers import Peers
 from wire.checkpoint import ORDER_BUCKETS, Checkpoint, CheckpointHeader
@@ -63,9 +64,10 @@ async def fetch_epoch(calls: LedgerCalls, member: PeerId, replica: Replica) -> F
     return FetchedEpoch(checkpoint, certificates, orders)
 
 
-def nearest_first(peers: Peers, genesis: Genesis) -> list[PeerId]:
-    """The members, this peer first if it is one."""
-    return sorted((it.key for it in genesis.members), key=lambda it: it != peers.me)
+def nearest_first(peers: Peers, committee: Committee) -> list[PeerId]:
+    """Whom to ask: the members, this peer first if it is one, then others that keep the ledger."""
+    members = sorted(committee.index, key=lambda it: it != peers.me)
+    return members + other_keepers(peers, committee)
 
 
 @dataclass(slots=True)
@@ -100,7 +102,7 @@ class LedgerFollower:
         """Go on to the last checkpoint; Unreachable if no member gives what is missing."""
         async with self._busy:
             problems = []
-            for member in nearest_first(self.peers, self.genesis):
+            for member in nearest_first(self.peers, self.replica.committee):
                 try:
                     await self._from_either(member)
                 except BatonError as error:

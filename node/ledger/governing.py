@@ -17,6 +17,7 @@ from node.ledger.motion_shelf import (
     motions_in,
     parameter_row,
 )
+from node.ledger.seats import agreed_to, seat_row
 from node.ledger.use_window import noted, strangers_in, week_of, weights_of
 from wire.amount import CREDIT
 from wire.content import PeerId
@@ -138,6 +139,11 @@ def _decided(draft: Draft, name: bytes, row: MotionRow, houses: Houses) -> Motio
             state, changed = outcome_of_claim(draft.motion_rows(), name, claim)
             draft.motions.update(changed)
         draft.motions.update(map(builder_row, row.motion.builders))
+        for seat in row.motion.seats:
+            if agreed_to(seat, row.author, ballots):
+                draft.motions.update((seat_row(name, seat),))
+            else:
+                state = MotionState.DECLINED
     ended = replace(counted, state=state, decided=draft.epoch, paid=paid)
     draft.motions[MOTION + name] = ended.to_bytes()
     # The counts stay; whoever wants the ballots finds them among the orders.

@@ -1,5 +1,7 @@
 """What the owner of an account may order, as the books are now. Pure."""
 
+from collections.abc import Callable
+
 from node.ledger.books import Draft
 from node.ledger.case_places import check_charge, check_notice
 from node.ledger.juries import check_finding, check_sealed
@@ -7,6 +9,7 @@ from node.ledger.matching import check_builder
 from node.ledger.model_registry import check_claim
 from node.ledger.motion_shelf import MOTION, motion_bond, open_motions
 from node.ledger.payment_channel import PaymentChannel
+from node.ledger.seats import check_seat
 from node.ledger.slashing import check_accusation, check_evidence
 from wire.amount import show_credits
 from wire.content import PeerId
@@ -76,6 +79,14 @@ def _not_yet(what: str) -> Refused:
     )
 
 
+def _checked(check: Callable[..., None], *about: object) -> None:
+    """Refused for good where a check says Malformed."""
+    try:
+        check(*about)
+    except Malformed as error:
+        raise _never(error.message) from error
+
+
 def _judge_motions(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
     """Refused for a bond that is too small, or a ballot on what is not open."""
     rows = draft.books.motions.rows
@@ -88,15 +99,13 @@ def _judge_motions(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
         for claim in motion.claims:
             if not is_key(claim.author):
                 raise _never("nobody can have the key of the model's author")
-            try:
-                check_claim(rows, claim)
-            except Malformed as error:
-                raise _never(error.message) from error
+            _checked(check_claim, rows, claim)
         for builder in motion.builders:
-            try:
-                check_builder(rows, builder)
-            except Malformed as error:
-                raise _never(error.message) from error
+            _checked(check_builder, rows, builder)
+        for seat in motion.seats:
+            if not is_key(seat.member):
+                raise _never("nobody can have the key that is to keep the ledger")
+            _checked(check_seat, draft.books.members, seat, draft.epoch)
         if open_motions(rows) >= OPEN_MOTIONS_MAX:
             raise Refused(
                 f"{OPEN_MOTIONS_MAX} motions are open: no more is taken before one is decided",

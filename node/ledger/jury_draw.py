@@ -7,7 +7,7 @@ secret is left out of the next try. So who withholds a secret wins one more draw
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -16,6 +16,7 @@ from node.ledger.epoch_outcome import EpochOutcome
 from wire.checkpoint import CheckpointHeader, Proposal, Seal
 from wire.content import ContentId, PeerId
 from wire.errors import Malformed
+from wire.ledger import Member
 from wire.signed import Signed
 from wire.signing import SigningKey
 from wire.vrf import output_of, prove
@@ -30,26 +31,37 @@ _KEPT = 256
 class DrawnBy:
     """What the seals of a proposal say for the draw: `beacon` is empty where a secret is missing.
 
-    `sealed` are the members whose secrets may count in the next epoch, as bits.
+    `sealed` are the members whose secrets may count in the next epoch, as bits: by their places in
+    the epoch that ends, or, as a checkpoint says it, in the next one.
     """
 
     beacon: bytes = b""
     sealed: int = 0
+    by_next: bool = False
 
     @classmethod
     def of(cls, header: CheckpointHeader) -> "DrawnBy":
         """As a checkpoint says it."""
-        return cls(header.jury_draw.beacon, header.jury_draw.secrets_of)
+        return cls(header.jury_draw.beacon, header.jury_draw.secrets_of, by_next=True)
 
     def noted(self, outcome: EpochOutcome) -> EpochOutcome:
         """An outcome whose header says whose secrets count next, if a jury waits for them."""
         if not outcome.juries.waits:
             return outcome
-        draw = replace(outcome.header.jury_draw, secrets_of=self.sealed)
+        sealed = self.sealed
+        if not self.by_next and outcome.header.members != outcome.members:
+            sealed = _moved(sealed, outcome.members, outcome.header.members)
+        draw = replace(outcome.header.jury_draw, secrets_of=sealed)
         return replace(outcome, header=replace(outcome.header, draw=(draw,)))
 
 
 NO_DRAW = DrawnBy()
+
+
+def _moved(bits: int, before: Sequence[Member], after: Sequence[Member]) -> int:
+    """The same members, without those that are none any more, by their places among others."""
+    keys = {before[at].key for at in places_in(bits)}
+    return sum(1 << at for at, member in enumerate(after) if member.key in keys)
 
 
 def _words(network: ContentId, epoch: int) -> bytes:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import trio
 
 from node.ledger.agreement import Wait
+from node.ledger.committees import SEATED, Committees
 from node.ledger.epoch_end import EpochEnd
 from node.ledger.group_signing import GroupSigning, as_write
-from node.ledger.loading import first_rows, load
 from node.ledger.member_answers import MemberAnswers
 from node.ledger.replica import Replica
 from node.ledger.rows import BEGUN, ROUNDS, RowChange, of_epoch
@@ -35,12 +35,13 @@ from wire.errors import (
 )
 from wire.evidence import Evidence
 from wire.kinds import RefusalCode
-from wire.ledger import Genesis
 from wire.ledger_message import EpochNews
 from wire.message import Message
 
 TELL_EVERY_S = 5.0
 TELL_AGAIN_S = 1.0
+# Who is no member looks so often in an epoch how it has ended, and at least that often.
+LOOK_PART, LOOK_S_MAX = 16, 60.0
 CALL_DEADLINE_S = 10.0
 DISK_AGAIN_S = 1.0
 # Of what one member says so much waits to be taken in; older words are told again.
@@ -62,7 +63,7 @@ def scan_all(store: Store, prefix: bytes) -> list[tuple[bytes, bytes]]:
 
 @dataclass(slots=True)
 class LedgerMember:
-    """Made by `open_member`; `run` has to run meanwhile."""
+    """Made by `open_ledger`; `run` has to run meanwhile."""
 
     peers: Peers
     store: Store
@@ -72,6 +73,7 @@ class LedgerMember:
     told: list[bytes]
     nursery: trio.Nursery
     begun_wall_s: float
+    committees: Committees
     signing: GroupSigning = field(init=False)
     answers: MemberAnswers = field(init=False)
     calls: LedgerCalls = field(init=False)
@@ -86,6 +88,10 @@ class LedgerMember:
     _fetching: set[PeerId] = field(default_factory=set)
     _news: trio.Event = field(default_factory=trio.Event)
     _turned: trio.Event = field(default_factory=trio.Event)
+    # The members that are told, each by a task of its own.
+    _told_of: set[PeerId] = field(default_factory=set)
+    # Set when the members of the next epoch are others.
+    _reseated: trio.Event = field(default_factory=trio.Event)
     _buckets: tuple[int, int, bytes] = (-1, -1, b"")
 
     def __post_init__(self) -> None:
@@ -106,10 +112,29 @@ class LedgerMember:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.signing.run)
             nursery.start_soon(self._seal_in_time)
-            for other in self.others:
-                nursery.start_soon(self._tell, other)
+            nursery.start_soon(self._tell_members, nursery)
             self.end.advance()
             await self._act()
+
+    async def _tell_members(self, nursery: trio.Nursery) -> None:
+        """Tell all other members, whoever they are."""
+        while True:
+            reseated = self._reseated
+            for other in self.others:
+                if other not in self._told_of:
+                    self._told_of.add(other)
+                    nursery.start_soon(self._tell, other)
+            await reseated.wait()
+
+    async def _look_at(self, other: PeerId) -> None:
+        """See how epochs have ended at a member, while this peer is none: it may be seated soon."""
+        try:
+            await self._once(other, self._follow)
+        except (*_TROUBLES, StoreError) as error:
+            self.peers.note_problem(f"ledger with {other}", str(error))
+        await trio.sleep(
+            max(TELL_AGAIN_S, min(LOOK_S_MAX, self.replica.genesis.epoch_s / LOOK_PART))
+        )
 
     # The end of an epoch
 
@@ -176,6 +201,10 @@ class LedgerMember:
         ended = self.replica.epoch
         rows = self.replica.turn(checkpoint, orders)
         rows += [(key, None) for key, _ in scan_all(self.store, of_epoch(ROUNDS, ended))]
+        if self.replica.tip is not None and self.committees.note(self.replica.tip):
+            rows.append((SEATED, self.committees.to_bytes()))
+            self._reseated.set()
+            self._reseated = trio.Event()
         self.begun_wall_s = self.peers.environment.wall_s()
         rows.append((BEGUN, int(self.begun_wall_s * 1000).to_bytes(8, "big")))
         self.end, self.told = EpochEnd(self.replica), []
@@ -206,9 +235,16 @@ class LedgerMember:
         )
 
     async def _tell(self, other: PeerId) -> None:
-        """Tell one member what we sign, soon when there is news, and all again once in a while."""
+        """Tell one member what we sign, soon when there is news, and all again once in a while.
+
+        It ends by itself when that is no member any more, and is never cut off: what it is told may
+        end an epoch here.
+        """
         end, told = self.end, 0
-        while True:
+        while other in self.replica.committee.index:
+            if self.replica.place is None:
+                await self._look_at(other)
+                continue
             if self.end is not end:
                 end, told = self.end, 0
             news = self._news
@@ -225,6 +261,7 @@ class LedgerMember:
                 await news.wait()
             if quiet.cancelled_caught:
                 told = 0
+        self._told_of.discard(other)
 
     async def _call(self, other: PeerId, some: list[bytes]) -> None:
         async with self.peers.call(other, deadline_s=stretched(CALL_DEADLINE_S)) as call:
@@ -347,20 +384,3 @@ class LedgerMember:
                 if orders is None:
                     raise Refused("a member does not give the orders of its last checkpoint")
                 await self._turn(checkpoint, orders)
-
-
-async def open_member(
-    peers: Peers, store: Store, genesis: Genesis, nursery: trio.Nursery
-) -> LedgerMember:
-    """Begin or go on as a member; Corrupt if the rows are not what was signed."""
-    begun = store.read(Table.LEDGER, BEGUN)
-    if begun is None:
-        begun = int(peers.environment.wall_s() * 1000).to_bytes(8, "big")
-        await store.commit(as_write([*first_rows(genesis), (BEGUN, begun)]))
-    found = load(genesis, peers.key, lambda prefix: scan_all(store, prefix))
-    begun_wall_s = int.from_bytes(begun, "big") / 1000
-    member = LedgerMember(
-        peers, store, found.replica, found.end, found.signed, nursery, begun_wall_s
-    )
-    nursery.start_soon(member.run)
-    return member

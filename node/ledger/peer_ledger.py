@@ -8,11 +8,13 @@ import trio
 
 from node.ledger.accusing import Accusing
 from node.ledger.books import Draft
-from node.ledger.committee import Committee
+from node.ledger.committees import SEATED, Committees
 from node.ledger.faucet import Faucet
 from node.ledger.following import LedgerFollower
-from node.ledger.member_role import LedgerMember, open_member
-from node.ledger.rows import GENESIS
+from node.ledger.group_signing import as_write
+from node.ledger.loading import first_rows, load
+from node.ledger.member_role import LedgerMember, scan_all
+from node.ledger.rows import BEGUN, GENESIS
 from node.ledger.stake_table import StakeTable
 from node.ledger.wallet import Wallet
 from p2p.peers import Peers
@@ -90,13 +92,15 @@ class PeerLedger:
 
     def statistics(self) -> Mapping[str, Any]:
         """For `status`."""
-        committee = Committee(self.genesis.members)
+        committee = self.wallet.committees.latest
         found: dict[str, Any] = {
             "network": str(self.genesis.id),
             "name": self.genesis.name,
             "members": len(committee.members),
             "tolerates": committee.tolerates,
-            "member": self.member is not None,
+            "member": self.wallet.key.peer in committee.index,
+            # Whether it keeps the whole ledger, which a peer without a seat may do too.
+            "keeps": self.member is not None,
             "staked": self.stakes.row(self.wallet.key.peer).bonded,
             # The checkpoint by which stakes are known here.
             "stakes_epoch": self.stakes.epoch,
@@ -137,17 +141,47 @@ async def pin(store: Store, genesis: Genesis) -> None:
         )
 
 
+async def open_member(
+    peers: Peers, store: Store, committees: Committees, nursery: trio.Nursery
+) -> LedgerMember:
+    """Begin or go on as a member; Corrupt if the rows are not what was signed.
+
+    A peer that is none yet, or none any more, keeps the whole ledger all the same: it follows, and
+    takes part in the epochs in which it has a seat.
+    """
+    genesis = committees.genesis
+    begun = store.read(Table.LEDGER, BEGUN)
+    if begun is None:
+        begun = int(peers.environment.wall_s() * 1000).to_bytes(8, "big")
+        await store.commit(as_write([*first_rows(genesis), (BEGUN, begun)]))
+    found = load(genesis, peers.key, lambda prefix: scan_all(store, prefix))
+    begun_wall_s = int.from_bytes(begun, "big") / 1000
+    member = LedgerMember(
+        peers, store, found.replica, found.end, found.signed, nursery, begun_wall_s, committees
+    )
+    nursery.start_soon(member.run)
+    return member
+
+
 async def open_ledger(
-    peers: Peers, store: Store, genesis: Genesis, nursery: trio.Nursery
+    peers: Peers, store: Store, genesis: Genesis, nursery: trio.Nursery, *, keeps: bool = False
 ) -> PeerLedger:
-    """The wallet of this peer; if it is a member, it takes part from now on."""
+    """The wallet of this peer; if it is a member, it takes part from now on.
+
+    `keeps`: it keeps the whole ledger though it is none, so that it can be seated.
+    """
     wallet = Wallet(peers, store, genesis, peers.key)
+    committees = wallet.committees
     member = None
-    if peers.me in {it.key for it in genesis.members}:
-        member = await open_member(peers, store, genesis, nursery)
-    nursery.start_soon(_resume, wallet)
+    if keeps or peers.me in {it.key for it in genesis.members}:
+        member = await open_member(peers, store, committees, nursery)
     replica = None if member is None else member.replica
-    stakes = StakeTable(peers, store, genesis, replica, peers.advertiser.changed)
+    stakes = StakeTable(peers, store, genesis, replica, committees, peers.advertiser.changed)
+    tip = stakes.chain.tip if replica is None else replica.tip
+    committees.restore(store.read(Table.LEDGER, SEATED), tip)
+    if replica is None:
+        wallet.catch_up = stakes.look
+    nursery.start_soon(_resume, wallet)
     nursery.start_soon(stakes.follow)
 
     def pinned() -> CheckpointHeader | None:

@@ -95,7 +95,7 @@ class Replica:
 
     def _begin_epoch(self) -> None:
         members = self.genesis.members if self.tip is None else self.tip.members
-        self.committee = Committee(members)
+        self.committee, self.books.members = Committee(members), members
         self.draft = Draft(self.books, self.epoch)
         for kept in (self.votes, self.applied, self.known, self.orders, self.waiting, self._voted):
             kept.clear()

@@ -59,8 +59,11 @@ def _accuse(draft: Draft, accuser: PeerId, accusation: Accusation) -> None:
         # Members vote for no such order; a quorum that does so all the same takes the bond alone.
         draft.growth += accusation.bond
         return
-    # Nobody knew of another's evidence who showed the same in the same epoch.
-    was_shown = accusation.with_others and any(it.act in draft.acts for it in finding.convictions)
+    # Nobody knew of another's evidence who showed the same in the same epoch, nor of what others
+    # showed that took all that the culprit had.
+    was_shown = accusation.with_others and any(
+        it.act in draft.acts or it.culprit in draft.stakes for it in finding.convictions
+    )
     taken = _taken(draft, finding)
     draft.growth += taken
     if taken or was_shown:

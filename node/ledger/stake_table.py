@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 import trio
 
+from node.ledger.committees import SEATED, Committees
 from node.ledger.header_chain import HeaderChain
 from node.ledger.replica import Replica
-from node.ledger.sync import LedgerCalls
+from node.ledger.sync import LedgerCalls, other_keepers
 from p2p.peers import Peers
 from p2p.timeouts import stretched
 from store import Store, Table
@@ -53,6 +54,7 @@ class StakeTable:
     genesis: Genesis
     # The books of a member; None at any other peer.
     replica: Replica | None
+    committees: Committees
     changed: Callable[[], None] = lambda: None
     problem: str = ""
     chain: HeaderChain = field(init=False)
@@ -85,8 +87,13 @@ class StakeTable:
         return self.row(account).of_role(role)
 
     def verifier_weight(self, account: PeerId) -> int:
-        """How much a verifier counts when verifiers are drawn: what it has staked, in credits."""
-        return min(WEIGHT_MAX, self.of_role(account, Role.VERIFY) // CREDIT)
+        """How much a verifier counts when verifiers are drawn, in credits.
+
+        That is what it has staked for checking, and what it earned, at most as much again.
+        """
+        row = self.row(account)
+        staked = row.of_role(Role.VERIFY)
+        return min(WEIGHT_MAX, (staked + min(staked, row.worked)) // CREDIT)
 
     async def follow(self) -> None:
         """Look for the ends of epochs, for ever."""
@@ -103,7 +110,7 @@ class StakeTable:
         """Ask members, one after the other, until one tells how the last epoch ended."""
         members = [it.key for it in self.chain.committee.members]
         self.peers.environment.random.shuffle(members)
-        for member in members:
+        for member in members + other_keepers(self.peers, self.chain.committee):
             try:
                 await self._follow_at(member)
             except _TROUBLES as error:
@@ -118,7 +125,8 @@ class StakeTable:
             _, checkpoint = await calls.checkpoint(member, chain.epoch)
             if checkpoint is None:
                 break
-            chain.accept(checkpoint)
+            if self.committees.note(chain.accept(checkpoint)):
+                await self.store.write(Table.LEDGER, SEATED, self.committees.to_bytes())
         tip = chain.tip
         if tip is None or tip == self._header:
             return

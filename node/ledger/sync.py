@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+from node.ledger.committee import Committee
 from p2p.peer_rpc import PeerRpc
+from p2p.peers import Peers
 from p2p.timeouts import stretched
 from wire import limits
 from wire.checkpoint import DIGEST_BYTES, Checkpoint
 from wire.content import PeerId
 from wire.errors import Malformed
+from wire.kinds import Role
 from wire.ledger_message import (
     AskBucket,
     AskCertificates,
@@ -18,6 +21,8 @@ from wire.ledger_message import (
 )
 
 CALL_DEADLINE_S = 10.0
+# So many peers that are no members are asked if no member answers.
+OTHERS_MAX = 8
 # After so many certificates that a member has not got, another is asked.
 LACKING_MAX = 8
 
@@ -25,6 +30,16 @@ LACKING_MAX = 8
 def digests_in(data: bytes) -> list[bytes]:
     """Digests that lie one after the other."""
     return [data[at : at + DIGEST_BYTES] for at in range(0, len(data), DIGEST_BYTES)]
+
+
+def other_keepers(peers: Peers, committee: Committee) -> list[PeerId]:
+    """Peers that say they keep the ledger and are none of these members.
+
+    Whoever was away for long may know no member of today. Nobody's word is taken for how an epoch
+    has ended, so anybody may be asked.
+    """
+    heard = peers.view.candidates(Role.LEDGER, None, peers.environment.wall_s())
+    return sorted({it.signer for it in heard} - {*committee.index, peers.me})[:OTHERS_MAX]
 
 
 @dataclass(frozen=True, slots=True)

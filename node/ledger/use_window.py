@@ -88,6 +88,18 @@ def weights_of(rows: Rows) -> dict[bytes, int]:
     return weights
 
 
+def earned_of(rows: Rows) -> dict[bytes, int]:
+    """What each account was paid by others than its owner in these weeks, in millionths."""
+    owners = owners_in(rows)
+    earned: dict[bytes, int] = {}
+    for key, value in rows.items():
+        if payer_of(key, value) is not None:
+            _, _, payer, payee = _KEY.unpack(key)
+            if owners[payer] != owners[payee]:
+                earned[payee] = earned.get(payee, 0) + paid_in(value)
+    return earned
+
+
 def strangers_in(rows: Rows, lines: Iterable[UseLine]) -> list[UseLine]:
     """Those of an epoch's lines between accounts that are not taken for one owner's."""
     owners = owners_in(rows)

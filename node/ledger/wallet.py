@@ -5,7 +5,7 @@ and sequence: two such orders would lock the account until the next epoch.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import trio
 
 from node.ledger.account_view import AccountView
-from node.ledger.committee import Committee, collected
+from node.ledger.committee import collected
 from node.ledger.committee_calls import CommitteeCalls, MemberReplies, epoch_is_over
+from node.ledger.committees import Committees
 from node.ledger.sync import LedgerCalls
 from p2p.peers import Peers
 from p2p.timeouts import stretched
@@ -24,7 +25,14 @@ from wire import limits
 from wire.amount import show_credits
 from wire.codec import pack, unpack
 from wire.content import PeerId
-from wire.errors import InputError, Refused, RemoteProtocolError, TransportError, WireError
+from wire.errors import (
+    InputError,
+    Refused,
+    RemoteProtocolError,
+    TransportError,
+    Unreachable,
+    WireError,
+)
 from wire.ledger import AccountOrder, Certificate, Genesis, Payment, Settlement, order_digest
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
@@ -137,6 +145,11 @@ def _part_map(part: StakePart) -> dict[str, Any]:
     return {"role": part.role.name.lower(), "amount": part.amount}
 
 
+async def _stay() -> None:
+    """Nobody follows the ledger for this wallet."""
+    await trio.lowlevel.checkpoint()
+
+
 def _settlement(certificate: bytes, answered: MemberReplies) -> bytes:
     """What shows anybody that an order is settled."""
     acknowledgements = collected(answered.proofs)
@@ -151,7 +164,9 @@ class Wallet:
     store: Store
     genesis: Genesis
     key: SigningKey
-    committee: Committee = field(init=False)
+    # Who keeps the ledger, and what asks members for how its last epochs ended.
+    committees: Committees = field(init=False)
+    catch_up: Callable[[], Awaitable[None]] = _stay
     committee_calls: CommitteeCalls = field(init=False)
     # The latest epoch that members said runs, and when they last said anything.
     epoch: int = 0
@@ -161,16 +176,32 @@ class Wallet:
     _latest: int | None = None
 
     def __post_init__(self) -> None:
-        self.committee = Committee(self.genesis.members)
-        self.committee_calls = CommitteeCalls(self.peers, self.committee, self.genesis.id)
+        self.committees = Committees(self.genesis)
+        self.committee_calls = CommitteeCalls(self.peers, self.committees, self.genesis.id)
 
     async def look(self, account: PeerId | None = None) -> AccountView:
-        """How an account stands, ours if none is named; Unreachable if too few members answer."""
-        view = await self.committee_calls.account(
-            account or self.key.peer, deadline_s=LOOK_DEADLINE_S
-        )
+        """How an account stands, ours if none is named; Unreachable if too few members answer.
+
+        Afterwards it is known who keeps the epoch that runs.
+        """
+        try:
+            view = await self._look(account)
+        except Unreachable:
+            before = self.committees.latest
+            await self.catch_up()
+            if self.committees.latest is before:
+                raise
+            # Those that were asked keep the ledger no longer.
+            view = await self._look(account)
+        if view.epoch > self.committees.epoch:
+            await self.catch_up()
         self.epoch, self.looked_at_s = max(self.epoch, view.epoch), trio.current_time()
         return view
+
+    async def _look(self, account: PeerId | None) -> AccountView:
+        return await self.committee_calls.account(
+            account or self.key.peer, deadline_s=LOOK_DEADLINE_S
+        )
 
     async def epoch_now(self, age_s: float) -> int:
         """The epoch that runs, as members said not longer ago than this."""
@@ -291,7 +322,7 @@ class Wallet:
         """Votes, a certificate, acknowledgements; None if the epoch ends before."""
         if ordered.state is OrderState.SIGNED:
             answered = await self.committee_calls.votes(ordered.order, deadline_s=PAY_DEADLINE_S)
-            if not self.committee.is_quorum(answered.proofs):
+            if not answered.is_quorum:
                 if epoch_is_over(answered):
                     return None
                 refused = replace(
@@ -314,7 +345,7 @@ class Wallet:
         answered = await self.committee_calls.acknowledgements(
             ordered.order, ordered.certificate, deadline_s=PAY_DEADLINE_S
         )
-        if not self.committee.is_quorum(answered.proofs):
+        if not answered.is_quorum:
             if epoch_is_over(answered):
                 return None
             raise Refused(f"members do not apply the order: {answered.why()}", retry_after_s=1.0)
@@ -337,7 +368,7 @@ class Wallet:
                 ordered.order, certificate, deadline_s=LOOK_DEADLINE_S
             )
             ordered = replace(ordered, state=OrderState.SETTLED, certificate=certificate)
-            if self.committee.is_quorum(answered.proofs):
+            if answered.is_quorum:
                 ordered = replace(ordered, settlement=_settlement(certificate, answered))
             await self._keep(ordered)
             emit({"event": "settled", "acknowledged": len(answered.proofs)})
@@ -349,7 +380,7 @@ class Wallet:
     async def _included(self, ordered: Ordered) -> bytes:
         """The certificate of an order with which its epoch ended, as a member shows it; Refused."""
         digest, epoch = order_digest(ordered.order), ordered.order.record.epoch
-        for member in self.committee.members:
+        for member in self.committees.latest.members:
             try:
                 calls = LedgerCalls(self.peers)
                 for raw in await calls.certificates(member.key, epoch, [digest]):

@@ -178,7 +178,7 @@ class LedgerCommands:
             if sponsors == [peers.me]:
                 raise InputError("a peer gives itself nothing", todo="name another key")
         else:
-            members = [it.key for it in ledger.genesis.members]
+            members = [it.key for it in ledger.wallet.committees.latest.members]
             near = [it for it in (*members, *sorted(peers.connected())) if it != peers.me]
             sponsors = list(dict.fromkeys(near))[:SPONSORS_ASKED_MAX]
         before = (await ledger.wallet.look()).balance
@@ -203,5 +203,6 @@ class LedgerCommands:
         """Write the whole ledger to the file `path`."""
         ledger = self._ledger
         path = read_path(arguments)
-        done = await export_ledger(self.node.peers, ledger.genesis, trio.Path(path))
+        committees = ledger.wallet.committees
+        done = await export_ledger(self.node.peers, committees, trio.Path(path))
         return {"path": str(path), "epochs": done.epochs, "orders": done.orders}

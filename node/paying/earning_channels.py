@@ -204,9 +204,10 @@ class EarningChannels:
         # One that was used before goes on as it was: what was charged stays charged.
         row = self.store.read(Table.CHANNELS, OLD + name)
         found = None if row is None else EarningChannel.from_bytes(name, row)
+        # Who kept the ledger when it was opened has to be known.
+        self.epoch = max(self.epoch, await self.wallet.epoch_now(LOOK_EVERY_S))
         if found is None:
             found = self._begun(payer, name, settlement)
-        self.epoch = max(self.epoch, await self.wallet.epoch_now(LOOK_EVERY_S))
         if found.payer != payer:
             return None
         await self._admit(found, kept=row is not None, over_http=over_http)
@@ -221,8 +222,8 @@ class EarningChannels:
                 code=RefusalCode.NOT_FOUND,
                 retry_after_s=1.0,
             )
-        genesis = self.wallet.genesis
-        opening = opening_in(settlement, genesis, payer, self.peers.me, name)
+        committees = self.wallet.committees
+        opening = opening_in(settlement, committees, payer, self.peers.me, name)
         return EarningChannel(payer, name, opening.deposit, opening.expiry)
 
     async def _admit(self, found: EarningChannel, *, kept: bool, over_http: bool) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from node.ledger.committee import Committee
+from node.ledger.committees import Committees
 from node.ledger.payment_channel import channel_name
 from node.paying.channels import PaidChannel
 from wire.content import ContentId, PeerId
@@ -12,7 +13,6 @@ from wire.ledger import (
     AccountOrder,
     Acknowledgement,
     Certificate,
-    Genesis,
     Opening,
     Settlement,
     Vote,
@@ -59,7 +59,9 @@ def opened_by(order: Signed[AccountOrder], settlement: bytes) -> list[PaidChanne
     ]
 
 
-def opening_in(raw: bytes, genesis: Genesis, payer: PeerId, payee: PeerId, name: bytes) -> Opening:
+def opening_in(
+    raw: bytes, committees: Committees, payer: PeerId, payee: PeerId, name: bytes
+) -> Opening:
     """What opens this channel in a settled order; WireError or Refused if it is none."""
     shown = read_shown(raw)
     order, digest = shown.order, order_digest(shown.order)
@@ -68,5 +70,5 @@ def opening_in(raw: bytes, genesis: Genesis, payer: PeerId, payee: PeerId, name:
     opening = None if number is None else order.record.open[number]
     if order.signer != payer or opening is None or opening.payee != payee:
         raise Refused("the order opens no such channel to this peer", code=RefusalCode.MALFORMED)
-    shown.check(genesis.id, Committee(genesis.members))
+    shown.check(committees.genesis.id, committees.of(order.record.epoch))
     return opening

@@ -175,9 +175,14 @@ class LegLease:
                 self.abandon()
 
     def release(self) -> None:
+        """It has ended: its place is another's."""
         if self.seat is not None:
             self.seat.close()
+        # What would have stopped it knows the leg, which knows this lease: all of a task would
+        # lie there until the collector comes, after hundreds of others.
+        self._stop = None
         if self.place is not None:
+            self.place.on_refusal = None
             self.role.dequeue(self.place)
 
 

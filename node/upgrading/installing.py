@@ -1,18 +1,20 @@
 """A release in a Python environment of its own, beside the versions that are there."""
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import trio
 
+from node.upgrading.locked import LOCK, name_in, needed, normal
 from node.upgrading.started import VERSION
 from store.files import appearing
 from wire.errors import BatonError, InputError
@@ -21,10 +23,33 @@ DEADLINE_S = 1800.0
 _WHEEL = re.compile(r"baton-([0-9][0-9A-Za-z.+_]{0,39})-[a-z0-9_.]+-[a-z0-9_.]+-[a-z0-9_.]+\.whl")
 # Written last: an environment without it was cut while it was made.
 _WHOLE = "baton-version.json"
-# What takes the place of versions that libraries pin; each wheel of ours brings its own.
-OVERRIDES = "node/upgrading/overrides.txt"
-_OVERRIDES_BYTES_MAX = 64 << 10
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LOCK_BYTES_MAX = 4 << 20
+# Some libraries have no wheel. What packs them, which is Python alone, is under a hash as they are.
+_BUILDS = "setuptools"
+# Of what others set for pip and uv, only where libraries may come from is heard: whatever comes has
+# to have the hashes that the release names. The rest could add libraries, or put them elsewhere.
+_OTHERS = ("PIP_", "UV_", "PYTHON")
+_HEARD = frozenset(
+    f"{tool}_{name}"
+    for tool in ("PIP", "UV")
+    for name in (
+        "INDEX",
+        "INDEX_URL",
+        "DEFAULT_INDEX",
+        "EXTRA_INDEX_URL",
+        "FIND_LINKS",
+        "CERT",
+        "CLIENT_CERT",
+        "SYSTEM_CERTS",
+        "NATIVE_TLS",
+        "PROXY",
+        "TRUSTED_HOST",
+        "TIMEOUT",
+        "HTTP_TIMEOUT",
+        "DEFAULT_TIMEOUT",
+        "CACHE_DIR",
+    )
+)
 _EXTRA = re.compile(r"""extra\s*==\s*["']([A-Za-z0-9._-]+)["']""")
 _ASK = (
     "import json; from node.commands.cli import VERSION; from store.folder import FOLDER_VERSION;"
@@ -80,30 +105,48 @@ def installed(prefix: Path) -> Installed | None:
     return Installed(prefix, version, folder_version)
 
 
+def environment(given: Mapping[str, str]) -> dict[str, str]:
+    """What is said to the programs that install, of what was said to this one."""
+    return {it: v for it, v in given.items() if not it.startswith(_OTHERS) or it in _HEARD}
+
+
 def extras_of(wheel: Path, names: Collection[str]) -> tuple[str, ...]:
     """The wheel's extras of which everything is among the names of what is installed.
 
     InputError if the file is no wheel.
     """
-    have = {_normal(it) for it in names}
+    have = {normal(it) for it in names}
     missing: set[str] = set()
     found: set[str] = set()
     for line in _metadata(wheel).requires or ():
         for extra in _EXTRA.findall(line):
-            name = _NAME.match(line)
             found.add(extra)
-            if name is None or _normal(name[0]) not in have:
+            if name_in(line) not in have:
                 missing.add(extra)
     return tuple(sorted(found - missing))
 
 
-def overrides_of(wheel: Path) -> str:
-    """What a wheel says that takes the place of what its libraries pin; InputError for no wheel."""
+def libraries_of(wheel: Path, extras: Collection[str]) -> str:
+    """What a wheel and some of its extras need, as it says: each version, and its hashes.
+
+    InputError if the file is no wheel, or does not say it.
+    """
+    lines = _metadata(wheel).requires or ()
+    return needed(
+        lock_of(wheel), [name_in(it) for it in lines if set(_EXTRA.findall(it)) <= set(extras)]
+    )
+
+
+def lock_of(wheel: Path) -> str:
+    """All libraries that a wheel names; InputError if the file is no wheel, or names none."""
     try:
-        with zipfile.ZipFile(wheel) as files, files.open(OVERRIDES) as file:
-            return file.read(_OVERRIDES_BYTES_MAX).decode()
-    except KeyError:
-        return ""
+        with zipfile.ZipFile(wheel) as files, files.open(LOCK) as file:
+            return file.read(_LOCK_BYTES_MAX).decode()
+    except KeyError as error:
+        raise InputError(
+            f"{wheel.name} does not say which libraries it needs",
+            todo="take a release that does: its wheel has a libraries.lock",
+        ) from error
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise _no_wheel(wheel) from error
 
@@ -121,42 +164,43 @@ def _no_wheel(wheel: Path) -> InputError:
     return InputError(f"{wheel.name} is no wheel: it was cut or altered", todo="fetch it again")
 
 
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 @dataclass(frozen=True, slots=True)
 class Installer:
     """Makes the environments.
 
     `python` is the one that they are made of, `old` the environment that the new one replaces.
     `lock` is a descriptor that keeps other upgrades out: what installs holds it too, so that none
-    begins while something still writes for an upgrade that was killed.
+    begins while something still writes for an upgrade that was killed. `variables` are those of the
+    programs that install.
     """
 
     python: str
     old: Path
     lock: int
+    variables: Mapping[str, str]
 
     async def install(
         self, wheel: Path, version: str, prefix: Path, source: Path | None
     ) -> Installed:
         """Put a wheel and what it needs into `prefix`; BatonError says why it could not be done.
 
-        Extras that the old environment has are installed too. With `source`, a folder of wheels,
-        the network is not asked. What was left there by an installation that was cut is deleted
-        first.
+        Extras that the old environment has are installed too. Wherever libraries come from, they
+        have the hashes that the wheel names. With `source`, a folder of wheels, the network is not
+        asked. What was left there by an installation that was cut is deleted first.
         """
-        overrides = overrides_of(wheel)
         told = await self._said("the old version", _asked(self.old, _ASK_NAMES))
         extras = extras_of(wheel, json.loads(told.splitlines()[-1]))
+        libraries = libraries_of(wheel, extras)
         if prefix.exists():
             await trio.to_thread.run_sync(shutil.rmtree, prefix)
-        asked = f"baton[{','.join(extras)}] @ {wheel.as_uri()}"
+        digest = await trio.to_thread.run_sync(_digest_of, wheel)
+        asked = f"baton @ {wheel.as_uri()} --hash=sha256:{digest}\n{libraries}"
         # The service may run as a user of its own, whatever this one lets others read.
         before = os.umask(0o022)
         try:
-            await self._fill(asked, overrides, prefix, source)
+            await self._make(prefix)
+            await self._fill(needed(lock_of(wheel), (_BUILDS,)), prefix, source)
+            await self._fill(asked, prefix, source)
         finally:
             os.umask(before)
         said = await self._said("the new version", _asked(prefix, _ASK))
@@ -173,24 +217,22 @@ class Installer:
         (prefix / _WHOLE).chmod(0o644)
         return Installed(prefix, found, int(folder_version))
 
-    async def _fill(self, asked: str, overrides: str, prefix: Path, source: Path | None) -> None:
-        """Make the environment. pip cannot take another version than a library pins: uv does it.
+    async def _make(self, prefix: Path) -> None:
+        """Make an empty environment, without pip where uv fills it faster."""
+        bare = ("--without-pip",) if shutil.which("uv") else ()
+        await self._said("venv", (self.python, "-I", "-m", "venv", *bare, str(prefix)))
 
-        Where there is no uv, pip brings it into the new environment.
-        """
-        uv = shutil.which("uv")
-        bare = ("--without-pip",) if uv else ()
-        await self._said("venv", (self.python, "-m", "venv", *bare, str(prefix)))
-        python = str(prefix / "bin" / "python")
+    async def _fill(self, asked: str, prefix: Path, source: Path | None) -> None:
+        """Put libraries there as they are named: nothing is resolved, and nothing else fetched."""
+        python, uv = str(prefix / "bin" / "python"), shutil.which("uv")
+        file = prefix / "libraries.txt"
+        file.write_text(asked)
+        pip = (python, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check")
+        # What is imported is compiled then, as with uv: pip would take most of its time for it.
+        program = (uv, "pip", "install", "--python", python) if uv else (*pip, "--no-compile")
+        strict = ("--no-deps", "--require-hashes", "--no-build-isolation")
         offline = () if source is None else ("--no-index", f"--find-links={source}")
-        if uv is None:
-            pip = (python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check")
-            await self._said("pip", (*pip, "--only-binary=:all:", *offline, "uv"))
-            uv = str(prefix / "bin" / "uv")
-        file = prefix / "overrides.txt"
-        file.write_text(overrides)
-        line = (uv, "pip", "install", "--python", python, "--override", str(file), *offline)
-        await self._said("uv", (*line, asked))
+        await self._said("uv" if uv else "pip", (*program, *strict, *offline, "-r", str(file)))
 
     async def _said(self, program: str, words: Sequence[str]) -> str:
         """What a program writes; BatonError with its last line if it fails."""
@@ -203,6 +245,7 @@ class Installer:
                     capture_stderr=True,
                     check=False,
                     pass_fds=(self.lock,),
+                    env=self.variables,
                 )
         except trio.TooSlowError as error:
             raise BatonError(f"{program} did not end within {DEADLINE_S / 60:.0f} min") from error
@@ -210,11 +253,18 @@ class Installer:
             raise BatonError(f"{program} cannot be run: {error.strerror}") from error
         if done.returncode:
             lines = done.stderr.decode(errors="replace").strip().splitlines() or ["it failed"]
+            # Which library was another one than the release names.
+            said = next((it.strip() for it in lines if "hash" in it.lower()), lines[-1])
             raise BatonError(
-                f"the new version cannot be installed: {program}: {lines[-1][:300]}",
+                f"the new version cannot be installed: {program}: {said[:300]}",
                 todo="the old one runs on; with all wheels in one folder: upgrade FOLDER --offline",
             )
         return done.stdout.decode(errors="replace")
+
+
+def _digest_of(file: Path) -> str:
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 def _asked(prefix: Path, program: str) -> tuple[str, ...]:

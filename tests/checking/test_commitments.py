@@ -305,8 +305,12 @@ async def test_a_copied_verdict_is_told_from_its_original_and_who_copied_it_is_b
             number = 0
             while asker.peers.standing(copier.key.peer) is not Standing.BANNED:
                 number += 1
-                await asked(asker, request(data=texts_of(str(number)), deadline_s=60))
+                answered, _ = await asked(asker, request(data=texts_of(str(number)), deadline_s=60))
                 assert number < 60
+                # All that it ever says is copied: of no answer is it a verdict, so nobody is
+                # charged for it.
+                said = [open_signed(it, Verdict) for it in answered.answer.record.verdicts]
+                assert copier.key.peer not in {it.signer for it in said}
             problem = asker.peers.problems[f"verdict of {copier.key.peer}"]
             assert problem == f"it copied the verdict of {original.key.peer}"
             assert asker.peers.standing(original.key.peer) is Standing.GOOD

@@ -69,13 +69,16 @@ async def test_one_of_an_owner_checks_and_none_its_owners_work(
             assert not barred.intersection(checked)
             record = answered.answer.record
             assert barred.isdisjoint(record.candidates)
-            assert {it.peer for it in record.owned} == {maker.peers.me, *checked} - {honest}
+            # Candidates that share an owner are told too: they count as one of two.
+            assert {it.peer for it in record.owned} == {maker.peers.me, *owned}
             report = audit(answered.answer.raw, lambda _: None)
             assert report.holds
             (point,) = of_owners(report)
             assert point.status is Status.HOLDS
             (limit,) = [it for it in report.points if "belong to one owner" in it.what]
             assert "1 of the 2 verifiers" in limit.detail
+            (odds,) = [it for it in report.points if "how many of the 2 candidates" in it.what]
+            assert "4 keys, of which those of a declared owner are one" in odds.detail
 
 
 async def test_peers_that_are_all_of_one_owner_do_not_check_each_other(

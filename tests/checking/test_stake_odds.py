@@ -89,7 +89,9 @@ async def test_verifiers_with_stake_are_asked_first_and_the_page_says_what_share
         report = audit(answered.answer.raw, lambda _: None)
         assert report.holds
         (point,) = [it for it in report.points if "what share of the stake" in it.what]
-        assert "went by 160 staked credits, 100 of them of one key" in point.detail
+        assert (
+            "went by 160 credits, staked or earned by those who staked, 100 of them" in point.detail
+        )
         assert "5.9% for 1% (5.7% if it tries 8 times)" in point.detail
         # Without stakes the draw is by key, and the record has no weights.
         asker.tasks.checking.weight = lambda _: 0

@@ -84,7 +84,8 @@ def test_churn_is_a_record_for_each_death_at_its_rate() -> None:
 def test_every_kind_can_be_asked_for() -> None:
     for name, kind in KINDS.items():
         rate = "/min" if kind.scope is FaultScope.RATE else ""
-        assert all(it.name == name for it in planned(f"{name}=0.5{rate}"))
+        amount = 5 if kind.count_max else 0.5
+        assert all(it.name == name for it in planned(f"{name}={amount}{rate}"))
 
 
 @pytest.mark.parametrize("text", ["kill", "kill=30%", "kill=0.1@", "kill=0.2 loss=0.1"])

@@ -22,6 +22,7 @@ from node.ledger.member_role import TELL_AGAIN_S, TELL_EVERY_S
 from node.ledger.motion_shelf import CASE
 from node.ledger.order_lists import in_bucket
 from node.ledger.rows import MOTIONS, ROUNDS, RowChange, account_row, of_epoch
+from node.ledger.seats import seat_row
 from wire.checkpoint import (
     ORDER_BUCKETS,
     AgreementPhase,
@@ -47,6 +48,7 @@ from wire.ledger import (
     Vote,
     order_digest,
 )
+from wire.motion import SeatClaim
 from wire.signed import Signed, open_signed, sign
 from wire.signing import SigningKey
 
@@ -117,6 +119,12 @@ class Plan:
     # Whether bad members do nothing at the end of an epoch but seal, and each hides from another
     # one what it has sealed.
     hides: bool = False
+    # Peers besides that keep the ledger, and the changes of members that have passed: from which
+    # epoch on, who by number, and its weight.
+    candidates: int = 0
+    seats: tuple[tuple[int, int, int], ...] = ()
+    # Who is bad, by number; drawn by `bad` if nobody is named.
+    villains: tuple[int, ...] = ()
     # A case that waits for a jury from the beginning; its bond is its accuser's.
     case: CaseRow | None = None
 
@@ -152,10 +160,13 @@ class Simulation:
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.found = Found()
         keys = {it.peer: it for it in KEYS}
-        bad = set(self.random.sample(range(plan.members), plan.bad))
+        bad = set(self.random.sample(range(plan.members), plan.bad)) | set(plan.villains)
+        own = [keys[it.key] for it in self.genesis.members]
+        own += KEYS[plan.members : plan.members + plan.candidates]
+        self.own = own
         self.members: list[Any] = [
-            (BadMember if at in bad else SimulatedMember)(self, at, keys[it.key])
-            for at, it in enumerate(self.genesis.members)
+            (BadMember if at in bad else SimulatedMember)(self, at, key)
+            for at, key in enumerate(own)
         ]
         self.honest = [it for it in self.members if isinstance(it, SimulatedMember)]
         self.owners = [Owner(self, key, number) for number, key in enumerate(OWNERS)]
@@ -216,6 +227,20 @@ class Simulation:
         before = self.ended.get(epoch - 1)
         return None if before is None else before[0]
 
+    def committee_of(self, epoch: int) -> Committee:
+        """Who keeps an epoch that has begun at a member."""
+        before = self.tip_before(epoch)
+        return self.committee if before is None else Committee(before.members)
+
+    def seat_rows(self) -> list[RowChange]:
+        """The changes of members that have passed, as rows of the books."""
+        rows: list[RowChange] = []
+        for at, (since, number, weight) in enumerate(self.plan.seats):
+            claim = SeatClaim(member=self.own[number].peer, weight=weight, since=since)
+            key, value = seat_row(bytes((at,)) * 32, claim)
+            rows.append((MOTIONS + key, value))
+        return rows
+
     def lost(self) -> list[bytes]:
         """Settled orders of ended epochs that the checkpoint does not have."""
         return [
@@ -231,7 +256,7 @@ class SimulatedMember:
     def __init__(self, world: Simulation, place: int, key: SigningKey) -> None:
         self.world, self.place, self.key = world, place, key
         self.disk = Disk(forgets=world.plan.forgets)
-        self.disk.write(first_rows(world.genesis))
+        self.disk.write(first_rows(world.genesis) + world.seat_rows())
         if (case := world.plan.case) is not None:
             left = Account(GRANT - case.bond, 0)
             row = (MOTIONS + CASE + case.act, case.to_bytes())
@@ -322,8 +347,12 @@ class SimulatedMember:
 
     def tell_all(self, raw: bytes) -> None:
         for other in self.world.members:
-            if other is not self:
+            if other is not self and self.has_seat(other):
                 self.world.send(lambda other=other: other.hear(self, raw))
+
+    def has_seat(self, other: Any) -> bool:
+        """Whether somebody is a member in the epoch that runs here."""
+        return other.key.peer in self.replica.committee.index
 
     def gossip(self) -> None:
         """As members do: each other one is told all again, and answers with what it has to tell."""
@@ -333,11 +362,20 @@ class SimulatedMember:
             if self.life != life:
                 return
             for other in self.world.members:
-                if other is not self:
+                if other is self or not self.has_seat(other):
+                    continue
+                if self.has_seat(self):
                     self.call(other)
+                elif isinstance(other, SimulatedMember):
+                    # Who is no member is told nothing: it looks how the epoch has ended.
+                    self.world.send(lambda other=other: self.look_at(other))
             self.gossip()
 
         self.world.later(TELL_AGAIN_S if self.told else TELL_EVERY_S, again)
+
+    def look_at(self, other: "SimulatedMember") -> None:
+        if other.replica.epoch > self.replica.epoch:
+            self.follow(other)
 
     def call(self, other: Any) -> None:
         told = tuple(self.told)
@@ -353,6 +391,8 @@ class SimulatedMember:
         self.hear_all(other, (raw,))
 
     def hear_all(self, other: Any, told: tuple[bytes, ...]) -> None:
+        if not self.has_seat(other):
+            return
         for raw in told:
             with suppress(WireError):
                 self.end.receive(raw)
@@ -494,7 +534,8 @@ class BadMember:
     ) -> None:
         """Seal these orders, tell some of it, and which they are tell some others, or `told`."""
         secret = b""
-        if is_due(self.world.tip_before(epoch), self.place):
+        place = self.world.committee_of(epoch).index.get(self.key.peer)
+        if place is not None and is_due(self.world.tip_before(epoch), place):
             secret = secret_for(self.key, self.world.genesis.id, epoch)
         buckets = buckets_of(orders)
         seal = Seal(
@@ -633,7 +674,8 @@ class Attempt:
         self.cheats = cheats
         share = 0.7 if cheats else 1.0
         self.asked = [it for it in world.members if world.random.random() < share]
-        self.votes, self.applied = MemberReplies(), MemberReplies()
+        self.committee = world.committee_of(order.record.epoch)
+        self.votes, self.applied = MemberReplies(self.committee), MemberReplies(self.committee)
         self.certificate: bytes | None = None
         self.tries = 0
 
@@ -645,11 +687,12 @@ class Attempt:
         self.tries += 1
         replies = self.votes if self.certificate is None else self.applied
         final = set() if self.cheats else replies.final
-        over = replies.is_over(self.world.committee) and not self.cheats
+        over = replies.is_over and not self.cheats
         if self.tries > TRIES or over or self.digest in self.world.found.settled:
             return
         for member in self.asked:
-            if member.place in replies.proofs or member.place in final:
+            place = self.committee.index.get(member.key.peer)
+            if place is None or place in replies.proofs or place in final:
                 continue
             if self.certificate is None:
                 self.world.send(lambda member=member: member.submit(self.order, self.on_vote))
@@ -662,9 +705,12 @@ class Attempt:
         assert raw is not None
         self.world.send(lambda: member.confirm(raw, self.on_applied))
 
-    def on_vote(self, place: int, answer: bytes | Refused) -> None:
+    def on_vote(self, number: int, answer: bytes | Refused) -> None:
+        place = self.committee.index.get(self.world.own[number].peer)
+        if place is None:
+            return
         self.votes.note(place, answer)
-        if self.certificate is None and self.world.committee.is_quorum(self.votes.proofs):
+        if self.certificate is None and self.votes.is_quorum:
             self.certificate = Certificate(
                 order=self.order.raw, votes=collected(self.votes.proofs)
             ).to_bytes()
@@ -677,10 +723,13 @@ class Attempt:
                 if self.world.random.random() < 0.8:
                     self.confirm_at(member)
 
-    def on_applied(self, place: int, answer: bytes | Refused) -> None:
+    def on_applied(self, number: int, answer: bytes | Refused) -> None:
+        place = self.committee.index.get(self.world.own[number].peer)
+        if place is None:
+            return
         self.applied.note(place, answer)
         enough = (
-            self.world.committee.is_quorum(self.applied.proofs)
+            self.applied.is_quorum
             if self.world.plan.settled_by is None
             else len(self.applied.proofs) >= self.world.plan.settled_by
         )

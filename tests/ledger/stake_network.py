@@ -52,6 +52,8 @@ class StakeOutcome:
     accused: int = 0
     refused: int = 0
     unpunished: int = 0
+    # Accused in an epoch in which others took all that there was.
+    nothing_left: int = 0
     honest_slashed: int = 0
     wrong: int = 0
     accepted_by_stake: int = 0
@@ -243,8 +245,11 @@ class StakeNetwork(Made):
         for culprit, evidence in self.acts:
             (conviction,) = judge(evidence).convictions
             assert conviction.culprit == culprit
+            if conviction.act in books.stakes.acts:
+                continue
             # Who has lost all of it has nothing left that another act could cost.
             left = books.stakes.row(culprit).total
-            self.found.unpunished += conviction.act not in books.stakes.acts and left > 0
+            self.found.unpunished += left > 0
+            self.found.nothing_left += left == 0
         self.found.taken = books.fund - 5
         assert books.supply == self.genesis.supply

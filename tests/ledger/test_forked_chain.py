@@ -76,7 +76,11 @@ def followed(
         return FetchedEpoch(found, certificates, orders)
 
     monkeypatch.setattr(following, "fetch_epoch", fetch)
-    peers: Any = SimpleNamespace(me=THREE.peer)
+    peers: Any = SimpleNamespace(
+        me=THREE.peer,
+        view=SimpleNamespace(candidates=lambda *_: ()),
+        environment=SimpleNamespace(wall_s=lambda: 0.0),
+    )
     return LedgerFollower(peers, made.genesis, lambda: pinned)
 
 

@@ -58,7 +58,9 @@ async def test_an_order_that_an_epoch_ended_with_is_acknowledged_afterwards(
         (found,) = wallet.log()
         assert (found.state, found.order.record.epoch) == (OrderState.SETTLED, 0)
         (channel,) = opened_by(found.order, found.settlement)
-        opening = opening_in(found.settlement, genesis, owner.peers.me, payee, channel.name)
+        opening = opening_in(
+            found.settlement, wallet.committees, owner.peers.me, payee, channel.name
+        )
         assert opening.deposit == CREDIT
 
 

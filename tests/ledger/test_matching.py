@@ -1,6 +1,6 @@
 """Builders are matched out of the growth share of what others pay; who pays itself loses."""
 
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from wire.amount import CREDIT
 from wire.errors import Refused
 from wire.ledger import Payment, growth_of
 from wire.motion import BOUNDS, BuilderClaim, MotionState, Parameter
+from wire.signing import SigningKey
 from wire.usage import UseLine
 
 BUILDER = OWNERS[4]
@@ -100,3 +101,50 @@ def test_a_ring_ends_poorer_at_every_setting_within_the_bounds() -> None:
             back = matched_by(rows, [line]).get((ONE.peer, BUILDER.peer), 0)
             # It loses whenever the fund had anything, and never gains.
             assert back < taken or back == taken == 0
+
+
+def wealth(network: Network, ring: list[SigningKey]) -> int:
+    """All that these keys have, their deposits with it."""
+    books, mine = network.member.books, {it.peer for it in ring}
+    deposits = (it.locked for shelf in books.channels for it in shelf.values() if it.payer in mine)
+    return sum(books.balance(it) for it in mine) + sum(deposits)
+
+
+def farmed(ring: list[SigningKey], *, closed: bool, growth: int, rate: int) -> None:
+    """Have a ring pay itself where each of its keys is matched, with these shares: it loses."""
+    network = Network()
+    for at in range(0, len(ring), 32):
+        some = [it for it in ring[at : at + 32] if it not in OWNERS]
+        payments = tuple(Payment(to=it.peer, amount=GRANT // 45) for it in some)
+        if payments:
+            network.do(OWNERS[at // 32 % len(OWNERS)], pay=payments)
+    network.end()
+    rows = dict((parameter_row(Parameter.GROWTH, growth), parameter_row(Parameter.MATCHING, rate)))
+    rows |= {BUILDER_ROW + it.peer: b"\1" for it in ring}
+    network.member.books.motions.put(rows)
+    before = wealth(network, ring)
+    for payer, payee in pairwise([*ring, *ring[:1]] if closed else ring):
+        network.use(payer, payee, CREDIT, 2 * CREDIT)
+    network.end()
+    assert network.member.books.supply == network.made.genesis.supply
+    assert wealth(network, ring) < before
+
+
+CORNERS = list(product(BOUNDS[Parameter.GROWTH], BOUNDS[Parameter.MATCHING]))
+
+
+@pytest.mark.parametrize(("growth", "rate"), CORNERS)
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_ring_loses_also_if_nobody_sees_that_it_is_one(
+    *, closed: bool, growth: int, rate: int
+) -> None:
+    farmed(OWNERS, closed=closed, growth=growth, rate=rate)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("growth", "rate"), CORNERS)
+@pytest.mark.parametrize("closed", [True, False])
+def test_so_does_a_ring_of_200_keys(*, closed: bool, growth: int, rate: int) -> None:
+    ring = [SigningKey(at.to_bytes(32, "big")) for at in range(1, 201)]
+    farmed(ring, closed=closed, growth=growth, rate=rate)

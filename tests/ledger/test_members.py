@@ -92,7 +92,7 @@ async def test_four_members_settle_payments_and_end_epochs_alike(
         assert [it.balance for it in views] == [66 * CREDIT, 34 * CREDIT]
         assert all(it.agreed for it in views)
         file = trio.Path(tmp_path / "all.ledger")
-        done = await export_ledger(payee.peers, genesis, file)
+        done = await export_ledger(payee.peers, ledger_of(payee).wallet.committees, file)
         assert done.orders == 3
         with (tmp_path / "all.ledger").open("rb") as source:
             replayed = replay(read_parts(source))

@@ -108,7 +108,7 @@ class Network:
     def propose(self, key: SigningKey = ONE, **changes: Any) -> bytes:
         """Make a motion; its id. By default it changes the growth share."""
         fields: dict[str, Any] = {"title": "more", "why": "", "epochs": VOTING_EPOCHS_MIN}
-        if not changes.keys() & {"grant", "claims", "builders"}:
+        if not changes.keys() & {"grant", "claims", "builders", "seats"}:
             change = ParameterChange(parameter=Parameter.GROWTH, value=80_000)
             fields["change"] = change
         rest = {"bond": CREDIT, "change": None, "grant": None}
@@ -118,11 +118,13 @@ class Network:
     def vote(self, key: SigningKey, motion: bytes, *, yes: bool = True) -> None:
         self.do(key, ballot=(Ballot(motion=motion, yes=yes),))
 
-    def use(self, payer: SigningKey, payee: SigningKey, paid: int) -> None:
+    def use(
+        self, payer: SigningKey, payee: SigningKey, paid: int, deposit: int = 10 * CREDIT
+    ) -> None:
         """Have something redeemed out of a channel of these two."""
         sides = (payer.peer, payee.peer)
         if sides not in self.channels:
-            opening = Opening(payee=payee.peer, deposit=10 * CREDIT, expiry=1000)
+            opening = Opening(payee=payee.peer, deposit=deposit, expiry=1000)
             digest = self.do(payer, open=(opening,))
             self.channels[sides] = (channel_name(digest, 0), 0)
         name, total = self.channels[sides]

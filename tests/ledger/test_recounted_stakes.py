@@ -263,8 +263,9 @@ def turned() -> tuple[Accused, bytes]:
     return network, motion
 
 
-def _nothing_taken(self: Any, epoch: int, header: Any) -> Any:
+def _nothing_taken(self: Any, epoch: int, header: Any, earned: Any) -> Any:
     """As `Stakes.end`, but without looking at the checkpoint."""
+    self.earned = earned
     self.take(epoch, b"", iter(()))
     return self
 

@@ -19,9 +19,9 @@ def held(plan: Plan) -> tuple[Simulation, Found]:
     found = simulation.run()
     assert not found.doubled, f"two certificates: {plan}"
     assert not simulation.lost(), f"settled, and lost over an epoch: {plan}"
-    assert found.epochs_ended >= EPOCHS, f"an epoch did not end: {plan}"
+    assert found.epochs_ended >= plan.epochs, f"an epoch did not end: {plan}"
     for owner in simulation.owners:
-        assert owner.done.get(EPOCHS - 1), f"an owner is stuck: {plan}"
+        assert owner.done.get(plan.epochs - 1), f"an owner is stuck: {plan}"
         if not owner.cheats:
             assert all(owner.done.values()), f"an honest owner was stuck for an epoch: {plan}"
     return simulation, found

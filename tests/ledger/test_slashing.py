@@ -6,11 +6,15 @@ from unittest.mock import Mock
 
 import pytest
 
-from node.evidence.offences import OffenceFinding, judged
+from node.evidence.offences import OffenceFinding, judged, lost_dispute, work_of
 from node.ledger import slashing
 from node.ledger.chain_file import read_parts, replay
 from node.ledger.member_answers import ACCUSATIONS_MAX, FALSE_COUNTS, MemberAnswers
 from node.ledger.slashing import BOND_MIN
+from tests.checking.played_disputes import PROVER
+from tests.checking.played_disputes import Stage as PlayedStage
+from tests.checking.test_exact_disputes import MODEL, WRONG
+from tests.checking.test_exact_disputes import ROWS as CALL_ROWS
 from tests.evidence.crimes import Leg, forked
 from tests.ledger.made import ONE, THREE, TWO, Made
 from tests.ledger.simulation import GRANT
@@ -19,9 +23,11 @@ from tests.ledger.test_stakes import part
 from wire.errors import Malformed, Refused
 from wire.evidence import Evidence
 from wire.kinds import RefusalCode
-from wire.ledger import Accusation
+from wire.ledger import Accusation, Payment
 from wire.ledger_message import SubmitOrder
 from wire.message import Message, Refuse
+from wire.receipt import Receipt
+from wire.signed import open_signed
 from wire.signing import SigningKey
 from wire.stake import STAKE_MIN, UNBONDING_EPOCHS
 
@@ -81,7 +87,50 @@ def test_the_same_act_is_punished_once_however_it_is_shown() -> None:
     assert stake_of(made, ONE) == STAKE * 4 // 5 * 4 // 5
 
 
-def test_two_kinds_of_evidence_for_one_wrong_answer_are_one_act() -> None:
+def test_who_shows_what_is_true_of_whom_others_took_all_from_in_that_epoch_keeps_its_bond() -> None:
+    made = Made()
+    made.done(made.order(stake=(part(STAKE_MIN),)))
+    end_epoch(made)
+    for key, began_at_ms in ((TWO, 1000), (THREE, 2000)):
+        raw = forked(ONE, began_at_ms=began_at_ms).to_bytes()
+        found = Accusation(evidence=raw, bond=BOND_MIN, with_others=True)
+        made.done(made.order(key, accuse=(found,)))
+    fund = made.replicas[0].books.fund
+    end_epoch(made)
+    # The first takes all there is; of both acts one is punished, and neither accuser pays for it.
+    assert (stake_of(made, ONE), len(made.replicas[0].books.stakes.acts)) == (0, 1)
+    assert (made.balance(TWO), made.balance(THREE)) == (GRANT, GRANT)
+    assert made.replicas[0].books.fund == fund + STAKE_MIN
+    with pytest.raises(Refused, match="no stake that could be taken"):
+        made.replicas[0].vote(made.order(TWO, accuse=accused(forked(ONE, began_at_ms=3000))))
+
+
+async def test_two_kinds_of_evidence_for_one_act_cost_it_once() -> None:
+    leg = Leg(wrong=(3,))
+    # Evidence of either kind names the act by who did it and by the receipt.
+    (by_rule,) = judged(leg.against_worker().to_bytes()).convictions
+    assert by_rule == work_of(leg.receipt.signer, leg.receipt.id)
+    record = await PlayedStage(MODEL, WRONG, MODEL, [CALL_ROWS]).play()
+    receipt = open_signed(record.record.receipt, Receipt)
+    dispute = lost_dispute(record.raw, MODEL.to_bytes())
+    made = Made()
+    made.done(made.order(ONE, pay=(Payment(to=receipt.signer, amount=2 * STAKE),)))
+    end_epoch(made)
+    made.done(made.order(PROVER, stake=(part(STAKE),)))
+    end_epoch(made)
+    for replica in made.replicas:
+        # As if what the receipt names had convicted it before.
+        replica.books.stakes.put_act(work_of(receipt.signer, receipt.id).act, 0)
+    with pytest.raises(Refused, match="taken for this act before"):
+        made.replicas[0].vote(made.order(TWO, accuse=accused(dispute)))
+    for replica in made.replicas:
+        replica.books.stakes.put_act(work_of(receipt.signer, receipt.id).act, None)
+    made.done(made.order(TWO, accuse=accused(dispute)))
+    end_epoch(made)
+    assert made.replicas[0].books.stakes.row(receipt.signer).total == STAKE // 2
+
+
+def test_a_wrong_answer_costs_once_and_another_one_again() -> None:
     made = network()
     leg = Leg(worker=ONE, wrong=(3,))
     made.done(made.order(TWO, accuse=accused(leg.against_worker())))

@@ -8,10 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.upgrading.locked import LOCK, name_in, needed, versions_in
 from tests.tidy.tree import PACKAGES, ROOT
 
 COMPILERS = ("gcc", "cc", "clang", "g++", "c++", "tcc", "as", "ld")
@@ -45,27 +47,29 @@ def wheel_of(version: str, folder: Path, changed: Mapping[str, tuple[str, str]] 
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """A folder of wheels of all that Baton needs and of uv, which is also here as a program."""
+    """A folder with all that Baton needs, the list of it, and uv as a program."""
 
     wheels: Path
+    pins: Path
     uv: Path
 
 
-def house(folder: Path, path: str) -> House:
-    """Fetch it; AssertionError where no index is reached, or something had to be compiled."""
+def house(folder: Path) -> House:
+    """Fetch it; AssertionError where no index is reached."""
     tools, wheels = folder / "tools", folder / "wheels"
     done(sys.executable, "-m", "venv", str(tools))
     pip = (str(tools / "bin" / "python"), "-m", "pip", "--disable-pip-version-check")
     done(*pip, "install", "uv")
-    uv = tools / "bin" / "uv"
-    overrides = ROOT / "node" / "upgrading" / "overrides.txt"
-    words = ("pip", "compile", "--no-annotate", "--no-header", "--extra", "qr", "--overrides")
-    pins = folder / "pins.txt"
-    pins.write_text(done(str(uv), *words, str(overrides), str(ROOT / "pyproject.toml")))
-    # What has no wheel is Python alone, since no compiler is found.
-    words = ("wheel", "--no-deps", "--wheel-dir", str(wheels), "--requirement", str(pins), "uv")
-    done(*pip, *words, extra={"PATH": path})
-    return House(wheels, uv)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    roots = [*project["dependencies"], *project["optional-dependencies"]["qr"]]
+    libraries = needed((ROOT / LOCK).read_text(), [*map(name_in, roots), "setuptools", "wheel"])
+    (folder / "libraries.txt").write_text(libraries)
+    # As a release has it for people.
+    pins = folder / "baton-requirements.txt"
+    pins.write_text(versions_in(libraries))
+    words = ("download", "--no-deps", "--require-hashes", "--dest", str(wheels))
+    done(*pip, *words, "-r", str(folder / "libraries.txt"))
+    return House(wheels, pins, tools / "bin" / "uv")
 
 
 def without_compilers(folder: Path) -> str:
@@ -105,15 +109,13 @@ def installed_by(how: str, wheel: Path, house: House, folder: Path, path: str) -
     """The prefix that a release is installed in, as a person does it; no compiler is found."""
     offline = ("--no-index", f"--find-links={house.wheels}")
     extra = {"PATH": path, "UV_TOOL_DIR": str(folder), "UV_TOOL_BIN_DIR": str(folder / "bin")}
-    overrides = str(ROOT / "node" / "upgrading" / "overrides.txt")
-    asked = f"baton[qr] @ {wheel.as_uri()}"
     if how == "uv":
-        words = ("tool", "install", "--python", sys.executable, "--overrides", overrides)
-        done(str(house.uv), *words, *offline, asked, extra=extra)
+        words = ("tool", "install", "--python", sys.executable, "--overrides", str(house.pins))
+        done(str(house.uv), *words, *offline, f"baton[qr] @ {wheel.as_uri()}", extra=extra)
         return folder / "baton"
-    # pip refuses other versions than a library pins, so all wheels are named.
+    # pip refuses other versions than a library pins, so all are named.
     done(sys.executable, "-m", "venv", str(folder))
-    words = ("-m", "pip", "--disable-pip-version-check", "install", "--no-deps", "--no-index")
-    wheels: Sequence[str] = [str(it) for it in house.wheels.glob("*.whl") if it.name[:3] != "uv-"]
-    done(str(folder / "bin" / "python"), *words, *wheels, str(wheel), extra=extra)
+    words = ("-m", "pip", "--disable-pip-version-check", "install", "--no-deps", *offline)
+    python = str(folder / "bin" / "python")
+    done(python, *words, "-r", str(house.pins), str(wheel), extra=extra)
     return folder

@@ -1,6 +1,7 @@
 """State folders that cannot be used, ports that cannot be had: refused, and nothing is lost."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -52,8 +53,13 @@ def a_file(state: Path) -> None:
     state.write_text("I was here first")
 
 
+def half_migrated(state: Path) -> None:
+    (state / "version").write_text("baton state 1 to 2\n")
+
+
 FOLDERS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "another version": (another_version, ("'baton state 99'", "another state folder")),
+    "one that is half brought forward": (half_migrated, ("'baton state 1 to 2'", "run the")),
     "a key that others may read": (open_key, ("0644", "chmod 600")),
     "a key cut short": (short_key, ("32 bytes", "has 5")),
     "a pipe in the place of the key": (piped_key, ("plain file", "move it away")),
@@ -164,6 +170,73 @@ def test_a_killed_peers_socket_does_not_hinder_the_next_start(state: Path) -> No
 
 
 @pytest.fixture
+def kept_by_a_peer(state: Path) -> Path:
+    """A state folder as a peer left it."""
+    with joined(state, "--role", "store") as peer:
+        assert peer.stop().code == 0
+    return state
+
+
+def digest_of(state: Path) -> str:
+    """Of all that is kept there."""
+    whole = hashlib.sha256()
+    for file in sorted(it for it in state.rglob("*") if it.is_file()):
+        whole.update(str(file).encode() + file.read_bytes())
+    return whole.hexdigest()
+
+
+def test_a_peers_folder_on_a_disk_that_cannot_be_written_or_of_another_user_stays_as_it_is(
+    kept_by_a_peer: Path,
+) -> None:
+    if not AS_ROOT:
+        pytest.skip("only root may mount a folder so that it can only be read, or give it away")
+    state, before = kept_by_a_peer, digest_of(kept_by_a_peer)
+    for words in (("--bind", str(state)), ("-o", "remount,ro,bind")):
+        ran = subprocess.run(["mount", *words, str(state)], capture_output=True, check=False)
+        if ran.returncode:
+            pytest.skip(f"nothing may be mounted here: {ran.stderr.decode()}")
+    try:
+        [done] = at_once([("join", "--json", "--state", state, *LOOPBACK)])
+    finally:
+        subprocess.run(["umount", str(state)], check=True)
+    assert "Read-only file system" in done.error
+    assert "name another" in done.error
+    os.chown(state, NOBODY, NOBODY)
+    [done] = at_once([("join", "--json", "--state", state, *LOOPBACK)])
+    assert "belongs to another user" in done.error
+    assert f"chown 0 {state}" in done.error
+    assert digest_of(state) == before
+    os.chown(state, 0, 0)
+    with joined(state, "--role", "store") as peer:
+        assert peer.stop().code == 0
+
+
+@pytest.mark.soak
+def test_a_peer_whose_disk_filled_up_while_it_was_down_says_so_and_loses_nothing(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    state, copy = small_disk / "s", tmp_path / "copy"
+    (tmp_path / "small").write_bytes(secrets.token_bytes(1 << 20))
+    with joined(state, "--role", "store") as peer:
+        kept = peer.ask("put", tmp_path / "small", "--json").document["id"]
+        assert peer.stop().code == 0
+    filling = small_disk / "filling"
+    with contextlib.suppress(OSError), filling.open("wb", buffering=0) as file:
+        while file.write(bytes(1 << 20)):
+            """Until the disk takes no more."""
+        while file.write(bytes(1)):
+            """To the last byte."""
+    [done] = at_once([("join", "--json", "--state", state, *LOOPBACK)])
+    assert "no room left" in done.error
+    assert "free some space" in done.error
+    filling.unlink()
+    with joined(state, "--role", "store") as again:
+        assert again.id == peer.id
+        assert again.ask("get", kept, "--output", copy).code == 0
+        assert copy.read_bytes() == (tmp_path / "small").read_bytes()
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 24 MiB."""
     place = tmp_path / "d"
@@ -220,3 +293,18 @@ def test_a_disk_that_fills_up_under_a_peer_is_said_and_ends_nothing(
         asking = ("ask", "hash", "--verdicts", "0/0", "--json")
         assert peer.ask(*asking, "--text", "after that").document["result"]["dimensions"]
         assert peer.stop().code == 0
+
+
+def test_a_clock_that_was_never_set_is_said(state: Path) -> None:
+    never_set = (
+        "import time; from node.__main__ import main; whole_s, whole_ns = time.time, time.time_ns;"
+        "begun_s = whole_s(); time.time = lambda: whole_s() - begun_s + 100;"
+        "time.time_ns = lambda: whole_ns() - int((begun_s - 100) * 1e9);"
+        "main()"
+    )
+    with joined(state, "--role", "store", program=("-c", never_set)) as peer:
+        noted = peer.ask("status", "--json").document["problems"]
+        done = peer.stop()
+    assert done.code == 0
+    assert "clock is in the year 1970" in done.err
+    assert any("timedatectl set-ntp true" in it for it in noted), noted

@@ -64,7 +64,13 @@ class World:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "PATH": self.path, "PYTHONPATH": ""},
+            # What is set for pip and uv adds nothing to a release.
+            env={
+                **os.environ,
+                **{f"{it}_REQUIREMENT": "/nowhere/more.txt" for it in ("PIP", "UV")},
+                "PATH": self.path,
+                "PYTHONPATH": "",
+            },
         )
 
     def said(self, prefix: Path, *words: str) -> tuple[int, str]:
@@ -81,7 +87,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("r")
     path = without_compilers(folder)
     try:
-        return World(folder, house(folder, path), path)
+        return World(folder, house(folder), path)
     except AssertionError as error:
         if "No matching distribution" in str(error):
             pytest.skip(f"no index of packages is reached: {str(error)[-300:]}")

@@ -44,9 +44,9 @@ async def test_who_has_prices_takes_no_work_until_they_are_known(
 ) -> None:
     opened = trio.Event()
 
-    async def slowly(*parts: Any) -> Any:
+    async def slowly(*parts: Any, **options: Any) -> Any:
         await opened.wait()
-        return await open_ledger(*parts)
+        return await open_ledger(*parts, **options)
 
     async with open_network(tmp_path) as network:
         asker, _ = await started(network, priced(base=100))

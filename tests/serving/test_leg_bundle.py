@@ -1,5 +1,6 @@
 """Small legs of a bundle share one call of the engine; what becomes of one is no other's matter."""
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,6 +59,25 @@ async def test_tasks_of_a_bundle_are_one_call_one_commit_and_one_trio_task(
         assert scene.worker.leg_server.done >= 30
         assert not scene.worker.leg_server.under_way
         assert not scene.worker.leg_server.running
+
+
+async def test_a_task_that_has_ended_leaves_nothing_to_the_collector(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with opened(tmp_path, engine=Many()) as scene, scene.order() as order:
+        gc.collect()
+        gc.disable()
+        try:
+            await order.give(*items_of(scene, 30))
+            await order.outcomes(30)
+            # What serves an order has its latest tasks in its hands until others come.
+            await order.give(scene.item(30))
+            await order.outcomes(1)
+            left = [type(it).__name__ for it in gc.get_objects()]
+        finally:
+            gc.enable()
+        assert left.count("LegLease") <= 1
+        assert left.count("Handoff") <= 1
 
 
 async def test_what_streams_or_takes_long_has_a_path_of_its_own(

@@ -184,6 +184,7 @@ from wire.motion import (
     Parameter,
     ParameterChange,
     RegisteredModel,
+    SeatClaim,
 )
 from wire.order import (
     Bundle,
@@ -790,6 +791,7 @@ SAMPLES: tuple[Record, ...] = (
     MOTION,
     Ballot(motion=DIGEST, yes=True),
     BuilderClaim(account=KEY.peer, matched=True),
+    SeatClaim(member=KEY.peer, weight=1, since=7),
     ModelClaim(model=BLOCK, author=KEY.peer, share=50_000),
     RegisteredModel(author=KEY.peer, share=50_000, motion=DIGEST),
     HouseCount(yes=3_000_000, no=1_000_000, total=9_000_000),

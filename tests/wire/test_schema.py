@@ -73,6 +73,7 @@ TIED_TO_OTHERS = {
     *("AccountOrder.reclaim", "CheckpointHeader.epoch", "Proposal.round", "Proposal.valid_round"),
     *("CheckpointHeader.usage", "CheckpointHeader.draw", "UseLine.growth", "UseLine.paid"),
     *("ParameterChange.value", "FundGrant.use", "Motion.claims", "Motion.builders"),
+    "Motion.seats",
     *("ModelUse.paid", "ModelUse.author", "UseLine.models", "Voucher.total", "Voucher.models"),
     *("AccountOrder.propose", "AccountOrder.ballot", "AccountOrder.find"),
     *("AccountOrder.jury", "JurySteps.announce", "JurySteps.charge", "JurySteps.commit"),
@@ -517,7 +518,7 @@ def largest_of_the_ledger(kind: str) -> dict[str, Any]:
             return {"value": BOUNDS[Parameter.GROWTH][1], "parameter": Parameter.GROWTH}
         case "Motion" | "MotionRow":
             grant = largest(FundGrant)
-            motion = {"change": None, "grant": grant, "claims": (), "builders": ()}
+            motion = {"change": None, "grant": grant, "claims": (), "builders": (), "seats": ()}
             return motion if kind == "Motion" else {}
         case "Voucher":
             names = sorted(ContentId.of(it) for it in digests[: limits.VOUCHER_MODELS_MAX])

@@ -1,0 +1,104 @@
+"""Who keeps the ledger in the next epoch, by the motions that have passed. Pure.
+
+A change that is due is made at the end of an epoch, and the header says the members of the next
+one: whoever follows the chain of headers knows them, and no more is needed to judge what they
+sign. So that the quorums of two epochs that follow each other have an honest member in common, no
+more weight changes at once than may be bad; what is too much waits for the epoch after.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from node.ledger.motion_shelf import RowChanges
+from wire import limits
+from wire.content import PeerId
+from wire.errors import Malformed
+from wire.ledger import Member
+from wire.motion import SeatClaim
+
+# A change that waits: its key is the epoch from which on it is to be so, then its motion.
+SEAT = b"c"
+EPOCH_BYTES = 8
+# A motion names an epoch that is at most so far away.
+SINCE_EPOCHS_MAX = 100_000
+Rows = Mapping[bytes, bytes]
+
+
+def seat_row(motion: bytes, claim: SeatClaim) -> tuple[bytes, bytes]:
+    """A change that has passed, as it waits for its epoch."""
+    return SEAT + claim.since.to_bytes(EPOCH_BYTES, "big") + motion, claim.to_bytes()
+
+
+def waiting_seats(rows: Rows) -> Iterator[tuple[bytes, SeatClaim]]:
+    """The changes that wait, with their keys, in the order in which they are made."""
+    for key in sorted(key for key in rows if key[:1] == SEAT):
+        yield key, SeatClaim.from_bytes(rows[key])
+
+
+def seats_after(
+    rows: Rows, members: Sequence[Member], epoch: int
+) -> tuple[tuple[Member, ...], RowChanges]:
+    """The members of the epoch `epoch`, after these of the one before; and the rows done with."""
+    weights = {it.key: it.weight for it in members}
+    total, moved = sum(weights.values()), 0
+    done: dict[bytes, None] = {}
+    for key, claim in waiting_seats(rows):
+        if claim.since > epoch:
+            break
+        weight = _weight_for(weights, claim)
+        step = 0 if weight is None else abs(weight - weights.get(claim.member, 0))
+        # One change is always made, or a committee of one could never become one of two.
+        if moved and step and (moved + step) * 3 >= total:
+            break
+        done[key] = None
+        if not step:
+            continue
+        moved += step
+        if weight:
+            weights[claim.member] = weight
+        else:
+            del weights[claim.member]
+    if not moved:
+        return tuple(members), done
+    return tuple(Member(key=it, weight=weights[it]) for it in sorted(weights)), done
+
+
+def agreed_to(claim: SeatClaim, author: PeerId, ballots: Mapping[bytes, bool]) -> bool:
+    """Whether who is to keep the ledger has said so: its key is in use, and its owner knows.
+
+    A member that nobody runs could keep every later epoch from ending.
+    """
+    return not claim.weight or claim.member == author or ballots.get(claim.member, False)
+
+
+def _weight_for(weights: Mapping[PeerId, int], claim: SeatClaim) -> int | None:
+    """What a member weighs once a claim is followed, None where it cannot be.
+
+    Nobody is given more than the heaviest of the others has, and nobody leaves an empty committee.
+    """
+    others = [it for key, it in weights.items() if key != claim.member]
+    if not others or (claim.member not in weights and len(weights) >= limits.LEDGER_MEMBERS_MAX):
+        # A new member has others; the only one stays as it is.
+        return None
+    if claim.member not in weights and not claim.weight:
+        return None
+    return min(claim.weight, max(others))
+
+
+def check_seat(members: Sequence[Member], claim: SeatClaim, epoch: int) -> None:
+    """Malformed for a claim that changes nothing, could not be followed, or is too far away."""
+    if not epoch < claim.since <= epoch + SINCE_EPOCHS_MAX:
+        raise Malformed(
+            f"members change from epoch {epoch + 1} to {epoch + SINCE_EPOCHS_MAX} on, not"
+            f" {claim.since}"
+        )
+    weights = {it.key: it.weight for it in members}
+    if weights.get(claim.member, 0) == claim.weight:
+        raise Malformed("this account is such a member already" if claim.weight else "no member")
+    if _weight_for(weights, claim) is None:
+        full = len(weights) >= limits.LEDGER_MEMBERS_MAX
+        raise Malformed("the committee is full" if full else "a ledger without members is none")
+    heaviest = max(it for key, it in weights.items() if key != claim.member)
+    if claim.weight > heaviest:
+        raise Malformed(
+            f"no other member weighs more than {heaviest}, so {claim.weight} is refused"
+        )
