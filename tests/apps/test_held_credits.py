@@ -28,6 +28,7 @@ class Doors:
         self.made = Made()
         self.ended: list[list[bytes]] = []
         peers = Mock(me=THREE.peer)
+        peers.view.candidates.return_value = []
         self.follower = LedgerFollower(peers, self.made.genesis)
         self.follower.problem = ""
 

@@ -37,7 +37,7 @@ def paid(doors: Doors, owner: PeerId, amount: int = PRICE) -> None:
 
 def subscribed(found: Lent, doors: Doors, **fields: Any) -> str:
     """A key of an app that ONE is to pay for, whose owner follows the ledger."""
-    doors.follower.peers = Mock(me=found.owner.peers.me)
+    doors.follower.peers = found.owner.peers
     found.owner.app_owner.ledger = Mock(genesis=doors.made.genesis, follower=doors.follower)
     return made(found.owner, APP, account=str(ONE.peer), **fields)
 
