@@ -71,7 +71,10 @@ class JuryDuty:
             await self.ledger.wallet.order(unheard, find=told)
 
     def _due(self) -> list[tuple[bytes, CaseRow]]:
-        """Cases that this peer is asked about, and has said nothing of."""
+        """Cases that this peer is asked about, and has said nothing of.
+
+        Those not tried yet come first: who shows nothing keeps nobody else's case waiting.
+        """
         draft = self.ledger.draft()
         rows = draft.books.motions.rows
         found = []
@@ -81,7 +84,7 @@ class JuryDuty:
             is_new = kind + name + self._me not in rows and late_s >= AGAIN_S
             if is_new and is_asked(draft, self._me, row):
                 found.append((name, row))
-        return found
+        return sorted(found, key=lambda it: self._tried_at_s.get(it[0], float("-inf")))
 
     async def _find(self, name: bytes, row: CaseRow) -> None:
         wrong = await self.look(name, row)
@@ -97,10 +100,12 @@ class JuryDuty:
         """Input and output of the accused leg; None for what nobody has, or shows this peer."""
         if charge.source is not None and charge.output is not None:
             return charge.source, charge.output
-        leg, found = charge.receipt.record, list[bytes | None]()
-        for content in (leg.input, leg.output):
-            found.append(None if content is None else await self._brought(row, content))
-        return found[0], found[1]
+        leg = charge.receipt.record
+        if leg.input is None:
+            return None, None
+        # Without one of them the other is of no use, and is not waited for.
+        output = await self._brought(row, leg.output)
+        return (None if output is None else await self._brought(row, leg.input)), output
 
     async def _brought(self, row: CaseRow, content: ContentId) -> bytes | None:
         # Whoever accuses has to show it; the accused has no reason to.

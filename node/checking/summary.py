@@ -152,4 +152,5 @@ def _generated(data: bytes) -> str:
 def _numbers(vectors: Vectors) -> str:
     first = struct.unpack_from(f"<{min(4, vectors.dimensions)}f", vectors.data)
     shown = ", ".join(f"{it:+.4f}" for it in first)
-    return f"{vectors.rows} vectors of {vectors.dimensions} numbers, the first begins {shown}"
+    word = "vector" if vectors.rows == 1 else "vectors"
+    return f"{vectors.rows} {word} of {vectors.dimensions} numbers, the first begins {shown}"

@@ -1,7 +1,9 @@
 """What a command says when it fails: one line for people, one JSON document for programs."""
 
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
@@ -63,7 +65,8 @@ def failure_of(errors: Sequence[BaseException]) -> Failure:
     if isinstance(error, click.ClickException):
         words = _one_line(error.format_message())
         return Failure(1, words, "usage", words)
-    what = f"a bug in Baton ({type(error).__name__}: {error})"
+    told = _printable(_one_line(str(error))) or f"at {_place(error)}"
+    what = f"a bug in Baton ({type(error).__name__}: {told})"
     return Failure(
         EXIT_BUG, f"{what}: --debug shows where; report it", "bug", what, "--debug shows where"
     )
@@ -76,6 +79,14 @@ def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
             yield from leaves(error)
         else:
             yield error
+
+
+def _place(error: BaseException) -> str:
+    """The file and line that raised it, for an error without words."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return "an unknown place"
+    return f"{'/'.join(Path(frames[-1].filename).parts[-3:])}:{frames[-1].lineno}"
 
 
 def _todo(error: click.UsageError) -> str:

@@ -175,7 +175,7 @@ async def propose(state: Path, file: Path, *, grant: bool, as_json: bool) -> Non
         show_json(made)
         return
     console.print(f"the motion is\n{made['motion']}")
-    console.print(f"a bond of {show_credits(motion.bond)} credits is held until it is decided")
+    console.print(f"a bond is held until it is decided; in credits: {show_credits(motion.bond)}")
     console.print("it can be voted on once this epoch has ended")
 
 

@@ -97,7 +97,7 @@ def begin_network(
     console.print(f"written to {safe(path)}; every peer of it starts with\n")
     console.print(f"  [bold green]python -m node join --genesis {safe(path)}[/bold green]\n")
     if state != STATE_DEFAULT.expanduser():
-        console.print(f"  the one whose key is in this folder with --state {safe(state)} besides")
+        console.print(f"  here, where a member's key is, add --state {safe(state)}")
 
 
 async def show_account(state: Path, account: str | None, *, as_json: bool) -> None:
@@ -190,7 +190,8 @@ async def show_log(state: Path, *, as_json: bool) -> None:
         (it["epoch"], show_credits(it["amount"]), short(it["from"]), it["sequence"])
         for it in found["received"]
     ]
-    show_table(f"{len(received)} payments to it", ("epoch", "credits", "from", "number"), received)
+    title = f"{counted_words(len(received), 'payment')} to it"
+    show_table(title, ("epoch", "credits", "from", "number"), received)
     if authored := found["authored"]:
         shares = [
             (it["epoch"], show_credits(it["amount"]), short(it["model"]), short(it["from"]))

@@ -271,5 +271,6 @@ def _tell(files: JobFiles, end: JobEnd, bundles: _Bundles, *, as_json: bool) -> 
     console.print(f"{counted_words(end.rows, 'row')} in {files.out}{before}{cost}")
     if end.bad_rows:
         console.print(f"[yellow]{end.bad_rows:,} rows are marked: see the column error[/yellow]")
-    console.print(f"{end.bundles:,} bundles have receipts in {files.receipts}")
+    have = "has its receipt" if end.bundles == 1 else "have receipts"
+    console.print(f"{counted_words(end.bundles, 'bundle')} {have} in {files.receipts}")
     console.print(f"  check a row: python -m node verify {files.receipts} --row 0")

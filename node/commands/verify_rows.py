@@ -243,10 +243,11 @@ def _show(found: _Found, head: Mapping[str, Any], *, as_json: bool) -> None:
         tell(f"row {found.row['row']} was not asked: {safe(found.row['problem'])}")
     elif found.row is not None:
         one = found.row
+        path = "1 hash" if len(one["path"]) == 1 else f"{len(one['path'])} hashes"
         tell(f"[green]✓[/green] row {one['row']} is one of {one['rows_in_bundle']} signed together")
         tell(f"  question  sha256 {one['source_sha256']}")
         tell(f"  answer    sha256 {one['output_sha256']}")
-        tell(f"  path      {len(one['path'])} hashes, to the root {one['root']}")
+        tell(f"  path      {path}, to the root {one['root']}")
         tell(f"  receipt   {one['receipt']}, by {one['answered_by']}")
         tell(f"  level     {one['level']}, with {counted_words(one['verdicts'], 'verdict')}")
     else:
@@ -263,7 +264,8 @@ def _show(found: _Found, head: Mapping[str, Any], *, as_json: bool) -> None:
         return
     if found.table.same:
         tell(
-            f"[green]✓[/green] {found.table.same:,} rows of the table beside it are what was signed"
+            f"[green]✓[/green] {counted_words(found.table.same, 'row')} of the table beside it"
+            f" {'is' if found.table.same == 1 else 'are'} what was signed"
         )
     if found.table.unknown:
         tell(

@@ -179,12 +179,21 @@ class Economy:
         except (WireError, StoreError) as error:
             self.violations.note(HOLDS, None, str(error))
             return
+        await self._until_known(self.ledger)
         await self.draw_up(self.ledger)
         peers = self.population.peers
         good = set(honest([it.number for it in peers], self.faults))
         bad = frozenset(it.key.peer for it in peers if it.number not in good)
         self.stakes.draw_up(self.ledger.books, bad)
         self._check_owners()
+
+    async def _until_known(self, ledger: Replayed) -> None:
+        """Wait until honest payers have heard of all their channels: an order may be on its way."""
+        peers = self.population.peers
+        good = [peers[it] for it in honest([it.number for it in peers], self.faults)]
+        with trio.move_on_after(self.watch.plan.config.epoch_s * LATE_EPOCHS):
+            while any(forgotten(it, ledger.books) for it in good if not it.lost_stores):
+                await trio.sleep(1.0)
 
     async def draw_up(self, ledger: Replayed) -> None:
         """What each worker did and is paid, and what each honest payer still knows of."""

@@ -1,7 +1,7 @@
 """The peers that could do a leg, and what this peer learned about them by working with them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -109,11 +109,16 @@ class PeerDirectory:
                 found.append(one if price == one.price else replace(one, price=price))
         return found
 
-    def is_filling(self, stage: Stage) -> bool:
-        """Whether a peer that does such legs is about to be promised what they need."""
+    def is_filling(self, stage: Stage, failed: Collection[PeerId]) -> bool:
+        """Whether a peer that does such legs is about to be promised what they need.
+
+        `failed` are those that do this one no more, whatever they are promised.
+        """
         payer = self.payer
         return payer is not None and any(
-            payer.channels.is_filling(it.signer) for it in self.playing(stage)
+            payer.channels.is_filling(it.signer)
+            for it in self.playing(stage)
+            if it.signer not in failed
         )
 
     async def pause(self, pause_s: float, *, filling: bool) -> None:

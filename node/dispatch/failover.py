@@ -109,7 +109,7 @@ class Failover:
                     )
                 if waited_s > patience_s:
                     raise Refused(self._nobody(), retry_after_s=1.0, code=RefusalCode.FAILED)
-                filling = not able and self.directory.is_filling(self.handoff.leg)
+                filling = not able and self.directory.is_filling(self.handoff.leg, self.failed)
                 if not able and not filling:
                     await self._look_further()
                 left_s = max(0.0, self.deadline_at_s - now_at_s)

@@ -109,6 +109,14 @@ class AppPurse(KeyPurse):
 
     def _too_little(self, price: int) -> ErrorDetail:
         budget, share = self.known.key.budget, self.budget
+        if not budget:
+            return ErrorDetail(
+                status=402,
+                message=f"this costs up to {show_credits(price)} credits, which nobody pays for"
+                f" keys of the app {self.known.policy.app!r}: at a gateway that has prices they get"
+                " only what is free",
+                code="insufficient_quota",
+            )
         return ErrorDetail(
             status=402,
             message=f"this may take {show_credits(price)} credits of this key's budget of"

@@ -6,7 +6,7 @@ gives way to one with twice its bond. So whoever wants to keep another out has t
 half of what that one does, in every place, and loses it; the other has it back if it is right.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from node.evidence.charges import AccusedWork, charged
@@ -137,8 +137,15 @@ def check_charge(draft: Draft, accuser: PeerId, charge: ShownCase) -> None:
     seal = charge_seal(accuser, evidence_digest(charge.evidence), charge.salt)
     if (notice.accuser, notice.seal) != (accuser, seal):
         raise Malformed("this is not what the account has announced")
+    if any(it.case == charge.case for it in _shown_in(draft)):
+        raise Malformed("the evidence of this case was shown in this epoch")
     if charged(Evidence.from_bytes(charge.evidence)).culprit == accuser:
         raise Malformed("nobody accuses itself")
+
+
+def _shown_in(draft: Draft) -> Iterator[ShownCase]:
+    """The cases shown in this epoch: an order costs nothing, and all of it is kept for ever."""
+    return (it for _, it in draft.accusations.values() if isinstance(it, ShownCase))
 
 
 # The end of an epoch

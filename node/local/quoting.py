@@ -11,10 +11,15 @@ from node.peer import Node
 from wire.errors import BatonError
 
 
-async def least_cost(node: Node, request: TaskRequest) -> int:
-    """What a task costs at most at the cheapest peers, in millionths."""
+async def least_cost(node: Node, request: TaskRequest, beyond: int) -> int | None:
+    """What a task costs at most at the cheapest peers that ask for more than `beyond` millionths.
+
+    None if nobody asks for more.
+    """
     quote = await quote_of(node.leg_server.dispatcher.directory, request)
-    return 0 if quote is None else quote.least
+    if quote is None:
+        return 0 if beyond < 0 else None
+    return quote.least if beyond < 0 else quote.above(beyond)
 
 
 async def show_quote(node: Node, request: TaskRequest, called: str, emit: Emit) -> None:

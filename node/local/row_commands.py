@@ -19,7 +19,7 @@ from node.local.arguments import read_request, read_text
 from node.local.control import Command, Emit
 from node.local.model_commands import named_as, until_ready
 from node.local.quoting import least_cost
-from node.local.within_bound import WithinBound
+from node.local.within_bound import Tried, WithinBound
 from node.peer import Node
 from node.rows.plan import (
     BUNDLE_ROWS,
@@ -160,27 +160,32 @@ class RowCommands:
         assert request.input is not None
         tasks, (stage,) = self.node.tasks, request.stages
         source = name_of(request.input)
-        for wait_s in (*RETRY_AFTER_S, None):
+        waits_s, tried = iter(RETRY_AFTER_S), Tried()
+        while True:
             kept = None if fresh else await tasks.answers.of_job(stage, source, request.needed)
             if kept is not None and can_be_read(stage.operation, request.input, kept.output):
                 return kept
             try:
-                found = await self._done(request, source, paying)
+                found = await self._done(request, source, paying, tried)
                 if can_be_read(stage.operation, request.input, found.output):
                     return found
                 self._blame(found)
                 raise TaskFailed("the peer's answer cannot be read")
             except TaskFailed:
-                if wait_s is None:
+                if await paying.within.goes_on(request, tried):
+                    # Others may be paid more, and are asked at once.
+                    continue
+                if (wait_s := next(waits_s, None)) is None:
                     raise
                 await trio.sleep(wait_s)
-        raise AssertionError
 
-    async def _done(self, request: TaskRequest, source: ContentId, paying: "_Paying") -> Answered:
+    async def _done(
+        self, request: TaskRequest, source: ContentId, paying: "_Paying", tried: Tried
+    ) -> Answered:
         """The end of a task that is under way, or is begun within the job's bound."""
         if (task := self.node.tasks.under_way_as(request, source)) is not None:
             return await self._watch(task, paying)
-        async with paying.within.part(request) as held:
+        async with paying.within.part(request, tried) as held:
             task = await self._submitted(replace(request, price_max=held))
             return await self._watch(task, paying)
 

@@ -47,6 +47,18 @@ class PriceQuote:
         """At the dearest ones."""
         return sum(max(it, default=0) for it in self.legs) + self.checks
 
+    def above(self, amount: int) -> int | None:
+        """What it costs without the cheapest peers, as many for each leg as make it more than this.
+
+        None if it is not more anywhere.
+        """
+        legs = [sorted(it) for it in self.legs if it]
+        for left_out in range(max(map(len, legs), default=0)):
+            whole = self.checks + sum(it[min(left_out, len(it) - 1)] for it in legs)
+            if whole > amount:
+                return whole
+        return None
+
     @property
     def is_known(self) -> bool:
         """Whether the prices of a peer are known for each leg."""

@@ -191,7 +191,12 @@ class PayingChannels:
             self._pay_soon(channel, channel.tariff, 1)
 
     def is_filling(self, peer: PeerId) -> bool:
-        """Whether a peer's next voucher is on its way, or the channel for it."""
+        """Whether a peer's next voucher is on its way, or the channel for it.
+
+        Who let the last one fail is no reason not to look for others.
+        """
+        if peer in self._not_before:
+            return False
         return peer in self._paying or peer in self._lacking or peer in self.spare
 
     def ask_again(self, peer: PeerId) -> None:
@@ -252,8 +257,9 @@ class PayingChannels:
         share, least = view.balance // (BALANCE_PART * len(some)), self.wallet.genesis.account_min
         if share < least:
             raise InputError(
-                f"this account has {show_credits(view.balance)} credits, too few to pay others",
-                todo="have somebody pay this account: python -m node wallet shows its key",
+                f"the account {self.wallet.key.peer} has {show_credits(view.balance)} credits,"
+                " too few to pay others for this",
+                todo="have somebody pay that account",
             )
         openings = tuple(
             Opening(
@@ -316,6 +322,7 @@ class PayingChannels:
                 voucher = self._voucher(channel, need, names_models=names)
             paid = await self._call(channel, named, voucher, shows=is_first)
             self._hear(channel, paid)
+            self._not_before.pop(channel.payee, None)
             channel.tariff, channel.unsure, channel.is_new = named, False, False
             self.filled.set()
             self.filled = trio.Event()

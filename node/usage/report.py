@@ -11,7 +11,7 @@ from node.usage.cohorts import (
     curve_of,
     week_sums,
 )
-from node.usage.history import Use, UseHistory
+from node.usage.history import Use, UseHistory, parts_of
 from node.usage.owners import owners_of
 from wire.content import PeerId
 from wire.errors import InputError
@@ -42,14 +42,16 @@ def report_of(
     raw, less = cohorts_of(history), cohorts_of(history, owners)
     sums, sums_less = week_sums(history), week_sums(history, owners)
     total = sum_of(sums.values())
+    # Not all accounts of the history: some were only paid.
+    payers = {parts_of(pair)[0] for week in history.weeks.values() for pair in week}
     return {
         "network": str(genesis.id),
         "name": genesis.name,
         "epochs": history.epochs,
         "week_epochs": history.week_epochs,
         "weeks_over": history.weeks_over,
-        "accounts": len(history.accounts),
-        "owners": len(set(owners)),
+        "accounts": len(payers),
+        "owners": len({owners[it] for it in payers}),
         "transfers_unseen": history.unseen,
         "paid": total.paid,
         "tasks": total.tasks,

@@ -1,5 +1,8 @@
 """Every wrong usage is answered by one line: what is wrong, and what to type instead."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,3 +96,22 @@ def test_the_error_that_says_most_counts() -> None:
 
 def test_words_of_others_do_not_steer_the_terminal() -> None:
     assert failure_of([InputError("\x1b[2Jgone")]).line == "?[2Jgone"
+
+
+def test_a_bug_outside_of_any_nursery_ends_in_one_line_and_a_document() -> None:
+    """As where a module refuses to be imported, because the program's files are being replaced."""
+    fails = "def fail():\n    assert False\nprogram._run = fail\n"
+    program = f"import node.__main__ as program\n{fails}program.main()"
+    command = [sys.executable, "-c", program, "join", "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == EXIT_BUG
+    (line,) = ended.stderr.splitlines()
+    assert "a bug in Baton (AssertionError: at <string>:3)" in line
+    assert json.loads(ended.stdout)["error"]["kind"] == "bug"
+
+
+def test_a_bug_without_words_is_told_by_its_place() -> None:
+    with pytest.raises(AssertionError) as raised:
+        raise AssertionError
+    assert "commands/test_failure.py:" in failure_of([raised.value]).line
+    assert "unknown place" in failure_of([AssertionError()]).line

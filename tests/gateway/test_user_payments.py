@@ -154,6 +154,15 @@ async def test_the_apps_price_comes_out_of_the_budget_and_who_cannot_pay_hears_h
             assert hall.charged == charged > 0
 
 
+async def test_whose_app_pays_nobody_hears_that_only_what_is_free_is_answered(
+    tmp_path: Path,
+) -> None:
+    async with hall_in(tmp_path) as hall, hall.open() as http:
+        found = await ask(http, hall.key(OwnApp(name="reader", mode="open")))
+    assert code_of(found) == (402, "insufficient_quota")
+    assert "which nobody pays for keys of the app 'reader'" in found.text
+
+
 async def test_a_call_is_paid_by_one_side_only(tmp_path: Path) -> None:
     async with open_network(tmp_path) as network:
         owner = await network.add(S)

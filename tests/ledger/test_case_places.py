@@ -104,6 +104,25 @@ def test_another_cannot_show_what_was_announced_nor_its_accuser_something_else()
     court.show(ANSWER.case, case)
 
 
+def test_evidence_is_shown_once_so_that_no_accuser_fills_the_disks_of_members() -> None:
+    court = Court()
+    case = court.announce(ANSWER.case)
+    court.end()
+    court.show(ANSWER.case, case)
+    charge = ShownCase(
+        case=case,
+        salt=salt_for(TWO, evidence_digest(ANSWER.case.to_bytes())),
+        evidence=ANSWER.case.to_bytes(),
+    )
+    again = court.order(TWO, jury=(JurySteps(charge=(charge,)),))
+    with pytest.raises(Refused, match="was shown in this epoch"):
+        court.replicas[0].vote(again)
+    # What a quorum votes for all the same opens the case once.
+    court.end()
+    assert open_cases(court.replicas[0].books.motions.rows).keys() == {case}
+    court.check()
+
+
 def test_of_two_who_show_the_same_the_one_bound_first_is_heard_and_none_loses() -> None:
     court = Court()
     first = court.announce(ANSWER.case)

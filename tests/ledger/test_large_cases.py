@@ -4,11 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
+import trio
 from trio.testing import MockClock
 
+from node.asking import jury_duty
 from node.asking.jury_duty import JuryDuty
 from node.asking.own_judge import OwnJudge
 from node.evidence.charges import charged, disputed_work, jury_finding
@@ -181,6 +183,35 @@ async def test_a_juror_fetches_what_a_case_names_and_abstains_where_nobody_shows
         for node in (asker, liar):
             network.kill(node)
         assert await duty.look(bytes(32), row) is None
+
+
+async def test_cases_that_nobody_shows_keep_no_other_case_waiting(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Their names come first, and each is waited for as long as a juror does: twice its patience.
+    names = [bytes((it,)) * 32 for it in range(8)]
+    shown, looked = names[-1], list[bytes]()
+
+    async def look(_: JuryDuty, name: bytes, row: CaseRow) -> bool | None:
+        looked.append(name)
+        if name != shown:
+            await trio.sleep(2 * jury_duty.BRING_S)
+            return None
+        return True
+
+    monkeypatch.setattr(JuryDuty, "look", look)
+    monkeypatch.setattr(jury_duty, "open_cases", lambda _: dict.fromkeys(names, Mock(attempt=1)))
+    monkeypatch.setattr(jury_duty, "is_asked", lambda *_: True)
+    monkeypatch.setattr(jury_duty, "to_tell", lambda *_: [])
+    monkeypatch.setattr(jury_duty, "seal_or_find", lambda *_, **__: {})
+    ledger = Mock(genesis=Mock(epoch_s=3600))
+    ledger.wallet.key, ledger.wallet.order = ONE, AsyncMock()
+    ledger.draft.return_value.books.motions.rows = {}
+    duty = JuryDuty(ledger, Mock())
+    with trio.move_on_after(1800):
+        await duty.run()
+    assert shown in looked
+    assert duty.given
 
 
 async def test_who_accuses_keeps_what_jurors_fetch_or_cannot_ask_them(

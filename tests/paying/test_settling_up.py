@@ -10,13 +10,15 @@ from trio.testing import MockClock
 from node.asking.answers import Answered
 from node.ledger.wallet import unheard
 from node.paying.bill import Bill, Booking
+from node.paying.channels import PaidChannel
 from node.paying.paying_channels import PayingChannels
 from node.peer import Node
 from p2p.typed_call import TypedCall, refusal_of
 from tests.node.asking import EMBED, asked, request, signers
+from tests.node.engines import Broken
 from tests.node.network import I, open_network
 from tests.paying.test_priced_peers import priced, settled, started
-from wire.errors import Refused
+from wire.errors import Refused, TaskFailed
 from wire.kinds import Level, RefusalCode
 from wire.ledger import Opening
 from wire.message import Message
@@ -110,6 +112,54 @@ async def test_a_task_that_waits_for_a_channel_goes_to_whoever_becomes_known_mea
             genesis, prices = asker.config.genesis, priced(base=100)
             other = await network.start(I, number=2, prices=prices, genesis=genesis)
         assert [signers(it) for it in found] == [[other.peers.me]]
+
+
+async def test_who_has_failed_is_no_reason_to_look_for_nobody_else(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, _ = await started(network, priced(base=100))
+        options = {"genesis": asker.config.genesis, "prices": priced(base=100)}
+        await network.start(I, number=2, engine=Broken(), **options)
+        network.kill(network.nodes[1])
+        await network.settled()
+        broken, channels = network.nodes[1], channels_of(asker)
+        # The channel after the next is open, as where much was paid.
+        channels.spare[broken.peers.me] = PaidChannel(broken.peers.me, bytes(32), 1, 999, b"shown")
+        seeks: list[float] = []
+
+        async def seek(*_: Any, **__: Any) -> None:
+            seeks.append(trio.current_time())
+
+        monkeypatch.setattr(type(asker.peers), "seek", seek)
+        with pytest.raises(TaskFailed, match="out of memory"):
+            await asked(asker, request(level=Level.SIGNED, price_max=1000))
+        assert seeks
+
+
+async def test_who_let_a_promise_fail_is_no_reason_to_look_for_nobody_else(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker, worker = await started(network, priced(base=100))
+        paid, _ = await paid_once(asker, worker)
+        channels, me = channels_of(asker), worker.peers.me
+        takes = worker.peers.handlers[Pay]
+
+        async def say_nothing(_call: TypedCall, _message: Message) -> None:
+            await trio.sleep_forever()
+
+        worker.peers.handlers[Pay] = say_nothing
+        assert paid.tariff is not None
+        for is_first in (True, False):
+            channels._pay_soon(paid, paid.tariff, 1)
+            assert channels.is_filling(me) is is_first
+            await trio.sleep(20)
+        worker.peers.handlers[Pay] = takes
+        channels._pay_soon(paid, paid.tariff, 1)
+        await trio.sleep(2)
+        channels._pay_soon(paid, paid.tariff, 1)
+        assert channels.is_filling(me)
 
 
 async def test_a_verifier_that_has_gone_is_paid_for_its_verdict_all_the_same(

@@ -189,3 +189,11 @@ def test_transfers_of_dust_do_not_fill_the_memory_and_are_counted() -> None:
     assert (len(history.moved), history.unseen) == (1000, 4000)
     assert len(history.accounts) < 1010
     assert report_of(genesis_of(1), history)["transfers_unseen"] == 4000
+
+
+def test_who_was_only_paid_is_not_counted_among_those_who_paid() -> None:
+    history = UseHistory(7)
+    history.add(0, [line(key("a"), key("w"), 100), line(key("b"), key("w"), 50)], ())
+    history.add(1, [], [(key("giver"), key("taker"))])
+    report = report_of(genesis_of(1), history)
+    assert (report["accounts"], report["owners"], report["tasks"]) == (2, 2, 2)
