@@ -28,7 +28,6 @@ class Doors:
         self.made = Made()
         self.ended: list[list[bytes]] = []
         peers = Mock(me=THREE.peer)
-        peers.view.candidates.return_value = []
         self.follower = LedgerFollower(peers, self.made.genesis)
         self.follower.problem = ""
 
@@ -40,6 +39,7 @@ class Doors:
             return FetchedEpoch(Checkpoint.from_bytes(checkpoint), certificates, orders)
 
         monkeypatch.setattr(following, "fetch_epoch", fetch)
+        monkeypatch.setattr(following, "nearest_first", lambda *_: [ONE.peer])
 
     async def end(self, *moves: tuple[SigningKey, SigningKey]) -> None:
         """End an epoch in which HOLD moved so."""

@@ -1,6 +1,7 @@
 """Small legs of a bundle share one call of the engine; what becomes of one is no other's matter."""
 
 import gc
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,6 +62,10 @@ async def test_tasks_of_a_bundle_are_one_call_one_commit_and_one_trio_task(
         assert not scene.worker.leg_server.running
 
 
+def objects_by_type() -> Counter[str]:
+    return Counter(type(it).__name__ for it in gc.get_objects())
+
+
 async def test_a_task_that_has_ended_leaves_nothing_to_the_collector(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
@@ -68,16 +73,18 @@ async def test_a_task_that_has_ended_leaves_nothing_to_the_collector(
         gc.collect()
         gc.disable()
         try:
+            # Tests before this one may have left some.
+            before = objects_by_type()
             await order.give(*items_of(scene, 30))
             await order.outcomes(30)
             # What serves an order has its latest tasks in its hands until others come.
             await order.give(scene.item(30))
             await order.outcomes(1)
-            left = [type(it).__name__ for it in gc.get_objects()]
+            left = objects_by_type() - before
         finally:
             gc.enable()
-        assert left.count("LegLease") <= 1
-        assert left.count("Handoff") <= 1
+        assert left["LegLease"] <= 1
+        assert left["Handoff"] <= 1
 
 
 async def test_what_streams_or_takes_long_has_a_path_of_its_own(
