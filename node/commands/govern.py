@@ -117,7 +117,7 @@ async def show_motion(state: Path, typed: str, offline: Path | None, *, as_json:
         console.print(f"  {row.state.name.lower()} until the end of epoch {row.until} at most")
     else:
         console.print(f"  {row.state.name.lower()} with the end of epoch {row.decided}")
-    _show_counts(row)
+    show_counts(row)
 
 
 async def tally(state: Path, typed: str, offline: Path | None, *, as_json: bool) -> None:
@@ -132,7 +132,7 @@ async def tally(state: Path, typed: str, offline: Path | None, *, as_json: bool)
     rows = [(_key(account), "yes" if yes else "no") for account, yes in sorted(ballots.items())]
     title = f"{counted_words(len(rows), 'ballot')} on {safe(row.motion.title)}"
     show_table(title, ("account", "vote"), rows)
-    _show_counts(row)
+    show_counts(row)
     console.print(f"  {row.state.name.lower()}")
 
 
@@ -323,7 +323,8 @@ def _what(row: MotionRow) -> str:
     return f"{show_credits(grant.step)} credits to {grant.to}{steps}"
 
 
-def _show_counts(row: MotionRow) -> None:
+def show_counts(row: MotionRow) -> None:
+    """What each house has said of a motion, and what it takes to pass."""
     for house, count in (("stake", row.stake), ("use", row.using)):
         if count is not None:
             console.print(
@@ -332,6 +333,9 @@ def _show_counts(row: MotionRow) -> None:
             )
     if row.state is MotionState.OPEN:
         console.print("  it passes with more yes than no in both, if a fifth of each has voted")
+        for count, what in ((row.stake, "has staked"), (row.using, "pays for tasks")):
+            if count is not None and count.total == 0:
+                console.print(f"  nothing passes where nobody {what}")
 
 
 def _key(account: bytes) -> str:

@@ -125,13 +125,23 @@ class Economy:
                 nursery.start_soon(self._restart, number, fault.for_s, loses)
 
     def _forgetful(self) -> int:
-        """How many members are away, sit the epoch out, or will, for they are behind."""
+        """How many members are away, sit the epoch out, or may have to, for they are behind.
+
+        One that has started counts until a quorum has told it which epoch runs: if that ends
+        before, it sits the next out.
+        """
         there = [
             None if it.node is None or it.node.ledger is None else it.node.ledger.member
             for it in self.members
         ]
         latest = max((it.replica.epoch for it in there if it is not None), default=0)
-        return sum(it is None or it.replica.sits_out or it.replica.epoch < latest for it in there)
+        return sum(
+            it is None
+            or it.replica.sits_out
+            or not it.replica.confirmed
+            or it.replica.epoch < latest
+            for it in there
+        )
 
     async def _restart(self, number: int, away_s: float, loses: bool) -> None:
         peer = self.population.peers[number]
