@@ -3,7 +3,9 @@
 Where only an id or a bond is needed, no ledger is exported and replayed for it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from node.commands.ask import SOCKET
 from node.local.control import call, unheard
@@ -17,16 +19,19 @@ KINDS = {"motion": "govern list", "case": "jury list"}
 
 async def bond_now(state: Path) -> int:
     """What one more motion is made with now."""
-    found = await call(state / SOCKET, "governed", {}, unheard, deadline_s=DEADLINE_S)
-    return int(found["bond"])
+    return int((await _governed(state))["bond"])
 
 
 async def whole_id(state: Path, typed: str, kind: str) -> bytes:
     """The id of a motion or a case: all of it as typed, or looked up by its beginning."""
     if len(typed) == ID_CHARS and set(typed.lower()) <= set("0123456789abcdef"):
         return bytes.fromhex(typed)
-    found = await call(state / SOCKET, "governed", {}, unheard, deadline_s=DEADLINE_S)
+    found = await _governed(state)
     return only_one(typed, [bytes.fromhex(it) for it in found[f"{kind}s"]], kind)
+
+
+async def _governed(state: Path) -> Mapping[str, Any]:
+    return await call(state / SOCKET, "governed", {}, unheard, deadline_s=DEADLINE_S)
 
 
 def only_one(typed: str, names: list[bytes], kind: str) -> bytes:

@@ -81,13 +81,15 @@ class Crimes:
 
     def unpunished(self, books: Books) -> list[PeerId]:
         """Who did what is proved, and lost nothing for it though there was something to lose."""
-        left = {act: it for act, it in self.shown.items() if act not in books.stakes.acts}
-        return [it for it in left.values() if books.stakes.row(it).total]
+        return [it for it in self._free(books) if books.stakes.row(it).total]
 
     def beyond_punishment(self, books: Books) -> int:
         """How many proved acts cost nothing, because their doers had lost all they had."""
-        left = [it for act, it in self.shown.items() if act not in books.stakes.acts]
-        return sum(not books.stakes.row(it).total for it in left)
+        return sum(not books.stakes.row(it).total for it in self._free(books))
+
+    def _free(self, books: Books) -> list[PeerId]:
+        """Whose each proved act is that has cost nothing."""
+        return [it for act, it in self.shown.items() if act not in books.stakes.acts]
 
     def punished(self, books: Books) -> int:
         """For how many acts stake was taken."""

@@ -90,8 +90,10 @@ def _checked(check: Callable[..., None], *about: object) -> None:
 def _judge_motions(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
     """Refused for a bond that is too small, or a ballot on what is not open."""
     rows = draft.books.motions.rows
+    # Every motion that there ever was is read for it.
+    count = open_motions(rows) if record.propose else 0
     for motion in record.propose:
-        bond = motion_bond(rows)
+        bond = motion_bond(rows, count)
         if motion.bond < bond:
             raise _never(f"a motion is made with a bond of {show_credits(bond)} now")
         if motion.grant is not None and not is_key(motion.grant.to):
@@ -106,7 +108,7 @@ def _judge_motions(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
             if not is_key(seat.member):
                 raise _never("nobody can have the key that is to keep the ledger")
             _checked(check_seat, draft.books.members, seat, draft.epoch)
-        if open_motions(rows) >= OPEN_MOTIONS_MAX:
+        if count >= OPEN_MOTIONS_MAX:
             raise Refused(
                 f"{OPEN_MOTIONS_MAX} motions are open: no more is taken before one is decided",
                 code=RefusalCode.BUSY,

@@ -60,12 +60,12 @@ def open_motions(rows: Rows) -> int:
     return sum(it.state is MotionState.OPEN for it in motions_in(rows).values())
 
 
-def motion_bond(rows: Rows) -> int:
-    """What one more motion is made with: the more are open the dearer it is.
+def motion_bond(rows: Rows, count: int) -> int:
+    """What one more motion is made with while `count` are open: the more these are the dearer.
 
     So nobody fills all places cheaply.
     """
-    return parameter(rows, Parameter.MOTION_BOND) * (1 + open_motions(rows))
+    return parameter(rows, Parameter.MOTION_BOND) * (1 + count)
 
 
 def ballots_on(rows: Rows, motion: bytes) -> dict[bytes, bool]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.ledger.juries import cases_in, seal_or_find
-from node.ledger.motion_shelf import motion_bond, motions_in
+from node.ledger.motion_shelf import motion_bond, motions_in, open_motions
 from node.ledger.peer_ledger import PeerLedger
 from node.local.control import Command, Emit
 from node.peer import Node
@@ -47,7 +47,7 @@ class GovernCommands:
         return {
             "motions": [it.hex() for it in motions_in(rows)],
             "cases": [it.hex() for it in cases_in(rows)],
-            "bond": motion_bond(rows),
+            "bond": motion_bond(rows, open_motions(rows)),
         }
 
     async def propose(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
