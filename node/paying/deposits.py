@@ -27,10 +27,10 @@ def deposits(
     not opened; the cheapest come first, so that with few credits there are as many as can be.
     """
     found: dict[PeerId, int] = {}
-    for it in sorted(wanted, key=lambda it: it.need):
-        deposit = max(least, it.need, min(share, it.usual))
+    for channel in sorted(wanted, key=lambda it: it.need):
+        deposit = max(least, channel.need, min(share, channel.usual))
         if deposit <= left:
-            found[it.payee] = deposit
+            found[channel.payee] = deposit
             left -= deposit
     return found
 
