@@ -326,6 +326,7 @@ class EarningChannel:
                 [self.floor, *self.used],
                 _pairs(self.models),
                 _pairs(self.named),
+                self.given_up,
                 self.relays,
             ]
         )
@@ -352,7 +353,8 @@ class EarningChannel:
             floor=floor,
             models=models,
             named=named,
-            relays=more[4] if len(more) > 4 else False,
+            given_up=more[4] if len(more) > 4 else 0,
+            relays=more[5] if len(more) > 5 else False,
         )
 
 
