@@ -17,7 +17,7 @@ from node.commands.output import (
     size,
     state_words,
 )
-from node.health.reach_words import ALONE, reach_words, seed_words
+from node.health.reach_words import ALONE, reach_words, relay_words, seed_words
 from node.local.control import call, unheard
 from wire.amount import show_credits
 
@@ -124,8 +124,11 @@ def _traffic_line(traffic: Mapping[str, Any]) -> str:
 
 
 def _belonging_lines(found: Mapping[str, Any]) -> list[str]:
-    """Whose this peer is, which names it finds others by, and its private network."""
-    lines = [f"shown as a peer of the owner {found['owner']}"] if found.get("owner") else []
+    """What it passes on for others, whose it is, what names it finds others by, its network."""
+    relayed = relay_words(found.get("reach", {}), size)
+    lines = [relayed] if relayed else []
+    if found.get("owner"):
+        lines.append(f"shown as a peer of the owner {found['owner']}")
     for name, told in found.get("seeds", {}).items():
         line = safe(seed_words(name, told))
         lines.append(f"[yellow]{line}[/yellow]" if told["problem"] else line)
