@@ -50,7 +50,7 @@ def needed(lock: str, roots: Iterable[str]) -> str:
 
 
 def needed_by(project: str, lock: str, also: Iterable[str] = ()) -> str:
-    """The same for a pyproject.toml as text: what its project depends on, and what else is named."""
+    """The same for a project, whose pyproject.toml is given, and for what else is named."""
     dependencies = tomllib.loads(project)["project"]["dependencies"]
     return needed(lock, [*map(name_in, dependencies), *also])
 
