@@ -89,6 +89,7 @@ async def look(patient: Patient, runtime: Runtime) -> Facts:
         nursery.start_soon(see, "gateway_keys", _key_count, patient.state)
         nursery.start_soon(ask)
         nursery.start_soon(dial)
+    found["wall_s"] = runtime.environment.wall_s()
     return Facts(peer=peer, peers=peers, settings=settings, **found)
 
 

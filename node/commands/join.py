@@ -31,6 +31,7 @@ from node.engines.host.device_check import FoundDevice
 from node.engines.host.launch import EngineConfig
 from node.engines.proving.prover import open_proofs
 from node.guest.machine_use import GpuUse
+from node.health.clock import wrong_clock_words
 from node.health.reach_words import seed_words
 from node.ingest.opening import open_ingest, open_poster
 from node.local.commands import LocalCommands
@@ -59,8 +60,6 @@ from wire.signing import SigningKey
 
 # Whether output was lost is looked at this often; a note is for `status`, which nobody races.
 NOTE_EVERY_S = 2.0
-# The first of January, 2026.
-EARLIEST_WALL_S = 1_767_225_600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,13 +183,10 @@ def unset_clock_words(wall_s: float) -> str:
 
     A peer that meets others hears it of them; the first of a network would sign what none believe.
     """
-    if wall_s >= EARLIEST_WALL_S:
+    wrong = wrong_clock_words(wall_s)
+    if not wrong:
         return ""
-    year = 1970 + max(0, int(wall_s)) // (365 * 86400)
-    return (
-        f"this machine's clock is in the year {year}, before this program was written: no other"
-        " peer will believe what it signs; set it: timedatectl set-ntp true"
-    )
+    return f"{wrong}: no other peer will believe what it signs; set it: timedatectl set-ntp true"
 
 
 async def _calibrations(

@@ -1,5 +1,6 @@
 """Causes that lie in this machine and its state folder: disk, memory, limits, heat. Pure."""
 
+from node.health.clock import gone_back_words, wrong_clock_words
 from node.health.facts import Facts, ResourceFacts
 from node.health.finding import NOT_RUNNING, Cause, Judged, bad, ok, unknown, warn
 
@@ -47,15 +48,23 @@ def _same_key(facts: Facts) -> Judged:
 
 def _clock(facts: Facts) -> Judged:
     wrong_s = None if facts.peer is None else facts.peer["clock_wrong_s"]
+    by_network = facts.resources.clock_synchronized
+    # By hand where no service sets it.
+    by_hand = "date -s 'YYYY-MM-DD hh:mm'"
+    remedy = by_hand if by_network is None else "timedatectl set-ntp true"
     if wrong_s is not None:
         way = "behind" if wrong_s > 0 else "ahead of"
-        return bad(
-            f"this machine's clock is {abs(wrong_s):.0f} s {way} most others'",
-            "timedatectl set-ntp true",
-        )
-    if facts.resources.clock_synchronized is False:
-        return warn("nothing sets this machine's clock", "timedatectl set-ntp true")
-    if facts.peer is None and facts.resources.clock_synchronized is None:
+        return bad(f"this machine's clock is {abs(wrong_s):.0f} s {way} most others'", remedy)
+    if facts.wall_s is not None:
+        newest_s = facts.state.newest_wall_s
+        words = wrong_clock_words(facts.wall_s)
+        words = words or ("" if newest_s is None else gone_back_words(facts.wall_s, newest_s))
+        if words:
+            alone = "" if by_network is None else f"; where no time server answers: {by_hand}"
+            return bad(words, remedy + alone)
+    if by_network is False:
+        return warn("nothing sets this machine's clock", remedy)
+    if facts.peer is None and by_network is None:
         return unknown(NOT_RUNNING)
     return ok("the clock agrees with others', as far as they were met")
 
