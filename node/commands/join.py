@@ -24,6 +24,7 @@ from node.commands.output import (
 )
 from node.commands.running import collect_seldom
 from node.commands.standard_streams import streams
+from node.commands.to_type import hint
 from node.config import NodeConfig
 from node.devnet.machine import Machine
 from node.dispatch.layer_chain import LayerChains
@@ -312,7 +313,9 @@ def announce(
     roles = ", ".join(sorted(role.name.lower() for role in node.config.roles))
     console.print(f"[bold]peer {node.peers.me}[/bold] is up: {roles}")
     if {Role.INFER, Role.VERIFY} & node.config.roles and not node.config.models:
-        console.print("  it runs no model yet: give --model, or python -m node models add FILE")
+        console.print(
+            hint("  it runs no model yet: give --model, or python -m node models add FILE")
+        )
     if (ledger := node.ledger) is not None:
         name, genesis_id = safe(ledger.genesis.name), ledger.genesis.id
         keeps = "this peer keeps its ledger" if ledger.member else "with a ledger"
@@ -327,9 +330,9 @@ def announce(
     if url is not None:
         console.print(f"  OpenAI clients: base_url [bold]{safe(url)}/v1[/bold]")
     if console_url is not None:
-        console.print(f"  console at {console_url}: python -m node open prints a link to it")
+        console.print(hint(f"  console at {console_url}: python -m node open prints a link to it"))
     if members is not None:
-        console.print("its owner invites another machine with: python -m node invite")
+        console.print(hint("its owner invites another machine with: python -m node invite"))
     console.print("another machine joins this network with\n")
     console.print(f"  [bold green]{safe(join_line)}[/bold green]\n")
     console.print(

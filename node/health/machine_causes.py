@@ -3,6 +3,7 @@
 from node.health.clock import gone_back_words, wrong_clock_words
 from node.health.facts import Facts, ResourceFacts
 from node.health.finding import NOT_RUNNING, Cause, Judged, bad, ok, unknown, warn
+from wire.plural import plural
 
 FREE_BYTES_BAD = 64 << 20
 FREE_BYTES_WARN = 1 << 30
@@ -127,7 +128,7 @@ def _memory(facts: Facts) -> Judged:
     room = _room_bytes(machine)
     if machine.killed_for_memory:
         return bad(
-            f"{machine.killed_for_memory} processes of this group were killed for memory",
+            f"{plural(machine.killed_for_memory, 'process')} of this group were killed for memory",
             "run a smaller model, or join with --memory N",
         )
     if room < 256 << 20:
@@ -150,15 +151,15 @@ def _limits(facts: Facts) -> Judged:
         return unknown("the limits of processes cannot be read")
     if machine.open_files_max < OPEN_FILES_MIN:
         return warn(
-            f"a process may open {machine.open_files_max} files and connections",
+            f"a process may open {plural(machine.open_files_max, 'file')} and connections",
             f"ulimit -n 65536 (in a unit: LimitNOFILE=65536); {OPEN_FILES_MIN} are enough",
         )
     if machine.tasks_max is not None and machine.tasks_max < TASKS_MIN:
         return warn(
-            f"at most {machine.tasks_max} processes and threads may run here",
+            f"at most {plural(machine.tasks_max, 'process')} and threads may run here",
             "in a unit: TasksMax=4096; in a container: --pids-limit 4096",
         )
-    return ok(f"{machine.open_files_max} files and connections may be open")
+    return ok(f"{plural(machine.open_files_max, 'file')} and connections may be open")
 
 
 def _compiler(facts: Facts) -> Judged:

@@ -22,6 +22,7 @@ from wire.errors import InputError, Malformed, TaskFailed
 from wire.kinds import Level, Role
 from wire.operations import EMBED_PASSAGES, FETCH, LIST
 from wire.payload import Index, IndexPart, Passages, Texts
+from wire.plural import plural
 from wire.schema import Parameters
 from wire.task import Stage
 
@@ -146,7 +147,7 @@ class Indexing:
                 answered = await self.run(replace(request, price_max=held), self.emit)
                 self._within.bound.charged += answered.cost
         except BoundReached as error:
-            error.message += f": {self.counts['tasks']} parts were made"
+            error.message += f": {plural(self.counts['tasks'], 'part')} were made"
             raise
         self.counts["charged"] = self._within.bound.charged
         return answered

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -62,7 +63,8 @@ class World:
     def index(self, folder: Path) -> Path:
         """The wheels as an index has them, for pip and uv alike."""
         for wheel in self.house.wheels.iterdir():
-            place = folder / normal(wheel.name.partition("-")[0])
+            # Some are no wheels: their names may have more parts.
+            place = folder / normal(re.split(r"-\d", wheel.name)[0])
             place.mkdir(parents=True, exist_ok=True)
             shutil.copy(wheel, place)
             (place / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
@@ -200,9 +202,14 @@ def test_a_library_that_was_altered_is_refused_and_the_old_version_serves_on(
     index = world.index(tmp_path / "index")
     (library,) = index.glob("sniffio/*.whl")
     sound = library.read_bytes()
-    altered = bytearray(sound)
-    altered[len(sound) // 2] ^= 1
-    library.write_bytes(altered)
+    with zipfile.ZipFile(library) as files:
+        whole = {it: files.read(it) for it in files.namelist()}
+    first = next(it for it in whole if it.endswith(".py"))
+    whole[first] = bytes([whole[first][0] ^ 1]) + whole[first][1:]
+    # Nothing but its hash is wrong with it.
+    with zipfile.ZipFile(library, "w") as files:
+        for name, data in whole.items():
+            files.writestr(name, data)
     if how == "uv":
         world = replace(world, path=f"{world.path}:{world.house.uv.parent}")
     with started(world, prefix, state) as me:
