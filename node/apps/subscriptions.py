@@ -5,12 +5,13 @@ unless this peer's gateway took it for a request.
 Periods are counted in epochs, so no clock matters; a gateway is told an end by the owner's clock.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import trio
 
 from node.ledger.received import PaidTotal
-from store import Store, Table
+from store import Row, Store, Table, Write
 from wire.codec import Value, pack, unpack
 from wire.content import PeerId
 
@@ -75,15 +76,31 @@ class Subscriptions:
             await self.store.write(Table.HTTP_PAYMENTS, PREFIX + account, row)
             return after
 
-    async def take_for_request(self, account: PeerId, order: bytes, amount: int) -> None:
-        """Note that an order, given by its digest, has paid for a request and for no period."""
+    async def take_for_request(
+        self,
+        account: PeerId,
+        order: bytes,
+        amount: int,
+        paid: PaidTotal | None,
+        also: Sequence[Row] = (),
+    ) -> bool:
+        """Note that an order, given by its digest, has paid for a request and for no period.
+
+        `paid` is what the account has paid, where the order's epoch has ended: False, and nothing
+        is kept, if a period has had that by now. `also` is kept in the same commit.
+        """
         async with self._writing:
+            rows = [*also]
             taken, orders = self._requests(account)
-            if order in orders:
-                return
-            latest = [*orders, order][-ORDERS_KEPT:]
-            row = pack([_raw(taken + amount), [*latest]])
-            await self.store.write(Table.HTTP_PAYMENTS, REQUESTS + account, row)
+            if amount and order not in orders:
+                if paid is not None and self.left_of(account, paid) < amount:
+                    return False
+                latest = [*orders, order][-ORDERS_KEPT:]
+                row = pack([_raw(taken + amount), [*latest]])
+                rows.append(Row(Table.HTTP_PAYMENTS, REQUESTS + account, row))
+            if rows:
+                await self.store.commit(Write(rows=tuple(rows)))
+            return True
 
     def left_of(self, account: PeerId, paid: PaidTotal) -> int:
         """How much of what an account has paid is counted for nothing yet, in millionths."""

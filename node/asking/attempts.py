@@ -7,6 +7,7 @@ are strangers too.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import trio
 
@@ -105,12 +106,15 @@ class Attempts:
         while run.attempt <= limits.ATTEMPTS_MAX:
             lane = self.dispatcher.directory.lanes.of(run.owner)
             avoid = avoided.of(task, self.dispatcher.directory)
+            # Before anybody is chosen, what later legs cost is kept back.
+            now_unpayable = partial(unpayable, self.dispatcher.directory, run)
+            now_unpayable()
             handoff = Handoff(
                 task=task,
                 input=inline,
                 units=units,
                 avoid=avoid,
-                unpayable=unpayable(self.dispatcher.directory, run),
+                unpayable=now_unpayable,
                 lane=lane,
                 only=run.only,
                 bill=run.bill,

@@ -47,6 +47,9 @@ async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
         if result["charged"]:
             count += f", for {show_credits(result['charged'])} credits"
         console.print(f"\n[bold]index {result['index']}[/bold]: {count}")
+        if left_out := result.get("skipped"):
+            # A peer of before names them only on the way.
+            console.print(f"[yellow]left out: {', '.join(map(safe, left_out))}[/yellow]")
         model = arguments["model"]
         console.print(
             hint(f'ask in it: python -m node ask {model} --text "…" --index {result["index"]}')
@@ -270,6 +273,9 @@ def show_event(event: Mapping[str, Any]) -> None:
         case "failed":
             peer = f"[cyan]{short(event['peer'])}[/cyan]"
             console.print(f"  [yellow]{event['what']}: {peer}: {safe(event['why'])}[/yellow]")
+        case "again":
+            names = ", ".join(map(safe, event["sources"]))
+            console.print(f"[yellow]once more: {names}[/yellow]")
         case "skipped":
             source, why = safe(event["source"]), safe(event["why"])
             console.print(f"[yellow]{source} is left out: {why}[/yellow]")

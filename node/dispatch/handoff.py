@@ -25,8 +25,8 @@ class Handoff:
     resume: Progress | None = None
     segments: tuple[Signed[Segment], ...] = ()
     avoid: frozenset[PeerId] = frozenset()
-    # Peers that a later leg is not to be given to, since its asker cannot pay them now.
-    unpayable: frozenset[PeerId] = frozenset()
+    # Peers that a later leg is not to be given to: its asker cannot pay them as it is offered.
+    unpayable: Callable[[], frozenset[PeerId]] = frozenset
     # Which of the asker's own tasks it takes turns with.
     lane: bytes = b""
     # The only peers that may be asked for its first leg; empty for any. It is not sent on.

@@ -156,7 +156,7 @@ async def _by_conversation(
         deadline_ms=max(1, int(left_s * 1000)),
         units=handoff.units,
         resume=handoff.resume,
-        avoid=(*sorted(handoff.avoid), *sorted(handoff.unpayable - handoff.avoid))[
+        avoid=(*sorted(handoff.avoid), *sorted(handoff.unpayable() - handoff.avoid))[
             : limits.AVOID_MAX
         ],
     )

@@ -161,7 +161,7 @@ class Orders(OrderBook[Order]):
         # What a peer speaks that was never asked is found out as its order is opened.
         if limits.PROTOCOL_VERSION < known < least:
             return None
-        if (handoff.avoid or handoff.unpayable) and not handoff.is_last:
+        if not handoff.is_last and (handoff.avoid or handoff.unpayable()):
             # No item of an order says whom to avoid: that is rare.
             return None
         order = await self._settled_at(peer, left_s, at_once)

@@ -22,6 +22,7 @@ from node.gateway.batch_store import BatchStore
 from node.gateway.batches_api import batches_router, files_router
 from node.gateway.chat import chat_answer, chat_router
 from node.gateway.completions import completion_answer, completions_router
+from node.gateway.credit_means import CreditMeans
 from node.gateway.embeddings import embeddings_answer, embeddings_router
 from node.gateway.errors import BUG, TYPES, ErrorDetail, HttpError, fault_of, fault_response
 from node.gateway.front import Front
@@ -115,7 +116,7 @@ def gateway_app(
     runner = BatchRunner(batches, posts, is_for_one, node.note, is_removed)
     app.include_router(files_router(batches))
     app.include_router(batches_router(batches, runner))
-    if paywall is not None and (means := paywall.means.get("baton")) is not None:
+    if paywall is not None and isinstance(means := paywall.means.get("baton"), CreditMeans):
         app.include_router(x402_router(paywall, means))
     app.router.redirect_slashes = False
     _handle(app, HttpError, lambda error: error.fault)

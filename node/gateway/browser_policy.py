@@ -11,8 +11,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 METHODS = b"GET, POST, DELETE"
-HEADERS = b"authorization, content-type, x-baton-verdicts, x-baton-level, x-baton-deadline"
-EXPOSED = b"x-baton-task, x-baton-receipt, retry-after"
+# What a page of a named origin may send, beside what every page may. Names of headers guard
+# nothing that the origin does not: clients of OpenAI, Anthropic and x402 send names of their own,
+# and x402's sends one of an answer. `*` is all but `authorization`; old browsers know names alone.
+HEADERS = (
+    b"authorization, content-type, x-api-key, payment-signature, x-payment,"
+    b" access-control-expose-headers, x-baton-verdicts, x-baton-level, x-baton-deadline,"
+    b" x-request-id, anthropic-version, anthropic-beta,"
+    b" anthropic-dangerous-direct-browser-access, *"
+)
+# What it may read of an answer: the task, how to pay and what was paid, and when to ask again.
+EXPOSED = (
+    b"x-baton-task, x-baton-receipt, x-request-id, retry-after,"
+    b" payment-required, payment-response, x-payment-response"
+)
 # How long a browser may remember the answer to its question, in seconds.
 REMEMBERED_S = b"600"
 # No answer is taken for another type than it says, nor shown inside pages of others.

@@ -12,12 +12,14 @@ from typing import Any
 import trio
 
 from node.apps.subscriptions import Subscriptions
-from node.gateway.facilitator import PaymentMade, SettlementOutcome
+from node.gateway.facilitator import PaymentFailed, PaymentMade, SettlementOutcome
 from node.gateway.x402_documents import ClientPayment, PaymentOffer, PaymentProof
 from node.ledger.following import LedgerFollower
+from node.ledger.received import PaidTotal
 from node.ledger.wallet import Wallet
 from node.paying.settled_orders import read_shown
 from node.paying.voucher_till import VoucherTill
+from store import Row
 from wire import limits
 from wire.errors import BatonError, Malformed
 from wire.ledger import AccountOrder, order_digest
@@ -28,6 +30,7 @@ from wire.signing import SIGNATURE_BYTES
 # Transfers of this epoch and of so many before are taken.
 EPOCHS_BACK = 2
 LOOK_EVERY_S = 5.0
+SUBSCRIBED = "this transfer has paid for a subscription: make another one"
 
 
 @dataclass(slots=True)
@@ -100,23 +103,36 @@ class CreditMeans:
     async def verify(self, document: Mapping[str, Any], payer: str) -> str:
         """See `PaymentMeans`: all else was checked when it was read."""
         order = _order_of(document)
-        if order.record.epoch >= self.follower.replica.epoch:
-            # Nobody has counted it yet.
+        paid = self._counted(order)
+        if paid is None or self.subscriptions.left_of(order.signer, paid) >= self._paid_by(order):
             return ""
-        paid = self.follower.received.total(order.signer)
-        if self.subscriptions.left_of(order.signer, paid) < self._paid_by(order):
-            return "this transfer has paid for a subscription: make another one"
-        return ""
+        return SUBSCRIBED
 
     async def settle_payment(
         self, document: Mapping[str, Any], payer: str, amount: int, *, again: bool
     ) -> SettlementOutcome:
         """See `PaymentMeans`: it is settled."""
+        if await self.take(document):
+            return PaymentMade(order_digest(_order_of(document)).hex())
+        return PaymentFailed(SUBSCRIBED)
+
+    async def take(self, document: Mapping[str, Any], also: Sequence[Row] = ()) -> bool:
+        """Have a transfer pay for no period from now on; False if it has paid for one by now.
+
+        `also` is kept in the same commit: of the two none is there without the other.
+        """
         order = _order_of(document)
+        amount, counted = self._paid_by(order), self._counted(order)
         digest = order_digest(order)
-        if paid := self._paid_by(order):
-            await self.subscriptions.take_for_request(order.signer, digest, paid)
-        return PaymentMade(digest.hex())
+        return await self.subscriptions.take_for_request(
+            order.signer, digest, amount, counted, also
+        )
+
+    def _counted(self, order: Signed[AccountOrder]) -> PaidTotal | None:
+        """What the account has paid by orders of ended epochs; None if this one is of none."""
+        if order.record.epoch >= self.follower.replica.epoch:
+            return None
+        return self.follower.received.total(order.signer)
 
     def _paid_by(self, order: Signed[AccountOrder]) -> int:
         me = self.wallet.key.peer

@@ -127,6 +127,9 @@ class PaidRequest:
         if offer is None:
             words = f"invalid_payment_requirements: {payment.scheme} on {payment.network}"
             raise self._required(f"{words} is not offered", offers)
+        if not payment.is_for_url(self.url):
+            words = f"invalid_payment_requirements: the payment is for {payment.resource}"
+            raise self._required(f"{words}, and this is {self.url}", offers)
         if offer.scheme == BATCH:
             await self._take_voucher(payment, offer, offers)
             return

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
-from store import Store, Table
+from store import Row, Store, Table
 from store.seam import SCAN_ROWS_MAX
 from wire.codec import pack, unpack
 from wire.errors import Refused
@@ -128,12 +128,17 @@ class PaymentJournal:
 
     async def keep(self, row: PaymentRow, wall_s: float) -> None:
         """Remember a payment, durably; Refused if there is no room for another one."""
+        entered = self.enter(row, wall_s)
+        await self.store.write(entered.table, entered.key, entered.value)
+
+    def enter(self, row: PaymentRow, wall_s: float) -> Row:
+        """As `keep`, but for what is to be written: it is committed with something else."""
         if row.id not in self.rows and not self._has_room(row):
             self._prune(wall_s)
             if not self._has_room(row):
                 raise Refused("no room for further payments", retry_after_s=60.0)
         self.rows[row.id] = row
-        await self.store.write(Table.HTTP_PAYMENTS, PREFIX + row.id, row.to_bytes())
+        return Row(Table.HTTP_PAYMENTS, PREFIX + row.id, row.to_bytes())
 
     def _has_room(self, row: PaymentRow) -> bool:
         if len(self.rows) >= PAYMENTS_MAX:

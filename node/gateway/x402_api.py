@@ -11,8 +11,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from node.gateway.credit_means import SUBSCRIBED, CreditMeans
 from node.gateway.payment_journal import ELSEWHERE, PaymentRow, PaymentState
-from node.gateway.paywall import PaymentMeans, Paywall
+from node.gateway.paywall import Paywall
 from node.gateway.voucher_payment import settle_voucher
 from node.gateway.x402_documents import (
     ClientPayment,
@@ -34,7 +35,7 @@ class CreditFacilitator:
     """What x402's servers ask of a facilitator, in credits."""
 
     paywall: Paywall
-    means: PaymentMeans
+    means: CreditMeans
 
     @property
     def network(self) -> str:
@@ -82,10 +83,14 @@ class CreditFacilitator:
             until_wall_s=proof.until_wall_s,
             document={},
         )
-        await self.paywall.journal.keep(row, self.paywall.wall_s())
-        # It pays for no subscription of an app of this peer from now on.
-        document = _document(payment)
-        await self.means.settle_payment(document, proof.payer, proof.amount, again=False)
+        entered = self.paywall.journal.enter(row, self.paywall.wall_s())
+        try:
+            # From this commit on it pays for no request, and for no subscription of an app here.
+            if not await self.means.take(_document(payment), [entered]):
+                raise PaymentFault(USED, SUBSCRIBED)
+        except BatonError:
+            del self.paywall.journal.rows[row.id]
+            raise
         return {
             "success": True,
             "transaction": proof.id.hex(),
@@ -131,7 +136,7 @@ def _document(payment: ClientPayment) -> dict[str, Any]:
     return {"paymentPayload": {"payload": payment.payload}}
 
 
-def x402_router(paywall: Paywall, means: PaymentMeans) -> APIRouter:
+def x402_router(paywall: Paywall, means: CreditMeans) -> APIRouter:
     """The endpoints of a facilitator, as x402's servers ask them."""
     router = APIRouter(prefix="/x402", include_in_schema=False)
     own = CreditFacilitator(paywall, means)

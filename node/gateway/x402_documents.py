@@ -24,6 +24,8 @@ NAMES_V1 = {"eip155:8453": "base", "eip155:84532": "base-sepolia"}
 OWN_NETWORKS = "baton:"
 _DECIMAL = re.compile(r"0|[1-9][0-9]*")
 _TEXT_MAX = 256
+_URL_MAX = 4096
+_BEFORE_TARGET = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,8 @@ class PaymentOffer:
 class ClientPayment:
     """What a client sent as its payment. `whole` is all of it, as a facilitator wants it.
 
-    `accepted` is the offer as the client repeats it; None in the first version.
+    `accepted` is the offer as the client repeats it; None in the first version. `resource` is the
+    URL that it says to pay for, if it says one.
     """
 
     version: int
@@ -89,6 +92,14 @@ class ClientPayment:
     payload: Mapping[str, Any]
     accepted: Mapping[str, Any] | None
     whole: Mapping[str, Any]
+    resource: str | None = None
+
+    def is_for_url(self, url: str) -> bool:
+        """Whether it says to pay for this, or nothing of it.
+
+        By what follows the host: others may stand before a server, under names that it never hears.
+        """
+        return self.resource is None or _target(self.resource) == _target(url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +157,23 @@ def payment_in(found: Mapping[str, Any], name: str, version: int) -> ClientPayme
         payload=payload,
         accepted=accepted,
         whole=found,
+        resource=resource_url(found),
     )
+
+
+def resource_url(found: Mapping[str, Any]) -> str | None:
+    """The URL that a document of either version says to be paid for; Malformed if it is none."""
+    resource = found.get("resource")
+    url = resource.get("url") if isinstance(resource, dict) else resource
+    if url is None:
+        return None
+    if not isinstance(url, str) or not 0 < len(url) <= _URL_MAX:
+        raise Malformed("resource is no URL")
+    return url
+
+
+def _target(url: str) -> str:
+    return _BEFORE_TARGET.sub("", url).partition("#")[0] or "/"
 
 
 def required_header(

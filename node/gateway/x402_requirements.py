@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from node.gateway.x402_documents import ClientPayment, PaymentOffer, payment_in, read_amount
+from node.gateway.x402_documents import (
+    ClientPayment,
+    PaymentOffer,
+    payment_in,
+    read_amount,
+    resource_url,
+)
 from wire.errors import Malformed
 from wire.payment_claim import BATCH
 
@@ -62,6 +68,7 @@ def required(
     offer = _demanded(wanted, found, version)
     if payment.accepted is not None:
         _check_accepted(payment.accepted, offer)
+    _check_resource(payment, wanted)
     return payment, offer
 
 
@@ -121,6 +128,24 @@ def _check_accepted(accepted: Mapping[str, Any], offer: PaymentOffer) -> None:
             _word(offer, "authorization_value_mismatch"),
             f"{offer.amount} is asked for, and {agreed} was accepted",
         )
+
+
+def _check_resource(payment: ClientPayment, wanted: Mapping[str, Any]) -> None:
+    """PaymentFault if a client says to pay for another URL than is required: either may say none.
+
+    The second version's servers name none in what they require.
+    """
+    try:
+        due = resource_url(wanted)
+    except Malformed as error:
+        raise PaymentFault(REQUIREMENTS, error.message) from error
+    try:
+        accepted = resource_url(payment.accepted or {})
+    except Malformed as error:
+        raise PaymentFault(PAYLOAD, error.message) from error
+    for agreed in (payment.resource, accepted):
+        if due is not None and agreed is not None and agreed != due:
+            raise PaymentFault(REQUIREMENTS, f"{agreed} was accepted, and {due} is to be paid for")
 
 
 def _word(offer: PaymentOffer, fault: str) -> str:

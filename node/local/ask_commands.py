@@ -3,7 +3,7 @@
 Arguments come over the control socket from the peer's own user, and are checked all the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -32,7 +32,7 @@ from node.task.tensor_maps import shown_tensors
 from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId
-from wire.errors import InputError, WireError
+from wire.errors import BatonError, InputError, WireError
 from wire.kinds import Level, Role
 from wire.model import Manifest
 from wire.operations import CALL, EMBED, GENERATE, NEAREST, RERANK
@@ -208,7 +208,10 @@ class AskCommands:
         then: EventSink = ignore_event,
         *,
         attended: bool = False,
+        lost: Callable[[int], None] = lambda _: None,
     ) -> Answered:
+        """The end of a task; `lost` is told what one that failed was charged, in millionths."""
+
         def on_event(event: Event) -> None:
             emit(as_maps.event_map(event))
             then(event)
@@ -219,7 +222,12 @@ class AskCommands:
             # It waits without a limit.
             assert answered is not None
             return answered
-        return await tasks.watch(await tasks.submit(request), on_event)
+        task = await tasks.submit(request)
+        try:
+            return await tasks.watch(task, on_event)
+        except BatonError:
+            lost(tasks.cost_of(task))
+            raise
 
     async def _readable(self, operation: str, answered: Answered) -> dict[str, Any]:
         """The output in a form that a person, or a script, can use."""
@@ -294,4 +302,4 @@ class AskCommands:
         indexing = Indexing(self._run, self.node.blobs, model, terms, emit, price_of)
         index = await indexing.of([str(it) for it in names])
         index_id = await self.node.dependencies.store.put(index.to_bytes(), pin="index")
-        return {"index": str(index_id), **indexing.counts}
+        return {"index": str(index_id), **indexing.counts, "skipped": indexing.skipped}

@@ -5,12 +5,13 @@ Data peers are not trusted: lists have a bound, and every part is compared with 
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from node.asking import as_maps
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.local.control import Emit
-from node.local.within_bound import BoundReached, PriceOf, WithinBound
+from node.local.within_bound import BoundReached, PriceOf, Tried, WithinBound
 from node.task.price_bound import PriceBound
 from node.task.units import PASSAGES_PER_LEG
 from p2p.blobs import Blobs
@@ -33,7 +34,15 @@ PARTS_MAX = 2048
 
 LIST_DEADLINE_S = 30.0
 PASSAGES_DEADLINE_S = 60.0
-Run = Callable[[TaskRequest, Emit], Awaitable[Answered]]
+
+
+class Run(Protocol):
+    """Has a task done; `lost` is told what one that fails was charged, in millionths."""
+
+    def __call__(
+        self, request: TaskRequest, emit: Emit, /, *, lost: Callable[[int], None] = ...
+    ) -> Awaitable[Answered]:
+        """Answer one task; BatonError if it fails."""
 
 
 async def list_sources(run: Run, unheard: Emit) -> list[str]:
@@ -72,7 +81,11 @@ class Indexing:
             ("passages", "tasks", "verified", "attempts", "charged"), 0
         )
     )
+    # The sources that could not be had.
+    skipped: list[str] = field(default_factory=list)
     _parts: dict[tuple[int, int], IndexPart] = field(default_factory=dict)
+    # How many passages a source has, of those whose first part is there.
+    _totals: dict[int, int] = field(default_factory=dict)
     _planned: int = 0
     _within: WithinBound = field(init=False)
 
@@ -81,35 +94,54 @@ class Indexing:
         self._within = WithinBound(bound, self.price_of, "this index", "its next part")
 
     async def of(self, names: Sequence[str]) -> Index:
-        """Make the index of these sources, in their order; each name counts once."""
+        """Make the index of these sources, in their order; each name counts once.
+
+        What fails is tried once more when all else is done, and it is known better who fails; a
+        source that still cannot be had is left out, and named in `skipped`.
+        """
         distinct = list(dict.fromkeys(names))
-        skipped: list[TaskFailed] = []
+        failed = await self._each(distinct, range(len(distinct)))
+        if failed:
+            self.emit({"event": "again", "sources": [distinct[it] for it in sorted(failed)]})
+            failed = await self._each(distinct, sorted(failed))
+        for number, error in sorted(failed.items()):
+            if number in self._totals or not self._parts:
+                # It is there, or nothing is: what fails is not the source.
+                raise error
+            # The source is empty, not text, or missing: the other sources go on.
+            name = distinct[number]
+            self.skipped.append(name)
+            self.emit({"event": "skipped", "source": name, "why": error.message})
+        return Index(
+            model=self.model, parts=tuple(self._parts[place] for place in sorted(self._parts))
+        )
+
+    async def _each(self, names: Sequence[str], numbers: Sequence[int]) -> dict[int, TaskFailed]:
+        """Bring in what is missing of these sources; what failed of which."""
+        failed: dict[int, TaskFailed] = {}
 
         async def whole(number: int) -> None:
             try:
-                passages = await self._part(distinct[number], number, 0)
+                await self._whole(names[number], number)
             except TaskFailed as error:
-                # The source is empty, not text, or missing: the other sources go on.
-                skipped.append(error)
-                name = distinct[number]
-                self.emit({"event": "skipped", "source": name, "why": error.message})
-                return
-            starts = range(PASSAGES_PER_LEG, passages.total, PASSAGES_PER_LEG)
-            self._planned += 1 + len(starts)
+                failed[number] = error
+
+        await gather(whole, numbers, at_once=TASKS_AT_ONCE)
+        return failed
+
+    async def _whole(self, name: str, number: int) -> None:
+        if number not in self._totals:
+            total = (await self._part(name, number, 0)).total
+            self._totals[number] = total
+            self._planned += max(1, -(-total // PASSAGES_PER_LEG))
             if self._planned > PARTS_MAX:
                 raise InputError(
                     f"these sources come to more than {PARTS_MAX * PASSAGES_PER_LEG} passages",
                     todo="make an index of fewer of them at a time",
                 )
-            for first in starts:
-                await self._part(distinct[number], number, first)
-
-        await gather(whole, range(len(distinct)), at_once=TASKS_AT_ONCE)
-        if not self._parts:
-            raise skipped[0]
-        return Index(
-            model=self.model, parts=tuple(self._parts[place] for place in sorted(self._parts))
-        )
+        for first in range(PASSAGES_PER_LEG, self._totals[number], PASSAGES_PER_LEG):
+            if (number, first) not in self._parts:
+                await self._part(name, number, first)
 
     async def _part(self, name: str, number: int, first: int) -> Passages:
         wanted: Parameters = {"source": name, "first": first, "count": PASSAGES_PER_LEG}
@@ -141,13 +173,23 @@ class Indexing:
         return passages
 
     async def _paid(self, request: TaskRequest) -> Answered:
-        """One part, for what is left; InputError if that is too little."""
-        try:
-            async with self._within.part(request) as held:
-                answered = await self.run(replace(request, price_max=held), self.emit)
-                self._within.bound.charged += answered.cost
-        except BoundReached as error:
-            error.message += f": {plural(self.counts['tasks'], 'part')} were made"
-            raise
-        self.counts["charged"] = self._within.bound.charged
-        return answered
+        """One part, for what is left; InputError if that is too little.
+
+        Where those fail that ask for little, others are asked that ask for more.
+        """
+        tried = Tried()
+        while True:
+            try:
+                async with self._within.part(request, tried) as held:
+                    asked = replace(request, price_max=held)
+                    answered = await self.run(asked, self.emit, lost=self._within.bound.add)
+                    self._within.bound.charged += answered.cost
+            except BoundReached as error:
+                error.message += f": {plural(self.counts['tasks'], 'part')} were made"
+                raise
+            except TaskFailed:
+                if not await self._within.goes_on(request, tried):
+                    raise
+            else:
+                self.counts["charged"] = self._within.bound.charged
+                return answered

@@ -298,6 +298,7 @@ class EarningChannel:
                 [self.floor, *self.used],
                 _pairs(self.models),
                 _pairs(self.named),
+                self.given_up,
             ]
         )
 
@@ -307,7 +308,7 @@ class EarningChannel:
         payer, deposit, expiry, voucher, highest, charged, tasks, redeemed, *more = unpack(data)
         tariff = ContentId(more[0]) if more and more[0] is not None else None
         floor, *used = more[1] if len(more) > 1 else [0]
-        models, named = map(_read_pairs, more[2:]) if more[2:] else ({}, {})
+        models, named = map(_read_pairs, more[2:4]) if more[2:] else ({}, {})
         return cls(
             PeerId(payer),
             name,
@@ -323,6 +324,7 @@ class EarningChannel:
             floor=floor,
             models=models,
             named=named,
+            given_up=more[4] if len(more) > 4 else 0,
         )
 
 

@@ -108,6 +108,11 @@ class EarningChannels:
         self.by_model[key] = (before + amount, tasks + 1)
         self._unkept[channel.name, model] = channel
 
+    def give_up(self, channel: EarningChannel, read: int) -> None:
+        """Note what was read for a task that its payer gave up: no restart forgives it."""
+        channel.given_up += read
+        self.keep_soon(channel)
+
     def keep_charges(self) -> None:
         """Keep what was charged since the last time, with the next commit."""
         unkept, self._unkept = self._unkept, {}

@@ -13,6 +13,7 @@ import trio
 from node.ledger.wallet import Wallet, unheard
 from node.paying.bill import Booking
 from node.paying.channels import PaidChannel
+from node.paying.deposits import WantedChannel, deposits, too_few
 from node.paying.own_tariff import INCREMENT_MIN
 from node.paying.settled_orders import opened_by
 from p2p.peers import Peers
@@ -20,7 +21,6 @@ from p2p.score import Offence
 from p2p.timeouts import stretched
 from store import Row, Store, Table, Write
 from wire import limits
-from wire.amount import show_credits
 from wire.codec import unpack
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError, Malformed, RemoteProtocolError, WireError
@@ -241,7 +241,8 @@ class PayingChannels:
                     self.trouble = None
                 except InputError as error:
                     # Of a channel that only takes another's place work hears when it needs it.
-                    self.trouble = None if some.keys() <= self.by_peer.keys() else error
+                    is_told = not some.keys() <= self.by_peer.keys() and not self._is_beginning()
+                    self.trouble = error if is_told else None
                     await trio.sleep(AGAIN_S)
                 except BatonError as error:
                     self.peers.note_problem("channels", f"none could be opened: {error.message}")
@@ -251,24 +252,20 @@ class PayingChannels:
         finally:
             self._opening = False
 
+    def _is_beginning(self) -> bool:
+        """Whether a channel was just opened, and its payee is asked: work may wait for that."""
+        return any(it.is_new and it.payee not in self._not_before for it in self.by_peer.values())
+
     async def _open(self, some: Mapping[PeerId, tuple[Signed[Tariff], int]]) -> None:
         view = await self.wallet.look()
         self.epoch = max(self.epoch, view.epoch)
         share, least = view.balance // (BALANCE_PART * len(some)), self.wallet.genesis.account_min
-        if share < least:
-            raise InputError(
-                f"the account {self.wallet.key.peer} has {show_credits(view.balance)} credits,"
-                " too few to pay others for this",
-                todo="have somebody pay that account",
-            )
-        openings = tuple(
-            Opening(
-                payee=peer,
-                deposit=max(least, min(share, self._deposit(tariff, need))),
-                expiry=view.epoch + EXPIRY_EPOCHS,
-            )
-            for peer, (tariff, need) in some.items()
-        )
+        wanted = [WantedChannel(at, self._deposit(*it), it[1]) for at, it in some.items()]
+        found = deposits(wanted, share, view.balance - least, least)
+        if not found:
+            raise too_few(self.wallet.key.peer, view.balance, wanted, least)
+        expiry = view.epoch + EXPIRY_EPOCHS
+        openings = tuple(Opening(payee=it, deposit=found[it], expiry=expiry) for it in found)
         ordered = await self.wallet.order(unheard, open=openings)
         self.orders += 1
         channels = opened_by(ordered.order, ordered.settlement)

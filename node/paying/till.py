@@ -108,7 +108,7 @@ class Seat:
         """
         if self.abandoned and not self._over:
             read = cost(self.tariff, self.stage, LegUnits(self.given, 0))
-            self.channel.given_up += min(read, self.price_max)
+            self.channels.give_up(self.channel, min(read, self.price_max))
         self._end(min(cost_of_part(self.tariff, self.stage, self.shown), self.price_max))
 
     def _end(self, amount: int) -> None:

@@ -108,3 +108,30 @@ def test_a_payment_that_names_another_network_is_told_so() -> None:
         payment = body["paymentPayload"]
         (payment if version == 1 else payment["accepted"])["network"] = "eip155:8453"
         assert reason(body) == "network_mismatch"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("shape", [str, lambda url: {"url": url, "mimeType": "text/plain"}])
+def test_what_was_accepted_for_one_url_pays_for_no_other(version: int, shape: Any) -> None:
+    body = asked(version, EXACT)
+    wanted, payment = body["paymentRequirements"], body["paymentPayload"]
+    wanted["resource"] = shape("https://shop.example/a?b=1")
+    # Who says nothing of it has accepted what the server says.
+    required(body, [offer(BATCH), offer(EXACT)])
+    payment["resource"] = shape("https://shop.example/a?b=1")
+    required(body, [offer(BATCH), offer(EXACT)])
+    for other in ("https://shop.example/a", "https://other.example/a?b=1"):
+        payment["resource"] = shape(other)
+        assert reason(body) == "invalid_payment_requirements"
+    del payment["resource"]
+    if version == 2:
+        payment["accepted"]["resource"] = shape("https://shop.example/b")
+        assert reason(body) == "invalid_payment_requirements"
+        payment["accepted"]["resource"] = 1
+        assert reason(body) == "invalid_payload"
+        del payment["accepted"]["resource"]
+    payment["resource"] = shape("x" * 10_000)
+    assert reason(body) == "invalid_payload"
+    del payment["resource"]
+    wanted["resource"] = [1]
+    assert reason(body) == "invalid_payment_requirements"

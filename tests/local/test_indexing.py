@@ -17,8 +17,8 @@ from node.serving.sources import PydocSource
 from node.task.units import PASSAGES_PER_LEG
 from tests.node.network import D, I, S, open_network
 from wire.content import ContentId
-from wire.errors import InputError, Malformed
-from wire.kinds import Role
+from wire.errors import InputError, Malformed, Refused, TaskFailed
+from wire.kinds import RefusalCode, Role
 from wire.payload import Index, Passages, Texts
 from wire.task import Stage
 
@@ -126,3 +126,39 @@ async def test_a_source_of_more_parts_than_an_index_holds_is_refused_at_its_firs
         with pytest.raises(InputError, match="fewer of them"):
             await AskCommands(asker).embed({**UNCHECKED, "sources": ["long:0"]}, unheard)
         assert asker.tasks.statistics().answered == done + 1
+
+
+class Moody(DataRole):
+    """Fails as long as it is asked for the first time about a source, or for ever of one."""
+
+    seen: set[str] = set()  # noqa: RUF012
+
+    async def do(self, stage: Stage, source: LegInput, emit: Emit) -> Done:
+        name = str(stage.parameters["source"])
+        if name not in self.seen or name == "pydoc:while":
+            self.seen.add(name)
+            raise Refused("it is not there", code=RefusalCode.NOT_FOUND)
+        return await DataRole.do(self, stage, source, emit)
+
+
+async def test_what_failed_is_tried_once_more_and_what_fails_again_is_named(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await network.start(I, S)
+        data = await network.start(D, S)
+        assert isinstance(data.leg_server.roles, dict)
+        data.leg_server.roles[Role.DATA] = Moody(PydocSource(), data.dependencies.store)
+        await network.settled()
+        names, heard = ["pydoc:while", "pydoc:try", "pydoc:if"], list[Mapping[str, Any]]()
+        wanted = {**UNCHECKED, "sources": names}
+        found = await AskCommands(asker).embed(wanted, heard.append)
+        assert (found["skipped"], found["tasks"]) == (["pydoc:while"], 2)
+        told = [it for it in heard if it["event"] in ("again", "skipped")]
+        assert [it["event"] for it in told] == ["again", "skipped"]
+        assert told[0]["sources"] == names
+        assert told[1]["source"] == "pydoc:while"
+        # Where nothing can be had at all, that is an error.
+        with pytest.raises(TaskFailed):
+            await AskCommands(asker).embed({**UNCHECKED, "sources": names[:1]}, unheard)

@@ -1,5 +1,6 @@
 """Payers that say less than is so, or show again what is used up: they pay all the same."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.node.network import S, open_network
 from tests.paying.test_hostile_payments import channels_of, paid_task, say, voucher_of
 from tests.paying.test_priced_peers import charges_of, priced, said_by, settled, started
 from wire import limits
+from wire.codec import pack, unpack
 from wire.content import ContentId
 from wire.errors import InputError, Refused
 from wire.kinds import Level, RefusalCode, Role
@@ -200,9 +202,13 @@ def test_what_is_kept_of_a_channel_is_all_but_what_is_under_way() -> None:
     payer = SigningKey(bytes(31) + b"\1").peer
     for tariff in (None, ContentId.of(b"tariff")):
         channel = EarningChannel(
-            payer, bytes(32), 1000, 7, 30, b"v", 20, 2, redeemed=10, tariff=tariff
+            payer, bytes(32), 1000, 7, 30, b"v", 20, 2, redeemed=10, tariff=tariff, given_up=9
         )
-        assert EarningChannel.from_bytes(bytes(32), channel.to_bytes()) == channel
+        row = channel.to_bytes()
+        assert EarningChannel.from_bytes(bytes(32), row) == channel
+        # Rows of before say nothing of what was given up.
+        before = EarningChannel.from_bytes(bytes(32), pack(unpack(row)[:12]))
+        assert before == replace(channel, given_up=0)
 
 
 async def test_who_gives_up_what_was_read_for_it_pays_before_more_is_read(
@@ -229,6 +235,11 @@ async def test_who_gives_up_what_was_read_for_it_pays_before_more_is_read(
         assert increment < earned.given_up <= increment + read
         with pytest.raises(Refused, match="gave up"):
             till.seat(signed, stage, data, 1)
+        # It is remembered over a restart of the payee.
+        await worker.dependencies.store.write(Table.META, b"after", b"")
+        row = worker.dependencies.store.read(Table.CHANNELS, b"in:" + earned.name)
+        assert row is not None
+        assert EarningChannel.from_bytes(earned.name, row).given_up == earned.given_up
         # What is paid afterwards makes up for it; and what is given up unread costs nobody.
         till.channels.charge(earned, read, None)
         seat = till.seat(signed, stage, data, 1)

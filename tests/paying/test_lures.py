@@ -16,7 +16,7 @@ from tests.ledger.test_members import genesis_of
 from tests.local.test_rows import asked as bundle_asked
 from tests.node.asking import request
 from tests.node.engines import Broken
-from tests.node.network import I, S, open_network
+from tests.node.network import D, I, S, open_network
 from tests.paying.test_priced_peers import FREE, priced, said_by
 from wire.kinds import Role
 
@@ -42,6 +42,31 @@ async def test_a_table_goes_on_to_those_that_ask_for_more_than_lures(
         wanted = bundle_asked(fresh=True, level="signed", price_max=100 * PRICE)
         assert (await LocalCommands(asker).commands()["rows"](wanted, heard.append))["tasks"] == 1
         assert [it["amount"] for it in heard if it["event"] == "charged"] == [PRICE]
+
+
+async def test_an_index_is_of_all_sources_though_who_asks_for_less_fails(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        options: dict[str, Any] = {"genesis": genesis_of(network, members=1, granted=0)}
+        asker = await network.start(S, Role.LEDGER, models=(), number=0, **options)
+        await network.start(D, number=1, **options)
+        worker = await network.start(I, number=2, prices=priced(base=PRICE), **options)
+        lures = [
+            await network.start(I, number=number, prices=it, engine=Broken(), **options)
+            for number, it in enumerate((FREE, priced(base=1)), 3)
+        ]
+        await network.settled()
+        with trio.fail_after(60):
+            while not all(said_by(asker, it) for it in (worker, *lures)):
+                await trio.sleep(0.1)
+        names = ["pydoc:try", "pydoc:while", "pydoc:if"]
+        wanted = {"model": "hash", "sources": names, "level": "signed", "price_max": 100 * PRICE}
+        embed = LocalCommands(asker).commands()["embed"]
+        more = {"deadline_s": 30, "needed": 0, "verifiers": 0}
+        found = await embed(wanted | more, lambda _: None)
+        assert (found["tasks"], found["skipped"]) == (len(names), [])
+        assert found["charged"] == len(names) * PRICE
 
 
 def test_a_quote_beyond_an_amount_leaves_out_the_cheapest() -> None:
