@@ -25,8 +25,8 @@ MODELS_MAX = 4
 COLUMNS = 80
 # Besides the line that was typed, and the one that is typed next.
 ROWS_MAX = 22
-# What is wrong is two rows at most; the whole line is in `status --all`.
-LINE_CHARS_MAX = 150
+# What is wrong is three rows at most; the whole line is in `status --all`.
+LINE_CHARS_MAX = 230
 # What is noted and is nothing wrong.
 _GOOD_NEWS = ("goes on: ",)
 _SCREEN = LineConsole(file=StringIO(), width=COLUMNS)

@@ -40,7 +40,10 @@ def _filled(text: str, context: click.Context, shown: Callable[[str], str]) -> s
         depth = _depth(root, words)
         before = _CLAUSE.split(text[: match.start()])[-1]
         after = _CLAUSE.split(text[match.end() :])[0]
-        if not depth or "--state" in after or _OF_OTHERS.search(before):
+        # A file that lies in it is named by its whole path.
+        line = text[match.end() :].partition("\n")[0]
+        named_already = "--state" in after or str(state.expanduser()) in line
+        if not depth or named_already or _OF_OTHERS.search(before):
             return match[0]
         return " ".join((CALLED, *words[:depth], named, *words[depth:]))
 

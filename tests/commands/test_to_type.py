@@ -43,6 +43,7 @@ def in_context(state: str | None) -> click.Context:
         ),
         # Where it is named already, for another's peer, and where there is none to name.
         ("python -m node join --model m --state /x", None),
+        ("check it: python -m node verify /s/a/receipts/baf.receipt", None),
         ("have the owner print one: python -m node owner sign PEER", None),
         ("ask the network's owner for a new line: python -m node invite --label NAME", None),
         ("python -m node demo", None),
