@@ -17,11 +17,13 @@ from node.commands.output import (
     show_aside,
     show_json,
     show_table,
+    size,
 )
 from node.commands.stake import stake_lines
 from node.ledger.committee import Committee
 from node.local.arguments import read_key
 from node.local.control import call, unheard
+from node.paying_config import RELAY
 from store import key_seed
 from wire.amount import read_credits, show_credits
 from wire.errors import InputError
@@ -117,7 +119,7 @@ async def show_account(state: Path, account: str | None, *, as_json: bool) -> No
     for channel in found["paying"]:
         console.print(
             f"  to [cyan]{short(channel['peer'])}[/cyan]: {show_credits(channel['charged'])} paid"
-            f" for {plural(channel['tasks'], 'task')},"
+            f" for {plural(channel['tasks'], 'task')}{_relayed(channel)},"
             f" {show_credits(channel['promised'])} promised of"
             f" {show_credits(channel['deposit'])}, until epoch {channel['expires_after_epoch']}"
         )
@@ -134,6 +136,13 @@ async def show_account(state: Path, account: str | None, *, as_json: bool) -> No
         console.print("  [yellow]members are not in step yet: it may be more[/yellow]")
     for order in found["unsettled"]:
         console.print(f"  not settled yet: {_order_words(order)}")
+
+
+def _relayed(channel: Mapping[str, Any]) -> str:
+    """What of a channel was for bytes that its payee passed on; a peer that runs on tells none."""
+    if not (size_bytes := channel.get("relayed_bytes")):
+        return ""
+    return f" and {size(size_bytes)} passed on ({show_credits(channel['relayed'])})"
 
 
 async def pay(state: Path, key: str, amount: str, *, as_json: bool) -> None:
@@ -227,7 +236,7 @@ async def show_earnings(state: Path, *, redeem: bool, as_json: bool) -> None:
         (
             short(it["peer"]),
             safe(it["name"] or short(it["model"])) if it["for"] == "model" else it["for"],
-            it["tasks"],
+            size(it["bytes"]) if it["for"] == RELAY else it["tasks"],
             show_credits(it["charged"]),
         )
         for it in found["sums"]

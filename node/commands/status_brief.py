@@ -40,7 +40,7 @@ def brief_lines(found: Mapping[str, Any]) -> list[str]:
         for it in (
             _serving_line(found),
             *_reach_lines(found),
-            *belonging_lines(found)[:2],
+            *belonging_lines(found)[-2:],
             *_model_lines(found["models"]),
             *_work_lines(found),
         )

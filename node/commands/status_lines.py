@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from node.commands.output import safe, short
-from node.health.reach_words import seed_words
+from node.commands.output import safe, short, size
+from node.health.reach_words import relay_words, seed_words
 from wire.plural import plural
 
 
@@ -16,8 +16,11 @@ def network_words(found: Mapping[str, Any]) -> str:
 
 
 def belonging_lines(found: Mapping[str, Any]) -> list[str]:
-    """Whose this peer is, which names it finds others by, and its private network."""
-    lines = [f"shown as a peer of the owner {found['owner']}"] if found.get("owner") else []
+    """What it passes on for others, whose it is, what names it finds others by, its network."""
+    relayed = relay_words(found.get("reach", {}), size)
+    lines = [relayed] if relayed else []
+    if found.get("owner"):
+        lines.append(f"shown as a peer of the owner {found['owner']}")
     for name, told in found.get("seeds", {}).items():
         line = safe(seed_words(name, told))
         lines.append(f"[yellow]{line}[/yellow]" if told["problem"] else line)

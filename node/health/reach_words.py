@@ -1,7 +1,9 @@
 """How others reach a peer, in words, out of what its status says of it. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from wire.amount import show_credits
 
 ALONE = "alone"
 _REACHED = {
@@ -41,6 +43,18 @@ def reach_words(reach: Mapping[str, Any]) -> str:
         return f"{line}; confirmed by {_ends(reach['confirmed_by'])}"
     if reach["seen_at"]:
         return f"{line}; called at {', '.join(reach['seen_at'])}, nobody got through"
+    return line
+
+
+def relay_words(reach: Mapping[str, Any], size: Callable[[float], str]) -> str:
+    """One line of a peer that asks for something: what it passed on, and who paid for how much."""
+    if "carried_paid_bytes" not in reach:
+        return ""
+    paid, free = reach["carried_paid_bytes"], reach["carried_free_bytes"]
+    earned = show_credits(reach["carried_earned"])
+    line = f"relay: {size(paid)} passed on for {earned} credits, {size(free)} for nothing"
+    if owing := reach["owing"]:
+        line += f"; {owing} {'asker owes' if owing == 1 else 'askers owe'} a promise"
     return line
 
 
