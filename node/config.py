@@ -6,7 +6,7 @@ from pathlib import Path
 from node.console_config import ConsoleConfig
 from node.gateway_config import GatewayConfig
 from node.guest.rules import GuestConfig
-from node.paying_config import SERVICES, Sponsoring, TypedPrices
+from node.paying_config import RELAY, SERVICES, Sponsoring, TypedPrices
 from p2p.peers import PeersConfig
 from wire import limits
 from wire.errors import InputError
@@ -50,6 +50,8 @@ class NodeConfig:
     genesis: Genesis | None = None
     # What others pay for this peer's work; nothing unless it says so.
     prices: TypedPrices = field(default_factory=TypedPrices)
+    # What this peer pays others for a million KiB that they pass on for it, at most, in millionths.
+    relay_pay_max: int = 0
     # What newcomers are given by this peer; None: nothing.
     sponsoring: Sponsoring | None = None
     # By what this peer becomes a member of a private network, and the secret that goes with it.
@@ -77,7 +79,13 @@ class NodeConfig:
                 todo="give a number from 0 to 1 (--background-checks 0.05)",
             )
         for name in self.prices.models:
-            if name in SERVICES:
+            if name == RELAY:
+                if not self.peers.relays:
+                    raise InputError(
+                        "there is a price for what a relay passes on, and this peer is no relay",
+                        todo="leave its --price out",
+                    )
+            elif name in SERVICES:
                 role = Role[name.upper()]
                 if role not in self.roles:
                     raise InputError(

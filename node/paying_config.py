@@ -11,9 +11,10 @@ from wire.tariff import UNITS
 _PER = {"1k": 1000, "1m": 1_000_000}
 # Of nothing the unit may be left out.
 _PRICE = re.compile(r"([0-9.]+)/(1k|1m)(?::(0|[0-9.]+(?=/))(?:/(1k|1m))?)?(?:\+([0-9.]+))?")
-# What is no model and has a price: passages that are fetched, KiB that are kept for others.
-DATA, STORE = "data", "store"
-SERVICES = (DATA, STORE)
+# What is no model and has a price: passages that are fetched, KiB that are kept for others, KiB
+# that are passed on between others.
+DATA, STORE, RELAY = "data", "store", "relay"
+SERVICES = (DATA, STORE, RELAY)
 _EXAMPLE = "for example --price smollm2=0.3/1k:0.6/1k"
 
 
@@ -50,7 +51,12 @@ def read_prices(typed: Iterable[str], check: str | None) -> TypedPrices:
             raise InputError(
                 f"{text[:80]!r} is no price",
                 todo="give MODEL=IN:OUT in credits for 1k or 1m units, or data=IN for passages, or"
-                f" store=IN for KiB, {_EXAMPLE}",
+                f" store=IN for KiB, or relay=IN for KiB passed on, {_EXAMPLE}",
+            )
+        if name.strip() == RELAY and match[5] is not None:
+            raise InputError(
+                f"{text[:80]!r}: a relay asks for bytes alone, and nothing for a line",
+                todo="leave out what is behind the +, as in --price relay=0.01/1m",
             )
         if name.strip() in models:
             raise InputError(f"two prices for {name.strip()!r}", todo="give one")
@@ -72,6 +78,11 @@ def read_price(text: str) -> TypedPrice:
             f"{text[:80]!r} is no price",
             todo="give IN:OUT in credits for 1k or 1m units, as in 0.3/1k:0.6/1k+0.001",
         ) from error
+
+
+def read_relay_pay_max(text: str | None) -> int:
+    """What is paid for UNITS KiB that a relay passes on, at most, in millionths; None: nothing."""
+    return _amount(text or "0")
 
 
 def _for_units(text: str, per: str) -> int:

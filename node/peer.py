@@ -42,6 +42,8 @@ from node.models.loader import ModelLoader
 from node.models.probing import Probing
 from node.paying.own_tariff import OwnTariff
 from node.paying.peer_paying import PeerPaying, open_paying
+from node.paying.relay_till import RelayTill
+from node.paying_config import RELAY
 from node.private_network import belonging
 from node.remembering import remember_forever, remembered
 from node.serving.check_server import CheckServer
@@ -145,6 +147,8 @@ class Node:
         if self.config.genesis is not None and self.config.prices:
             # Until `begin_paying` work would be free.
             self._set_paused("its prices are not known yet")
+            if RELAY in self.config.prices.models:
+                self.peers.relaying.till = RelayTill()
 
     @property
     def model_problems(self) -> dict[str, str]:
@@ -208,13 +212,12 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             with suppress(ModelRefused):
                 await node.models.check_meant(name, config.layers)
         capacity.node = node
-        peers.handlers[Offer] = node.offer_server.on_offer
+        offers = node.offer_server
+        peers.handlers |= {Offer: offers.on_offer, Quote: offers.on_quote}
         peers.handlers[Open] = node.order_server.on_open
-        peers.handlers[Quote] = node.offer_server.on_quote
         peers.handlers |= node.blobs.handlers()
         peers.handlers |= {Check: node.verify_role.on_check, OpenChecks: node.check_server.on_open}
-        peers.handlers[Contest] = node.contest_role.on_contest
-        peers.handlers[Keep] = node.keep_role.on_keep
+        peers.handlers |= {Contest: node.contest_role.on_contest, Keep: node.keep_role.on_keep}
         peers.handlers[StageOpen] = node.stage_server.on_open
         peers.handlers |= node.log_watch.role.handlers() | node.app_owner.handlers()
         peers.handlers |= ContributeRole(peers, node.verify_role.willing).handlers()
@@ -235,7 +238,8 @@ async def open_node(config: NodeConfig, dependencies: Dependencies) -> AsyncIter
             own = OwnTariff(
                 peers, dependencies.store, config.genesis, config.prices, node.models.made_ready.get
             )
-            node.begin_paying(await open_paying(node.blobs, own, node.ledger.wallet, nursery))
+            wallet, most = node.ledger.wallet, config.relay_pay_max
+            node.begin_paying(await open_paying(node.blobs, own, wallet, nursery, most))
             node.status_sources["paying"] = node.paying.statistics if node.paying else dict
         if config.gateway is None and config.roles <= {Role.INFER, Role.VERIFY}:
             node.loader.needed = set(config.models)

@@ -49,18 +49,35 @@ def is_its_fault(error: TransportError, waited_s: float, *, heard: bool) -> bool
     return not isinstance(error, TooSlow) or (not heard and waited_s >= stretched(PATIENCE_S))
 
 
+def free(_relay: str) -> float:
+    """As `relay_cost` of `connect`, where no relay asks for anything."""
+    return 0.0
+
+
 async def connect(
-    endpoint: Endpoint, peer: PeerId, addresses: Sequence[str], deadline_s: float
+    endpoint: Endpoint,
+    peer: PeerId,
+    addresses: Sequence[str],
+    deadline_s: float,
+    relay_cost: Callable[[str], float] = free,
 ) -> None:
     """Connect to `peer` at the first address that answers; TransportError if none answers.
 
-    Addresses behind relays come last, and of these first those whose relay is connected.
+    Addresses behind relays come last: the cheapest first, by `relay_cost` of the id of each relay
+    in text, and of those that cost the same first those whose relay is connected.
     WrongPeer, with the address, is told before others: it says something of the address for good.
     """
     deadline_at_s = trio.current_time() + deadline_s
     trouble: TransportError = NotCalled(f"no address is known for {peer.short}")
     near = {str(it) for it in endpoint.connected()} if any(map(is_relayed, addresses)) else set()
-    addresses = sorted(addresses, key=lambda it: (is_relayed(it), relay_of(it) not in near))
+
+    def rank(address: str) -> tuple[bool, float, bool]:
+        if not is_relayed(address):
+            return False, 0.0, False
+        relay = relay_of(address)
+        return True, relay_cost(relay), relay not in near
+
+    addresses = sorted(addresses, key=rank)
     for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
         share_s = max(0.0, deadline_at_s - trio.current_time()) / left
         try:

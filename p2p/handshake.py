@@ -115,7 +115,8 @@ class Handshake:
                 peer = await self.endpoint.connect(dial.addresses[0], deadline_s=deadline_s)
             else:
                 peer = dial.peer
-                await connect(self.endpoint, peer, dial.addresses, deadline_s)
+                cost = self.rpc.relay_cost
+                await connect(self.endpoint, peer, dial.addresses, deadline_s, cost)
             # Whom we chose ourselves may tell us of more than whoever chose us.
             self.view.origins.called.add(peer)
             if self.claim is not None:

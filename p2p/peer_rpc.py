@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import trio
 
 from p2p.adverts import Environment
-from p2p.connect import PATIENCE_S, NotCalled, connect, is_its_fault
+from p2p.connect import PATIENCE_S, NotCalled, connect, free, is_its_fault
 from p2p.credentials import Credentials
 from p2p.dialing import Dialing
 from p2p.ip_address import Scope, may_call
@@ -69,6 +69,8 @@ class PeerRpc:
     # Conversations under way with each, and when the last one began or ended.
     in_calls: Counter[PeerId] = field(default_factory=Counter)
     used_at_s: dict[PeerId, float] = field(default_factory=dict)
+    # What a relay asks for what it passes on for us, by its id in text: cheap ones are used first.
+    relay_cost: Callable[[str], float] = free
     served: int = 0
     failed: int = 0
     # In a private network: who has shown a membership, and how memberships are exchanged.
@@ -181,7 +183,7 @@ class PeerRpc:
         if not addresses and said:
             raise NotCalled(f"{peer.short} is not called where it is said to be, for now")
         try:
-            await connect(self.endpoint, peer, addresses, deadline_s)
+            await connect(self.endpoint, peer, addresses, deadline_s, self.relay_cost)
         except Unreachable as error:
             self.dialing.unreachable(addresses, trio.current_time(), error)
             self.view.forget(peer)

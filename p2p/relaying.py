@@ -6,7 +6,9 @@ and passes calls on to it as long as that connection stands. Nothing above this 
 peer behind a relay is connected to like any other.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import trio
 
@@ -53,6 +55,16 @@ class _Lease:
     until_at_s: float
 
 
+class LineTill(Protocol):
+    """Who is paid for the bytes that a relay passes on."""
+
+    def charge(self, asker: PeerId, size_bytes: int) -> bool:
+        """Charge whoever asked for a line for so many bytes; False while that is not promised."""
+
+    def as_map(self) -> Mapping[str, object]:
+        """What was paid and what was free, for `status`."""
+
+
 @dataclass(slots=True)
 class Relaying:
     """The relays of this peer, and the peers that it is a relay of."""
@@ -65,6 +77,8 @@ class Relaying:
     willing: bool = True
     counts: RelayCounts = field(default_factory=RelayCounts)
     punch_limits: PunchLimits = field(default_factory=PunchLimits)
+    # None where nothing is asked for what is passed on.
+    till: LineTill | None = None
     _relays: dict[PeerId, _Lease] = field(default_factory=dict)
     _taken: dict[PeerId, int] = field(default_factory=dict)
     # Until when each is not asked again.
@@ -129,7 +143,7 @@ class Relaying:
         """Whom to ask next, and where it is: one that is connected already, of another network."""
         rpc = self.rpc
         networks = {network_of(host_of(it.address)) for it in self._relays.values()}
-        found: list[tuple[bool, float, PeerId, str]] = []
+        found: list[tuple[float, bool, float, PeerId, str]] = []
         for heard in rpc.view.living(rpc.environment.wall_s()):
             peer = heard.signer
             direct = [
@@ -147,10 +161,12 @@ class Relaying:
             ):
                 continue
             far = not rpc.endpoint.is_connected(peer)
-            found.append((far, rpc.environment.random.random(), peer, direct[0]))
+            # Whoever calls this peer pays what its relay asks for.
+            cost = rpc.relay_cost(str(peer))
+            found.append((cost, far, rpc.environment.random.random(), peer, direct[0]))
         if not found:
             return None
-        _, _, peer, address = min(found)
+        *_, peer, address = min(found)
         return peer, address
 
     async def _reserve(self, peer: PeerId, address: str) -> bool:
@@ -231,6 +247,9 @@ class Relaying:
     def wait_s(self, asker: PeerId, kept: PeerId, size_bytes: int) -> float | None:
         return self.counts.wait_s(asker, kept, size_bytes, trio.current_time())
 
+    def charge(self, asker: PeerId, size_bytes: int) -> bool:
+        return self.till is None or self.till.charge(asker, size_bytes)
+
     def takes(self, relay: PeerId) -> bool:
         taken = self._taken.get(relay, 0)
         if relay not in self._relays or taken >= TAKEN_MAX:
@@ -254,4 +273,5 @@ class Relaying:
             "keeps": len(self.counts.kept()),
             "lines": self.counts.lines,
             "carried_bytes": self.counts.carried_bytes,
+            **({} if self.till is None else self.till.as_map()),
         }

@@ -176,6 +176,9 @@ class RelayRules(Protocol):
     def wait_s(self, asker: PeerId, kept: PeerId, size_bytes: int) -> float | None:
         """How long so many bytes have to wait; None where no more are passed on."""
 
+    def charge(self, asker: PeerId, size_bytes: int) -> bool:
+        """Have `asker` pay for so many bytes of its line; False while it has not promised that."""
+
     def takes(self, relay: PeerId) -> bool:
         """Whether this peer lets itself be called through `relay` now; if so, `left` follows."""
 
@@ -216,6 +219,10 @@ class Endpoint(Protocol):
 
     def lines(self) -> Mapping[PeerId, Lined]:
         """The connections that a relay passes on, by the peer at the other end."""
+        ...
+
+    def relayed_bytes(self) -> Mapping[PeerId, int]:
+        """By relay, the bytes that moved, both ways, over all lines that this peer asked it for."""
         ...
 
     async def punch(self, peer: PeerId, *, deadline_s: float) -> None:

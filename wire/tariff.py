@@ -17,17 +17,19 @@ from wire.task import Stage
 # Prices of units are for so many of them, so that one unit may cost less than a millionth.
 UNITS = 1_000_000
 # Work that no model does has a price too, under an id that stands for it: passages that a data peer
-# fetches, and KiB of content that a store keeps until it said that it would.
+# fetches, KiB of content that a store keeps until it said that it would, and KiB that a relay
+# passes on, either way, which whoever asked for the line pays.
 FETCHED = ContentId.of(b"baton/1/price/fetch")
 KEPT = ContentId.of(b"baton/1/price/keep")
+RELAYED = ContentId.of(b"baton/1/price/relay")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPrice(Record):
-    """What a leg with this model costs, or work that FETCHED or KEPT stands for, in millionths.
+    """What a leg with this model costs, or work that FETCHED, KEPT or RELAYED stands for.
 
-    `base` is for each leg, `given` for UNITS units of what is given to the model, `made` for as
-    many tokens that it makes.
+    In millionths: `base` is for each leg, `given` for UNITS units of what is given to the model,
+    `made` for as many tokens that it makes. Bytes that are passed on have no base.
     """
 
     model: ContentId

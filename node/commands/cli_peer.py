@@ -26,6 +26,7 @@ from node.paying_config import (
     SPONSOR_EACH_DEFAULT,
     TypedPrices,
     read_prices,
+    read_relay_pay_max,
     read_sponsoring,
 )
 from wire.errors import InputError
@@ -157,8 +158,15 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     metavar="MODEL=IN:OUT",
     help="What others pay, in credits, for units given to a model and tokens that it makes, as"
     " smollm2=0.3/1k:0.6/1k; +0.001 at the end is for each task. Also data=0.01/1k for passages"
-    " that are fetched and store=0.01/1k for KiB that are kept. May be given several times."
+    " that are fetched, store=0.01/1k for KiB that are kept and relay=0.01/1m for KiB that are"
+    " passed on to a peer behind a router. May be given several times."
     " Default: free.",
+)
+@click.option(
+    "--relay-pay-max",
+    metavar="CREDITS",
+    help="What this peer pays others for a million KiB (about 1 GB) that they pass on for it, at"
+    " most. Of relays that ask for more only what is free is used. Default: nothing.",
 )
 @click.option("--price-check", help="What others pay, in credits, for each verdict. Default: free.")
 @click.option(
@@ -266,7 +274,7 @@ def _refuse_without_gateway(*, apps: bool) -> None:
 def _invited(
     assembly: Assembly, typed: tuple[str, ...], more: dict[str, Any]
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The addresses of what was typed; and the invite, the LAN, the SRS, the owner, gifts."""
+    """The addresses of what was typed; and the invite, the LAN, the SRS, the owner, credits."""
     from node.commands.members import read_invite
     from node.commands.ownership import read_owner
 
@@ -274,6 +282,7 @@ def _invited(
     folder = assembly.credentials
     invite, private = read_invite(lines, more.pop("invite_file"), folder and folder / CREDENTIAL)
     addresses = tuple(it for it in typed if it not in lines)
+    relay_pay_max = read_relay_pay_max(more.pop("relay_pay_max"))
     sponsoring = read_sponsoring(
         more.pop("sponsor"), more.pop("sponsor_each"), puzzle=more.pop("sponsor_puzzle")
     )
@@ -282,7 +291,7 @@ def _invited(
     srs = more.pop("srs")
     found |= {"srs": None if srs is None else srs.expanduser()}
     found["owner_line"] = read_owner(more.pop("owner"))
-    return addresses, found | {"sponsoring": sponsoring}
+    return addresses, found | {"sponsoring": sponsoring, "relay_pay_max": relay_pay_max}
 
 
 def _placed(
@@ -340,25 +349,30 @@ def _free_or_any(port: int) -> int:
     return port
 
 
-def _view_command(name: str, help_text: str, example: str) -> click.Command:
-    """A command that shows one view that the running peer has of itself."""
-
-    @click.command(name, cls=Command, help=help_text, examples=(name, example))
-    @state_option
-    @json_option
-    def command(*, state: Path, as_json: bool) -> None:
-        from node.commands.status import look
-
-        run(lambda: look(state.expanduser(), name, as_json=as_json))
-
-    return command
-
-
-status_command = _view_command(
+@click.command(
     "status",
-    "Show the running peer's neighbours, models, tasks, problems.",
-    "status --state ~/second-peer --json",
+    cls=Command,
+    examples=("status", "status --all", "status --state ~/second-peer --json"),
 )
-peers_command = _view_command(
-    "peers", "List the peers that the running peer knows.", "peers --state ~/second-peer"
-)
+@click.option("--all", "whole", is_flag=True, help="All that the peer tells of itself.")
+@state_option
+@json_option
+def status_command(*, whole: bool, state: Path, as_json: bool) -> None:
+    """Show whether the running peer serves, and what is wrong.
+
+    One screen: who it is, how it is reached, its models, its work. With --all also its addresses,
+    traffic, store, ledger, gateway and standing orders.
+    """
+    from node.commands.status import look
+
+    run(lambda: look(state.expanduser(), "status", as_json=as_json, whole=whole))
+
+
+@click.command("peers", cls=Command, examples=("peers", "peers --state ~/second-peer"))
+@state_option
+@json_option
+def peers_command(*, state: Path, as_json: bool) -> None:
+    """List the peers that the running peer knows."""
+    from node.commands.status import look
+
+    run(lambda: look(state.expanduser(), "peers", as_json=as_json))

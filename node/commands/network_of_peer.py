@@ -32,10 +32,11 @@ async def in_network(config: NodeConfig, key: SigningKey, store: Store) -> NodeC
                 "a network without a genesis has no ledger",
                 todo="make one with: python -m node network new NAME, and give --genesis FILE",
             )
-        if config.prices or config.sponsoring is not None:
+        if config.prices or config.sponsoring is not None or config.relay_pay_max:
             raise InputError(
-                "a network without a genesis has no credits to ask for, or to give",
-                todo="leave out --price, --price-check and --sponsor, or give --genesis FILE",
+                "a network without a genesis has no credits to ask for, to pay, or to give",
+                todo="leave out --price, --price-check, --relay-pay-max and --sponsor, or give"
+                " --genesis FILE",
             )
         return config
     is_member = key.peer in {it.key for it in genesis.members}

@@ -327,7 +327,7 @@ class DevPeer:
             running.undo = steal(running.node, random)
         elif adversary in NATURES:
             random = Random(f"{self.around.seed}:{adversary}:{self.number}")
-            running.rules.rules = BadRules(running.node.peers.relaying, adversary, random)
+            running.rules.inner = BadRules(running.node.peers.relaying, adversary, random)
             if adversary == "relay_lies":
                 running.undo = give_leases_to_all(running.node)
         elif adversary in HANDLED:
@@ -348,7 +348,7 @@ class DevPeer:
         elif adversary in ACTING and running.acting is not None:
             running.acting.cancel()
         elif adversary in NATURES:
-            running.rules.rules = running.node.peers.relaying
+            running.rules.inner = running.node.peers.relaying
         if running.undo is not None:
             running.undo()
             running.undo = None

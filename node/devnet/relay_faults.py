@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from node.devnet.relay_rules import RulesWithin
 from node.peer import Node
 from p2p.relaying import Relaying
 from p2p.transport import RelayAnswer
@@ -21,42 +22,37 @@ NATURES = frozenset(("relay_lies", "relay_delays", "relay_drops", "relay_meters"
 
 
 @dataclass(slots=True)
-class BadRules:
-    """The rules of a relay, `relaying`, broken as `nature` says."""
+class BadRules(RulesWithin):
+    """The rules of a relay, broken as `nature` says."""
 
-    relaying: Relaying
+    inner: Relaying
     nature: str
     random: Random
 
     def admit(self, asker: PeerId, kept: PeerId) -> RelayAnswer:
+        """Deny whom it keeps, or keep to no bound."""
         if self.nature == "relay_lies":
             return RelayAnswer.NOT_KEPT
-        if self.nature == "relay_meters" and kept in self.relaying.counts.kept():
+        if self.nature == "relay_meters" and kept in self.inner.counts.kept():
             return RelayAnswer.THROUGH
-        return self.relaying.admit(asker, kept)
-
-    def ended(self, asker: PeerId, kept: PeerId) -> None:
-        self.relaying.ended(asker, kept)
+        return self.inner.admit(asker, kept)
 
     def wait_s(self, asker: PeerId, kept: PeerId, size_bytes: int) -> float | None:
+        """Drop, delay, or count too much."""
         if self.nature == "relay_drops" and not self.random.randrange(DROPS_ONE_IN):
             return None
         if self.nature == "relay_meters":
-            self.relaying.wait_s(asker, kept, TIMES_TOO_MUCH * size_bytes)
+            self.inner.wait_s(asker, kept, TIMES_TOO_MUCH * size_bytes)
             return 0.0
-        wait_s = self.relaying.wait_s(asker, kept, size_bytes)
+        wait_s = self.inner.wait_s(asker, kept, size_bytes)
         if wait_s is not None and self.nature == "relay_delays":
             wait_s += self.random.random() * DELAY_S_MAX
         return wait_s
 
-    def takes(self, relay: PeerId) -> bool:
-        return self.relaying.takes(relay)
-
-    def left(self, relay: PeerId) -> None:
-        self.relaying.left(relay)
-
-    def may_punch(self, peer: PeerId) -> bool:
-        return self.relaying.may_punch(peer)
+    def charge(self, asker: PeerId, size_bytes: int) -> bool:
+        """Charge too much."""
+        times = TIMES_TOO_MUCH if self.nature == "relay_meters" else 1
+        return self.inner.charge(asker, times * size_bytes)
 
 
 def give_leases_to_all(node: Node) -> Callable[[], None]:

@@ -12,9 +12,10 @@ from typing import Any
 import trio
 
 from node.devnet.invariants import Violations
+from node.devnet.relay_rules import RulesWithin
 from p2p.relay_limits import RelayCounts, RelayLimits
 from p2p.relaying import Relaying
-from p2p.transport import RelayAnswer, RelayRules
+from p2p.transport import RelayAnswer
 from wire.content import PeerId
 
 
@@ -76,10 +77,9 @@ class RelayLoad:
 
 
 @dataclass(slots=True)
-class WatchedRules:
+class WatchedRules(RulesWithin):
     """A peer's rules for relaying, with what becomes of them counted in `load`; of one start."""
 
-    rules: RelayRules
     load: RelayLoad
     counts: RelayCounts
     _kept: Counter[PeerId] = field(default_factory=Counter)
@@ -91,7 +91,8 @@ class WatchedRules:
         self._metered_before = self.load.metered_bytes
 
     def admit(self, asker: PeerId, kept: PeerId) -> RelayAnswer:
-        answer = self.rules.admit(asker, kept)
+        """Count a line, or that there is none."""
+        answer = self.inner.admit(asker, kept)
         load = self.load
         if answer is not RelayAnswer.THROUGH:
             load.refused += 1
@@ -105,7 +106,8 @@ class WatchedRules:
         return answer
 
     def ended(self, asker: PeerId, kept: PeerId) -> None:
-        self.rules.ended(asker, kept)
+        """Count a line down."""
+        self.inner.ended(asker, kept)
         for counter, peer in ((self._kept, kept), (self._asking, asker)):
             counter[peer] -= 1
             if not counter[peer]:
@@ -114,7 +116,8 @@ class WatchedRules:
             self._rates.pop(kept, None)
 
     def wait_s(self, asker: PeerId, kept: PeerId, size_bytes: int) -> float | None:
-        wait_s = self.rules.wait_s(asker, kept, size_bytes)
+        """Count bytes, and when they go."""
+        wait_s = self.inner.wait_s(asker, kept, size_bytes)
         if wait_s is not None:
             load, goes_at_s = self.load, trio.current_time() + wait_s
             load.carried_bytes += size_bytes
@@ -129,15 +132,6 @@ class WatchedRules:
         """Take in what the peer's own counts say."""
         self.load.kept_most = max(self.load.kept_most, len(self.counts.kept()))
         self.load.metered_bytes = self._metered_before + sum(self.counts.carried_for.values())
-
-    def takes(self, relay: PeerId) -> bool:
-        return self.rules.takes(relay)
-
-    def left(self, relay: PeerId) -> None:
-        self.rules.left(relay)
-
-    def may_punch(self, peer: PeerId) -> bool:
-        return self.rules.may_punch(peer)
 
 
 def watched(relaying: Relaying, load: RelayLoad) -> WatchedRules:

@@ -112,7 +112,7 @@ class LedgerCommands:
         }
 
     def earned(self) -> list[dict[str, Any]]:
-        """What each payer was charged, and what for: a model, verdicts, data or store."""
+        """What each payer was charged, and what for: a model, verdicts, data, store or relay."""
         assert self.node.paying is not None
         kinds = {None: "verdicts"} | {str(it): name for name, it in SERVICE_IDS.items()}
         own = self.node.paying.own
@@ -123,7 +123,7 @@ class LedgerCommands:
                 "for": kinds.get(it["model"], "model"),
                 "name": names.get(it["model"]) or self._named(it["model"]),
             }
-            for it in self.node.paying.till.channels.sums()
+            for it in self.node.paying.till.channels.sums.rows()
         ]
 
     def _named(self, model: str | None) -> str:

@@ -66,6 +66,13 @@ class PaidChannel:
     # first few models, and never less than before.
     models: dict[ContentId, int] = field(default_factory=dict)
     named: dict[ContentId, int] = field(default_factory=dict)
+    # Whether bytes that the payee passes on are to be paid out of it, and whether it was told so;
+    # what of `charged` was for them, by this peer's count, and by what the payee says.
+    pays_relays: bool = False
+    relays: bool = False
+    relayed: int = 0
+    relayed_bytes: int = 0
+    told_relayed: int = 0
 
     @property
     def left(self) -> int:
@@ -131,18 +138,21 @@ class PaidChannel:
                 left -= more
         return tuple(ModelPart(model=it, amount=paid) for it, paid in sorted(self.named.items()))
 
-    def hear(self, told: int, voucher: Voucher | None) -> None:
+    def hear(self, told: int, voucher: Voucher | None, relayed: int = 0) -> None:
         """Take in what the payee says that it has charged, and the highest voucher that it shows.
 
-        After a loss of our disk only what we signed ourselves is believed.
+        `relayed` of it was for bytes. After a loss of our disk only what we signed ourselves is
+        believed.
         """
         self.told, self.heard = told, 0 if voucher is None else voucher.total
+        self.told_relayed = relayed
         if voucher is None or voucher.total <= self.signed:
             return
         self.signed = voucher.total
         self.named = {it.model: it.amount for it in voucher.models}
         self.models = dict(self.named)
         self.charged = max(self.charged, min(told, self.signed))
+        self.relayed = max(self.relayed, min(relayed, self.charged))
 
     def as_map(self) -> dict[str, Any]:
         """For people and programs."""
@@ -155,8 +165,24 @@ class PaidChannel:
             # What the payee has counted and this peer has not, when it was last asked.
             "not_counted_here": max(0, self.told - self.charged),
             "tasks": self.tasks,
+            # What of it was for bytes that the peer passed on.
+            "relayed": self.relayed,
+            "relayed_bytes": self.relayed_bytes,
             "expires_after_epoch": self.expiry,
         }
+
+    def charges_to_bytes(self) -> bytes:
+        """What is kept of its charges beside it, more often."""
+        counts = [self.charged, self.tasks, self.relayed, self.relayed_bytes]
+        return pack([*counts, self.relays])
+
+    def take_charges(self, data: bytes) -> None:
+        """Go on with charges that were kept; never with more than was signed for."""
+        charged, tasks, *later = unpack(data)
+        self.charged = max(self.charged, min(charged, self.signed))
+        self.tasks = max(self.tasks, tasks)
+        if later:
+            self.relayed, self.relayed_bytes, self.relays = later
 
     def to_bytes(self) -> bytes:
         """What is kept of it."""
@@ -214,6 +240,8 @@ class EarningChannel:
     # order; none up to `floor` does so again.
     used: tuple[int, ...] = ()
     floor: int = 0
+    # Whether its payer said that bytes which are passed on for it are paid out of this.
+    relays: bool = False
 
     def available_for(self, work: ContentId | None) -> int:
         """What further work of this kind may come to; None is what no voucher names.
@@ -299,6 +327,7 @@ class EarningChannel:
                 _pairs(self.models),
                 _pairs(self.named),
                 self.given_up,
+                self.relays,
             ]
         )
 
@@ -325,6 +354,7 @@ class EarningChannel:
             models=models,
             named=named,
             given_up=more[4] if len(more) > 4 else 0,
+            relays=more[5] if len(more) > 5 else False,
         )
 
 

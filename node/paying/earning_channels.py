@@ -11,6 +11,7 @@ import trio
 
 from node.ledger.wallet import OrderState, Wallet, unheard
 from node.paying.channels import EarningChannel
+from node.paying.earned_sums import EarnedSum, EarnedSums
 from node.paying.own_tariff import OwnTariff
 from node.paying.settled_orders import opening_in
 from p2p.peers import Peers
@@ -18,7 +19,6 @@ from p2p.score import Offence
 from p2p.typed_call import TypedCall, refusal_of
 from store import Store, Table
 from wire import limits
-from wire.codec import pack, unpack
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, Refused, StoreError, TransportError, WireError
 from wire.kinds import RefusalCode
@@ -27,11 +27,10 @@ from wire.ledger import Redemption, Voucher
 from wire.message import Message
 from wire.payment_message import Paid, Pay
 from wire.signed import Signed, open_signed
+from wire.tariff import RELAYED
 
-# Channels that are used, what is charged, and channels in whose place another was shown.
-IN, SUM, OLD = b"in:", b"sum:", b"old:"
-PEER_BYTES = 32
-SUMS_MAX = 10_000
+# Channels that are used, and channels in whose place another was shown.
+IN, OLD = b"in:", b"old:"
 CHANNELS_MAX = 10_000
 # Of one payer: one that is used, and others that are used up.
 CHANNELS_PER_PAYER = 4
@@ -57,10 +56,8 @@ class EarningChannels:
     orders: int = 0
     # The epoch that runs, as far as it was looked up.
     epoch: int = 0
-    # Charged and tasks, by payer and model.
-    by_model: Latest[tuple[PeerId, ContentId | None], tuple[int, int]] = field(
-        default_factory=lambda: Latest(SUMS_MAX)
-    )
+    # By payer and model.
+    sums: EarnedSums = field(init=False)
     _unkept: dict[tuple[bytes, ContentId | None], EarningChannel] = field(default_factory=dict)
     _latest: dict[PeerId, EarningChannel] = field(default_factory=dict)
     _changed: dict[bytes, trio.Event] = field(default_factory=dict)
@@ -69,6 +66,9 @@ class EarningChannels:
     _due: trio.Event = field(default_factory=trio.Event)
     # Channels whose redemption members refused, and in which epoch that was.
     _refused: Latest[bytes, int] = field(default_factory=lambda: Latest(CHANNELS_MAX))
+
+    def __post_init__(self) -> None:
+        self.sums = EarnedSums(self.store)
 
     def load(self) -> None:
         """Go on with the channels that are kept here."""
@@ -81,31 +81,34 @@ class EarningChannels:
             if is_for_tasks and (before is None or before.left < channel.left):
                 self._latest[channel.payer] = channel
         self._old = len(self.store.scan(Table.CHANNELS, prefix=OLD, limit=CHANNELS_MAX))
-        for key, value in self.store.scan(Table.CHANNELS, prefix=SUM, limit=SUMS_MAX):
-            model, charged, tasks = unpack(value)
-            payer = PeerId(key.removeprefix(SUM)[:PEER_BYTES])
-            self.by_model[payer, None if model is None else ContentId(model)] = (charged, tasks)
+        self.sums.load()
 
     def of(self, payer: PeerId) -> EarningChannel | None:
         """The channel that a payer uses now; None for one of which too little is left to redeem."""
         found = self._latest.get(payer)
         return found if found is not None and found.expiry > self.epoch else None
 
-    def charge(self, channel: EarningChannel, amount: int, model: ContentId | None) -> None:
-        """Note what work with a model came to, or a verdict; it is kept before long.
+    def charge(
+        self,
+        channel: EarningChannel,
+        amount: int,
+        model: ContentId | None,
+        *,
+        tasks: int = 1,
+        size_bytes: int = 0,
+    ) -> None:
+        """Note what work with a model came to, a verdict, or bytes; it is kept before long.
 
         What a crash forgets was charged out of what was promised: it is worked for once more.
         """
-        if not amount:
+        if not amount and not size_bytes:
             return
         channel.charged += amount
         channel.given_up = max(0, channel.given_up - amount)
-        channel.tasks += 1
+        channel.tasks += tasks
         if model is not None:
             channel.models[model] = channel.models.get(model, 0) + amount
-        key = (channel.payer, model)
-        before, tasks = self.by_model.get(key, (0, 0))
-        self.by_model[key] = (before + amount, tasks + 1)
+        self.sums.note(channel.payer, model, EarnedSum(amount, tasks, size_bytes))
         self._unkept[channel.name, model] = channel
 
     def give_up(self, channel: EarningChannel, read: int) -> None:
@@ -119,27 +122,13 @@ class EarningChannels:
         for (_, model), channel in unkept.items():
             if self.by_name.get(channel.name) is channel:
                 self.keep_soon(channel)
-            charged, tasks = self.by_model.get((channel.payer, model), (0, 0))
-            row = pack([None if model is None else bytes(model), charged, tasks])
-            self.store.write_soon(Table.CHANNELS, SUM + channel.payer + (model or b""), row)
+            self.sums.keep_soon(channel.payer, model)
 
     async def keep_forever(self) -> None:
         """Keep what is charged, every now and then."""
         while True:
             await trio.sleep(KEEP_EVERY_S)
             self.keep_charges()
-
-    def sums(self) -> list[dict[str, Any]]:
-        """What each payer was charged for each model or service; None stands for verdicts."""
-        return [
-            {
-                "peer": str(payer),
-                "model": None if model is None else str(model),
-                "charged": charged,
-                "tasks": tasks,
-            }
-            for (payer, model), (charged, tasks) in self.by_model.items()
-        ]
 
     def rows(self) -> list[dict[str, Any]]:
         """What is kept of each, for people and programs."""
@@ -185,8 +174,12 @@ class EarningChannels:
         except (Refused, StoreError, TransportError) as error:
             await call.send(refusal_of(error))
         else:
+            if channel.relays is not message.relays:
+                channel.relays = message.relays
+                self.keep_soon(channel)
             voucher = channel.voucher or None
-            await call.send(Paid(charged=channel.charged, voucher=voucher))
+            relayed = channel.models.get(RELAYED, 0) if channel.relays else 0
+            await call.send(Paid(charged=channel.charged, voucher=voucher, relayed=relayed))
 
     async def shown(
         self, payer: PeerId, name: bytes, settlement: bytes | None, *, over_http: bool = False

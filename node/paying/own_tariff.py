@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import trio
 
-from node.paying_config import DATA, STORE, TypedPrices
+from node.paying_config import DATA, RELAY, STORE, TypedPrices
 from p2p.peers import Peers
 from store import Store
 from wire import limits
@@ -17,7 +17,7 @@ from wire.content import ContentId
 from wire.errors import StoreError
 from wire.ledger import Genesis
 from wire.signed import Signed, sign
-from wire.tariff import FETCHED, KEPT, UNITS, ModelPrice, Tariff
+from wire.tariff import FETCHED, KEPT, RELAYED, UNITS, ModelPrice, Tariff
 
 LOOK_EVERY_S = 1.0
 # Neither side is owed more than this many tokens and tasks, and the longest prompt, cost with the
@@ -27,8 +27,10 @@ INCREMENT_UNITS = 1000
 # Four times as many as one asker has under way here: with twice as many, half of them are promised
 # by one voucher at most, and the next one comes late for some.
 INCREMENT_TASKS = 256
+# A relay's bytes are paid ahead by what so many KiB cost: half a minute at its full rate.
+INCREMENT_RELAYED_KIB = 64 << 10
 PIN = "tariff"
-SERVICE_IDS = {DATA: FETCHED, STORE: KEPT}
+SERVICE_IDS = {DATA: FETCHED, STORE: KEPT, RELAY: RELAYED}
 
 
 @dataclass(slots=True)
@@ -71,8 +73,12 @@ class OwnTariff:
 
     @property
     def price(self) -> int:
-        """For the advert: the most of all models for UNITS units given and made."""
+        """For the advert: the most of all models for UNITS units given and made.
+
+        What a relay asks for has no part in whom work is given to.
+        """
         models = () if self.now is None else self.now.record.models
+        models = tuple([it for it in models if it.model != RELAYED])
         return min(2**62, max((it.given + it.made for it in models), default=0))
 
     async def refresh(self) -> None:
@@ -100,6 +106,8 @@ class OwnTariff:
 
 
 def _usual(price: ModelPrice) -> int:
+    if price.model == RELAYED:
+        return price.given * INCREMENT_RELAYED_KIB // UNITS
     # What a prompt needs is promised before it is read, so that less could never be paid.
     by_units = price.given * limits.PROMPT_BYTES_MAX + price.made * INCREMENT_UNITS
     return price.base * INCREMENT_TASKS + by_units // UNITS

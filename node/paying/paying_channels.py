@@ -15,20 +15,19 @@ from node.paying.bill import Booking
 from node.paying.channels import PaidChannel
 from node.paying.deposits import WantedChannel, deposits, too_few
 from node.paying.own_tariff import INCREMENT_MIN
+from node.paying.pay_calls import CALL_DEADLINE_S, hear, pay
 from node.paying.settled_orders import opened_by
 from p2p.peers import Peers
 from p2p.score import Offence
 from p2p.timeouts import stretched
 from store import Row, Store, Table, Write
 from wire import limits
-from wire.codec import unpack
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError, Malformed, RemoteProtocolError, WireError
 from wire.kinds import RefusalCode
 from wire.latest import Latest
 from wire.ledger import Opening, Voucher
-from wire.payment_message import Paid, Pay
-from wire.signed import Signed, open_signed, sign
+from wire.signed import Signed, sign
 from wire.tariff import Tariff
 
 # Of channels for tasks, and for requests over HTTP; and what was charged since the last voucher.
@@ -36,7 +35,6 @@ OUT, WEB, SPENT = b"out:", b"web:", b"spent:"
 CHANNELS_MAX = 10_000
 # What wants a channel within this is opened by one order.
 GATHER_S = 0.05
-CALL_DEADLINE_S = 10.0
 # A deposit: so many increments, or so many times what this many tasks need if that is less, in the
 # first channel to a peer, twice as many in each further one up to the most; or this part of the
 # balance among those that are opened together.
@@ -94,7 +92,9 @@ class PayingChannels:
         for prefix, kept in ((OUT, self.by_peer), (WEB, self.by_gateway)):
             for key, value in self.store.scan(Table.CHANNELS, prefix=prefix, limit=CHANNELS_MAX):
                 channel = PaidChannel.from_bytes(key.removeprefix(prefix), value)
-                self._load_charges(channel)
+                if (spent := self.store.read(Table.CHANNELS, SPENT + channel.name)) is not None:
+                    # The row of its voucher may be older than this one.
+                    channel.take_charges(spent)
                 if not channel.settlement:
                     self.used_up.append(channel)
                     continue
@@ -104,13 +104,6 @@ class PayingChannels:
                     channel, worse = sorted((channel, before), key=lambda it: it.left, reverse=True)
                     self.used_up.append(worse)
                 kept[channel.payee] = channel
-
-    def _load_charges(self, channel: PaidChannel) -> None:
-        if (spent := self.store.read(Table.CHANNELS, SPENT + channel.name)) is not None:
-            # Never more than was signed for: the row of a voucher may be older than this one.
-            charged, tasks = unpack(spent)
-            channel.charged = max(channel.charged, min(charged, channel.signed))
-            channel.tasks = max(channel.tasks, tasks)
 
     def rows(self) -> list[dict[str, Any]]:
         """What is kept of each, for people and programs."""
@@ -151,10 +144,41 @@ class PayingChannels:
             self._pay_soon(channel, tariff.id, ahead)
         return channel.available >= need
 
+    def ready_to_relay(self, tariff: Signed[Tariff], need: int) -> PaidChannel | None:
+        """The channel out of which a relay is paid for bytes; None before it was told so by it.
+
+        If there is none, there will be one soon.
+        """
+        if (channel := self.by_peer.get(tariff.signer)) is not None:
+            channel.pays_relays = True
+        self.ready(tariff, need)
+        channel = self.by_peer.get(tariff.signer)
+        if channel is None or channel.tariff != tariff.id:
+            return None
+        if channel.pays_relays and channel.relays:
+            return channel
+        channel.pays_relays = True
+        self._pay_soon(channel, tariff.id, need)
+        return None
+
+    def stop_relaying(self, relay: PeerId) -> None:
+        """Pay a relay for bytes no more, and tell it so."""
+        channel = self.by_peer.get(relay)
+        if channel is None or not (channel.relays or channel.pays_relays):
+            return
+        channel.pays_relays = False
+        if channel.relays and channel.tariff is not None:
+            self._pay_soon(channel, channel.tariff, 1)
+
+    def is_paying(self, peer: PeerId) -> bool:
+        """Whether a call to a payee is under way."""
+        return peer in self._paying
+
     def _change(self, channel: PaidChannel) -> PaidChannel | None:
         """Use a channel no more; the one that takes its place, if that is open already."""
         self.used_up.append(self.by_peer.pop(channel.payee))
         if (found := self.spare.pop(channel.payee, None)) is not None:
+            found.pays_relays = channel.pays_relays
             self._use(found)
         return found
 
@@ -317,8 +341,10 @@ class PayingChannels:
             if not is_first or channel.is_new:
                 names = await self._reads_models(channel.payee)
                 voucher = self._voucher(channel, need, names_models=names)
-            paid = await self._call(channel, named, voucher, shows=is_first)
-            self._hear(channel, paid)
+            paid = await pay(self.peers, channel, named, voucher, shows=is_first)
+            hear(channel, paid, self.wallet.key.peer, self.wallet.genesis.id)
+            if not channel.owes:
+                self._owed_again.pop(channel.name, None)
             self._not_before.pop(channel.payee, None)
             channel.tariff, channel.unsure, channel.is_new = named, False, False
             self.filled.set()
@@ -358,35 +384,6 @@ class PayingChannels:
         self.store.write_soon(Table.CHANNELS, OUT + channel.name, channel.to_bytes())
         self.vouchers += 1
         return sign(record, self.wallet.key).raw
-
-    async def _call(
-        self, channel: PaidChannel, named: Any, voucher: bytes | None, *, shows: bool
-    ) -> Paid:
-        deadline_s = stretched(CALL_DEADLINE_S)
-        async with self.peers.call(channel.payee, deadline_s=deadline_s) as call:
-            await call.send(
-                Pay(
-                    channel=channel.name,
-                    tariff=named,
-                    voucher=voucher,
-                    settlement=channel.settlement if shows else None,
-                )
-            )
-            return await call.expect(Paid)
-
-    def _hear(self, channel: PaidChannel, paid: Paid) -> None:
-        """Take in what the payee has; WireError for a voucher that is not ours."""
-        channel.told_at_s = trio.current_time()
-        if paid.voucher is None:
-            channel.hear(paid.charged, None)
-            return
-        found = open_signed(paid.voucher, Voucher)
-        named = (found.signer, found.record.network, found.record.channel)
-        if named != (self.wallet.key.peer, self.wallet.genesis.id, channel.name):
-            raise Malformed("a voucher that is not this peer's for this channel")
-        channel.hear(paid.charged, found.record)
-        if not channel.owes:
-            self._owed_again.pop(channel.name, None)
 
     def _failed(self, channel: PaidChannel, error: BatonError) -> None:
         self._not_before[channel.payee] = trio.current_time() + AGAIN_S

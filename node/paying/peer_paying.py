@@ -11,6 +11,8 @@ from node.paying.earning_channels import EarningChannels
 from node.paying.own_tariff import OwnTariff
 from node.paying.payer import Payer
 from node.paying.paying_channels import PayingChannels
+from node.paying.relay_bytes import RelayPayer
+from node.paying.relay_till import RelayTill
 from node.paying.request_vouchers import RequestVouchers
 from node.paying.settling_up import SettlingUp
 from node.paying.tariffs import Tariffs
@@ -38,6 +40,8 @@ class PeerPaying:
             "promised": sum(it.signed for it in used),
             "earning_channels": len(earning.by_name),
             "earned": sum(min(it.charged, it.highest) for it in earning.by_name.values()),
+            # For bytes that relays passed on.
+            "relays_paid": sum(it.relayed for it in used),
             "unredeemed": sum(it.unredeemed for it in earning.by_name.values()),
             "vouchers_signed": paying.vouchers,
             "vouchers_taken": earning.vouchers,
@@ -47,24 +51,31 @@ class PeerPaying:
 
 
 async def open_paying(
-    blobs: Blobs, own: OwnTariff, wallet: Wallet, nursery: trio.Nursery
+    blobs: Blobs, own: OwnTariff, wallet: Wallet, nursery: trio.Nursery, relay_pay_max: int = 0
 ) -> PeerPaying:
-    """The two sides of one peer; its own prices are known to it when this returns."""
+    """The two sides of one peer; its own prices are known to it when this returns.
+
+    Relays are paid up to `relay_pay_max` millionths for a million KiB.
+    """
     peers = blobs.peers
     paying = PayingChannels(peers, own.store, wallet, nursery)
     paying.load()
     earning = EarningChannels(peers, own.store, wallet, own)
     earning.load()
     payer = Payer(peers, Tariffs(blobs, own.genesis.id, nursery), paying)
-    settling_up = SettlingUp(payer)
+    settling_up, relays = SettlingUp(payer), RelayPayer(payer, relay_pay_max)
     # Nobody is about to say what he opened.
     await settling_up.find_forgotten(at_once=True)
     peers.handlers[Pay] = earning.on_pay
+    peers.relay_cost = relays.relay_cost
     await own.refresh()
+    if isinstance(peers.relaying.till, RelayTill):
+        peers.relaying.till.begin(earning)
     if own.typed:
         nursery.start_soon(own.run)
     nursery.start_soon(earning.redeem_forever)
     nursery.start_soon(earning.keep_forever)
     nursery.start_soon(settling_up.reclaim_forever)
     nursery.start_soon(settling_up.keep_forever)
+    nursery.start_soon(relays.run)
     return PeerPaying(payer, Till(peers.me, own, earning), own, RequestVouchers(paying))

@@ -13,7 +13,6 @@ from node.paying.paying_channels import OUT, SPENT, WEB, PayingChannels
 from node.paying.settled_orders import opened_by
 from store import Row, Table, Write
 from wire import limits
-from wire.codec import pack
 from wire.errors import BatonError
 
 # What is owed is paid, and what was charged kept, so often, for all tasks since the last time.
@@ -46,7 +45,7 @@ class SettlingUp:
             await trio.sleep(KEEP_EVERY_S)
             self.channels.pay_owed()
             for channel in self.channels.take_unkept():
-                row = pack([channel.charged, channel.tasks])
+                row = channel.charges_to_bytes()
                 self.channels.store.write_soon(Table.CHANNELS, SPENT + channel.name, row)
 
     async def reclaim_forever(self) -> None:

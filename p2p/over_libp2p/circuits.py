@@ -9,6 +9,7 @@ Who may ask for what is for the rules to say (`p2p.transport.RelayRules`).
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import trio
 from libp2p.abc import IMuxedConn
@@ -25,6 +26,7 @@ from p2p.over_libp2p.stream import LibStream
 from p2p.transport import RelayAnswer, RelayRules
 from wire.content import PeerId
 from wire.errors import Disconnected, Malformed, TransportError, Unreachable
+from wire.latest import Latest
 
 # Asked of a relay; asked by a relay.
 RELAY = TProtocol("/baton/relay/1")
@@ -39,17 +41,35 @@ ONWARD_S = 8.0
 _IDLE_S = 30.0
 # After one end has closed, the other has so long.
 _PARTING_S = 2.0
+# A line whose bytes are not paid for waits so long at most, and looks so often: its ends ping each
+# other, and would take each other for dead before long.
+UNPAID_S, _UNPAID_LOOK_S = 4.0, 0.1
+# Of so many relays it is remembered what moved through them.
+_RELAYS_COUNTED = 256
 
 OpenStream = Callable[[PeerId, TProtocol, float], Awaitable[LibStream]]
 
 
+@dataclass(slots=True)
+class Moved:
+    """How many bytes moved, both ways, over all lines that were asked of one relay."""
+
+    size_bytes: int = 0
+
+
 class Line:
-    """A stream as the socket of a connection, as libp2p uses one."""
+    """A stream as the socket of a connection, as libp2p uses one.
+
+    `moved` counts its bytes too: what whoever asked for the line may be asked to pay.
+    """
 
     IS_RELAYED = True
 
-    def __init__(self, stream: LibStream, remote: tuple[str, int] | None) -> None:
+    def __init__(
+        self, stream: LibStream, remote: tuple[str, int] | None, moved: Moved | None = None
+    ) -> None:
         self._stream = stream
+        self._moved = moved or Moved()
         self._remote = remote
         self._closed = trio.CancelScope()
         # Both ways, since it was opened.
@@ -63,7 +83,7 @@ class Line:
         with reading:
             try:
                 data = await self._stream.read(n or _COPY_BYTES)
-                self.moved_bytes += len(data)
+                self._count(len(data))
                 return data
             except Disconnected as error:
                 raise ConnectionClosedError(str(error), transport="relay") from error
@@ -71,11 +91,15 @@ class Line:
 
     async def write(self, data: bytes) -> None:
         """Send all of `data`; ConnectionClosedError once the line is gone."""
-        self.moved_bytes += len(data)
+        self._count(len(data))
         try:
             await self._stream.write(data)
         except Disconnected as error:
             raise ConnectionClosedError(str(error), transport="relay") from error
+
+    def _count(self, size_bytes: int) -> None:
+        self.moved_bytes += size_bytes
+        self._moved.size_bytes += size_bytes
 
     async def close(self) -> None:
         """End the line here; a read that waits ends too."""
@@ -96,6 +120,7 @@ class Circuits:
         self.lines: dict[PeerId, tuple[PeerId, Line, bool]] = {}
         self.open_stream = open_stream
         self._swarm = swarm
+        self._asked: Latest[PeerId, Moved] = Latest(_RELAYS_COUNTED)
 
     # At the asker
 
@@ -107,7 +132,7 @@ class Circuits:
         connected = False
         try:
             await _ask_for(stream, peer)
-            line = Line(stream, remote)
+            line = Line(stream, remote, self._moved_through(relay))
             raw = RawConnection(line, True)
             with shaking_hands():
                 connection = await self._swarm.upgrade_outbound_raw_conn(raw, libp2p_id(peer))
@@ -124,11 +149,20 @@ class Circuits:
         try:
             await _ask_for(stream, peer)
             with shaking_hands():
-                raw = RawConnection(Line(stream, None), True)
+                raw = RawConnection(Line(stream, None, self._moved_through(relay)), True)
                 await self._swarm.upgrader.upgrade_security(raw, True, libp2p_id(peer))
         finally:
             with trio.CancelScope(shield=True):
                 await stream.reset()
+
+    def asked_bytes(self) -> dict[PeerId, int]:
+        """By relay, the bytes of all lines that this peer asked it for, ended ones too."""
+        return {relay: it.size_bytes for relay, it in self._asked.items()}
+
+    def _moved_through(self, relay: PeerId) -> Moved:
+        """The count of a relay, which is the latest one then."""
+        found = self._asked[relay] = self._asked.get(relay) or Moved()
+        return found
 
     async def _hold(self, muxed: IMuxedConn, stream: LibStream, line: Line) -> None:
         """Wait for the end of a relayed connection; then leave nothing of its stream."""
@@ -198,6 +232,11 @@ class Circuits:
         async def copy(source: LibStream, target: LibStream) -> None:
             while data := await source.read(_COPY_BYTES):
                 idle.deadline = trio.current_time() + timeouts.stretched(_IDLE_S)
+                if not rules.charge(asker, len(data)) and not await _is_paid(
+                    rules, asker, len(data)
+                ):
+                    idle.cancel()
+                    return
                 wait_s = rules.wait_s(asker, kept, len(data))
                 if wait_s is None:
                     idle.cancel()
@@ -252,6 +291,16 @@ def is_relayed(muxed: IMuxedConn) -> bool:
 
 
 _NOWHERE = Multiaddr("/memory/0")
+
+
+async def _is_paid(rules: RelayRules, asker: PeerId, size_bytes: int) -> bool:
+    """Wait until bytes that are to be passed on are paid for; False if they are not before long."""
+    with timeouts.move_on_after(UNPAID_S):
+        while True:
+            await trio.sleep(_UNPAID_LOOK_S)
+            if rules.charge(asker, size_bytes):
+                return True
+    return False
 
 
 async def _ask_for(stream: LibStream, peer: PeerId) -> None:

@@ -175,8 +175,10 @@ class LibEndpoint:
                 await self._dial(target.relay, deadline_s)
                 await self._circuits.knock(target.relay.peer, target.peer)
 
+    def relayed_bytes(self) -> dict[PeerId, int]:
+        return self._circuits.asked_bytes()
+
     def lines(self) -> dict[PeerId, Lined]:
-        """The connections that a relay passes on, by the peer at the other end."""
         found = self._circuits.lines.items()
         return {it: Lined(relay, line.moved_bytes, dialed) for it, (relay, line, dialed) in found}
 
@@ -192,7 +194,6 @@ class LibEndpoint:
             await self._swarm.dial_addr(target.where, libp2p_id(target.peer))
 
     def punched(self) -> frozenset[PeerId]:
-        """The peers that are connected by a call of both ends at once."""
         return frozenset(self._punches.peers())
 
     async def leave_line(self, peer: PeerId) -> None:

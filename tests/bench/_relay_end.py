@@ -40,6 +40,9 @@ class _AllIsWell:
     def wait_s(self, asker: PeerId, kept: PeerId, size_bytes: int) -> float | None:
         return 0.0
 
+    def charge(self, asker: PeerId, size_bytes: int) -> bool:
+        return True
+
     def takes(self, relay: PeerId) -> bool:
         return True
 

@@ -83,7 +83,7 @@ async def test_of_eight_peers_half_are_at_home_and_a_relay_dies(
         relay = next(it for it in net.living() if it.is_open)
         assert relay.node is not None
         assert relay._running is not None
-        relay._running.rules.rules = BadRules(
+        relay._running.rules.inner = BadRules(
             relay.node.peers.relaying, "relay_meters", net.population._random
         )
         relay.relay_load.carried_bytes += 1

@@ -112,6 +112,7 @@ class Network:
         judges: bool = False,
         genesis: Genesis | None = None,
         prices: TypedPrices | None = None,
+        relay_pay_max: int = 0,
         sponsoring: Sponsoring | None = None,
         invite: tuple[Signed[Invite], SigningKey] | None = None,
         owner: SigningKey | None = None,
@@ -139,6 +140,7 @@ class Network:
             genesis=genesis,
             invite=invite,
             sponsoring=sponsoring,
+            relay_pay_max=relay_pay_max,
             prices=prices if prices and _sells(roles, prices) else TypedPrices(),
         )
         async with AsyncExitStack() as own:

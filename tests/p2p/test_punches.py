@@ -35,6 +35,9 @@ class Rules:
     def wait_s(self, asker: PeerId, kept: PeerId, size_bytes: int) -> float | None:
         return 0.0
 
+    def charge(self, asker: PeerId, size_bytes: int) -> bool:
+        return True
+
     def takes(self, relay: PeerId) -> bool:
         return self.takes_from(relay)
 

@@ -41,6 +41,7 @@ def answer_of(tokens: int, prompt_tokens: int) -> bytes:
         ("m=0/1k:0.000001/1k+0.001", TypedPrice(1000, 0, 1000)),
         ("m=0.3/1k:0+0.001", TypedPrice(1000, 300_000 * 1000, 0)),
         ("a=b=0/1k:0/1k", TypedPrice(0, 0, 0)),
+        ("relay=0.01/1m", TypedPrice(0, 10_000, 0)),
     ],
 )
 def test_prices_are_read_as_they_are_typed(typed: str, price: TypedPrice) -> None:
@@ -54,7 +55,7 @@ def test_prices_are_read_as_they_are_typed(typed: str, price: TypedPrice) -> Non
         "m", "m=", "=1/1k:1/1k", "m=1:1", "m=1/1k", "m=-1/1k:1/1k",
         "m=1e3/1k:1/1k", "m=nan/1k:1/1k",
         "m=0.0000001/1k:1/1k", "m=9999999999999/1k:1/1k", "m=1/2k:1/1k", "m=1/1k:1/1k+",
-        "m=1/1k:1+1", "data=1/1k:0",
+        "m=1/1k:1+1", "data=1/1k:0", "relay=1/1m:0", "relay=1/1m+0.1", "relay=1",
         "m=1..2/1k:1/1k", "m=٣/1k:1/1k",
     ],
 )  # fmt: skip

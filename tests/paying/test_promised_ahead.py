@@ -48,13 +48,13 @@ async def test_the_next_channel_is_shown_and_paid_by_one_message_as_the_one_befo
     async with open_network(tmp_path) as network:
         asker, worker = await started(network, priced(base=BASE))
         channels = asker.paying.payer.channels  # type: ignore[union-attr]
-        shown, call = [], channels._call
+        shown, call = [], paying_channels.pay
 
-        async def note(channel: Any, named: Any, voucher: Any, *, shows: bool) -> Any:
+        async def note(peers: Any, channel: Any, named: Any, voucher: Any, *, shows: bool) -> Any:
             shown.append((channel.name, shows, voucher is not None))
-            return await call(channel, named, voucher, shows=shows)
+            return await call(peers, channel, named, voucher, shows=shows)
 
-        monkeypatch.setattr(type(channels), "_call", staticmethod(note))
+        monkeypatch.setattr(paying_channels, "pay", note)
         for at in range(0, 320, 64):
             await _ask_at_once(asker, range(at, at + 64))
             await trio.sleep(1)

@@ -1,0 +1,219 @@
+"""What this peer pays relays for the bytes that they pass on for it, by its own count alone.
+
+A relay that asks for no more than the owner allows is paid out of a channel to it, as others are
+for work: vouchers go ahead of what moves. One that asks for more is used last, and only as far as
+it asks for nothing. So is one that counts more bytes than moved: it has one promise at most.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import trio
+
+from node.paying.bill import Booking
+from node.paying.channels import PaidChannel
+from node.paying.payer import Payer
+from node.paying.relay_price import ByteBill, cost_of_bytes, relay_price
+from wire.amount import show_credits
+from wire.content import PeerId
+from wire.errors import WireError
+from wire.latest import Latest
+from wire.signed import Signed
+from wire.tariff import Tariff
+
+LOOK_S, IDLE_LOOK_S = 0.25, 1.0
+# What a relay is promised ahead at least: two seconds at its full rate.
+AHEAD_BYTES = 4 << 20
+# A relay may count so much more than moved here: what is under way on a line, or was when it ended,
+# and this part of all.
+IN_FLIGHT_BYTES = 1 << 20
+TOLERATED_PART = 10
+# A relay that counted more is used last for so long.
+AVOIDED_S = 3600.0
+RELAYS_KEPT = 256
+
+
+@dataclass(slots=True)
+class RelayAccount:
+    """What moved through one relay, in bytes, as this peer counts it. Pure."""
+
+    seen: int = 0
+    # What may have been charged since the relay was told that it is paid for bytes.
+    pending: int = 0
+    # Its prices when this was looked at last, and the most that it ever asked for.
+    tariff: Signed[Tariff] | None = None
+    dearest: int = 0
+    lines: frozenset[PeerId] = frozenset()
+    lines_ended: int = 0
+    # By how much the relay's count was ahead when it was first heard, in which channel.
+    ahead_at_first: tuple[bytes, int] = (b"", 0)
+    _bill: ByteBill = field(default_factory=ByteBill)
+
+    def count(self, total: int) -> int:
+        """How many bytes moved since the last time, of so many in all."""
+        before, self.seen = self.seen, total
+        return total - before if total >= before else total
+
+    def look_at(self, lines: frozenset[PeerId]) -> int:
+        """How many lines have ended since the last time."""
+        ended, self.lines = len(self.lines - lines), lines
+        self.lines_ended += ended
+        return ended
+
+    def add(self, size_bytes: int, price: int) -> int:
+        """Count so many bytes that the relay charges; what they come to, in millionths."""
+        self.dearest = max(self.dearest, price)
+        return self._bill.add(size_bytes, price)
+
+    def counts_too_much(self, channel: PaidChannel) -> bool:
+        """Whether the relay has counted more than it can have passed on, in millionths."""
+        if channel.tariff is None or not channel.relays:
+            # It was not heard since this peer began, or is not to count any more.
+            return False
+        beyond = channel.told_relayed - channel.relayed
+        if not channel.tasks and not channel.held:
+            # Whatever it says that it was for, nothing else was.
+            beyond = max(beyond, channel.told - channel.charged)
+        if self.ahead_at_first[0] != channel.name:
+            # What was forgotten by an earlier start of this peer is not the relay's fault.
+            self.ahead_at_first = (channel.name, max(0, beyond))
+        # One more, that is being made.
+        under_way = (1 + len(self.lines) + self.lines_ended) * IN_FLIGHT_BYTES
+        tolerated = cost_of_bytes(under_way, self.dearest) + channel.relayed // TOLERATED_PART
+        return beyond > self.ahead_at_first[1] + tolerated
+
+
+@dataclass(slots=True)
+class RelayPayer:
+    """Pays relays, at most `most` millionths for a million KiB."""
+
+    payer: Payer
+    most: int
+    _accounts: Latest[PeerId, RelayAccount] = field(default_factory=lambda: Latest(RELAYS_KEPT))
+    # Until when those that counted too much are avoided, and of whom it was said that it is dear.
+    _avoided_until_at_s: Latest[PeerId, float] = field(default_factory=lambda: Latest(RELAYS_KEPT))
+    _dear: Latest[PeerId, int] = field(default_factory=lambda: Latest(RELAYS_KEPT))
+
+    async def run(self) -> None:
+        """Look at what moved, until cancelled."""
+        endpoint = self.payer.peers.endpoint
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.sleep(LOOK_S if endpoint.lines() else IDLE_LOOK_S)
+                for peer in self.look():
+                    nursery.start_soon(endpoint.leave_line, peer)
+
+    def look(self) -> list[PeerId]:
+        """Pay for what moved since the last time; the peers whose lines are to be left."""
+        endpoint = self.payer.peers.endpoint
+        left: list[PeerId] = []
+        lines = {peer: it.relay for peer, it in endpoint.lines().items() if it.dialed}
+        for relay, total in endpoint.relayed_bytes().items():
+            account = self._accounts.get(relay)
+            if account is None:
+                account = self._accounts[relay] = RelayAccount()
+            now = frozenset([peer for peer, through in lines.items() if through == relay])
+            if account.look_at(now):
+                # It may have ended them as it knows of no promise: its disk may have been lost.
+                self._ask_how_it_stands(relay)
+            more = account.count(total)
+            channel = self.payer.channels.by_peer.get(relay)
+            is_unsure = channel is not None and channel.unsure and channel.relays
+            if more or now or is_unsure:
+                self._pay(relay, account, more)
+            if channel is not None and account.counts_too_much(channel):
+                self._avoid(relay, channel)
+                left += now
+        return left
+
+    def relay_cost(self, relay: str) -> float:
+        """For the order in which relays are used, by their ids: free, cheap, dear, untrue ones."""
+        try:
+            peer = PeerId.parse(relay)
+        except WireError:
+            return 0.0
+        if self._is_avoided(peer):
+            return math.inf
+        tariff = self._tariff_of(peer)
+        if tariff is None:
+            heard = self.payer.peers.view.advert_of(peer)
+            # It may ask for something: those that ask for nothing come first.
+            return 0.0 if heard is None or heard.record.tariff is None else 0.5
+        price = relay_price(tariff.record)
+        return float(price) if price <= self.most else 2.0**64 + price
+
+    def _pay(self, relay: PeerId, account: RelayAccount, more: int) -> None:
+        """Pay for so many bytes that moved, if it is paid at all."""
+        channels, tariff = self.payer.channels, self._tariff_of(relay)
+        known, before = channels.by_peer.get(relay), account.tariff
+        size_bytes, account.tariff = account.pending + more, tariff
+        if known is not None and before is not None and before is not tariff:
+            if known.relays and known.tariff == before.id:
+                # What moved until the other prices were heard of goes by those before.
+                self._book(account, known, size_bytes, relay_price(before.record))
+            size_bytes = account.pending = 0
+        # From when it was told that it is paid on it may charge what moves, and after a start of
+        # this peer what it was told before.
+        charges = known is not None and (
+            (known.pays_relays and channels.is_paying(relay))
+            or (known.relays and known.tariff is None)
+        )
+        account.pending = size_bytes if charges else 0
+        price = relay_price(None if tariff is None else tariff.record)
+        if tariff is None or not price:
+            return
+        if price > self.most or self._is_avoided(relay):
+            self._say_dear(relay, price)
+            channels.stop_relaying(relay)
+            return
+        channel = channels.ready_to_relay(tariff, cost_of_bytes(AHEAD_BYTES, price))
+        if channel is not None:
+            account.pending = 0
+            self._book(account, channel, size_bytes, price)
+
+    def _book(
+        self, account: RelayAccount, channel: PaidChannel, size_bytes: int, price: int
+    ) -> None:
+        amount = account.add(size_bytes, price)
+        channel.relayed += amount
+        channel.relayed_bytes += size_bytes
+        self.payer.channels.book(channel.payee, Booking(charged=amount))
+
+    def _tariff_of(self, relay: PeerId) -> Signed[Tariff] | None:
+        """The prices that a relay's advert names; they are asked for if they are not known."""
+        heard = self.payer.peers.view.advert_of(relay)
+        if heard is None or heard.record.tariff is None:
+            return None
+        if (tariff := self.payer.tariffs.of(heard)) is None:
+            self.payer.tariffs.learn_soon(heard)
+        return tariff
+
+    def _ask_how_it_stands(self, relay: PeerId) -> None:
+        channel = self.payer.channels.by_peer.get(relay)
+        if channel is not None and channel.relays:
+            self.payer.channels.ask_again(relay)
+
+    def _is_avoided(self, relay: PeerId) -> bool:
+        return self._avoided_until_at_s.get(relay, -math.inf) > trio.current_time()
+
+    def _avoid(self, relay: PeerId, channel: PaidChannel) -> None:
+        self._avoided_until_at_s[relay] = trio.current_time() + AVOIDED_S
+        self.payer.channels.stop_relaying(relay)
+        self.payer.peers.doubted(relay)
+        said = show_credits(max(channel.told_relayed, channel.told))
+        self.payer.peers.note_problem(
+            f"relay {relay}",
+            f"it says that what it passed on comes to {said} credits, and here"
+            f" {show_credits(channel.relayed)} were counted: it is paid for no more, and used last",
+        )
+
+    def _say_dear(self, relay: PeerId, price: int) -> None:
+        if self._dear.get(relay) == price or self._is_avoided(relay):
+            return
+        self._dear[relay] = price
+        allowed = f"at most {show_credits(self.most)} are" if self.most else "nothing is"
+        self.payer.peers.note_problem(
+            f"relay {relay}",
+            f"it asks for {show_credits(price)} credits for a million KiB, and {allowed} to be"
+            f" paid: it passes on little; allow more: join --relay-pay-max {show_credits(price)}",
+        )
