@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import tomllib
 from base64 import b64encode
 from pathlib import Path
 
@@ -54,12 +53,11 @@ def built(folder: Path, source: Path, epoch: int) -> list[Path]:
 
 def _libraries(folder: Path, source: Path) -> Path:
     """The list of what the release needs, in the versions that it was tested with."""
-    from node.upgrading.locked import LOCK, name_in, needed, versions_in
+    from node.upgrading.locked import LOCK, needed_by, versions_in
 
-    project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
-    lock = (source / LOCK).read_text()
+    project, lock = ((source / it).read_text() for it in ("pyproject.toml", LOCK))
     file = folder / "baton-requirements.txt"
-    file.write_text(versions_in(needed(lock, map(name_in, project["dependencies"]))))
+    file.write_text(versions_in(needed_by(project, lock)))
     return file
 
 

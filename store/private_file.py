@@ -8,6 +8,7 @@ a device does not fill the memory, and a file that another user owns is no secre
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from wire.errors import StoreUnusable
@@ -72,6 +73,42 @@ def check_folder(path: Path) -> None:
             f"everybody may write to {above} (mode {mode:04o}) and so replace {path}",
             todo=f"chmod o-w {above}, or name another state folder",
         )
+
+
+def own_folder(path: Path, mode: int) -> None:
+    """Make a folder if there is none, and give it these permissions; never through a link.
+
+    StoreUnusable if it is another user's, others may write to it, or it is a link or no folder: the
+    permissions would be those of whatever a link names.
+    """
+    with suppress(FileExistsError):
+        path.mkdir(mode=mode)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise _no_folder(path) from error
+    try:
+        check_owner(path, os.fstat(descriptor))
+        check_folder(path)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def check_own_folder(path: Path) -> None:
+    """The same of a folder that is there, whatever its permissions, and nothing is changed."""
+    if path.is_symlink():
+        raise _no_folder(path)
+    check_folder(path)
+
+
+def _no_folder(path: Path) -> StoreUnusable:
+    return StoreUnusable(
+        f"{path} is a link or a file, where a folder should be",
+        todo="see what it is, and move it away",
+    )
 
 
 def open_own(file: Path, flags: int) -> int:

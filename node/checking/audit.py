@@ -23,6 +23,7 @@ from wire.kinds import Kind, Level
 from wire.model import Manifest
 from wire.operations import CALL, EMBED_PASSAGES, OPERATIONS, by_rows, streams
 from wire.payload import Passages, Texts, Vectors
+from wire.plural import plural
 from wire.receipt import Answer, Receipt, Verdict
 from wire.signed import Envelope, Signed, SignedRecord
 from wire.task import Task
@@ -299,10 +300,15 @@ def _check_rows(
         report.note(ReceiptPart.OUTPUT, False, what, str(error))
         return
     if rows != leg.units:
-        detail = f"{rows} rows where {leg.units} were signed for"
+        detail = f"{plural(rows, 'row')} where {leg.units} were signed for"
         report.note(ReceiptPart.OUTPUT, False, what, detail)
     elif texts is not None:
-        report.note(ReceiptPart.OUTPUT, rows == texts, what, f"{rows} rows for {texts} texts")
+        report.note(
+            ReceiptPart.OUTPUT,
+            rows == texts,
+            what,
+            f"{plural(rows, 'row')} for {plural(texts, 'text')}",
+        )
 
 
 def _check_has_proof(report: AuditReport, leg: Receipt, output: bytes) -> None:

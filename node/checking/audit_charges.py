@@ -8,6 +8,7 @@ from wire.amount import show_credits
 from wire.chain import segments_of, source_of
 from wire.content import ContentId, PeerId
 from wire.errors import WireError
+from wire.plural import plural
 from wire.receipt import Answer, Receipt
 from wire.segment import end_of
 from wire.signed import Signed, open_signed
@@ -99,11 +100,11 @@ def _check_own_tokens(
         begin = end_of(before)
         right, detail = charge.units == begin, f"from token {charge.units} on, where {begin} is due"
     elif own:
-        right, detail = charge.units <= own, f"{charge.units} tokens of {own}"
+        right, detail = charge.units <= own, f"{plural(charge.units, 'token')} of {own}"
     else:
         report.note_limit(
             ReceiptPart.COST,
-            f"whether {payee.short} showed the {charge.units} tokens that it is paid for",
+            f"whether {payee.short} showed the {plural(charge.units, 'token')} that it is paid for",
             "it signed for none of them: others did, who went on",
         )
         return

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from node.checking.report import AuditReport, ReceiptPart
 from wire.commitment import commitment_to, shown_hash
 from wire.content import PeerId
+from wire.plural import plural
 from wire.receipt import Answer, Verdict, VerdictOpening
 from wire.signed import Signed
 
@@ -55,5 +56,9 @@ def check_commitments(
         report.note_limit(part, what, f"{names}: asked, or done, after others had told theirs")
         return
     silent = len(made) - len(opened)
-    told = f"{len(opened)} of {len(made)} commitments" if silent else f"{len(made)} commitments"
+    told = (
+        f"{len(opened)} of {plural(len(made), 'commitment')}"
+        if silent
+        else f"{plural(len(made), 'commitment')}"
+    )
     report.note(part, True, what, f"{told}, each with a salt and a key of its own")

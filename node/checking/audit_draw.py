@@ -12,6 +12,7 @@ from wire.content import PeerId
 from wire.contribution import draws_to_choose_from, opened_mix
 from wire.errors import WireError
 from wire.lottery import weighted_draw
+from wire.plural import plural
 from wire.receipt import Answer, MixedDraw, Receipt
 from wire.signed import Signed
 
@@ -76,7 +77,8 @@ def _say_home_odds(report: AuditReport, among: Mapping[PeerId, int], draw: Mixed
     report.note_limit(
         _PART,
         f"whether all contributors to the draw for leg {draw.stage + 1} are the asker's own",
-        f"then it could try draws at home. Who owns so many of the {count} candidates{by_weight} is"
+        "then it could try draws at home. Who owns so many of the"
+        f" {plural(count, 'candidate')}{by_weight} is"
         f" in that place once in so many tries: {', '.join(told)}; every other try has to be asked"
         " of peers that are not its own",
     )
@@ -90,7 +92,8 @@ def _say_absent(report: AuditReport, draw: MixedDraw) -> None:
             _PART,
             f"why {len(draw.absent)} contributed nothing to the draw for leg {draw.stage + 1}",
             f"{names}: silent, busy, of an older version, or left out; an asker that leaves out"
-            f" whom it likes chooses among {draws_to_choose_from(len(draw.absent))} draws",
+            " whom it likes chooses among"
+            f" {plural(draws_to_choose_from(len(draw.absent)), 'draw')}",
         )
 
 

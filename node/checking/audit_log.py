@@ -8,6 +8,7 @@ from wire import limits
 from wire.errors import Malformed, WireError
 from wire.log import LogHead, LogPlace, LogPlaces, check_place
 from wire.message import decode
+from wire.plural import plural
 from wire.receipt import Receipt
 from wire.signed import Signed, open_signed
 
@@ -36,7 +37,7 @@ def log_of(raw: bytes | None) -> CheckLog:
             report.note(ReceiptPart.LOG, False, "the places in logs can be read", str(error))
             return
         if len(places) != len(report.receipts):
-            detail = f"{len(places)} places for {len(report.receipts)} receipts"
+            detail = f"{plural(len(places), 'place')} for {plural(len(report.receipts), 'receipt')}"
             report.note(ReceiptPart.LOG, False, "each receipt has its place in a log", detail)
             return
         for number, (receipt, place) in enumerate(zip(report.receipts, places, strict=True), 1):

@@ -10,6 +10,7 @@ from wire.chain import doers_of
 from wire.content import PeerId
 from wire.errors import BadSignature
 from wire.ownership import Ownership
+from wire.plural import plural
 from wire.receipt import Answer, Verdict
 from wire.signed import Signed
 
@@ -23,7 +24,7 @@ def say_owners(report: AuditReport, answer: Answer, asker: PeerId) -> None:
     _check_apart(report, owners, doers)
     verifiers = {it.signer for it in report.verdicts}
     declared = sum(it in owners for it in verifiers)
-    told = f"{declared} of the {len(verifiers)} verifiers show an owner's signature"
+    told = f"{declared} of the {plural(len(verifiers), 'verifier')} show an owner's signature"
     if declared:
         told += ", which binds those alone that show it"
     report.note_limit(

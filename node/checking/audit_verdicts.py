@@ -19,6 +19,7 @@ from wire.errors import WireError
 from wire.kinds import Level
 from wire.lottery import attempt_of, is_drawn
 from wire.operations import by_rows
+from wire.plural import plural
 from wire.receipt import Answer, Receipt, ReplayStatistics, Verdict
 from wire.signed import Signed
 from wire.task import CheckPolicy, Task
@@ -102,7 +103,8 @@ def _check_votes(report: AuditReport, answer: Answer, task: Signed[Task], stage:
     report.note(
         ReceiptPart.VERDICTS,
         len(agree) + len(votes.not_looked) >= terms.needed,
-        f"{len(agree) + len(votes.not_looked)} of {terms.needed} needed verdicts agree on leg"
+        f"{len(agree) + len(votes.not_looked)} of {plural(terms.needed, 'needed verdict')}"
+        " agree on leg"
         f" {stage + 1}",
         _looked(heard, exact=terms.level is Level.EXACT),
     )
@@ -147,7 +149,8 @@ def _check_disputes(report: AuditReport, votes: Votes, stage: int) -> None:
         return
     report.note_dispute(
         f"whether {named} may be believed",
-        f"a verdict calls it wrong, and {looked} of the {votes.needed} needed verifiers that"
+        f"a verdict calls it wrong, and {looked} of the"
+        f" {plural(votes.needed, 'needed verifier')} that"
         " agree looked at it",
     )
 
@@ -165,7 +168,7 @@ def _say_coverage(report: AuditReport, votes: Votes, receipt: Signed[Receipt]) -
         ReceiptPart.VERDICTS,
         f"whether one wrong row of leg {receipt.record.stage + 1} would have been found",
         f"with a probability of {_percent(together, rows)}: the verifiers looked at {together} of"
-        f" {rows} rows together; with {_percent(lied, rows)} if one of them lied",
+        f" {plural(rows, 'row')} together; with {_percent(lied, rows)} if one of them lied",
     )
 
 
@@ -187,8 +190,11 @@ def _say_odds(report: AuditReport, answer: Answer, terms: CheckPolicy, stage: in
     ]
     report.note_limit(
         ReceiptPart.SELECTION,
-        f"how many of the {count} candidates of leg {stage + 1} are one owner's",
-        (f"they are {keys} keys, of which those of a declared owner are one; " * (keys > count))
+        f"how many of the {plural(count, 'candidate')} of leg {stage + 1} are one owner's",
+        (
+            f"they are {plural(keys, 'key')}, of which those of a declared owner are one; "
+            * (keys > count)
+        )
         + f"one draw of {terms.verifiers} is won by who owns so many of them: {', '.join(told)}",
     )
     if answer.tied:
@@ -232,7 +238,7 @@ def _looked(votes: list[Signed[Verdict]], *, exact: bool) -> str:
 def _measured(verdict: Verdict, exact: bool) -> str:
     if not verdict.replay:
         return (
-            f"recomputed {len(verdict.sampled)} of {verdict.rows} rows,"
+            f"recomputed {len(verdict.sampled)} of {plural(verdict.rows, 'row')},"
             f" worst {max(verdict.worst_ppb, default=0) / 1e9:.1e}"
         )
     judged = _drawn_again if exact else _judged
@@ -241,7 +247,7 @@ def _measured(verdict: Verdict, exact: bool) -> str:
 
 def _drawn_again(profile: str, found: ReplayStatistics) -> str:
     others = f"{found.mismatches} of them are others" if found.mismatches else "all are the same"
-    return f"drew {found.positions} tokens again in whole numbers on {profile}: {others}"
+    return f"drew {plural(found.positions, 'token')} again in whole numbers on {profile}: {others}"
 
 
 def _judged(profile: str, found: ReplayStatistics) -> str:
@@ -249,7 +255,7 @@ def _judged(profile: str, found: ReplayStatistics) -> str:
         f"; states are {found.sketch_millionths / 1e6:.2g} off" if found.sketch_millionths else ""
     )
     return (
-        f"judged {found.positions} tokens on {profile}: {found.mismatches} are others, by"
+        f"judged {plural(found.positions, 'token')} on {profile}: {found.mismatches} are others, by"
         f" {found.greatest_millionths / 1e6:.2g} of a logit at most and"
         f" {found.sum_millionths / 1e6:.2g} together, by table {found.table.short}{states}"
     )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from node.checking.report import AuditReport, ReceiptPart
 from wire.content import PeerId
 from wire.errors import WireError
+from wire.plural import plural
 from wire.receipt import Receipt
 from wire.signed import Signed, open_signed
 from wire.stage import StageLeg
@@ -34,7 +35,7 @@ def check_layers(report: AuditReport, receipts: Sequence[Signed[Receipt]]) -> No
         for signed in legs:
             record = signed.record
             what = f"layers {record.first}-{record.last} of leg {leg} are signed for"
-            detail = f"{record.rows} rows, by {signed.signer}"
+            detail = f"{plural(record.rows, 'row')}, by {signed.signer}"
             report.note(ReceiptPart.SIGNATURES, True, what, detail)
         wrong = _unfit(receipt, legs)
         what = f"the layers of leg {leg} are those of its model, in order"

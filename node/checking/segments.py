@@ -13,6 +13,7 @@ from node.checking.report import AuditReport, ReceiptPart, SegmentFinding, Statu
 from node.checking.votes import disputed_by
 from wire.chain import doers_of, segments_of
 from wire.content import PeerId
+from wire.plural import plural
 from wire.receipt import Receipt, Verdict
 from wire.segment import is_of
 from wire.signed import Signed
@@ -86,7 +87,7 @@ def judge_segments(
         if right < needed:
             status = Status.FAILS if against else Status.UNKNOWN
         places = [it for verdict in against if (it := _first_wrong(verdict, row)) is not None]
-        detail = f"{right} of {needed} needed verdicts found that"
+        detail = f"{right} of {plural(needed, 'needed verdict')} found that"
         if against:
             detail += f"; {len(against)} did not: {against[0].reason}"
         if places:

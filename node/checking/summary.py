@@ -15,6 +15,7 @@ from wire.errors import WireError
 from wire.fetch import SourceRecord
 from wire.generation import Ending, Generation, Token, read_frames
 from wire.payload import Hits, Passages, Question, Texts, Vectors
+from wire.plural import plural
 from wire.receipt import Answer, Receipt
 from wire.schema import Scalar
 from wire.signed import Signed
@@ -125,7 +126,11 @@ def _answer(operation: str, data: bytes | None) -> str | None:
                 return _brought(Passages.from_bytes(data))
             case "nearest":
                 hits = Hits.from_bytes(data).hits
-                return f"{len(hits)} passages, the nearest with {hits[0].score:.3f}" if hits else ""
+                return (
+                    f"{plural(len(hits), 'passage')}, the nearest with {hits[0].score:.3f}"
+                    if hits
+                    else ""
+                )
             case "complete":
                 return data.decode(errors="replace")
             case _:
@@ -135,7 +140,9 @@ def _answer(operation: str, data: bytes | None) -> str | None:
 
 
 def _brought(passages: Passages) -> str:
-    return f"{len(passages.passages)} of the {passages.total} passages of {passages.source}"
+    return (
+        f"{len(passages.passages)} of the {plural(passages.total, 'passage')} of {passages.source}"
+    )
 
 
 def _generated(data: bytes) -> str:
@@ -153,4 +160,6 @@ def _numbers(vectors: Vectors) -> str:
     first = struct.unpack_from(f"<{min(4, vectors.dimensions)}f", vectors.data)
     shown = ", ".join(f"{it:+.4f}" for it in first)
     word = "vector" if vectors.rows == 1 else "vectors"
-    return f"{vectors.rows} {word} of {vectors.dimensions} numbers, the first begins {shown}"
+    return (
+        f"{vectors.rows} {word} of {plural(vectors.dimensions, 'number')}, the first begins {shown}"
+    )

@@ -19,6 +19,7 @@ from node.commands.ask import SOCKET
 from node.commands.command import Assembly
 from node.commands.genesis import read_epoch_s
 from node.commands.output import console, safe, show_json
+from node.commands.to_type import hint
 from node.local.arguments import read_key
 from node.local.control import call, unheard
 from store import key_seed
@@ -54,8 +55,10 @@ def new_app(
         show_json({"app": name, "mode": mode, **_asks_map(app)})
         return
     console.print(
-        f"the app [bold]{safe(name)}[/bold]; give out keys: python -m node app key add LABEL"
-        f" --app {safe(name)}",
+        hint(
+            f"the app [bold]{safe(name)}[/bold]; give out keys: python -m node app key add LABEL"
+            f" --app {safe(name)}"
+        ),
         soft_wrap=True,
     )
 
@@ -92,7 +95,7 @@ def list_apps(state: Path, *, as_json: bool) -> None:
         if app.users_pay:
             console.print("  users pay gateways with prices by themselves, beside the key")
     if not apps:
-        console.print("there are no apps; one is made by: python -m node app new NAME")
+        console.print(hint("there are no apps; one is made by: python -m node app new NAME"))
 
 
 def add_key(
@@ -164,7 +167,9 @@ def list_keys(state: Path, *, as_json: bool) -> None:
         told += f", {key.per_minute} requests a minute"
         console.print(told + (", [red]revoked[/red]" if key.revoked else ""))
     if not keys:
-        console.print("there are no keys; one is made by: python -m node app key add LABEL --app A")
+        console.print(
+            hint("there are no keys; one is made by: python -m node app key add LABEL --app A")
+        )
 
 
 async def show_usage(state: Path, *, as_json: bool) -> None:

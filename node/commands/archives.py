@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from node.commands.content import DEADLINE_S, moved
-from node.commands.output import console, counted_words, safe, show_json, size
+from node.commands.output import console, safe, show_json, size
+from wire.plural import plural
 
 
 async def export(
@@ -28,7 +29,7 @@ async def take(state: Path, file: Path, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
         return
-    files = counted_words(found["files"], "file")
+    files = plural(found["files"], "file")
     console.print(f"kept {files}, {size(found['size_bytes'])}, as")
     console.print(found["id"])
     if found["id"] != found["root"]:

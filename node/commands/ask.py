@@ -11,10 +11,12 @@ import trio
 
 from node.commands.output import console, safe, short, show_json
 from node.commands.streamed import WAITING, StreamedAnswer
+from node.commands.to_type import hint
 from node.local.control import call
 from wire import limits
 from wire.amount import show_credits
 from wire.errors import InputError
+from wire.plural import plural
 
 SOCKET = "control.sock"
 # Of an output that is shown, and of a document that was ranked.
@@ -38,7 +40,10 @@ async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
         if as_json:
             show_json(result)
             return
-        count = f"{result['passages']} passages, {result['verified']} of {result['tasks']} checked"
+        count = (
+            f"{plural(result['passages'], 'passage')}, {result['verified']} of"
+            f" {result['tasks']} checked"
+        )
         if result["charged"]:
             count += f", for {show_credits(result['charged'])} credits"
         console.print(f"\n[bold]index {result['index']}[/bold]: {count}")
@@ -46,7 +51,9 @@ async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
             # A peer of before names them only on the way.
             console.print(f"[yellow]left out: {', '.join(map(safe, left_out))}[/yellow]")
         model = arguments["model"]
-        console.print(f'ask in it: python -m node ask {model} --text "…" --index {result["index"]}')
+        console.print(
+            hint(f'ask in it: python -m node ask {model} --text "…" --index {result["index"]}')
+        )
         return
     streamed = StreamedAnswer(_write, show_event)
     result = await call(
@@ -135,7 +142,9 @@ def show_answer(result: Mapping[str, Any], saved: Path) -> None:
     elif "vector_f32" in found:
         data = found["vector_f32"]
         first = ", ".join(f"{it:+.4f}" for it in struct.unpack("<6f", data[:24]))
-        console.print(f"\n[bold]vector of {found['dimensions']} numbers[/bold]: {first}, …")
+        console.print(
+            f"\n[bold]vector of {plural(found['dimensions'], 'number')}[/bold]: {first}, …"
+        )
     elif "outputs" in found:
         show_outputs(found["outputs"])
     elif result["operation"] != "generate":
@@ -151,7 +160,7 @@ def show_answer(result: Mapping[str, Any], saved: Path) -> None:
     if result.get("charged_whole"):
         whole, most = show_credits(result["charged_whole"]), show_credits(result["price_max_whole"])
         console.print(f"all of it cost [bold]{whole} credits[/bold], of at most {most}")
-    console.print(f"receipt {result['receipt']}\n  check it: python -m node verify {saved}")
+    console.print(hint(f"receipt {result['receipt']}\n  check it: python -m node verify {saved}"))
 
 
 def show_outputs(outputs: Mapping[str, Any]) -> None:
@@ -214,7 +223,7 @@ _CHARGED = {
 def _verdict_words(verdict: Mapping[str, Any], name: Callable[[str], str]) -> str:
     peer = f"[cyan]{name(verdict['peer'])}[/cyan]"
     if verdict["agrees"]:
-        looked = f"{len(verdict['sampled'])} of {verdict['rows']} rows"
+        looked = f"{len(verdict['sampled'])} of {plural(verdict['rows'], 'row')}"
         off = f", off by {verdict['worst']:.0e} at most" if verdict["worst"] else ""
         return f"verify [green]agrees[/green]          by {peer}: {looked}{off}"
     why = safe(verdict["reason"]) or f"differs by {verdict['worst']:.1e}"
@@ -250,7 +259,7 @@ def show_event(event: Mapping[str, Any]) -> None:
         case "verdict":
             console.print("  " + _verdict_words(event, short))
         case "few_verifiers":
-            known = f"{event['known']} verifiers of this model are"
+            known = f"{plural(event['known'], 'verifier')} of this model are"
             if event["known"] == 1:
                 known = "1 verifier of this model is"
             console.print(
@@ -272,7 +281,8 @@ def show_event(event: Mapping[str, Any]) -> None:
             console.print(f"[yellow]{source} is left out: {why}[/yellow]")
         case "part":
             console.print(
-                f"[bold]{safe(event['source'])}[/bold]: {event['passages']} passages so far"
+                f"[bold]{safe(event['source'])}[/bold]:"
+                f" {plural(event['passages'], 'passage')} so far"
             )
 
 

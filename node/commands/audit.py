@@ -8,10 +8,11 @@ from typing import Any
 from node.asking.answers import Answers
 from node.commands.ask import SOCKET
 from node.commands.models import is_running
-from node.commands.output import console, counted_words, safe, short, show_json
+from node.commands.output import console, safe, short, show_json
 from node.commands.receipts import open_kept
 from node.local.control import call, unheard
 from node.local.track_records import audit_of
+from wire.plural import plural
 
 DEADLINE_S = 60.0
 
@@ -35,14 +36,14 @@ def words(found: Mapping[str, Any]) -> list[str]:
     """The lines of the page."""
     whose = f"peer {found['peer']}" if "peer" in found else f"model {found['model']}"
     legs = found["legs"]
-    read = counted_words(found["answers_read"], "answer")
+    read = plural(found["answers_read"], "answer")
     lines = [f"[bold]{whose}[/bold], by the last {read} kept here"]
     if not legs:
         lines.append("  no leg of them ran there: nothing is known of its work")
     else:
         later = found["checked_later"]
         lines.append(
-            f"  {counted_words(legs, 'leg')}, {found['checked_share']:.0%} checked:"
+            f"  {plural(legs, 'leg')}, {found['checked_share']:.0%} checked:"
             f" {found['checked']} before the answer was accepted, {later} afterwards"
         )
         wrong = found["found_wrong"]
@@ -52,14 +53,14 @@ def words(found: Mapping[str, Any]) -> list[str]:
         if found["suspect"]:
             lines.append(f"  [yellow]doubtful, as its lies came later: {found['suspect']}[/yellow]")
     for verifier in found["verifiers"]:
-        times = counted_words(verifier["against"], "time")
+        times = plural(verifier["against"], "time")
         against = f", [red]{times} not[/red]" if verifier["against"] else ""
-        agreed = counted_words(verifier["agreed"], "time")
+        agreed = plural(verifier["agreed"], "time")
         lines.append(f"  checked by {short(verifier['peer'])}: agreed {agreed}{against}")
     gave = found["gave"]
     if gave["agreed"] or gave["against"]:
         lines.append(
-            f"  itself it checked others: agreed {counted_words(gave['agreed'], 'time')},"
+            f"  itself it checked others: agreed {plural(gave['agreed'], 'time')},"
             f" {gave['against']} not"
         )
     if found["caught_at_ms"] is not None:
@@ -78,7 +79,7 @@ def _log_lines(log: Mapping[str, Any] | None) -> list[str]:
     if log["receipts"] is not None:
         at = datetime.fromtimestamp(log["signed_at_ms"] / 1000, UTC)
         lines.append(
-            f"  its log: {counted_words(log['receipts'], 'receipt')} under head {log['head']} of"
+            f"  its log: {plural(log['receipts'], 'receipt')} under head {log['head']} of"
             f" {at:%Y-%m-%d %H:%M} UTC"
         )
     if log["not_shown"] is not None:

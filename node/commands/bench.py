@@ -23,6 +23,7 @@ from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError
 from wire.model import Manifest, ModelFile
+from wire.plural import plural
 from wire.tree import TreeBuilder
 
 # As much as is kept: nothing is brought in here.
@@ -109,11 +110,11 @@ def _show(figures: Mapping[str, Any]) -> None:
     if (found := figures.get("generate")) is not None:
         console.print(
             f"  first token after {found['first_token_s'] * 1000:.1f} ms"
-            f" ({found['prompt_tokens']} tokens of prompt)"
+            f" ({plural(found['prompt_tokens'], 'token')} of prompt)"
         )
         console.print(
             f"  prefill {found['prefill_tokens_per_s']:,.1f} tokens/s"
-            f" ({found['prefill_prompt_tokens']} tokens of prompt)"
+            f" ({plural(found['prefill_prompt_tokens'], 'token')} of prompt)"
         )
         for streams, rate in found["tokens_per_s"].items():
             console.print(f"  {rate:,.1f} tokens/s, {streams} at once")

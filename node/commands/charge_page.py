@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from node.commands.output import console, counted_words, safe, size
+from node.commands.output import console, safe, size
 from node.evidence.charges import AccusedWork
 from wire.amount import show_credits
 from wire.content import PeerId
@@ -10,6 +10,7 @@ from wire.errors import WireError
 from wire.generation import Generation, Token, read_frames
 from wire.operations import EMBED, GENERATE, RERANK
 from wire.payload import Texts
+from wire.plural import plural
 
 SHOWN_CHARACTERS = 300
 
@@ -60,7 +61,7 @@ def _question(charge: AccusedWork) -> str | bytes | None:
     try:
         if operation == GENERATE:
             asked = Generation.from_bytes(data)
-            tokens = counted_words(len(asked.prompt_tokens), "token")
+            tokens = plural(len(asked.prompt_tokens), "token")
             return asked.prompt or asked.messages or tokens
         if operation in (EMBED, RERANK):
             return " / ".join(Texts.from_bytes(data).texts)
@@ -93,4 +94,4 @@ def _words(shown: str | bytes | None) -> str:
             return f"{size(len(shown))} of numbers"
         shown = text
     more = len(shown) - SHOWN_CHARACTERS
-    return shown if more <= 0 else f"{shown[:SHOWN_CHARACTERS]}… ({more} characters more)"
+    return shown if more <= 0 else f"{shown[:SHOWN_CHARACTERS]}… ({plural(more, 'character')} more)"

@@ -349,25 +349,30 @@ def _free_or_any(port: int) -> int:
     return port
 
 
-def _view_command(name: str, help_text: str, example: str) -> click.Command:
-    """A command that shows one view that the running peer has of itself."""
-
-    @click.command(name, cls=Command, help=help_text, examples=(name, example))
-    @state_option
-    @json_option
-    def command(*, state: Path, as_json: bool) -> None:
-        from node.commands.status import look
-
-        run(lambda: look(state.expanduser(), name, as_json=as_json))
-
-    return command
-
-
-status_command = _view_command(
+@click.command(
     "status",
-    "Show the running peer's neighbours, models, tasks, problems.",
-    "status --state ~/second-peer --json",
+    cls=Command,
+    examples=("status", "status --all", "status --state ~/second-peer --json"),
 )
-peers_command = _view_command(
-    "peers", "List the peers that the running peer knows.", "peers --state ~/second-peer"
-)
+@click.option("--all", "whole", is_flag=True, help="All that the peer tells of itself.")
+@state_option
+@json_option
+def status_command(*, whole: bool, state: Path, as_json: bool) -> None:
+    """Show whether the running peer serves, and what is wrong.
+
+    One screen: who it is, how it is reached, its models, its work. With --all also its addresses,
+    traffic, store, ledger, gateway and standing orders.
+    """
+    from node.commands.status import look
+
+    run(lambda: look(state.expanduser(), "status", as_json=as_json, whole=whole))
+
+
+@click.command("peers", cls=Command, examples=("peers", "peers --state ~/second-peer"))
+@state_option
+@json_option
+def peers_command(*, state: Path, as_json: bool) -> None:
+    """List the peers that the running peer knows."""
+    from node.commands.status import look
+
+    run(lambda: look(state.expanduser(), "peers", as_json=as_json))

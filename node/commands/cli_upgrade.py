@@ -6,6 +6,7 @@ import click
 
 from node.commands.command import Assembly, Command, run
 from node.commands.options import json_option, state_option
+from wire.errors import InputError
 
 
 @click.command(
@@ -26,6 +27,13 @@ from node.commands.options import json_option, state_option
     " SHA256SUMS and SHA256SUMS.minisig then lie beside the wheel.",
 )
 @click.option(
+    "--index",
+    default="",
+    metavar="URL",
+    help="The index of packages that its libraries come from, such as https://HOST/simple/; PyPI by"
+    " default. What pip and uv are set to is not heard. Wherever from: by the release's hashes.",
+)
+@click.option(
     "--offline",
     is_flag=True,
     help="Take the libraries that it needs from wheels beside it, and ask no index.",
@@ -40,6 +48,7 @@ def upgrade_command(
     *,
     release: Path | None,
     release_key: str | None,
+    index: str,
     offline: bool,
     back: bool,
     state: Path,
@@ -54,11 +63,16 @@ def upgrade_command(
     """
     from node.commands.upgrade import upgrade
     from node.commands.upgrade_plan import UpgradeAsked
+    from node.upgrading.installing import index_of
+
+    if offline and index:
+        raise InputError("--offline asks no index", todo="leave out --index, or --offline")
 
     asked = UpgradeAsked(
         state=state.expanduser().absolute(),
         release=None if release is None else release.expanduser().absolute(),
         release_key=release_key,
+        index=index and index_of(index),
         offline=offline,
         back=back,
     )

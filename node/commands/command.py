@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from wire.errors import BatonError
+
 CALLED = "python -m node"
 
 
@@ -49,6 +51,17 @@ class Command(click.Command):
         self.examples = tuple(examples)
         self.details = details
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; what an error says is to be done is about the state folder that was named."""
+        try:
+            return super().invoke(ctx)
+        except BatonError as error:
+            _fill_in(error, ctx)
+            raise
+        except BaseExceptionGroup as group:
+            _fill_in(group, ctx)
+            raise
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the details and the examples after the options."""
         if lines := self.details():
@@ -77,6 +90,16 @@ def run(work: Callable[[], Awaitable[Any]]) -> Any:
     from node.commands import running
 
     return running.run(work)
+
+
+def _fill_in(error: BaseException, context: click.Context) -> None:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            _fill_in(each, context)
+    elif isinstance(error, BatonError) and error.todo:
+        from node.commands.to_type import todo_here
+
+        error.todo = todo_here(error.todo, context)
 
 
 def _halves(line: str) -> tuple[str, str]:

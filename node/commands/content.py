@@ -19,10 +19,11 @@ from rich.progress import (
 )
 
 from node.commands.ask import SOCKET
-from node.commands.output import console, counted_words, safe, short, show_json, size
+from node.commands.output import console, safe, short, show_json, size
 from node.local.control import call
 from wire.amount import show_credits
 from wire.errors import InputError
+from wire.plural import plural
 
 DEADLINE_S = 24 * 3600.0
 
@@ -80,7 +81,9 @@ def copies_words(found: Mapping[str, Any]) -> list[str]:
             lines.append("no further peer is known that keeps content for others")
     elif not wanted and not found["holders"]:
         asked = found["peers_looked_at"]
-        nobody = f"none of {asked} other peers has it" if asked else "no other peer is known"
+        nobody = (
+            f"none of {plural(asked, 'other peer')} has it" if asked else "no other peer is known"
+        )
         lines[0] += f" ({nobody}; --copies 3 asks for more)"
     return lines
 
@@ -130,7 +133,7 @@ async def put_folder(
         show_json(found)
     else:
         new = size(found["stored_bytes"])
-        files = counted_words(found["files"], "file")
+        files = plural(found["files"], "file")
         console.print(f"kept {files}, {size(found['size_bytes'])}, {new} new, as")
         console.print(found["id"])
         for line in copies_words(found) if copies else ():
@@ -163,7 +166,7 @@ async def get_folder(
     before = found["files_there_before"]
     there = f" ({before} were there)" if before else ""
     console.print(
-        f"{counted_words(found['files'], 'file')}{there}, {size(found['size_bytes'])} in"
+        f"{plural(found['files'], 'file')}{there}, {size(found['size_bytes'])} in"
         f" {safe(str(place))}"
     )
 

@@ -16,8 +16,9 @@ from node.commands.demo_answer import PASSAGES
 from node.commands.demo_ledger import begin_ledger
 from node.commands.demo_peers import DemoPeer, planned, prepare_folder
 from node.commands.demo_story import Story, tell_story
-from node.commands.output import console, counted_words, plain_text, safe, show_json, size
+from node.commands.output import console, plain_text, safe, show_json, size
 from wire.amount import show_credits
+from wire.plural import plural
 
 LOG_LINES = 9
 SENTENCE_LINES = 4
@@ -78,8 +79,8 @@ def _picture(story: Story, now_at_s: float) -> Group:
     )
     head.no_wrap = True
     counts = (
-        f"{counted_words(story.passages, 'passage')};"
-        f" {counted_words(story.accepted, 'task')}, {story.answered} answered,"
+        f"{plural(story.passages, 'passage')};"
+        f" {plural(story.accepted, 'task')}, {story.answered} answered,"
         f" {story.verified} checked, {story.retried} retried"
     )
     said = textwrap.wrap(plain_text(story.sentence), max(20, console.width - 6))[-SENTENCE_LINES:]
@@ -139,9 +140,9 @@ def _work(peer: DemoPeer) -> str:
     legs, checks = peer.status["legs_done"], peer.status["checks_done"]
     tasks = peer.status["tasks"]["answered"]
     words = [
-        counted_words(legs, "leg") if legs else "",
-        f"{checks} checks" if checks else "",
-        f"{counted_words(tasks, 'answer')} kept" if tasks else "",
+        plural(legs, "leg") if legs else "",
+        f"{plural(checks, 'check')}" if checks else "",
+        f"{plural(tasks, 'answer')} kept" if tasks else "",
     ]
     return ", ".join(word for word in words if word)
 
@@ -172,8 +173,8 @@ def show_end(story: Story) -> None:
     for line in textwrap.wrap(_earned(story), width):
         console.print(safe(line))
     console.print(
-        f"[bold]{story.answered} of {story.accepted} tasks answered[/bold],"
-        f" {story.verified} checked, {story.passages} passages, {story.wall_s:.0f} s\n"
+        f"[bold]{story.answered} of {plural(story.accepted, 'task')} answered[/bold],"
+        f" {story.verified} checked, {plural(story.passages, 'passage')}, {story.wall_s:.0f} s\n"
     )
     console.print("[bold]Now you[/bold]        (in a checkout: . .venv/bin/activate first)")
     for what, command in (
@@ -203,7 +204,8 @@ def _earned(story: Story) -> str:
     rows = sorted(story.peers, key=lambda it: -it.earned)
     sums = ", ".join(f"{it.name} {show_credits(it.earned)}" for it in rows if it.earned)
     return (
-        f"Earned, in credits: {sums or 'nothing'}. The ledger's {ledger.epochs} epochs hold: "
+        f"Earned, in credits: {sums or 'nothing'}. The ledger's"
+        f" {plural(ledger.epochs, 'epoch')} hold: "
         f"{show_credits(ledger.supply_after)} credits, as at the beginning."
     )
 

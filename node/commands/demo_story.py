@@ -25,6 +25,7 @@ from p2p import timeouts
 from p2p.timeouts import Processes
 from wire import limits
 from wire.errors import BatonError, TaskFailed, TooSlow
+from wire.plural import plural
 
 # All of these are of the peers' own time: what they could have run and were not let run is none.
 SOURCES_DEADLINE_S = 60.0
@@ -232,9 +233,10 @@ async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
     files = [it for it in found["sources"] if it.startswith("files:")]
     topics = [it for it in found["sources"] if it.partition(":")[2] in TOPICS]
     story.sources = [*files, *topics]
-    story.chapter = f"{len(story.sources)} texts: fetched, cut, embedded, checked, kept"
+    story.chapter = f"{plural(len(story.sources), 'text')}: fetched, cut, embedded, checked, kept"
     narrate(
-        f"the data peer offers {len(found['sources'])} sources; taking {len(story.sources)} of them"
+        f"the data peer offers {plural(len(found['sources']), 'source')}; taking"
+        f" {len(story.sources)} of them"
     )
     async with trio.open_nursery() as nursery:
 
@@ -257,7 +259,10 @@ async def _embed(story: Story, narrate: Callable[[str], None]) -> None:
         nursery.cancel_scope.cancel()
     story.passages = done["passages"]
     story.answer["index"] = done["index"]
-    narrate(f"{done['passages']} passages embedded in {done['tasks']} tasks, none lost")
+    narrate(
+        f"{plural(done['passages'], 'passage')} embedded in {plural(done['tasks'], 'task')},"
+        " none lost"
+    )
 
 
 def on_event(story: Story, event: Mapping[str, Any], narrate: Callable[[str], None]) -> None:
@@ -281,7 +286,8 @@ def on_event(story: Story, event: Mapping[str, Any], narrate: Callable[[str], No
             leg = event["route"][-1]
             checkers = ", ".join(story.name_of(it["peer"]) for it in event["verdicts"])
             narrate(
-                f"{event['source']}: {leg['units']} passages by {story.name_of(leg['peer'])}"
+                f"{event['source']}: {plural(leg['units'], 'passage')} by"
+                f" {story.name_of(leg['peer'])}"
                 f" in {leg['duration_ms'] / 1000:.1f} s; {checkers} agree"
             )
 

@@ -30,6 +30,7 @@ from node.devnet.page import page_of
 from node.devnet.report import DevnetReport, report_of
 from p2p.transport import Transport
 from wire.errors import InputError
+from wire.plural import plural
 
 # Drawn so often by real time, however fast the network's own time passes.
 REDRAW_S = 0.25
@@ -196,13 +197,13 @@ class _Screen:
         net = self.net
         if net is None or net.began_at_s is None:
             up = 0 if net is None else len(net.living())
-            show_aside(f"starting: {up} of {self.config.peers} peers are up")
+            show_aside(f"starting: {up} of {plural(self.config.peers, 'peer')} are up")
         else:
             counts = net.load.counts
             show_aside(
                 f"{net.passed_s:.0f} of {self.config.seconds:.0f} s:"
-                f" {len(net.living())} peers are up,"
-                f" {counts.answered} of {counts.accepted} tasks answered"
+                f" {plural(len(net.living()), 'peer')} are up,"
+                f" {counts.answered} of {plural(counts.accepted, 'task')} answered"
             )
 
     def picture(self) -> Group:
@@ -211,14 +212,14 @@ class _Screen:
         passed_s = 0.0 if net is None else net.passed_s
         head = Text.assemble(
             ("Baton devnet", "bold green"),
-            f"  {config.peers} peers, seed {config.seed}, {config.rate:g} tasks/s   ",
+            f"  {plural(config.peers, 'peer')}, seed {config.seed}, {config.rate:g} tasks/s   ",
             (f"{passed_s:.0f} of {config.seconds:.0f} s", "bold"),
             f" of its own time in {real_s:.0f} s",
         )
         bar = _bar(config.seconds, passed_s)
         if net is None or net.began_at_s is None:
             up = 0 if net is None else len(net.living())
-            starting = Text(f"starting: {up} of {config.peers} peers are up", "yellow")
+            starting = Text(f"starting: {up} of {plural(config.peers, 'peer')} are up", "yellow")
             return Group(head, _bar(config.peers, up), starting)
         log = Text("\n".join(list(net.log)[-LOG_LINES:]), overflow="ellipsis", no_wrap=True)
         return Group(

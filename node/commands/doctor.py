@@ -10,6 +10,7 @@ import trio
 from node.commands.ask import SOCKET
 from node.commands.join import Runtime
 from node.commands.output import console, safe, show_json
+from node.commands.to_type import hint
 from node.gateway.keys import keys_file, read_keys
 from node.health.examining import examine, is_sound
 from node.health.facts import Facts
@@ -18,6 +19,7 @@ from node.health.local_look import LocalLook
 from node.health.network_look import NetworkLook, ask_router, call_all
 from node.local.control import call, unheard
 from wire.errors import BatonError
+from wire.plural import plural
 from wire.signing import SigningKey
 
 PEER_DEADLINE_S = 10.0
@@ -47,8 +49,10 @@ async def doctor(
         _show(findings, fixed, everything=everything)
         if not runs:
             console.print(
-                f"no peer runs on {safe(patient.state)}: start one with python -m node join,"
-                " or name another with --state"
+                hint(
+                    f"no peer runs on {safe(patient.state)}: start one with python -m node join,"
+                    " or name another with --state"
+                )
             )
     return 0 if is_sound(findings) else 1
 
@@ -89,6 +93,7 @@ async def look(patient: Patient, runtime: Runtime) -> Facts:
         nursery.start_soon(see, "gateway_keys", _key_count, patient.state)
         nursery.start_soon(ask)
         nursery.start_soon(dial)
+    found["wall_s"] = runtime.environment.wall_s()
     return Facts(peer=peer, peers=peers, settings=settings, **found)
 
 
@@ -147,6 +152,6 @@ def _show(findings: Sequence[Finding], fixed: Sequence[str], *, everything: bool
                 console.print(f"            → {safe(finding.advice)}")
     counts = {state: sum(it.state is state for it in findings) for state in State}
     told = ", ".join(f"{number} {state.value}" for state, number in counts.items() if number)
-    console.print(f"{len(findings)} causes looked at: {told}")
+    console.print(f"{plural(len(findings), 'cause')} looked at: {told}")
     if not everything and (counts[State.OK] or counts[State.UNKNOWN]):
         console.print("[dim]those that are ok or cannot be told: doctor --all[/dim]")

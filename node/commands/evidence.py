@@ -7,8 +7,9 @@ from typing import Any
 
 from node.commands.ask import SOCKET
 from node.commands.genesis import read_genesis
-from node.commands.output import console, counted_words, safe, short, show_aside, show_json
+from node.commands.output import console, safe, short, show_aside, show_json
 from node.commands.receipt_file import read_file
+from node.commands.to_type import hint
 from node.engines.exact.model import MODEL_BYTES_MAX
 from node.evidence.charges import ShownFinding, charged, shown_finding
 from node.evidence.offences import LEAST, OffenceFinding, forked_log, judged, lost_dispute
@@ -24,6 +25,7 @@ from wire.evidence import MAGIC, Evidence, OffenceKind
 from wire.jury import case_id
 from wire.kinds import Kind
 from wire.log import LogFork
+from wire.plural import plural
 from wire.signed import open_signed
 
 FOLDER = "receipts"
@@ -101,13 +103,13 @@ def show_evidence(state: Path, *, as_json: bool) -> None:
     if as_json:
         show_json({"folder": str(folder), "evidence": [_document(it) for it in held]})
         return
-    pieces = counted_words(len(held), "piece")
+    pieces = plural(len(held), "piece")
     console.print(f"[bold]{pieces} of evidence in {safe(str(folder))}[/bold]")
     for one in held:
         # A whole line for the name, which is typed after `slash`.
         console.print(f"{safe(one.path.name)}\n  {_proves(one)}", soft_wrap=False)
     if held:
-        console.print("to have stake taken: python -m node slash FILE")
+        console.print(hint("to have stake taken: python -m node slash FILE"))
 
 
 def _proves(held: HeldEvidence) -> str:

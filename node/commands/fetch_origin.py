@@ -16,6 +16,7 @@ from node.ingest.table import DataTable
 from wire.content import ContentId
 from wire.errors import BatonError, InputError, Malformed, WireError
 from wire.fetch import AttestedFetch, Extraction, Paging, SourceRecord
+from wire.plural import plural
 from wire.tree import name_of
 from wire.unixfs import UnixfsId, file_id
 
@@ -65,7 +66,7 @@ async def check_pages(
         ReceiptPart.INPUT,
         same,
         "the pages that are kept are those that were signed for",
-        f"{len(pages)} pages",
+        f"{plural(len(pages), 'page')}",
     )
     if not same or source is None or not source.paging:
         return

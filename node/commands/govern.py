@@ -11,7 +11,7 @@ from node.commands.ask import SOCKET
 from node.commands.governed import bond_now, only_one, whole_id
 from node.commands.ledger_file import EXPORT_AGAIN, given_or_exported, replay_file
 from node.commands.motion_file import percent, read_motion, shown_value
-from node.commands.output import console, counted_words, safe, show_json, show_table
+from node.commands.output import console, safe, show_json, show_table
 from node.ledger.books import Draft
 from node.ledger.chain_file import Replayed
 from node.ledger.epoch_outcome import EpochOutcome
@@ -25,6 +25,7 @@ from wire.amount import show_credits
 from wire.content import PeerId
 from wire.errors import InputError
 from wire.motion import BOUNDS, HouseCount, MotionRow, MotionState, Parameter
+from wire.plural import plural
 
 ORDER_DEADLINE_S = 90.0
 _HOUSES = {"stake": "staked", "use": "paid for tasks in four weeks"}
@@ -97,7 +98,7 @@ async def list_motions(state: Path, offline: Path | None, *, as_json: bool) -> N
         for name, row in rows
     ]
     columns = ("motion", "title", "state", "stake for", "use for", "until epoch")
-    title = f"{counted_words(len(table), 'motion')}, epoch {found.replayed.epochs}"
+    title = f"{plural(len(table), 'motion')}, epoch {found.replayed.epochs}"
     show_table(title, columns, table)
 
 
@@ -130,7 +131,7 @@ async def tally(state: Path, typed: str, offline: Path | None, *, as_json: bool)
         show_json(motion_map(name, row) | {"ballots": votes})
         return
     rows = [(_key(account), "yes" if yes else "no") for account, yes in sorted(ballots.items())]
-    title = f"{counted_words(len(rows), 'ballot')} on {safe(row.motion.title)}"
+    title = f"{plural(len(rows), 'ballot')} on {safe(row.motion.title)}"
     show_table(title, ("account", "vote"), rows)
     show_counts(row)
     console.print(f"  {row.state.name.lower()}")
@@ -156,7 +157,7 @@ async def show_models(state: Path, offline: Path | None, *, as_json: bool) -> No
         (str(model), str(row.author), percent(row.share), row.motion.hex()[:12])
         for model, row in models.items()
     ]
-    title = f"{counted_words(len(table), 'model')} with an author, epoch {found.replayed.epochs}"
+    title = f"{plural(len(table), 'model')} with an author, epoch {found.replayed.epochs}"
     show_table(title, ("model", "author", "share", "motion"), table)
 
 
@@ -305,7 +306,9 @@ def _what(row: MotionRow) -> str:
         return f"{builder.account} {words} out of the fund for what others pay it"
     for seat in row.motion.seats:
         words = f"has weight {seat.weight}" if seat.weight else "is no longer there"
-        return f"{seat.member} {words} among who keeps the ledger, from epoch {seat.since} on"
+        # Its peer says so by itself.
+        once = ", or a new member once it is there (--role ledger)" if seat.weight else ""
+        return f"{seat.member} {words} among who keeps the ledger, from epoch {seat.since} on{once}"
     for claim in row.motion.claims:
         if not claim.share:
             return f"{claim.author} is no longer the author of {claim.model}"

@@ -24,6 +24,7 @@ from node.commands.output import (
 )
 from node.commands.running import collect_seldom, return_freed_memory
 from node.commands.standard_streams import streams
+from node.commands.to_type import hint
 from node.config import NodeConfig
 from node.devnet.machine import Machine
 from node.dispatch.layer_chain import LayerChains
@@ -31,6 +32,7 @@ from node.engines.host.device_check import FoundDevice
 from node.engines.host.launch import EngineConfig
 from node.engines.proving.prover import open_proofs
 from node.guest.machine_use import GpuUse
+from node.health.clock import wrong_clock_words
 from node.health.reach_words import seed_words
 from node.ingest.opening import open_ingest, open_poster
 from node.local.commands import LocalCommands
@@ -59,8 +61,6 @@ from wire.signing import SigningKey
 
 # Whether output was lost is looked at this often; a note is for `status`, which nobody races.
 NOTE_EVERY_S = 2.0
-# The first of January, 2026.
-EARLIEST_WALL_S = 1_767_225_600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,13 +185,10 @@ def unset_clock_words(wall_s: float) -> str:
 
     A peer that meets others hears it of them; the first of a network would sign what none believe.
     """
-    if wall_s >= EARLIEST_WALL_S:
+    wrong = wrong_clock_words(wall_s)
+    if not wrong:
         return ""
-    year = 1970 + max(0, int(wall_s)) // (365 * 86400)
-    return (
-        f"this machine's clock is in the year {year}, before this program was written: no other"
-        " peer will believe what it signs; set it: timedatectl set-ntp true"
-    )
+    return f"{wrong}: no other peer will believe what it signs; set it: timedatectl set-ntp true"
 
 
 async def _calibrations(
@@ -317,7 +314,9 @@ def announce(
     roles = ", ".join(sorted(role.name.lower() for role in node.config.roles))
     console.print(f"[bold]peer {node.peers.me}[/bold] is up: {roles}")
     if {Role.INFER, Role.VERIFY} & node.config.roles and not node.config.models:
-        console.print("  it runs no model yet: give --model, or python -m node models add FILE")
+        console.print(
+            hint("  it runs no model yet: give --model, or python -m node models add FILE")
+        )
     if (ledger := node.ledger) is not None:
         name, genesis_id = safe(ledger.genesis.name), ledger.genesis.id
         keeps = "this peer keeps its ledger" if ledger.member else "with a ledger"
@@ -332,9 +331,9 @@ def announce(
     if url is not None:
         console.print(f"  OpenAI clients: base_url [bold]{safe(url)}/v1[/bold]")
     if console_url is not None:
-        console.print(f"  console at {console_url}: python -m node open prints a link to it")
+        console.print(hint(f"  console at {console_url}: python -m node open prints a link to it"))
     if members is not None:
-        console.print("its owner invites another machine with: python -m node invite")
+        console.print(hint("its owner invites another machine with: python -m node invite"))
     console.print("another machine joins this network with\n")
     console.print(f"  [bold green]{safe(join_line)}[/bold green]\n")
     console.print(

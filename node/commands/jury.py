@@ -14,6 +14,7 @@ from node.commands.governed import only_one, whole_id
 from node.commands.ledger_file import EXPORT_AGAIN, given_or_exported, replay_file
 from node.commands.output import console, short, show_json, show_table
 from node.commands.receipt_file import read_receipt
+from node.commands.to_type import hint
 from node.evidence.charges import charged, disputed_work, jury_finding
 from node.ledger.case_places import notices_in
 from node.ledger.chain_file import read_parts
@@ -29,6 +30,7 @@ from wire.evidence import Evidence
 from wire.jury import CaseRow, CaseState, DrawnJury, NoticeRow, case_id
 from wire.kinds import Role
 from wire.ledger import order_digest
+from wire.plural import plural
 from wire.receipt import Answer, Receipt
 from wire.signed import Signed, open_signed
 
@@ -135,7 +137,7 @@ async def list_cases(state: Path, offline: Path | None, *, as_json: bool) -> Non
         for name, it in rows
     ]
     columns = ("case", "against", "state", "wrong : right", "since epoch")
-    show_table(f"{len(table)} cases", columns, table)
+    show_table(f"{plural(len(table), 'case')}", columns, table)
 
 
 def _counts(row: CaseRow) -> str:
@@ -199,8 +201,10 @@ async def show_case(state: Path, typed: str, offline: Path | None, *, as_json: b
         console.print(f"wrong : right = {_counts(row)}")
     if row.state in (CaseState.JURY, CaseState.EVERYBODY):
         console.print(
-            "whoever is asked looks by itself if it has the model; by hand:\n"
-            f"  python -m node jury find {name.hex()[:12]} wrong|right"
+            hint(
+                "whoever is asked looks by itself if it has the model; by hand:\n"
+                f"  python -m node jury find {name.hex()[:12]} wrong|right"
+            )
         )
 
 
@@ -256,7 +260,7 @@ def charge(state: Path, receipt: str, file: Path, leg: int | None, *, as_json: b
         return
     console.print(f"wrote {file}:")
     show_charge(shown)
-    console.print("to ask a jury: python -m node slash FILE")
+    console.print(hint("to ask a jury: python -m node slash FILE"))
     if shown.output is None:
         console.print(
             "question and answer are too large for the ledger: jurors fetch them from this peer,"

@@ -12,7 +12,6 @@ from node.commands.ledger_file import export_to, replay_file
 from node.commands.options import STATE_DEFAULT
 from node.commands.output import (
     console,
-    counted_words,
     safe,
     short,
     show_aside,
@@ -28,6 +27,7 @@ from node.paying_config import RELAY
 from store import key_seed
 from wire.amount import read_credits, show_credits
 from wire.errors import InputError
+from wire.plural import plural
 from wire.signing import SigningKey
 
 LOOK_DEADLINE_S = 30.0
@@ -93,7 +93,7 @@ def begin_network(
         return
     console.print(f"the network [bold]{safe(genesis.name)}[/bold] is\n{genesis.id}")
     console.print(
-        f"  {counted_words(len(genesis.members), 'member')}, tolerates {tolerates} bad;"
+        f"  {plural(len(genesis.members), 'member')}, tolerates {tolerates} bad;"
         f" {show_credits(genesis.supply)} credits, {show_credits(genesis.fund)} in the fund"
     )
     console.print(f"written to {safe(path)}; every peer of it starts with\n")
@@ -113,13 +113,13 @@ async def show_account(state: Path, account: str | None, *, as_json: bool) -> No
     console.print(f"  [bold]{show_credits(found['balance'])} credits[/bold]")
     if found["channels"]:
         locked = show_credits(found["deposits"])
-        console.print(f"  and {locked} in {counted_words(found['channels'], 'channel')}")
+        console.print(f"  and {locked} in {plural(found['channels'], 'channel')}")
     for line in stake_lines(found):
         console.print(f"  {line}")
     for channel in found["paying"]:
         console.print(
             f"  to [cyan]{short(channel['peer'])}[/cyan]: {show_credits(channel['charged'])} paid"
-            f" for {counted_words(channel['tasks'], 'task')}{_relayed(channel)},"
+            f" for {plural(channel['tasks'], 'task')}{_relayed(channel)},"
             f" {show_credits(channel['promised'])} promised of"
             f" {show_credits(channel['deposit'])}, until epoch {channel['expires_after_epoch']}"
         )
@@ -194,12 +194,12 @@ async def show_log(state: Path, *, as_json: bool) -> None:
         for it in found["orders"]
     ]
     columns = ("time (UTC)", "epoch", "number", "credits", "action", "to", "state")
-    show_table(f"{counted_words(len(rows), 'order')} of {short(found['account'])}", columns, rows)
+    show_table(f"{plural(len(rows), 'order')} of {short(found['account'])}", columns, rows)
     received = [
         (it["epoch"], show_credits(it["amount"]), short(it["from"]), it["sequence"])
         for it in found["received"]
     ]
-    title = f"{counted_words(len(received), 'payment')} to it"
+    title = f"{plural(len(received), 'payment')} to it"
     show_table(title, ("epoch", "credits", "from", "number"), received)
     if authored := found["authored"]:
         shares = [
@@ -207,7 +207,7 @@ async def show_log(state: Path, *, as_json: bool) -> None:
             for it in authored
         ]
         of_shares = ("epoch", "credits", "model", "redeemed by")
-        show_table(f"{len(shares)} shares of what its models earned", of_shares, shares)
+        show_table(f"{plural(len(shares), 'share')} of what its models earned", of_shares, shares)
     console.print(
         f"epoch {found['received_before']} runs: what was paid to it since then is in the balance"
         " (`wallet`), and listed here when the epoch ends"
@@ -273,8 +273,8 @@ async def export(state: Path, file: Path, *, as_json: bool) -> None:
         show_json(found)
     else:
         console.print(
-            f"{counted_words(found['epochs'], 'epoch')} with"
-            f" {counted_words(found['orders'], 'order')} in {safe(found['path'])}"
+            f"{plural(found['epochs'], 'epoch')} with"
+            f" {plural(found['orders'], 'order')} in {safe(found['path'])}"
         )
         console.print("  what was ordered in the epoch that runs is in it once that has ended")
 
@@ -316,8 +316,8 @@ def check(file: Path, genesis: Path | None, account: str | None, *, as_json: boo
         f"[green]this ledger holds[/green]: {safe(found.genesis.name)}, {found.genesis.id}"
     )
     console.print(
-        f"  {counted_words(found.epochs, 'epoch')}, {counted_words(found.orders, 'order')},"
-        f" {counted_words(found.signatures, 'signature')} checked"
+        f"  {plural(found.epochs, 'epoch')}, {plural(found.orders, 'order')},"
+        f" {plural(found.signatures, 'signature')} checked"
     )
     books = found.books
     console.print(

@@ -24,6 +24,7 @@ from p2p.peers import PeersConfig
 from store import key_seed, open_store
 from wire.errors import BatonError, InputError
 from wire.kinds import Role
+from wire.plural import plural
 from wire.signing import SigningKey
 
 QUOTA_BYTES = 1 << 30
@@ -191,7 +192,8 @@ async def _own_peer(
 
 def _show(config: LoadConfig, outcome: Outcome) -> None:
     console.print(
-        f"[bold]{outcome.answered} of {outcome.due} tasks answered[/bold] at {config.rate:g}/s by"
+        f"[bold]{outcome.answered} of {plural(outcome.due, 'task')} answered[/bold] at"
+        f" {config.rate:g}/s by"
         f" {config.clients} clients: {outcome.failed} failed, {outcome.late} late,"
         f" {outcome.waited} were sent late because every client was busy"
     )

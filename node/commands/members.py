@@ -8,7 +8,6 @@ from typing import Any
 from node.commands.ask import SOCKET
 from node.commands.output import (
     console,
-    counted_words,
     safe,
     short,
     show_aside,
@@ -16,6 +15,7 @@ from node.commands.output import (
     show_table,
 )
 from node.commands.qr_code import qr_lines, show_qr
+from node.commands.to_type import hint
 from node.local.arguments import read_key
 from node.local.control import call, unheard
 from p2p.member_rows import OwnMembership, keep_own, own_membership
@@ -24,6 +24,7 @@ from wire import limits
 from wire.errors import InputError
 from wire.invite_token import TOKEN_CHARACTERS_MAX, read_token
 from wire.membership import Invite
+from wire.plural import plural
 from wire.signed import Signed
 from wire.signing import SigningKey
 
@@ -54,14 +55,13 @@ async def begin_private(
             f"this state folder belongs to the private network {own.name!r} ({own.network})",
             todo="give another folder with --state",
         )
-    where = "" if state == Path("~/.baton").expanduser() else f" --state {state}"
     if as_json:
         show_json({"network": str(me), "name": name, "private": True, "state": str(state)})
         return
     console.print(f"the private network [bold]{safe(name)}[/bold] is\n{me}")
     console.print("  this peer is its owner; who has its state folder is. Start it, and invite:\n")
-    console.print(f"  [bold green]python -m node join{safe(where)}[/bold green]")
-    console.print(f"  [bold green]python -m node invite{safe(where)}[/bold green]\n")
+    console.print(hint("  [bold green]python -m node join[/bold green]"))
+    console.print(hint("  [bold green]python -m node invite[/bold green]\n"))
 
 
 def read_invite(
@@ -122,7 +122,7 @@ async def invite(
         show_qr(found["line"].upper())
     roles = ", ".join(found["roles"])
     show_aside(
-        f"invite {found['id'][:8]}: {counted_words(found['uses'], 'use')}, until"
+        f"invite {found['id'][:8]}: {plural(found['uses'], 'use')}, until"
         f" {_time(found['not_after_s'])}, roles {roles}. On the other machine:\n"
         "  python -m node join --invite-file FILE   with the line above in FILE"
     )
@@ -152,7 +152,7 @@ async def show_invites(state: Path, *, as_json: bool) -> None:
         for it in found["invites"]
     ]
     columns = ("id", "label", "state", "used", "roles", "until", "by")
-    show_table(counted_words(len(rows), "invite"), columns, rows)
+    show_table(plural(len(rows), "invite"), columns, rows)
 
 
 async def revoke(state: Path, invite_id: str, *, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from node.commands.output import (
     size,
     state_words,
 )
+from node.commands.to_type import hint
 from node.local.control import call, unheard
 from node.models.inspect import is_path
 from node.models.model_store import ModelStore, told
@@ -130,7 +131,7 @@ async def change_models(
             f" join with --model {safe(found['name'])}"
         )
     else:
-        join = f"python -m node join … --model {safe(found['name'])} --state {safe(state)}"
+        join = hint(f"python -m node join … --model {safe(found['name'])}")
         if running:
             console.print(f"kept, but the running peer does not serve it: {found['why_not']}")
             console.print(f"restart with: {join}")
@@ -146,7 +147,7 @@ async def change_models(
         tries = f"ask {name} --rows TABLE --input NAME=COLUMN,… --out FILE"
     else:
         tries = f"ask {name} --help"
-    console.print(f"try it: python -m node {safe(tries)}")
+    console.print(hint(f"try it: python -m node {safe(tries)}"))
 
 
 async def _change_alone(

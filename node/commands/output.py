@@ -78,12 +78,6 @@ def safe(text: object) -> str:
     return escape(plain_text(text))
 
 
-def counted_words(count: int, word: str) -> str:
-    """A count with its word: 1 answer, 2 answers, 2,000 entries."""
-    many = f"{word.removesuffix('y')}ies" if word.endswith("ry") else f"{word}s"
-    return f"{count:,} {word if count == 1 else many}"
-
-
 def size(size_bytes: float) -> str:
     for unit in ("B", "KB", "MB", "GB"):
         if size_bytes < 1000 or unit == "GB":

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from node.commands.ask import SOCKET
-from node.commands.output import console, counted_words, safe, show_json
+from node.commands.output import console, safe, show_json
 from node.local.control import call, unheard
 from wire.errors import Disconnected, InputError
+from wire.plural import plural
 
 DEADLINE_S = 30.0
 
@@ -37,7 +38,7 @@ async def have_done(state: Path, command: str, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
     elif command == "leave":
-        console.print(f"it finishes {counted_words(found['legs_under_way'], 'leg')} and leaves")
+        console.print(f"it finishes {plural(found['legs_under_way'], 'leg')} and leaves")
     elif found["paused"]:
         console.print(f"paused: {safe(found['paused'])}")
     else:

@@ -5,6 +5,7 @@ The only place where segno is imported; it is an extra.
 
 from node.commands.output import console
 from wire.errors import InputError
+from wire.plural import plural
 
 # Readers need a margin of so many modules.
 _MARGIN = 4
@@ -39,7 +40,7 @@ def show_qr(text: str) -> None:
     lines = qr_lines(text)
     if console.is_terminal and console.width < len(lines[0]):
         raise InputError(
-            f"the QR code is {len(lines[0])} columns wide, this terminal {console.width}",
+            f"the QR code is {plural(len(lines[0]), 'column')} wide, this terminal {console.width}",
             todo="make the window wider, or its letters smaller, and take the line above till then",
         )
     for line in lines:

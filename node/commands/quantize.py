@@ -6,10 +6,12 @@ import trio
 
 from node.commands.content import counting
 from node.commands.output import console, safe, show_aside, show_json, show_table, size
+from node.commands.to_type import hint
 from node.engines.formats.gguf_model import GgufModel
 from node.models.exact_models import check_name, make_exact
 from node.models.exact_texts import TextCost, make_exact_text
 from node.models.pinned import PACKAGED
+from wire.plural import plural
 
 _STEPS = {
     "making": "making the exact model's matrices",
@@ -65,7 +67,7 @@ async def quantize(model: Path, out: Path, calibration: Path | None, *, as_json:
         (safe(name), f"{value:g}") for name, value in figures.items() if isinstance(value, float)
     ]
     show_table(f"beside the float model, on {rows!r} other rows", ("what", ""), shown)
-    console.print(f"serve it: python -m node join --role infer --model {safe(str(out))}")
+    console.print(hint(f"serve it: python -m node join --role infer --model {safe(str(out))}"))
 
 
 def _source(model: Path) -> Path:
@@ -103,5 +105,9 @@ def _show_text(
         ("what it cost", f"{cost.loss - cost.loss_in_floats:+.4f}"),
         ("likeliest token the same", f"{cost.same_best:.1%}"),
     ]
-    show_table(f"beside the float model, on {cost.tokens} tokens of text", ("what", ""), rows)
-    console.print(f"serve it: python -m node join --role infer --model {safe(str(out))}")
+    show_table(
+        f"beside the float model, on {plural(cost.tokens, 'token')} of text",
+        ("what", ""),
+        rows,
+    )
+    console.print(hint(f"serve it: python -m node join --role infer --model {safe(str(out))}"))

@@ -17,6 +17,7 @@ from wire.car import begins_as_car
 from wire.content import ContentId
 from wire.errors import InputError, Malformed
 from wire.log import LogPlaces
+from wire.plural import plural
 from wire.tree import name_of
 
 PAYLOAD_BYTES_MAX = 256 << 20
@@ -97,7 +98,8 @@ def full_id(state: Path, receipt: str) -> str:
     fitting = [it for it in known if it.startswith(part) or it.endswith(part)]
     if len(fitting) > 1:
         raise InputError(
-            f"{len(fitting)} receipts are called {receipt!r}, such as …{fitting[0][-12:]} and"
+            f"{plural(len(fitting), 'receipt')} are called {receipt!r}, such as"
+            f" …{fitting[0][-12:]} and"
             f" …{fitting[1][-12:]}",
             todo="give more of the id: python -m node receipts",
         )

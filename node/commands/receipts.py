@@ -13,8 +13,9 @@ from node.asking import as_maps
 from node.asking.answers import Answered, Answers
 from node.commands.ask import SOCKET, show_route
 from node.commands.models import QUOTA_BYTES, is_running
-from node.commands.output import console, counted_words, safe, short, show_json, show_table, size
+from node.commands.output import console, safe, short, show_json, show_table, size
 from node.commands.receipt_file import read_receipt
+from node.commands.to_type import hint
 from node.local.bundles import export_receipt, import_receipt
 from node.local.control import call, unheard
 from node.local.receipts import list_receipts
@@ -23,6 +24,7 @@ from store import Store, open_store
 from wire.amount import show_credits
 from wire.content import ContentId
 from wire.errors import InputError, Malformed, WireError
+from wire.plural import plural
 from wire.receipt import Answer
 from wire.signed import open_signed
 
@@ -67,7 +69,7 @@ def show(state: Path, receipt: str, *, as_json: bool) -> None:
         if leg["model"] is not None:
             console.print(f"         model {leg['model']}, {safe(leg['profile'])}")
     show_route(told)
-    console.print(f"\ncheck it: python -m node verify {safe(receipt)}")
+    console.print(hint(f"\ncheck it: python -m node verify {safe(receipt)}"))
 
 
 async def export(state: Path, receipt: str, output: Path | None, *, as_json: bool) -> None:
@@ -88,7 +90,7 @@ async def export(state: Path, receipt: str, output: Path | None, *, as_json: boo
     beside = f", with {found['blobs']} inputs and outputs" if path.suffix == ".car" else ""
     log = ", with its place in a log" if found["log"] else ""
     console.print(f"{size(found['size_bytes'])} in {safe(path)}{beside}{log}")
-    console.print(f"check it: python -m node verify {safe(path)}")
+    console.print(hint(f"check it: python -m node verify {safe(path)}"))
 
 
 async def take(state: Path, path: Path, now_ms: int, *, as_json: bool) -> None:
@@ -109,7 +111,7 @@ async def take(state: Path, path: Path, now_ms: int, *, as_json: bool) -> None:
     console.print(f"imported {found['receipt']}{before}")
     if found["disputed"]:
         console.print("[bold red]it is disputed: do not rely on it[/bold red]")
-    console.print(f"check it: python -m node verify {found['receipt']}")
+    console.print(hint(f"check it: python -m node verify {found['receipt']}"))
 
 
 def _id_of(receipt: str) -> ContentId:
@@ -150,7 +152,7 @@ def _show_list(found: Mapping[str, Any]) -> None:
     ]
     columns = ("time (UTC)", "model", "operation", "verdict", "price", "took", "receipt")
     more = f", and {found['left_out']} more" if found["left_out"] else ""
-    show_table(f"{counted_words(len(rows), 'answer')}, latest first{more}", columns, rows)
+    show_table(f"{plural(len(rows), 'answer')}, latest first{more}", columns, rows)
 
 
 def _time(row: Mapping[str, Any]) -> str:

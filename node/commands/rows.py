@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from node.commands.ask import SOCKET
-from node.commands.output import console, counted_words, show_json
+from node.commands.output import console, show_json
+from node.commands.to_type import hint
 from node.local import questions
 from node.local.control import call, unheard
 from node.rows.job import WINDOW, BundleAnswer, JobEnd, JobFiles, RowJob, RowsUnanswered
@@ -21,6 +22,7 @@ from wire.amount import show_credits
 from wire.content import ContentId
 from wire.errors import BatonError, InputError, Malformed
 from wire.operations import CALL, GENERATE
+from wire.plural import plural
 
 MODEL_DEADLINE_S = 120.0
 TRIES = len(RETRY_AFTER_S) + 1
@@ -268,9 +270,11 @@ def _tell(files: JobFiles, end: JobEnd, bundles: _Bundles, *, as_json: bool) -> 
         return
     before = f", {end.rows_before:,} of them before" if end.rows_before else ""
     cost = _of_bound(bundles.bound)
-    console.print(f"{counted_words(end.rows, 'row')} in {files.out}{before}{cost}")
+    console.print(f"{plural(end.rows, 'row')} in {files.out}{before}{cost}")
     if end.bad_rows:
-        console.print(f"[yellow]{end.bad_rows:,} rows are marked: see the column error[/yellow]")
+        console.print(
+            f"[yellow]{plural(end.bad_rows, 'row')} marked: see the column error[/yellow]"
+        )
     have = "has its receipt" if end.bundles == 1 else "have receipts"
-    console.print(f"{counted_words(end.bundles, 'bundle')} {have} in {files.receipts}")
-    console.print(f"  check a row: python -m node verify {files.receipts} --row 0")
+    console.print(f"{plural(end.bundles, 'bundle')} {have} in {files.receipts}")
+    console.print(hint(f"  check a row: python -m node verify {files.receipts} --row 0"))

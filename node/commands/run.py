@@ -19,6 +19,7 @@ from node.commands.output import console, plain_text, safe, show_aside
 from node.commands.own_network import own_network
 from node.commands.running import run as fairly
 from node.commands.streamed import WAITING, StreamedAnswer
+from node.commands.to_type import hint
 from node.local.control import call, unheard
 from node.models.inspect import is_path
 from wire.errors import BatonError, InputError
@@ -281,8 +282,10 @@ class Chat:
                 show_route(self._last())
             case "receipt":
                 console.print(
-                    f"receipt {self._last()['receipt']}\n"
-                    f"  check it: python -m node verify {safe(self.saved)}"
+                    hint(
+                        f"receipt {self._last()['receipt']}\n"
+                        f"  check it: python -m node verify {safe(self.saved)}"
+                    )
                 )
 
     def _last(self) -> dict[str, Any]:

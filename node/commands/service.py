@@ -13,6 +13,7 @@ import trio
 
 from node.commands.models import meant
 from node.commands.output import console, safe, show_json
+from node.commands.to_type import hint
 from store.files import appearing
 from wire.errors import BatonError, InputError
 
@@ -174,7 +175,7 @@ async def install(service: Service, arguments: Sequence[str], *, shown_only: boo
     await service.systemctl("enable", "--now", UNIT)
     user = "--user " if service.for_user else ""
     console.print(f"[green]installed[/green] {safe(service.file)}: it runs, and starts again by")
-    console.print(f"itself. See it with: python -m node service status {user}".rstrip())
+    console.print(hint(f"itself. See it with: python -m node service status {user}".rstrip()))
     if service.for_user:
         console.print("It ends when you log out, unless you run: loginctl enable-linger")
 

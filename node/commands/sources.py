@@ -12,13 +12,13 @@ from node.commands.ask import SOCKET, show_event, show_route
 from node.commands.beside import CONTENT_S, FETCH_BESIDE, get_content, keep_fetch
 from node.commands.output import (
     console,
-    counted_words,
     plain_text,
     safe,
     short,
     show_json,
     show_table,
 )
+from node.commands.to_type import hint
 from node.commands.typed_file import read_text
 from node.ingest.bring import Brought
 from node.ingest.dataset import GetContent
@@ -32,6 +32,7 @@ from wire.amount import show_credits
 from wire.content import ContentId
 from wire.errors import InputError, StoreUnusable
 from wire.fetch import AttestedFetch, Extraction, FetchAgreement, Preparation, SourceRecord
+from wire.plural import plural
 
 CELL_CHARS = 60
 _MORE = ", and there are more: raise pages in its [paging] for those"
@@ -50,7 +51,7 @@ def add(state: Path, name: str, file: Path, *, allow_host: bool, as_json: bool) 
     console.print(f"kept the source [bold]{safe(name)}[/bold] as\n{record.id}")
     if allowed:
         console.print(f"this peer may reach {safe(allowed)}, wherever that is")
-    console.print(f"see what comes out: python -m node sources test {safe(name)}")
+    console.print(hint(f"see what comes out: python -m node sources test {safe(name)}"))
 
 
 def list_sources(state: Path, *, as_json: bool) -> None:
@@ -71,7 +72,7 @@ def list_sources(state: Path, *, as_json: bool) -> None:
         show_json({"sources": rows})
         return
     if not rows:
-        console.print("no sources yet; add one: python -m node sources add NAME FILE.toml")
+        console.print(hint("no sources yet; add one: python -m node sources add NAME FILE.toml"))
         console.print(
             "  besides them a data peer has Python's documentation, as pydoc:try, and the texts of"
             " join --files, as files:NAME"
@@ -169,7 +170,7 @@ async def fetch(
         return
     show_brought(brought, ROWS_SHOWN)
     show_route(result)
-    console.print(f"receipt {result['receipt']}\n  check it: python -m node verify {saved}")
+    console.print(hint(f"receipt {result['receipt']}\n  check it: python -m node verify {saved}"))
 
 
 async def _keep_agreement(state: Path, result: dict[str, Any], *, as_json: bool) -> None:
@@ -205,7 +206,7 @@ async def _keep_agreement(state: Path, result: dict[str, Any], *, as_json: bool)
     if result["outliers"]:
         named = ", ".join(map(short, result["outliers"]))
         console.print(f"[yellow]outliers, which lose standing: {named}[/yellow]")
-    console.print(f"agreement {name}\n  check it: python -m node verify {saved}")
+    console.print(hint(f"agreement {name}\n  check it: python -m node verify {saved}"))
 
 
 def _read_beside(saved: Path) -> Brought:
@@ -225,7 +226,7 @@ def show_output(extraction: Extraction, output: bytes, rows: int) -> None:
     if extraction.is_table:
         table = DataTable.from_bytes(output)
         shown = [[safe(_short(cell)) for cell in row] for row in table.rows[:rows]]
-        show_table(counted_words(len(table.rows), "row"), [safe(it) for it in table.columns], shown)
+        show_table(plural(len(table.rows), "row"), [safe(it) for it in table.columns], shown)
     elif extraction.gives == "tensor":
         console.print(f"[bold]{safe(words_of(output))}[/bold]")
         console.print(safe(beginning_of(output)))
@@ -233,7 +234,7 @@ def show_output(extraction: Extraction, output: bytes, rows: int) -> None:
         lines = output.decode().splitlines()
         console.print("\n".join(safe(it) for it in lines[:rows]))
         if len(lines) > rows:
-            console.print(f"… {len(lines) - rows} lines more")
+            console.print(f"… {plural(len(lines) - rows, 'line')} more")
 
 
 def _facts(brought: Brought) -> list[tuple[str, str]]:
@@ -247,8 +248,8 @@ def _facts(brought: Brought) -> list[tuple[str, str]]:
         ("source", str(record.source)),
         *(("prepared", f"{it.id} ({_steps(it)})") for it in record.extraction.prepare),
         *([("pages", f"{len(record.pages)}{_MORE * record.more}")] if record.pages else []),
-        ("body", f"{record.body} ({counted_words(record.body_size_bytes, 'byte')})"),
-        ("output", f"{record.output} ({counted_words(len(brought.output), 'byte')})"),
+        ("body", f"{record.body} ({plural(record.body_size_bytes, 'byte')})"),
+        ("output", f"{record.output} ({plural(len(brought.output), 'byte')})"),
     ]
 
 

@@ -1,7 +1,6 @@
 """`status`, `peers`: what the running peer knows."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ from node.commands.ask import SOCKET
 from node.commands.output import (
     clock_words,
     console,
-    counted_words,
     safe,
     short,
     show_json,
@@ -17,32 +15,44 @@ from node.commands.output import (
     size,
     state_words,
 )
-from node.health.reach_words import ALONE, reach_words, relay_words, seed_words
+from node.commands.status_brief import brief_lines
+from node.commands.status_lines import (
+    belonging_lines,
+    network_words,
+    news_of,
+    wrong_rows_lines,
+)
+from node.health.reach_words import ALONE, lasted, reach_words
 from node.local.control import call, unheard
 from wire.amount import show_credits
+from wire.plural import plural
 
 DEADLINE_S = 30.0
 
 
-async def look(state: Path, what: str, *, as_json: bool) -> None:
-    """Ask the running peer for one view of itself, and show it."""
+async def look(state: Path, what: str, *, as_json: bool, whole: bool = True) -> None:
+    """Ask the running peer for one view of itself, and show it; of `status` all, or one screen."""
     result = await call(state / SOCKET, what, {}, unheard, deadline_s=DEADLINE_S)
     if as_json:
         show_json(result)
-    else:
+    elif whole:
         _SHOW[what](result)
+    else:
+        for line in brief_lines(result):
+            console.print(line)
 
 
 def _status(found: Mapping[str, Any]) -> None:
-    network = _network_words(found)
+    network = network_words(found)
     console.print(f"[bold]peer {found['peer']}[/bold] in the network {network}")
     seen, there = found["answered_last_minute"], found["connected"]
     colour = "green" if seen else "yellow"
     console.print(
-        f"  [{colour}]{seen} of {there} connected peers saw and answered it in the last minute"
+        f"  [{colour}]{seen} of {plural(there, 'connected peer')} saw and answered it in the"
+        " last minute"
         f"[/{colour}]; {found['known']} known"
     )
-    console.print(f"  roles {', '.join(found['roles'])}; up {found['uptime_s']:.0f} s")
+    console.print(f"  roles {', '.join(found['roles'])}; up for {lasted(found['uptime_s'])}")
     if found["paused"]:
         console.print(f"  [yellow]paused: {safe(found['paused'])}[/yellow]")
     for rule in found.get("guest", {}).get("cannot_tell", ()):
@@ -54,13 +64,13 @@ def _status(found: Mapping[str, Any]) -> None:
     if (reach := found.get("reach")) is not None:
         line = safe(reach_words(reach))
         console.print(f"  [yellow]{line}[/yellow]" if reach["how"] == ALONE else f"  {line}")
-    for line in _belonging_lines(found):
+    for line in belonging_lines(found):
         console.print(f"  {line}")
     for model in found["models"]:
         problem = f" [yellow]{safe(model['problem'])}[/yellow]" if model["problem"] else ""
         speed = f", {model['units_per_s']:.1f}/s" if "units_per_s" in model else ""
         if model.get("pages"):
-            speed += f", {model['pages_used']} of {model['pages']} pages"
+            speed += f", {model['pages_used']} of {plural(model['pages'], 'page')}"
         state = ", ".join(filter(None, (model.get("layers", ""), state_words(model))))
         console.print(f"  model {safe(model['name'])}: {state}{speed}{problem}")
         for line in _layer_lines(model):
@@ -71,8 +81,8 @@ def _status(found: Mapping[str, Any]) -> None:
         f" {tasks['failed']} failed, {tasks['under_way']} under way"
     )
     console.print(
-        f"  here: {counted_words(found['legs_done'], 'leg')} done,"
-        f" {counted_words(found['checks_done'], 'check')} made"
+        f"  here: {plural(found['legs_done'], 'leg')} done,"
+        f" {plural(found['checks_done'], 'check')} made"
     )
     if "background_checks" in found:
         console.print(_background_line(found["background_checks"]))
@@ -100,14 +110,8 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]{safe(found['unmet'])}[/yellow]")
     if found["engine"]["last_failure"]:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
-    for problem in found["problems"]:
-        console.print(f"  [dim]{safe(problem)}[/dim]")
-
-
-def _network_words(found: Mapping[str, Any]) -> str:
-    """What people call the network: the id of one with a ledger or with members is no name."""
-    named: Mapping[str, Any] = found.get("ledger") or found.get("membership") or {}
-    return safe(named["name"]) if named.get("name") else repr(found["network"])
+    for line in news_of(found):
+        console.print(f"  [dim]{safe(line)}[/dim]")
 
 
 def _traffic_line(traffic: Mapping[str, Any]) -> str:
@@ -123,44 +127,13 @@ def _traffic_line(traffic: Mapping[str, Any]) -> str:
     return line
 
 
-def _belonging_lines(found: Mapping[str, Any]) -> list[str]:
-    """What it passes on for others, whose it is, what names it finds others by, its network."""
-    relayed = relay_words(found.get("reach", {}), size)
-    lines = [relayed] if relayed else []
-    if found.get("owner"):
-        lines.append(f"shown as a peer of the owner {found['owner']}")
-    for name, told in found.get("seeds", {}).items():
-        line = safe(seed_words(name, told))
-        lines.append(f"[yellow]{line}[/yellow]" if told["problem"] else line)
-    membership = found.get("membership")
-    return lines if membership is None else [*lines, _membership_line(membership)]
-
-
-def _membership_line(found: Mapping[str, Any]) -> str:
-    """How this peer stands in its private network, in one line."""
-    name, connected = safe(found["name"]), counted_words(found["members_connected"], "member")
-    if found["owner"]:
-        return f"owner of the private network {name}; {connected} connected"
-    if found["member"]:
-        until = datetime.fromtimestamp(found["not_after_wall_s"], UTC)
-        return (
-            f"member of the private network {name} until {until:%Y-%m-%d}, renewed by itself;"
-            f" {connected} connected"
-        )
-    why = safe(found["problem"]) or "nobody who may admit it has answered yet"
-    return f"[yellow]no member of the private network {name}: {why}[/yellow]"
-
-
 def _layer_lines(model: Mapping[str, Any]) -> list[str]:
     """Who has the layers of a model that are not here, and whose rows of it were wrong."""
     lines = []
     if rest := model.get("rest"):
         holders = (f"{safe(it['layers'])} at {short(it['peer'])}" for it in rest)
         lines.append(f"    the rest: {', '.join(holders)}")
-    lines += [
-        f"    [red]{short(it['peer'])} gave wrong rows of {safe(it['layers'])} and is banned[/red]"
-        for it in model.get("gave_wrong_rows", ())
-    ]
+    lines += [f"    [red]{it}[/red]" for it in wrong_rows_lines(model)]
     return lines
 
 
@@ -181,7 +154,7 @@ def _orders_line(orders: Mapping[str, Any], whose: str) -> str:
     places = orders["places_in_use"] + orders["places_free"]
     return (
         f"  standing orders {whose}: {orders['open']}, {orders['tasks_per_bundle']:.1f} tasks in a"
-        f" bundle, {orders['places_in_use']} of {places} places in use"
+        f" bundle, {orders['places_in_use']} of {plural(places, 'place')} in use"
     )
 
 
@@ -195,14 +168,14 @@ def _sponsor_lines(sponsor: Mapping[str, Any]) -> list[str]:
 
 def _ledger_lines(ledger: Mapping[str, Any]) -> list[str]:
     """The ledger, and how this peer stands in it."""
-    bad = counted_words(ledger["tolerates"], "bad member")
-    members = counted_words(ledger["members"], "member")
+    bad = plural(ledger["tolerates"], "bad member")
+    members = plural(ledger["members"], "member")
     lines = [f"  ledger of {safe(ledger['name'])}: {members}, tolerates {bad}"]
     if ledger["member"]:
         doing = "ending" if ledger["sealed"] else "sat out" if ledger["sits_out"] else "running"
         lines.append(
             f"  a member: epoch {ledger['epoch']} is {doing},"
-            f" {counted_words(ledger['orders'], 'order')} so far;"
+            f" {plural(ledger['orders'], 'order')} so far;"
             f" supply {show_credits(ledger['supply'])} credits"
         )
     if ledger.get("staked"):
@@ -227,8 +200,8 @@ def _stake_words(stake: Mapping[str, Any]) -> str:
 def _http_line(http: Mapping[str, Any]) -> str:
     """How the gateway is, in one line; what clients caused there is named by its kind."""
     parts = [
-        f"{http['open']} connections, {http['at_work']} at work",
-        f"{http['requests']} requests",
+        f"{plural(http['open'], 'connection')}, {http['at_work']} at work",
+        f"{plural(http['requests'], 'request')}",
     ]
     parts += [f"{http[it]} {it}" for it in ("abandoned", "evicted") if http[it]]
     for what in ("refused", "timed_out", "errors"):
@@ -275,7 +248,7 @@ def _peers(found: Mapping[str, Any]) -> None:
         if column not in _SELDOM or any(row[place] for row in rows)
     ]
     show_table(
-        f"{counted_words(len(rows), 'peer')} besides {short(found['me'])}",
+        f"{plural(len(rows), 'peer')} besides {short(found['me'])}",
         [columns[place] for place in shown],
         [[row[place] for place in shown] for row in rows],
     )

@@ -14,6 +14,7 @@ from node.commands.ask import SOCKET
 from node.commands.output import console, plain_text, size
 from node.console.history import rate_of
 from node.local.control import call, unheard
+from wire.plural import plural
 
 DEADLINE_S = 30.0
 
@@ -47,8 +48,8 @@ def picture_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Group:
         f" {now['answered_last_minute']} answered in the last minute",
         f"own tasks  {tasks['under_way']} under way, {tasks['answered']} answered,"
         f" {tasks['failed']} failed",
-        f"for others {now['legs_under_way']} legs under way, {now['legs_done']} done,"
-        f" {now['checks_done']} checks",
+        f"for others {plural(now['legs_under_way'], 'leg')} under way, {now['legs_done']} done,"
+        f" {plural(now['checks_done'], 'check')}",
         f"work       {rate_of(before, now):.1f} units/s (tokens, texts or calls)",
         f"store      {size(store['used_bytes'])} of {size(store['quota_bytes'])}",
         f"models     {size(now['engine']['memory_bytes'])} of memory",
@@ -61,7 +62,7 @@ def picture_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Group:
         speed = f"{row['units_per_s']:.1f}/s" if "units_per_s" in row else ""
         memory = size(row["memory_bytes"]) if row.get("memory_bytes") else ""
         if row.get("pages"):
-            memory += f", {row['pages_used']} of {row['pages']} pages"
+            memory += f", {row['pages_used']} of {plural(row['pages'], 'page')}"
         state = f"{row['state']} {row['problem']}".strip()
         cells = (row["name"], state, speed, memory, row.get("profile", ""))
         table.add_row(*(Text(plain_text(it)) for it in cells))

@@ -10,7 +10,7 @@ import trio
 from node.commands.output import console, safe, show_json
 from node.commands.service import Service
 from node.commands.upgrade_peer import AsProcess, AsService, Keeper, status_of
-from node.commands.upgrade_plan import UpgradeAsked, begun
+from node.commands.upgrade_plan import UpgradeAsked, begun, planned
 from node.upgrading.installing import Installer, environment, installed
 from node.upgrading.journal import (
     UpgradeJournal,
@@ -43,29 +43,56 @@ async def upgrade(
     was set for this process.
     """
     versions = versions_folder(asked.state)
+    plan = await _plan(asked, versions, python)
     with upgrading_alone(versions) as lock:
+        # Another may have begun or ended one meanwhile.
         journal = read_journal(versions)
         if journal is None:
-            if asked.release is None:
-                raise InputError(
-                    "no upgrade was cut, and no release is named",
-                    todo="python -m node upgrade FILE.whl, or the folder of a release",
-                )
-            journal = await begun(asked, versions, python)
-        elif asked.release is not None:
-            raise InputError(
-                f"an upgrade to {journal.version} was cut while {journal.step.value}",
-                todo="go on with it: python -m node upgrade; or end it, with --back instead",
-            )
+            if plan is None:
+                raise _no_upgrade()
+            journal = await trio.to_thread.run_sync(begun, plan, versions, asked.release_key)
+        elif plan is not None:
+            raise _cut(journal)
         elif asked.back and journal.step is not UpgradeStep.RETURNING:
             journal = replace(journal, step=UpgradeStep.RETURNING, why=BACK)
             keep_journal(versions, journal)
-        installer = Installer(python, Path(journal.old.prefix), lock, environment(variables))
+        installer = Installer(
+            python, Path(journal.old.prefix), lock, environment(variables), journal.index
+        )
         await Upgrade(asked.state, versions, journal, installer, quiet=as_json).run()
     if as_json:
         went_back = asked.back or journal.why == BACK
         versions_told = {"from": journal.old.version, "to": journal.version}
         show_json({"upgraded": not went_back, **versions_told})
+
+
+async def _plan(asked: UpgradeAsked, versions: Path, python: str) -> UpgradeJournal | None:
+    """What is to be begun; None to go on with what was cut. InputError if neither can be.
+
+    Nothing is made before it is known that there is something to do.
+    """
+    cut = read_journal(versions)
+    if cut is not None:
+        if asked.release is not None:
+            raise _cut(cut)
+        return None
+    if asked.release is None:
+        raise _no_upgrade()
+    return await planned(asked, versions, python)
+
+
+def _cut(journal: UpgradeJournal) -> InputError:
+    return InputError(
+        f"an upgrade to {journal.version} was cut while {journal.step.value}",
+        todo="go on with it: python -m node upgrade; or end it, with --back instead",
+    )
+
+
+def _no_upgrade() -> InputError:
+    return InputError(
+        "no upgrade was cut, and no release is named",
+        todo="python -m node upgrade FILE.whl, or the folder of a release",
+    )
 
 
 @dataclass(slots=True)

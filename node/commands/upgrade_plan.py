@@ -1,15 +1,13 @@
 """What is upgraded, and with what: looked at before anything is changed."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import trio
 
 from node.commands.service import SYSTEM_STATE, UNIT, Service, with_python
 from node.commands.upgrade_peer import status_of
 from node.commands.verify_release import NAME, checked_release
-from node.upgrading.installing import wheel_in
+from node.upgrading.installing import lock_of, wheel_in
 from node.upgrading.journal import UpgradeJournal, keep_journal
 from node.upgrading.started import Started, read_started
 from node.upgrading.steps import UpgradeStep
@@ -26,24 +24,28 @@ class UpgradeAsked:
     state: Path
     release: Path | None
     release_key: str | None
+    index: str
     offline: bool
     back: bool
 
 
-async def begun(asked: UpgradeAsked, versions: Path, python: str) -> UpgradeJournal:
-    """The journal of a new upgrade, kept; InputError if this peer cannot be upgraded.
+async def planned(asked: UpgradeAsked, versions: Path, python: str) -> UpgradeJournal:
+    """The journal of a new upgrade, as long as nothing is made yet; InputError if it may not begin.
 
-    What an earlier upgrade installed of that version is deleted: it may be of another wheel.
+    Its wheel is the one that was named, which `begun` copies.
     """
     assert asked.release is not None
     wheel, version = wheel_in(asked.release)
+    # What it needs is said by a file in it, so one that was cut is found out now.
+    lock_of(wheel)
+    if asked.release_key is not None:
+        check_released(wheel, wheel.parent, asked.release_key)
     old, for_user, unit = await _how_it_runs(asked.state)
     if old.version == version:
         raise InputError(
             f"version {version} already runs", todo="another build of it needs another number"
         )
-    prefix = versions / version
-    if Path(python).is_relative_to(prefix):
+    if Path(python).is_relative_to(versions / version):
         raise InputError(
             f"this is a command of {version} itself, which is installed anew",
             todo=f"use the running version's: {Path(old.prefix) / 'bin' / 'baton'} upgrade",
@@ -54,13 +56,13 @@ async def begun(asked: UpgradeAsked, versions: Path, python: str) -> UpgradeJour
             "the running peer does not answer", todo="see what it does: python -m node status"
         )
     found = folder_version(asked.state)
-    kept = await trio.to_thread.run_sync(_copied, wheel, versions / "release", asked.release_key)
-    journal = UpgradeJournal(
+    return UpgradeJournal(
         step=UpgradeStep.INSTALLING,
         old=old,
         version=version,
-        wheel=str(kept),
+        wheel=str(wheel),
         source=str(wheel.parent) if asked.offline else "",
+        index=asked.index,
         for_user=for_user,
         unit=unit,
         peer=str(status["peer"]),
@@ -68,8 +70,17 @@ async def begun(asked: UpgradeAsked, versions: Path, python: str) -> UpgradeJour
         models=tuple(str(it["name"]) for it in status["models"] if not it["problem"]),
         folder_version=0 if found is None else found[0],
     )
-    if prefix.exists():
-        await trio.to_thread.run_sync(shutil.rmtree, prefix)
+
+
+def begun(plan: UpgradeJournal, versions: Path, key: str | None) -> UpgradeJournal:
+    """The journal of a new upgrade, kept, with the wheel beside it.
+
+    What an earlier upgrade installed of that version is deleted: it may be of another wheel.
+    """
+    kept = _copied(Path(plan.wheel), versions / "release", key)
+    journal = replace(plan, wheel=str(kept))
+    if (prefix := versions / plan.version).exists():
+        shutil.rmtree(prefix)
     keep_journal(versions, journal)
     return journal
 
@@ -91,12 +102,17 @@ def _copied(wheel: Path, folder: Path, key: str | None) -> Path:
                 todo="a release is SHA256SUMS, SHA256SUMS.minisig and its files, in one folder",
             ) from error
     if key is not None:
-        _, files = checked_release(folder / NAME, key)
-        if {it.name: it.state for it in files}.get(wheel.name) != "ok":
-            raise InputError(
-                f"{wheel.name} is not what was released", todo="delete it, and fetch it again"
-            )
+        check_released(wheel, folder, key)
     return folder / wheel.name
+
+
+def check_released(wheel: Path, folder: Path, key: str) -> None:
+    """InputError unless the folder's list of digests is signed by the key and names this wheel."""
+    _, files = checked_release(folder / NAME, key)
+    if {it.name: it.state for it in files}.get(wheel.name) != "ok":
+        raise InputError(
+            f"{wheel.name} is not what was released", todo="delete it, and fetch it again"
+        )
 
 
 async def _how_it_runs(state: Path) -> tuple[Started, bool, str]:

@@ -10,7 +10,7 @@ import trio
 from node.commands.ask import SOCKET
 from node.commands.genesis import read_epoch_s, read_genesis
 from node.commands.ledger_file import EXPORT_AGAIN, given_or_exported, replay_file
-from node.commands.output import console, counted_words, safe, short, show_json, show_table
+from node.commands.output import console, safe, short, show_json, show_table
 from node.ledger.epoch_outcome import EpochOutcome
 from node.ledger.replica import Replica
 from node.local.arguments import read_key
@@ -22,6 +22,7 @@ from wire.amount import show_credits
 from wire.content import PeerId
 from wire.errors import InputError
 from wire.ledger import Genesis
+from wire.plural import plural
 
 WEEKS_SHOWN = 16
 LOOK_DEADLINE_S = 10.0
@@ -150,7 +151,7 @@ def _show(report: Mapping[str, Any], wanted: Looking) -> None:
         )
         for it in report["weeks"][-WEEKS_SHOWN:]
     ]
-    title = f"use of {safe(report['name'])}, {counted_words(report['epochs'], 'epoch')}"
+    title = f"use of {safe(report['name'])}, {plural(report['epochs'], 'epoch')}"
     columns = ("week", "accounts", "owners", "tasks", "credits", "discounted", "cost to fake")
     show_table(title, columns, weeks)
     if not report["epochs"]:
@@ -176,8 +177,8 @@ def _show(report: Mapping[str, Any], wanted: Looking) -> None:
         ]
         show_table("by who paid", ("account", "tasks", "credits", "to the fund"), rows)
     console.print(
-        f"{counted_words(report['accounts'], 'account')} paid for tasks, of"
-        f" {counted_words(report['owners'], 'owner')} at least"
+        f"{plural(report['accounts'], 'account')} paid for tasks, of"
+        f" {plural(report['owners'], 'owner')} at least"
     )
     console.print(
         f"faking all of it cost {show_credits(report['cost'])} credits (the fund's share), what is"
@@ -185,7 +186,8 @@ def _show(report: Mapping[str, Any], wanted: Looking) -> None:
     )
     if report["transfers_unseen"]:
         console.print(
-            f"[yellow]{report['transfers_unseen']} transfers are more than is held in memory: a"
+            f"[yellow]{plural(report['transfers_unseen'], 'transfer')} are more than is held"
+            " in memory: a"
             " circle that they close is not seen[/yellow]"
         )
     if wanted.html is not None:

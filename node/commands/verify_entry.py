@@ -4,6 +4,7 @@ from pathlib import Path
 
 from node.commands.output import console, safe, show_json
 from node.commands.receipt_file import begins_with, read_file
+from node.commands.to_type import hint
 from node.workflows.branches import DoubledSlot, is_double, rank
 from node.workflows.delivery import told_time
 from node.workflows.entry_file import (
@@ -148,7 +149,9 @@ def _show_double(signed: Signed[FeedFork], double: DoubledSlot, *, as_json: bool
     for words, one in (("counts", counts), ("does not count", other)):
         console.print(f"epoch {one.record.epoch}, {words}: {one.record.result} by {one.signer}")
     console.print(
-        "\n[bold]two keepers ran one slot[/bold], which keepers that cannot reach each other may"
-        " do.\nThe later epoch counts, and nobody is convicted. Which of them had the feed, only"
-        " its record\nsays: python -m node workflows history"
+        hint(
+            "\n[bold]two keepers ran one slot[/bold], which keepers that cannot reach each other"
+            " may do.\nThe later epoch counts, and nobody is convicted. Which of them had the feed,"
+            " only its record\nsays: python -m node workflows history"
+        )
     )

@@ -13,6 +13,7 @@ from node.engines.worker.exact_claims import ExactClaims
 from wire.content import ContentId
 from wire.errors import ModelRefused, WireError
 from wire.operations import CALL, GENERATE
+from wire.plural import plural
 from wire.receipt import Receipt
 
 # A manifest lies beside a receipt or comes in a bundle; of a file it is made, by the file's name.
@@ -67,7 +68,7 @@ def _replay_text(report: AuditReport, path: Path, leg: Receipt, have: Have) -> N
         report.note(ReceiptPart.REPLAY, False, what, error.message)
         return
     good = not difference
-    report.note(ReceiptPart.REPLAY, good, what, difference or f"all {leg.units} tokens")
+    report.note(ReceiptPart.REPLAY, good, what, difference or f"all {plural(leg.units, 'token')}")
     if good:
         # Every token was drawn again by the task's own settings.
         what = f"each token of leg {leg.stage + 1} is the one that was to be drawn"
@@ -89,5 +90,5 @@ def _replay_leg(report: AuditReport, path: Path, leg: Receipt, have: Have) -> No
         return
     row = first_wrong_row(model, inputs, output)
     rows = len(inputs[0])
-    detail = f"all {rows} rows" if row is None else f"row {row} of {rows} is another one"
+    detail = f"all {plural(rows, 'row')}" if row is None else f"row {row} of {rows} is another one"
     report.note(ReceiptPart.REPLAY, row is None, what, detail)

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from node.commands.output import console, counted_words, safe, show_json
+from node.commands.output import console, safe, show_json
 from node.commands.receipt_file import begins_with, read_file
 from wire import limits
 from wire.errors import InputError, WireError
 from wire.kinds import Kind
 from wire.log import JudgedFork, LogFork, judge
+from wire.plural import plural
 from wire.signed import Signed, open_signed
 
 # A list of four things, and the kind: no receipt begins so.
@@ -37,7 +38,7 @@ def verify_fork(path: Path, *, as_json: bool) -> None:
     console.print(f"[bold]found by[/bold]  {signed.signer}")
     for head in (found.first.record, found.second.record):
         console.print(
-            f"[bold]head {head.number}[/bold]    {counted_words(head.size, 'receipt')}, root"
+            f"[bold]head {head.number}[/bold]    {plural(head.size, 'receipt')}, root"
             f" {head.root.hex()}"
         )
     console.print(

@@ -8,7 +8,7 @@ from typing import Any
 
 from node.checking.audit import audit
 from node.checking.report import Status
-from node.commands.output import console, counted_words, safe, show_json
+from node.commands.output import console, safe, show_json
 from node.rows.comparing import TableCheck, answer_columns, outputs_in, read_as_table
 from node.rows.job import RECEIPTS_SUFFIX
 from node.rows.journal import read_every_frame
@@ -16,6 +16,7 @@ from node.rows.reading import TableColumns, open_rows
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError, Malformed, WireError
+from wire.plural import plural
 from wire.receipt import Answer, Receipt
 from wire.rows import (
     RowBundle,
@@ -91,7 +92,7 @@ def _verify(
                 todo="do not rely on them; have them done again: --force",
             ) from error
     if row is not None and found.row is None:
-        raise InputError(f"{path} has no row {row}", todo=f"it has {due} rows, from 0 on")
+        raise InputError(f"{path} has no row {row}", todo=f"it has {plural(due, 'row')}, from 0 on")
     if found.table is not None and row is None:
         try:
             found.table.end()
@@ -243,34 +244,34 @@ def _show(found: _Found, head: Mapping[str, Any], *, as_json: bool) -> None:
         tell(f"row {found.row['row']} was not asked: {safe(found.row['problem'])}")
     elif found.row is not None:
         one = found.row
-        path = "1 hash" if len(one["path"]) == 1 else f"{len(one['path'])} hashes"
+        path = "1 hash" if len(one["path"]) == 1 else f"{plural(len(one['path']), 'hash')}"
         tell(f"[green]✓[/green] row {one['row']} is one of {one['rows_in_bundle']} signed together")
         tell(f"  question  sha256 {one['source_sha256']}")
         tell(f"  answer    sha256 {one['output_sha256']}")
         tell(f"  path      {path}, to the root {one['root']}")
         tell(f"  receipt   {one['receipt']}, by {one['answered_by']}")
-        tell(f"  level     {one['level']}, with {counted_words(one['verdicts'], 'verdict')}")
+        tell(f"  level     {one['level']}, with {plural(one['verdicts'], 'verdict')}")
     else:
         tell(
-            f"[green]✓[/green] {counted_words(found.rows, 'row')} in"
-            f" {counted_words(found.bundles, 'bundle')}, with"
-            f" {counted_words(found.receipts, 'receipt')}, hold"
+            f"[green]✓[/green] {plural(found.rows, 'row')} in"
+            f" {plural(found.bundles, 'bundle')}, with"
+            f" {plural(found.receipts, 'receipt')}, hold"
         )
         if found.bad_rows:
-            tell(f"  {found.bad_rows:,} rows were marked as bad, and not asked")
+            tell(f"  {plural(found.bad_rows, 'row')} marked as bad, and not asked")
     tell(f"  asked by {', '.join(sorted(map(str, found.signers)))}")
     if found.table is None:
         tell("[yellow]?[/yellow] the table of answers: it does not lie beside its receipts")
         return
     if found.table.same:
         tell(
-            f"[green]✓[/green] {counted_words(found.table.same, 'row')} of the table beside it"
+            f"[green]✓[/green] {plural(found.table.same, 'row')} of the table beside it"
             f" {'is' if found.table.same == 1 else 'are'} what was signed"
         )
     if found.table.unknown:
         tell(
-            f"[yellow]?[/yellow] {found.table.unknown:,} rows of the table: what is at hand does"
-            " not say what was signed"
+            f"[yellow]?[/yellow] {plural(found.table.unknown, 'row')} of the table: what is at"
+            " hand does not say what was signed"
         )
     if head.get("keep"):
         tell("[yellow]?[/yellow] the columns that were copied: nobody signs them")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from node.commands.ask import SOCKET
-from node.commands.output import console, counted_words, safe, short, show_json, show_table
+from node.commands.output import console, safe, short, show_json, show_table
+from node.commands.to_type import hint
 from node.commands.typed_file import read_text
 from node.local.control import call, unheard
 from node.workflows.definition import FILE_BYTES_MAX
@@ -14,6 +15,7 @@ from node.workflows.entry_file import ENTRY_SUFFIX
 from wire import limits
 from wire.amount import show_credits
 from wire.errors import InputError
+from wire.plural import plural
 
 CALL_S = 30.0
 RESULT_CHARS = 60
@@ -43,7 +45,7 @@ async def add(state: Path, file: Path, standby_of: str, *, as_json: bool) -> Non
             "on each of its standbys, with the same file:\n"
             f"python -m node workflows add {safe(file.name)} --standby-of {found['feed']}"
         )
-    console.print(f"run it now: python -m node workflows run {name}")
+    console.print(hint(f"run it now: python -m node workflows run {name}"))
 
 
 async def list_workflows(state: Path, *, as_json: bool) -> None:
@@ -53,7 +55,7 @@ async def list_workflows(state: Path, *, as_json: bool) -> None:
         show_json(found)
         return
     if not found["workflows"] and not found["broken"] and not found["followed"]:
-        console.print("no workflows yet; add one: python -m node workflows add FILE.toml")
+        console.print(hint("no workflows yet; add one: python -m node workflows add FILE.toml"))
         return
     columns = ("name", "schedule", "next", "entries", "last", "waiting")
     rows = [[safe(it) for it in _listed(row)] for row in found["workflows"]]
@@ -70,7 +72,7 @@ async def list_workflows(state: Path, *, as_json: bool) -> None:
         if row["doubles"]:
             doubles = row["doubles"]
             console.print(
-                f"{safe(row['name'])}: {counted_words(doubles, 'slot')} had results of two keepers"
+                f"{safe(row['name'])}: {plural(doubles, 'slot')} had results of two keepers"
             )
     for row in (*found["workflows"], *found["broken"], *found["followed"]):
         if row["problem"]:
@@ -124,7 +126,7 @@ async def show(state: Path, name: str, *, as_json: bool) -> None:
             f" {to['waiting']} waiting"
         )
         if to["problem"]:
-            tried = f"failed {counted_words(to['failed'], 'time')}"
+            tried = f"failed {plural(to['failed'], 'time')}"
             console.print(f"  [yellow]{tried}, and tried again: {safe(to['problem'])}[/yellow]")
     if found["problem"] not in ("", *(it["problem"] for it in found["destinations"])):
         console.print(f"[yellow]{safe(found['problem'])}[/yellow]")
@@ -147,7 +149,7 @@ async def run_now(state: Path, name: str, *, as_json: bool) -> None:
 
 
 def _tell_running(event: Mapping[str, Any]) -> None:
-    tries = "1 try" if event["tries"] == 1 else f"{event['tries']} tries"
+    tries = "1 try" if event["tries"] == 1 else f"{plural(event['tries'], 'try')}"
     console.print(f"running: at most {tries} of {event['deadline_s']} s each")
 
 
@@ -158,7 +160,7 @@ def _checked(result: Any) -> str:
         return ""
     if not needed:
         return 'nobody checked it: [model] says so; verdicts = "2/3" has it checked'
-    return f"{counted_words(int(found.get('verdicts', 0)), 'verdict')}, and {needed} are needed"
+    return f"{plural(int(found.get('verdicts', 0)), 'verdict')}, and {needed} are needed"
 
 
 def _show_entry(entry: Mapping[str, Any]) -> None:
@@ -169,7 +171,9 @@ def _show_entry(entry: Mapping[str, Any]) -> None:
         console.print(f"[dim]{safe(checked)}[/dim]")
     if entry["receipt"] is not None:
         console.print(
-            f"receipt {entry['receipt']}\n  check it: python -m node verify {entry['receipt']}"
+            hint(
+                f"receipt {entry['receipt']}\n  check it: python -m node verify {entry['receipt']}"
+            )
         )
 
 
@@ -181,8 +185,10 @@ async def history(state: Path, name: str, count: int, *, as_json: bool) -> None:
         return
     if not found["entries"]:
         console.print(
-            f"no slot of {safe(name)} has ended yet;"
-            f" how far the first is: python -m node workflows show {safe(name)}"
+            hint(
+                f"no slot of {safe(name)} has ended yet;"
+                f" how far the first is: python -m node workflows show {safe(name)}"
+            )
         )
         return
     columns = ["number", "slot", "end", "late", "took", "result", "receipt"]
@@ -192,7 +198,7 @@ async def history(state: Path, name: str, count: int, *, as_json: bool) -> None:
     if any(costs):
         columns.append("credits")
         rows = [[*row, show_credits(cost)] for row, cost in zip(rows, costs, strict=True)]
-    show_table(counted_words(len(rows), "entry"), columns, rows)
+    show_table(plural(len(rows), "entry"), columns, rows)
     if len({it["keeper"] for it in found["entries"]}) > 1:
         for keeper in dict.fromkeys(it["keeper"] for it in found["entries"]):
             numbers = [it["number"] for it in found["entries"] if it["keeper"] == keeper]
@@ -202,7 +208,7 @@ async def history(state: Path, name: str, count: int, *, as_json: bool) -> None:
 
 
 def _cells(entry: Mapping[str, Any]) -> list[str]:
-    many = f" ({entry['slots']} slots)" if entry["slots"] > 1 else ""
+    many = f" ({plural(entry['slots'], 'slot')})" if entry["slots"] > 1 else ""
     result = _as_text(entry["result"]) if entry["result"] is not None else entry["why"]
     line = " ".join(result.split())
     return [
@@ -243,8 +249,10 @@ async def follow(state: Path, feed: str, *, as_json: bool) -> None:
         return
     console.print(f"following {safe(found['name'])} ({safe(found['schedule'])})")
     console.print(
-        f"{counted_words(found['entries'], 'entry')} so far; see python -m node workflows"
-        f" history {feed}"
+        hint(
+            f"{plural(found['entries'], 'entry')} so far; see python -m node workflows"
+            f" history {feed}"
+        )
     )
 
 
@@ -257,7 +265,9 @@ async def export(state: Path, name: str, number: int, file: Path, *, as_json: bo
     if as_json:
         show_json(found)
     else:
-        console.print(f"wrote {safe(found['path'])}\n  check it: python -m node verify {file}")
+        console.print(
+            hint(f"wrote {safe(found['path'])}\n  check it: python -m node verify {file}")
+        )
 
 
 _DONE = {"pause": "is paused", "resume": "goes on", "rm": "is forgotten, with its history"}

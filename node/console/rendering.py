@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from node.console.facts import PEERS_SHOWN, RECEIPTS_SHOWN, TASKS_SHOWN, ConsoleFacts
 from node.console.history import points_of
 from node.health.finding import State
-from node.health.reach_words import reach_words
+from node.health.reach_words import lasted, reach_words
 from wire.amount import show_credits
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -43,19 +43,6 @@ def size(size_bytes: float) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.1f} GB"
-
-
-def lasted(seconds: float) -> str:
-    """A length of time in steps: what is shown changes seldom."""
-    if seconds < 10:
-        return "seconds"
-    if seconds < 60:
-        return f"{seconds // 10 * 10:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds // 3600:.0f} h"
-    return f"{seconds // 86400:.0f} days"
 
 
 def short(peer: object) -> str:

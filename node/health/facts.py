@@ -32,6 +32,8 @@ class StateFacts:
     version: str | None = None
     # The version that this Baton reads and writes.
     version_here: str
+    # When the newest of its files was written.
+    newest_wall_s: float | None = None
     # The process that has the folder's lock; 0 if none has it.
     locked_by: int | None = None
     free_bytes: int | None = None
@@ -133,7 +135,8 @@ class Facts:
     """All that was seen at one time.
 
     `peer` is the running peer's status and `settings` its settings by name; None where no peer
-    answers. `gateway_keys` is how many API keys its gateway has.
+    answers. `gateway_keys` is how many API keys its gateway has, `wall_s` what this machine's clock
+    says.
     """
 
     port: PortFacts
@@ -147,6 +150,7 @@ class Facts:
     peer: Mapping[str, Any] | None = None
     settings: Mapping[str, str] | None = None
     gateway_keys: int | None = None
+    wall_s: float | None = None
     peers: tuple[Mapping[str, Any], ...] | None = None
 
     @property

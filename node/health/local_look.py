@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ UNIT = "baton"
 # A limit of cgroups that is as good as none.
 _LIMIT_NONE = 1 << 60
 _LISTENS = "0A"
+_FILES_MAX = 1000
 # By device node: the library without which its driver is of no use.
 _LIBRARIES = {"nvidia0": "libcuda.so.1", "kfd": "libamdhip64.so"}
 _LIBRARY_FOLDERS = (
@@ -112,8 +114,18 @@ class LocalLook:
             key_mode=key_mode,
             version=version,
             locked_by=locked_by(self.state),
+            newest_wall_s=self._newest_wall_s(),
             **self._disk(self.state),
         )
+
+    def _newest_wall_s(self) -> float | None:
+        """When the newest of the files right in the folder was written, by the clock of then."""
+        try:
+            with os.scandir(self.state) as files:
+                some = islice((it for it in files if it.is_file(follow_symlinks=False)), _FILES_MAX)
+                return max((it.stat(follow_symlinks=False).st_mtime for it in some), default=None)
+        except OSError:
+            return None
 
     def _parent(self) -> Path:
         """The nearest folder above the state folder that is there."""

@@ -1,7 +1,9 @@
 """Causes that lie in this machine and its state folder: disk, memory, limits, heat. Pure."""
 
+from node.health.clock import gone_back_words, wrong_clock_words
 from node.health.facts import Facts, ResourceFacts
 from node.health.finding import NOT_RUNNING, Cause, Judged, bad, ok, unknown, warn
+from wire.plural import plural
 
 FREE_BYTES_BAD = 64 << 20
 FREE_BYTES_WARN = 1 << 30
@@ -47,15 +49,23 @@ def _same_key(facts: Facts) -> Judged:
 
 def _clock(facts: Facts) -> Judged:
     wrong_s = None if facts.peer is None else facts.peer["clock_wrong_s"]
+    by_network = facts.resources.clock_synchronized
+    # By hand where no service sets it.
+    by_hand = "date -s 'YYYY-MM-DD hh:mm'"
+    remedy = by_hand if by_network is None else "timedatectl set-ntp true"
     if wrong_s is not None:
         way = "behind" if wrong_s > 0 else "ahead of"
-        return bad(
-            f"this machine's clock is {abs(wrong_s):.0f} s {way} most others'",
-            "timedatectl set-ntp true",
-        )
-    if facts.resources.clock_synchronized is False:
-        return warn("nothing sets this machine's clock", "timedatectl set-ntp true")
-    if facts.peer is None and facts.resources.clock_synchronized is None:
+        return bad(f"this machine's clock is {abs(wrong_s):.0f} s {way} most others'", remedy)
+    if facts.wall_s is not None:
+        newest_s = facts.state.newest_wall_s
+        words = wrong_clock_words(facts.wall_s)
+        words = words or ("" if newest_s is None else gone_back_words(facts.wall_s, newest_s))
+        if words:
+            alone = "" if by_network is None else f"; where no time server answers: {by_hand}"
+            return bad(words, remedy + alone)
+    if by_network is False:
+        return warn("nothing sets this machine's clock", remedy)
+    if facts.peer is None and by_network is None:
         return unknown(NOT_RUNNING)
     return ok("the clock agrees with others', as far as they were met")
 
@@ -118,7 +128,7 @@ def _memory(facts: Facts) -> Judged:
     room = _room_bytes(machine)
     if machine.killed_for_memory:
         return bad(
-            f"{machine.killed_for_memory} processes of this group were killed for memory",
+            f"{plural(machine.killed_for_memory, 'process')} of this group were killed for memory",
             "run a smaller model, or join with --memory N",
         )
     if room < 256 << 20:
@@ -141,15 +151,15 @@ def _limits(facts: Facts) -> Judged:
         return unknown("the limits of processes cannot be read")
     if machine.open_files_max < OPEN_FILES_MIN:
         return warn(
-            f"a process may open {machine.open_files_max} files and connections",
+            f"a process may open {plural(machine.open_files_max, 'file')} and connections",
             f"ulimit -n 65536 (in a unit: LimitNOFILE=65536); {OPEN_FILES_MIN} are enough",
         )
     if machine.tasks_max is not None and machine.tasks_max < TASKS_MIN:
         return warn(
-            f"at most {machine.tasks_max} processes and threads may run here",
+            f"at most {plural(machine.tasks_max, 'process')} and threads may run here",
             "in a unit: TasksMax=4096; in a container: --pids-limit 4096",
         )
-    return ok(f"{machine.open_files_max} files and connections may be open")
+    return ok(f"{plural(machine.open_files_max, 'file')} and connections may be open")
 
 
 def _compiler(facts: Facts) -> Judged:

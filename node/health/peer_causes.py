@@ -8,6 +8,7 @@ from node.health.facts import Facts
 from node.health.finding import NOT_RUNNING, Cause, Judged, bad, ok, unknown, warn
 from p2p.ip_address import is_loopback
 from wire import limits
+from wire.plural import plural
 
 RESTARTS_MANY = 5
 # A peer that nobody gave work for so long is worth a look.
@@ -27,7 +28,7 @@ def _models(facts: Facts) -> Judged:
     wants = {"infer"} & set(facts.peer["roles"])
     if wants and not rows:
         return warn("it runs no model", "python -m node models add FILE, or join --model NAME")
-    return ok(f"{len(rows)} models, and none fails")
+    return ok(f"{plural(len(rows), 'model')}, and none fails")
 
 
 # What helps where a peer is paused for a reason that somebody can do something about.
@@ -92,7 +93,7 @@ def _open_gateway(facts: Facts) -> Judged:
         return ok("the peer is no gateway")
     listen = f"{host}:{facts.settings.get('gateway.port', '')}"
     if host == "localhost" or is_loopback(host) or facts.gateway_keys:
-        return ok(f"at {listen}, with {facts.gateway_keys or 0} keys")
+        return ok(f"at {listen}, with {plural(facts.gateway_keys or 0, 'key')}")
     if facts.gateway_keys is None:
         return unknown("the gateway's keys cannot be read")
     return bad(f"anybody who reaches {listen} may use the gateway", "python -m node keys add NAME")
@@ -103,7 +104,10 @@ def _idle(facts: Facts) -> Judged:
         return unknown(NOT_RUNNING)
     done = facts.peer["legs_done"] + facts.peer["checks_done"]
     if done:
-        return ok(f"{facts.peer['legs_done']} legs and {facts.peer['checks_done']} checks done")
+        return ok(
+            f"{plural(facts.peer['legs_done'], 'leg')} and"
+            f" {plural(facts.peer['checks_done'], 'check')} done"
+        )
     if facts.peer["uptime_s"] < IDLE_S:
         return ok("no task yet, for less than an hour")
     hours = facts.peer["uptime_s"] / 3600

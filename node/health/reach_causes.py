@@ -7,6 +7,7 @@ from node.health.finding import NOT_RUNNING, Cause, Judged, bad, ok, unknown, wa
 from node.health.reach_words import seed_words
 from node.health.router_causes import ROUTER_CAUSES
 from p2p.ip_address import host_of, is_loopback, is_public, network_of
+from wire.plural import plural
 
 _BRIDGES = ("docker", "br-", "veth", "cni", "virbr", "podman", "lxc")
 _TUNNELS = ("tun", "tap", "wg", "tailscale", "ppp", "utun", "zt")
@@ -56,7 +57,7 @@ def _called(ended: CallEnd, seen: str, advice: str) -> Callable[[Facts], Judged]
         if wrong := _calls(facts, ended):
             found = bad if len(wrong) == len(facts.calls) else warn
             return found(seen.format(_addresses(wrong)), advice)
-        return ok(f"with none of the {len(facts.calls)} bootstraps")
+        return ok(f"with none of the {plural(len(facts.calls), 'bootstrap')}")
 
     return judge
 
@@ -84,7 +85,7 @@ def _silent(facts: Facts) -> Judged:
         return unknown("no bootstrap is known: name one, as doctor ADDRESS")
     silent = _calls(facts, CallEnd.SILENT)
     if not silent:
-        return ok(f"with none of the {len(facts.calls)} bootstraps")
+        return ok(f"with none of the {plural(len(facts.calls), 'bootstrap')}")
     words = f"{_addresses(silent)} does not answer"
     advice = "its firewall may drop calls: open its port there, and check that the machine is on"
     if len(silent) < len(facts.calls):
@@ -249,8 +250,7 @@ def _keepers_of_one(facts: Facts) -> Judged:
     reach = facts.reach
     if reach is None:
         return unknown(NOT_RUNNING)
-    keepers = reach["keepers"]
-    if len(keepers) < 2:
+    if len(keepers := reach["keepers"]) < 2:
         return ok("there are not two keepers")
     hosts = [_host_of_peer(facts, it) for it in keepers]
     if any(not it for it in hosts):
@@ -287,7 +287,7 @@ def _large_lost(facts: Facts) -> Judged:
         return unknown("no bootstrap answered to whom large packets could be sent")
     lost = [it for it in tried if not it.large_arrive]
     if not lost:
-        return ok(f"packets of full size arrive at {len(tried)} bootstraps")
+        return ok(f"packets of full size arrive at {plural(len(tried), 'bootstrap')}")
     found = bad if len(lost) == len(tried) else warn
     device = (facts.network.default_interfaces or ("DEVICE",))[0]
     return found(
@@ -324,8 +324,8 @@ def _adverts_refused(facts: Facts) -> Judged:
     for reason, advice in _REFUSED_REMEDIES.items():
         refused = told["refused"].get(reason, 0)
         if told["heard"] + refused >= ADVERTS_ENOUGH and refused * 2 > told["heard"]:
-            return warn(f"{refused} adverts of others were refused: {reason}", advice)
-    return ok(f"{told['heard']} adverts were heard, and no reason refuses most of them")
+            return warn(f"{plural(refused, 'advert')} of others were refused: {reason}", advice)
+    return ok(f"{plural(told['heard'], 'advert')} were heard, and no reason refuses most of them")
 
 
 def _host_of_peer(facts: Facts, peer: str) -> str:

@@ -16,6 +16,19 @@ _REACHED = {
 }
 
 
+def lasted(seconds: float) -> str:
+    """A length of time in steps: what is shown changes seldom."""
+    if seconds < 10:
+        return "some seconds"
+    if seconds < 60:
+        return f"{seconds // 10 * 10:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds // 3600:.0f} h"
+    return f"{seconds // 86400:.0f} days"
+
+
 def reach_words(reach: Mapping[str, Any]) -> str:
     """One line: how, since when, and who confirmed it. Addresses are as strangers gave them."""
     how = str(reach["how"])
@@ -25,7 +38,7 @@ def reach_words(reach: Mapping[str, Any]) -> str:
     mapping = reach.get("mapping") or {}
     if how == "mapped" and mapping.get("state") == "made":
         words = f"mapped, its router passes port {mapping['port']} on by {mapping['by']}"
-    line = f"reached: {words}, for {reach['since_s']:.0f} s"
+    line = f"reached: {words}, for {lasted(reach['since_s'])}"
     if reach["confirmed_by"]:
         return f"{line}; confirmed by {_ends(reach['confirmed_by'])}"
     if reach["seen_at"]:

@@ -24,6 +24,7 @@ from wire.errors import BatonError, TaskFailed
 from wire.fetch import AttestedFetch, FetchAgreement, SourceRecord
 from wire.kinds import Role
 from wire.operations import FETCH
+from wire.plural import plural
 from wire.schema import Parameters
 from wire.task import Stage
 from wire.tree import name_of
@@ -140,7 +141,8 @@ class Agreeing:
         outliers = tuple(it for it in by if it not in agreeing)
         if counted.output is None:
             raise TaskFailed(
-                f"no quorum: of {len(by)} data peers {len(agreeing)} agree and {terms.needed} have"
+                f"no quorum: of {plural(len(by), 'data peer')} {len(agreeing)} agree and"
+                f" {terms.needed} have"
                 f" to ({self.agree}); they are {', '.join(it.short for it in by)}",
                 todo="see what each says: python -m node sources fetch, without --quorum",
             )

@@ -21,6 +21,7 @@ from node.peer import Node
 from wire import limits
 from wire.content import ContentId
 from wire.errors import InputError, Malformed, Missing
+from wire.plural import plural
 from wire.unixfs import UnixfsId, names_node
 
 GET_DEADLINE_S = 3600
@@ -209,7 +210,8 @@ class _CopiesWanted:
         copies = read_number(arguments, "copies", 0)
         if not 0 <= copies <= COPIES_MAX:
             raise InputError(
-                f"{copies} copies are not possible", todo=f"give --copies 1 to {COPIES_MAX}"
+                f"{plural(copies, 'copy')} are not possible",
+                todo=f"give --copies 1 to {COPIES_MAX}",
             )
         return cls(copies, read_amount(arguments, "price_max"))
 

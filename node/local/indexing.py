@@ -23,6 +23,7 @@ from wire.errors import InputError, Malformed, TaskFailed
 from wire.kinds import Level, Role
 from wire.operations import EMBED_PASSAGES, FETCH, LIST
 from wire.payload import Index, IndexPart, Passages, Texts
+from wire.plural import plural
 from wire.schema import Parameters
 from wire.task import Stage
 
@@ -184,7 +185,7 @@ class Indexing:
                     answered = await self.run(asked, self.emit, lost=self._within.bound.add)
                     self._within.bound.charged += answered.cost
             except BoundReached as error:
-                error.message += f": {self.counts['tasks']} parts were made"
+                error.message += f": {plural(self.counts['tasks'], 'part')} were made"
                 raise
             except TaskFailed:
                 if not await self._within.goes_on(request, tried):

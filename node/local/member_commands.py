@@ -17,6 +17,7 @@ from wire.errors import InputError
 from wire.invite_token import write_token
 from wire.kinds import Role
 from wire.membership import ALL_ROLES, Admitter
+from wire.plural import plural
 
 FOR_S_MAX = 365 * 86_400
 # Addresses of one admitter in an invite: it is to fit a line.
@@ -161,7 +162,7 @@ class MemberCommands:
         typed = read_text(arguments, "id").lower()
         found = [it for it in members.rows.invites() if it.invite.record.id.hex().startswith(typed)]
         if len(found) != 1:
-            what = "no invite has" if not found else f"{len(found)} invites have"
+            what = "no invite has" if not found else f"{plural(len(found), 'invite')} have"
             raise InputError(
                 f"{what} an id that begins with {typed[:40]!r}",
                 todo="see: python -m node invite list",

@@ -39,6 +39,7 @@ from wire.content import ContentId
 from wire.counting import counted
 from wire.errors import BatonError, InputError, Refused, TaskFailed
 from wire.kinds import Role
+from wire.plural import plural
 from wire.receipt import Receipt
 from wire.rows import RowBundle, hashed_rows
 from wire.signed import open_signed, sign
@@ -99,7 +100,7 @@ class RowCommands:
         request, fresh = read_request((stage,), arguments), bool(arguments.get("fresh"))
         sources = sources_of(stage.operation, inputs)
         if len(sources) != len(numbers):
-            raise InputError(f"{len(sources)} rows have {len(numbers)} numbers")
+            raise InputError(f"{plural(len(sources), 'row')} have {plural(len(numbers), 'number')}")
         with self._bounded(_job(arguments), request.price_max) as within:
             answered = await self._answered(request, inputs, _Paying(within, emit), fresh=fresh)
         outputs = [it.output for it in answered]

@@ -13,6 +13,7 @@ import trio
 from node.peer import Node
 from store.seam import Table
 from wire.errors import StoreError
+from wire.plural import plural
 
 # How often a manager that wants no signs of life is told how the peer is.
 TELL_S = 60.0
@@ -65,4 +66,7 @@ async def keep_told(node: Node, manager: ServiceManager) -> None:
 def _words(node: Node) -> str:
     answered, connected = node.peers.answered_last_minute()
     paused = f"paused: {node.leg_server.paused}; " if node.leg_server.paused else ""
-    return f"{paused}{answered} of {connected} peers answered, {node.leg_server.done} legs done"
+    return (
+        f"{paused}{answered} of {plural(connected, 'peer')} answered,"
+        f" {plural(node.leg_server.done, 'leg')} done"
+    )

@@ -22,6 +22,7 @@ from wire.errors import InputError, TaskFailed
 from wire.kinds import Level, Role
 from wire.model import Manifest
 from wire.operations import CALL
+from wire.plural import plural
 from wire.task import Stage
 from wire.tensors import Tensor, Tensors
 
@@ -47,7 +48,7 @@ async def bring_inputs(
 ) -> SourceInput:
     """Have each source fetched, and fit what comes to the model; InputError if it does not fit."""
     if len(names) > SOURCES_MAX:
-        raise InputError(f"{len(names)} sources, at most {SOURCES_MAX} are taken")
+        raise InputError(f"{plural(len(names), 'source')}, at most {SOURCES_MAX} are taken")
     part = part_of_fetches(terms.price_max, len(names), then=True)
     fetching = FetchCommands(node, PriceBound(terms.price_max))
     found: dict[int, FetchedSource] = {}

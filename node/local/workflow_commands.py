@@ -20,6 +20,7 @@ from node.workflows.lost_entries import LostEntries
 from wire.content import ContentId
 from wire.errors import InputError, StoreError, WireError
 from wire.feed import FeedEntry
+from wire.plural import plural
 from wire.signed import Signed
 
 ENTRIES_DEFAULT, ENTRIES_MAX = 20, 1000
@@ -102,7 +103,9 @@ class WorkflowCommands:
         """The last `count` entries of a workflow, or of a feed, as many as one answer has."""
         count = read_number(arguments, "count", ENTRIES_DEFAULT)
         if not 1 <= count <= ENTRIES_MAX:
-            raise InputError(f"{count} entries cannot be shown", todo=f"1 to {ENTRIES_MAX}")
+            raise InputError(
+                f"{plural(count, 'entry')} cannot be shown", todo=f"1 to {ENTRIES_MAX}"
+            )
         name = read_text(arguments, "name")
         history = None
         if (feed := self._followed(name)) is not None:

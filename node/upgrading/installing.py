@@ -26,29 +26,11 @@ _WHOLE = "baton-version.json"
 _LOCK_BYTES_MAX = 4 << 20
 # Some libraries have no wheel. What packs them, which is Python alone, is under a hash as they are.
 _BUILDS = "setuptools"
-# Of what others set for pip and uv, only where libraries may come from is heard: whatever comes has
-# to have the hashes that the release names. The rest could add libraries, or put them elsewhere.
+# What others set for pip and uv is not heard: it could add libraries, or put them elsewhere.
 _OTHERS = ("PIP_", "UV_", "PYTHON")
-_HEARD = frozenset(
-    f"{tool}_{name}"
-    for tool in ("PIP", "UV")
-    for name in (
-        "INDEX",
-        "INDEX_URL",
-        "DEFAULT_INDEX",
-        "EXTRA_INDEX_URL",
-        "FIND_LINKS",
-        "CERT",
-        "CLIENT_CERT",
-        "SYSTEM_CERTS",
-        "NATIVE_TLS",
-        "PROXY",
-        "TRUSTED_HOST",
-        "TIMEOUT",
-        "HTTP_TIMEOUT",
-        "DEFAULT_TIMEOUT",
-        "CACHE_DIR",
-    )
+# Plain HTTP is taken by pip from this machine alone.
+_INDEX = re.compile(
+    r"(https://[!-~]|file:///|http://(localhost|127\.0\.0\.1|\[::1\])[:/])[!-~]{0,2000}"
 )
 _EXTRA = re.compile(r"""extra\s*==\s*["']([A-Za-z0-9._-]+)["']""")
 _ASK = (
@@ -106,8 +88,27 @@ def installed(prefix: Path) -> Installed | None:
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
-    """What is said to the programs that install, of what was said to this one."""
-    return {it: v for it, v in given.items() if not it.startswith(_OTHERS) or it in _HEARD}
+    """What is said to the programs that install, of what was said to this one.
+
+    Nothing of what pip and uv themselves are told by variables, and no file of settings of pip's.
+    """
+    kept = {it: value for it, value in given.items() if not it.startswith(_OTHERS)}
+    return kept | {"PIP_CONFIG_FILE": os.devnull}
+
+
+def index_of(text: str) -> str:
+    """The address of an index of packages, as it was typed; InputError if it is none.
+
+    Whatever comes has to have the hashes that the release names, so any index will do that the
+    installers take.
+    """
+    found = _INDEX.fullmatch(text)
+    if found is None:
+        raise InputError(
+            f"{text[:100]!r} is no index of packages",
+            todo="give an address as pip has it: --index https://HOST/simple/",
+        )
+    return text
 
 
 def extras_of(wheel: Path, names: Collection[str]) -> tuple[str, ...]:
@@ -171,13 +172,14 @@ class Installer:
     `python` is the one that they are made of, `old` the environment that the new one replaces.
     `lock` is a descriptor that keeps other upgrades out: what installs holds it too, so that none
     begins while something still writes for an upgrade that was killed. `variables` are those of the
-    programs that install.
+    programs that install, and `index` is where libraries come from, "" for the public index.
     """
 
     python: str
     old: Path
     lock: int
     variables: Mapping[str, str]
+    index: str = ""
 
     async def install(
         self, wheel: Path, version: str, prefix: Path, source: Path | None
@@ -198,9 +200,9 @@ class Installer:
         # The service may run as a user of its own, whatever this one lets others read.
         before = os.umask(0o022)
         try:
-            await self._make(prefix)
-            await self._fill(needed(lock_of(wheel), (_BUILDS,)), prefix, source)
-            await self._fill(asked, prefix, source)
+            await self.make(prefix)
+            await self.fill(needed(lock_of(wheel), (_BUILDS,)), prefix, source)
+            await self.fill(asked, prefix, source)
         finally:
             os.umask(before)
         said = await self._said("the new version", _asked(prefix, _ASK))
@@ -217,22 +219,31 @@ class Installer:
         (prefix / _WHOLE).chmod(0o644)
         return Installed(prefix, found, int(folder_version))
 
-    async def _make(self, prefix: Path) -> None:
+    async def make(self, prefix: Path) -> None:
         """Make an empty environment, without pip where uv fills it faster."""
         bare = ("--without-pip",) if shutil.which("uv") else ()
         await self._said("venv", (self.python, "-I", "-m", "venv", *bare, str(prefix)))
 
-    async def _fill(self, asked: str, prefix: Path, source: Path | None) -> None:
-        """Put libraries there as they are named: nothing is resolved, and nothing else fetched."""
+    async def fill(self, asked: str, prefix: Path, source: Path | None) -> None:
+        """Put libraries there as they are named: nothing is resolved, and nothing else fetched.
+
+        Nor is a cache used, where what was unpacked or built stands under no hash any more.
+        """
         python, uv = str(prefix / "bin" / "python"), shutil.which("uv")
         file = prefix / "libraries.txt"
         file.write_text(asked)
-        pip = (python, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check")
-        # What is imported is compiled then, as with uv: pip would take most of its time for it.
-        program = (uv, "pip", "install", "--python", python) if uv else (*pip, "--no-compile")
-        strict = ("--no-deps", "--require-hashes", "--no-build-isolation")
-        offline = () if source is None else ("--no-index", f"--find-links={source}")
-        await self._said("uv" if uv else "pip", (*program, *strict, *offline, "-r", str(file)))
+        if uv:
+            words = [uv, "pip", "install", "--python", python, "--no-config", "--no-cache"]
+        else:
+            words = [python, "-I", "-m", "pip", "install", "--isolated", "--no-cache-dir"]
+            # What is imported is compiled then, as with uv: pip would take most of its time for it.
+            words += ["--no-input", "--disable-pip-version-check", "--no-compile"]
+        words += ["--no-deps", "--require-hashes", "--no-build-isolation"]
+        if source is not None:
+            words += ["--no-index", f"--find-links={source}"]
+        elif self.index:
+            words += ["--default-index" if uv else "--index-url", self.index]
+        await self._said("uv" if uv else "pip", (*words, "-r", str(file)))
 
     async def _said(self, program: str, words: Sequence[str]) -> str:
         """What a program writes; BatonError with its last line if it fails."""
@@ -257,7 +268,8 @@ class Installer:
             said = next((it.strip() for it in lines if "hash" in it.lower()), lines[-1])
             raise BatonError(
                 f"the new version cannot be installed: {program}: {said[:300]}",
-                todo="the old one runs on; with all wheels in one folder: upgrade FOLDER --offline",
+                todo="the old one runs on; by a mirror: upgrade FILE.whl --index URL; with all"
+                " wheels in one folder: upgrade FOLDER --offline",
             )
         return done.stdout.decode(errors="replace")
 

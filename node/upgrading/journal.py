@@ -12,7 +12,13 @@ from typing import Any
 from node.upgrading.started import VERSION, Started, started_of
 from node.upgrading.steps import UpgradeStep
 from store.files import appearing, sync_folder
-from store.private_file import OTHERS_MAY_WRITE, check_folder, open_own, read_private
+from store.private_file import (
+    OTHERS_MAY_WRITE,
+    check_own_folder,
+    open_own,
+    own_folder,
+    read_private,
+)
 from wire.errors import BatonError, InputError, StoreUnusable
 
 FILE = "upgrade.json"
@@ -24,9 +30,10 @@ BYTES_MAX = 512 << 10
 class UpgradeJournal:
     """One upgrade under way: how the old peer was started, and what takes its place.
 
-    `source` is the folder that the release came from, "" for the index alone. `unit` is the text of
-    the service's unit, "" if the peer is no service. `peer`, `connected` and `models` are what the
-    old peer said of itself: its id, whether it had neighbours, and its models that ran.
+    `source` is the folder that libraries come from, "" for an index: `index`, or "" for the public
+    one. `unit` is the text of the service's unit, "" if the peer is no service. `peer`, `connected`
+    and `models` are what the old peer said of itself: its id, whether it had neighbours, and its
+    models that ran.
     """
 
     step: UpgradeStep
@@ -34,7 +41,7 @@ class UpgradeJournal:
     version: str
     wheel: str
     source: str = ""
-    offline: bool = False
+    index: str = ""
     for_user: bool = False
     unit: str = ""
     peer: str = ""
@@ -66,7 +73,7 @@ def read_journal(versions: Path) -> UpgradeJournal | None:
     """The upgrade that is under way or was cut; None if none is. StoreUnusable for what is none."""
     file = versions / FILE
     try:
-        check_folder(versions)
+        check_own_folder(versions)
         data = read_private(
             file, "an upgrade's journal", size_bytes_max=BYTES_MAX, barred=OTHERS_MAY_WRITE
         )
@@ -80,7 +87,7 @@ def read_journal(versions: Path) -> UpgradeJournal | None:
     try:
         found: Any = json.loads(data)
         old = started_of(json.dumps(found.pop("old")).encode(), file)
-        texts = ("version", "wheel", "source", "unit", "peer", "why")
+        texts = ("version", "wheel", "source", "index", "unit", "peer", "why")
         if not all(isinstance(found[it], str) for it in texts):
             raise TypeError
         if not VERSION.fullmatch(found["version"]):
@@ -105,12 +112,17 @@ def upgrading_alone(versions: Path) -> Iterator[int]:
     """Make the folder if there is none, and keep other upgrades out; InputError if one runs.
 
     Yields the descriptor that does so, until every process that has it closed it or ended.
+    StoreUnusable if the folder is not this user's own.
     """
-    versions.mkdir(mode=0o755, exist_ok=True)
-    check_folder(versions)
-    # A service that runs as a user of its own reads it.
-    versions.chmod(0o755)
-    descriptor = open_own(versions / _LOCK, os.O_RDWR)
+    try:
+        # A service that runs as a user of its own reads it.
+        own_folder(versions, 0o755)
+        descriptor = open_own(versions / _LOCK, os.O_RDWR)
+    except OSError as error:
+        raise InputError(
+            f"{versions} cannot be made or used: {error.strerror}",
+            todo="run this as the user whose peer it is, or with sudo for a service",
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,6 +4,7 @@ A lock is a file of requirements as uv writes it: below each library stands whic
 """
 
 import re
+import tomllib
 from collections.abc import Iterable
 
 # Where each wheel of ours has its lock.
@@ -46,6 +47,12 @@ def needed(lock: str, roots: Iterable[str]) -> str:
             found.add(name)
             todo += needs.get(name, ())
     return "".join(f"{line}\n" for it in blocks if it in found for line in blocks[it])
+
+
+def needed_by(project: str, lock: str, also: Iterable[str] = ()) -> str:
+    """The same for a project, whose pyproject.toml is given, and for what else is named."""
+    dependencies = tomllib.loads(project)["project"]["dependencies"]
+    return needed(lock, [*map(name_in, dependencies), *also])
 
 
 def versions_in(lock: str) -> str:

@@ -8,6 +8,7 @@ bootstraps, routers and other peers say) is proved with facts in tests/health, a
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -83,6 +84,7 @@ class Made:
     def __init__(self, folder: Path) -> None:
         self.root, self.state = folder / "root", folder / "state"
         self.said: dict[str, str | None] = dict(_SAID)
+        self.wall_s = time.time()
         self.put(_FILES)
         with open_folder(self.state):
             pass
@@ -114,6 +116,7 @@ class Made:
             resources=replace(resources, open_files_max=resources.open_files_max),
             tools=look.tools(self.search_path),
             service=look.service(),
+            wall_s=self.wall_s,
             peer=None,
             peers=None,
             settings=None,
@@ -132,10 +135,27 @@ def _newer_folder(made: Made) -> None:
     (made.state / "version").write_text(f"baton state {FOLDER_VERSION + 1}\n")
 
 
+def _never_set(made: Made) -> None:
+    """No battery, and no time server since: the machine counts from 1970."""
+    made.wall_s = 300.0
+    made.said["timedatectl"] = "no\n"
+
+
+def _gone_back(made: Made) -> None:
+    made.wall_s -= 3 * 365 * 86_400.0
+
+
+def _far_ahead(made: Made) -> None:
+    made.wall_s += 70 * 365 * 86_400.0
+
+
 _BY_HAND: dict[str, tuple[str, Callable[[Made], None]]] = {
     "folder-modes": ("folder-modes", _wrong_modes),
     "folder-modes, of the key": ("folder-modes", _open_key),
     "folder-version": ("folder-version", _newer_folder),
+    "clock, of 1970": ("clock", _never_set),
+    "clock, years behind": ("clock", _gone_back),
+    "clock, far ahead": ("clock", _far_ahead),
 }
 
 

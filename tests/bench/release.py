@@ -1,4 +1,4 @@
-"""A release built twice, as two people would: in other time zones, umasks and folders. Equal bytes?
+"""A release built twice, as two people would: other times, zones, umasks, folders. Equal bytes?
 
 The commit that is checked out is built, so what is tracked must not be changed.
 """
@@ -9,39 +9,48 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-BUILDERS = ({"TZ": "Asia/Tokyo", "umask": 0o077}, {"TZ": "America/Lima", "umask": 0o002})
+# How two people differ who build the same: where, when, and what their machines are set to.
+BUILDERS = (
+    {"TZ": "Asia/Tokyo", "LC_ALL": "C", "umask": 0o077},
+    {"TZ": "America/Lima", "LC_ALL": "C.UTF-8", "umask": 0o002},
+)
+_NOT_SET = ("SOURCE_DATE_EPOCH", "PYTHONHASHSEED")
 
 
 def run() -> dict[str, Any]:
     """Digests of both, and seconds each took."""
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as folder:
-        found = [
-            _built(Path(folder) / f"builder-{number}", builder)
-            for number, builder in enumerate(BUILDERS)
-        ]
-    first, second = (it["digests"] for it in found)
+        found = []
+        for number, builder in enumerate(BUILDERS):
+            began_s = time.monotonic()
+            digests = built(ROOT, Path(folder) / f"builder-{number}", builder)
+            found.append((digests, round(time.monotonic() - began_s, 1)))
+    (first, _), (second, _) = found
     return {
         "files": first,
-        "took_s": [it["took_s"] for it in found],
-        "held": first == second and len(first) == 3,
+        "took_s": [took_s for _, took_s in found],
+        "held": first == second and len(first) == 4,
     }
 
 
-def _built(folder: Path, builder: dict[str, Any]) -> dict[str, Any]:
-    began_s = time.monotonic()
+def built(
+    root: Path, folder: Path, builder: Mapping[str, Any], secret: Path | None = None
+) -> dict[str, str]:
+    """Build the commit that `root` is at, as this builder; the digests of all files."""
+    kept = {it: value for it, value in os.environ.items() if it not in _NOT_SET}
     subprocess.run(
-        [sys.executable, str(ROOT / ".ci" / "release.py"), str(folder)],
-        env={**os.environ, "TZ": builder["TZ"]},
+        [sys.executable, str(root / ".ci" / "release.py"), str(folder), *filter(None, [secret])],
+        env={**kept, "TZ": builder["TZ"], "LC_ALL": builder["LC_ALL"]},
         umask=builder["umask"],
         check=True,
         capture_output=True,
     )
-    digests = {
+    return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.glob("baton-*"))
+        for path in sorted(folder.iterdir())
     }
-    return {"digests": digests, "took_s": round(time.monotonic() - began_s, 1)}

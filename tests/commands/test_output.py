@@ -1,6 +1,7 @@
 """What a stranger wrote is shown as words: it neither colours the screen nor moves the cursor."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from trio.testing import MockClock
 
 from node.commands.demo_story import Story, on_event
 from node.commands.join import narrate
-from node.commands.output import counted_words, show_json
+from node.commands.output import show_json
 from node.engines.hash_engine import hash_manifest
 from tests.node.network import I, S, open_network
+from tests.tidy.tree import ROOT
+from wire.plural import plural
 
 
 async def test_a_models_name_is_narrated_as_text_alone(
@@ -42,8 +45,24 @@ def test_a_json_document_holds_no_letter_that_a_terminal_obeys(
 
 
 def test_a_count_agrees_with_its_word() -> None:
-    told = [counted_words(*it) for it in ((1, "entry"), (2000, "entry"), (0, "key"), (1, "leg"))]
-    assert told == ["1 entry", "2,000 entries", "0 keys", "1 leg"]
+    counts = ((1, "entry"), (2000, "entry"), (0, "key"), (1, "leg"), (3, "batch"), (2, "process"))
+    told = [plural(*it) for it in counts]
+    assert told == ["1 entry", "2,000 entries", "0 keys", "1 leg", "3 batches", "2 processes"]
+
+
+def test_what_is_counted_for_people_is_counted_that_way() -> None:
+    """A number before such a word, that is neither measured nor a limit, may be one."""
+    words = "rows|tasks|legs|peers|members|entries|passages|checks|models|receipts|verdicts"
+    counted = re.compile(rf"\{{([^{{}}:]*)(?::,)?\}} (?:{words})\b")
+    found = [
+        f"{file.name}: {match[0]}"
+        for room in ("checking", "commands", "health", "local")
+        for file in sorted((ROOT / "node" / room).glob("*.py"))
+        for match in counted.finditer(file.read_text(encoding="utf-8"))
+        # How far a table is, is said while it changes.
+        if match[1] != "of" and "_MAX" not in match[1] and "_PER_" not in match[1]
+    ]
+    assert not found
 
 
 def test_a_price_that_is_promised_in_a_moment_is_no_failure_on_the_demos_screen() -> None:

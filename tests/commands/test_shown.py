@@ -94,7 +94,7 @@ def test_a_kept_answer_is_not_said_to_cost_anything_again(
 
 def test_a_verdict_tells_how_far_off_it_found_the_answer_only_if_it_did() -> None:
     verdict = {"peer": PEER, "agrees": True, "sampled": [0], "rows": 1, "worst": 0.0}
-    assert _verdict_words(verdict, str).endswith(": 1 of 1 rows")
+    assert _verdict_words(verdict, str).endswith(": 1 of 1 row")
     assert _verdict_words({**verdict, "worst": 2e-7}, str).endswith(", off by 2e-07 at most")
 
 

@@ -17,6 +17,7 @@ from node.health.facts import (
 from wire import limits
 
 ADDRESS = "/ip4/45.0.0.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrnxiwGy1PP8iS"
+WALL_S = 1_800_000_000.0
 OTHER = ADDRESS.replace(".7/", ".8/")
 
 
@@ -76,6 +77,7 @@ def facts(**changed: Any) -> Facts:
             free_files_share=0.9,
             writable=True,
             sync_s=0.01,
+            newest_wall_s=WALL_S - 60,
         ),
         "network": NetworkFacts(
             default_interfaces=("eth0",),
@@ -103,6 +105,7 @@ def facts(**changed: Any) -> Facts:
         "peer": status(),
         "settings": {"peers.bootstraps": ADDRESS, "gateway.host": ""},
         "gateway_keys": 0,
+        "wall_s": WALL_S,
         "peers": (),
     }
     return Facts(**(sound | changed))

@@ -17,7 +17,7 @@ from node.health.facts import (
     ToolFacts,
 )
 from node.health.finding import State
-from tests.health.sound import ADDRESS, OTHER, facts, membership, reach, status
+from tests.health.sound import ADDRESS, OTHER, WALL_S, facts, membership, reach, status
 from wire import limits
 
 
@@ -57,12 +57,21 @@ def stopped(**changed: Any) -> Callable[[], Facts]:
     return lambda: facts(**({"peer": None, "settings": None, "peers": None} | free | changed))
 
 
+def cause_of(name: str) -> str:
+    """The cause, which a machine may have in several ways: "clock, of 1970"."""
+    return name.partition(",")[0]
+
+
 KEPT = {"how": "kept", "keepers": ["a", "b"], "seen_at": ["45.0.0.7"], "addresses": []}
 KEEPERS = tuple({"peer": it, "addresses": [ADDRESS]} for it in "ab")
 CAUSED: dict[str, tuple[Callable[[], Facts], State]] = {
     "folder-in-use": (stopped(state=replace(facts().state, locked_by=99)), State.BAD),
     "same-key": (peer(same_key_elsewhere=True), State.BAD),
     "clock": (peer(clock_wrong_s=-300.0), State.BAD),
+    "clock, of 1970": (lambda: facts(wall_s=300.0), State.BAD),
+    "clock, of 1970, of a peer that does not run": (stopped(wall_s=300.0), State.BAD),
+    "clock, of 2100": (lambda: facts(wall_s=WALL_S * 2.3), State.BAD),
+    "clock, that went back": (part("state", newest_wall_s=WALL_S + 900 * 86_400), State.BAD),
     "disk": (part("state", free_bytes=1 << 20), State.BAD),
     "folder-modes": (part("state", mode=0o755), State.BAD),
     "folder-version": (part("state", version="baton state 99"), State.BAD),
@@ -166,14 +175,14 @@ def test_on_a_sound_machine_nothing_is_found() -> None:
 def test_every_cause_is_made_here() -> None:
     names = [it.name for it in CAUSES]
     assert len(set(names)) == len(names)
-    assert CAUSED.keys() | TOGETHER.keys() == set(names)
+    assert {*map(cause_of, CAUSED)} | TOGETHER.keys() == set(names)
 
 
 @pytest.mark.parametrize("name", CAUSED)
 def test_a_cause_is_found_alone_and_by_its_name(name: str) -> None:
     made, state = CAUSED[name]
-    assert found(made()) == {name: state}
-    finding = next(it for it in examine(made()) if it.name == name)
+    assert found(made()) == {cause_of(name): state}
+    finding = next(it for it in examine(made()) if it.name == cause_of(name))
     assert finding.seen
     assert finding.advice
     assert is_sound(examine(made())) == (state is State.WARN)
@@ -183,6 +192,14 @@ def test_a_cause_is_found_alone_and_by_its_name(name: str) -> None:
 def test_a_cause_that_has_others_with_it_is_found(name: str) -> None:
     made, names = TOGETHER[name]
     assert set(found(made())) == names
+
+
+def test_a_clock_that_nothing_sets_is_set_by_hand() -> None:
+    resources = replace(facts().resources, clock_synchronized=None)
+    findings = examine(facts(wall_s=300.0, resources=resources))
+    finding = next(it for it in findings if it.name == "clock")
+    assert "in the year 1970, before this program was written" in finding.seen
+    assert finding.advice == "date -s 'YYYY-MM-DD hh:mm'"
 
 
 def test_without_a_peer_and_without_any_look_nothing_is_guessed() -> None:

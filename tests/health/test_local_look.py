@@ -115,6 +115,18 @@ def test_a_gpu_without_its_library_is_told(tmp_path: Path) -> None:
     assert look(tmp_path).tools("/nowhere").missing_libraries == ()
 
 
+def test_when_the_newest_file_was_written_is_told(tmp_path: Path) -> None:
+    there = look(tmp_path)
+    there.state.mkdir()
+    assert there.folder().newest_wall_s is None
+    for name, wall_s in (("old", 1_000_000_000), ("new", 1_800_000_000)):
+        (there.state / name).touch()
+        os.utime(there.state / name, (wall_s, wall_s))
+    # Who looks writes there, and a link says nothing of this peer.
+    (there.state / "link").symlink_to("/proc/self/status")
+    assert there.folder().newest_wall_s == 1_800_000_000
+
+
 def test_the_service_is_read_as_systemd_tells_it(tmp_path: Path) -> None:
     def say(words: Sequence[str]) -> str | None:
         if words[0] == "loginctl":

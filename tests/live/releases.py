@@ -8,12 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.upgrading.locked import LOCK, name_in, needed, versions_in
+from node.upgrading.locked import LOCK, needed_by, versions_in
 from tests.tidy.tree import PACKAGES, ROOT
 
 COMPILERS = ("gcc", "cc", "clang", "g++", "c++", "tcc", "as", "ld")
@@ -60,9 +59,9 @@ def house(folder: Path) -> House:
     done(sys.executable, "-m", "venv", str(tools))
     pip = (str(tools / "bin" / "python"), "-m", "pip", "--disable-pip-version-check")
     done(*pip, "install", "uv")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    roots = [*project["dependencies"], *project["optional-dependencies"]["qr"]]
-    libraries = needed((ROOT / LOCK).read_text(), [*map(name_in, roots), "setuptools", "wheel"])
+    project, lock = ((ROOT / it).read_text() for it in ("pyproject.toml", LOCK))
+    # One extra, and what builds libraries that have no wheel.
+    libraries = needed_by(project, lock, ["segno", "setuptools", "wheel"])
     (folder / "libraries.txt").write_text(libraries)
     # As a release has it for people.
     pins = folder / "baton-requirements.txt"

@@ -2,12 +2,14 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.command_line import LOOPBACK, Done, Peer, at_once, joined
+from tests.live.command_line import LOOPBACK, Done, Peer, at_once, environment, joined
 
 NOBODY = 65_534
 AS_ROOT = os.geteuid() == 0
@@ -308,3 +310,10 @@ def test_a_clock_that_was_never_set_is_said(state: Path) -> None:
     assert done.code == 0
     assert "clock is in the year 1970" in done.err
     assert any("timedatectl set-ntp true" in it for it in noted), noted
+    # Its doctor finds it too, by name, while no peer runs.
+    line = [sys.executable, "-c", never_set, "doctor", "--json", "--state", str(state)]
+    said = subprocess.run(line, capture_output=True, check=False, env=environment({})).stdout
+    causes = {it["name"]: it for it in json.loads(said)["findings"]}
+    assert causes["clock"]["state"] == "bad"
+    assert "1970" in causes["clock"]["seen"]
+    assert causes["clock"]["advice"]

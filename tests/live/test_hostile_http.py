@@ -144,7 +144,7 @@ def test_after_each_and_all_of_them_tasks_are_answered_and_status_tells(gateway:
     assert http["refused"]["400"] >= 25
     # Nothing of it was an exception that nobody had thought of.
     assert http["errors"] == {}
-    assert "http: " in gateway.ask("status").out
+    assert "http: " in gateway.ask("status", "--all").out
 
 
 def test_crowds_that_send_little_and_read_nothing_crowd_nobody_out(gateway: Peer) -> None:

@@ -52,7 +52,7 @@ def test_credits_are_paid_and_the_whole_ledger_is_checked_offline(tmp_path: Path
         assert "can be read" in other.ask("slash", proof).error
         assert "is no evidence" in baton("slash", genesis, "--state", second).error
         assert baton("evidence", "--state", second, "--json").document["evidence"] == []
-        assert "gives newcomers 0.5 credits each: " in member.ask("status").out
+        assert "gives newcomers 0.5 credits each: " in member.ask("status", "--all").out
         status = member.ask("status", "--json").document
         assert status["ledger"]["tolerates"] == 0
         assert "ledger" in status["roles"]

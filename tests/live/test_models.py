@@ -29,7 +29,7 @@ def test_without_a_peer_models_are_kept_in_its_folder(state: Path, tmp_path: Pat
         assert (added["name"], added["served"]) == ("mine", False)
         said = " ".join(peer.ask("models", "add", ONNX, "--name", "mine").out.split())
         assert "does not serve it: it plays no role that runs models" in said
-        assert "restart with: python -m node join … --model mine" in said
+        assert f"restart with: python -m node join --state {state} … --model mine" in said
         pulled = peer.ask("models", "pull", added["id"], "--json").document
         assert pulled["id"] == added["id"]
         assert peer.ask("models", "rm", "mine").code == 0

@@ -6,18 +6,21 @@ All of it takes minutes and an index of packages, so it runs with --soak.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from node.upgrading.installing import installed
 from node.upgrading.journal import read_journal, versions_folder
+from node.upgrading.locked import normal
 from node.upgrading.steps import UpgradeStep
 from store.folder import folder_version, locked_by
 from tests.live.command_line import LOOPBACK
@@ -57,6 +60,16 @@ class World:
                 os.link(wheel, folder / wheel.name)
         return folder
 
+    def index(self, folder: Path) -> Path:
+        """The wheels as an index has them, for pip and uv alike."""
+        for wheel in self.house.wheels.iterdir():
+            # Some are no wheels: their names may have more parts.
+            place = folder / normal(re.split(r"-\d", wheel.name)[0])
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(wheel, place)
+            (place / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
+        return folder
+
     def baton(self, prefix: Path, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [str(prefix / "bin" / "baton"), *words],
@@ -64,10 +77,13 @@ class World:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # What is set for pip and uv adds nothing to a release.
+            # What is set for pip and uv adds nothing to a release, and puts nothing elsewhere.
             env={
                 **os.environ,
                 **{f"{it}_REQUIREMENT": "/nowhere/more.txt" for it in ("PIP", "UV")},
+                **{f"{it}_INDEX_URL": "https://nowhere.invalid/" for it in ("PIP", "UV")},
+                **{f"{it}_TARGET": "/nowhere" for it in ("PIP", "UV")},
+                **{f"{it}_CONFIG_FILE": "/nowhere/its.toml" for it in ("PIP", "UV")},
                 "PATH": self.path,
                 "PYTHONPATH": "",
             },
@@ -174,6 +190,40 @@ def test_a_release_that_cannot_serve_is_taken_back_with_its_folder(
         assert folder_version(state) == (1, False)
         assert not (state / "brought").exists()
         assert (state.with_name("s.newer") / "brought").exists()
+
+
+@pytest.mark.parametrize("how", ["uv", "pip"])
+def test_a_library_that_was_altered_is_refused_and_the_old_version_serves_on(
+    world: World, tmp_path: Path, how: str
+) -> None:
+    state = tmp_path / "s"
+    wheel, new = wheel_of("0.1.0", tmp_path), wheel_of("0.2.0", tmp_path)
+    prefix = installed_by("uv", wheel, world.house, tmp_path / "o", world.path)
+    index = world.index(tmp_path / "index")
+    (library,) = index.glob("sniffio/*.whl")
+    sound = library.read_bytes()
+    with zipfile.ZipFile(library) as files:
+        whole = {it: files.read(it) for it in files.namelist()}
+    first = next(it for it in whole if it.endswith(".py"))
+    whole[first] = bytes([whole[first][0] ^ 1]) + whole[first][1:]
+    # Nothing but its hash is wrong with it.
+    with zipfile.ZipFile(library, "w") as files:
+        for name, data in whole.items():
+            files.writestr(name, data)
+    if how == "uv":
+        world = replace(world, path=f"{world.path}:{world.house.uv.parent}")
+    with started(world, prefix, state) as me:
+        process = locked_by(state)
+        words = (str(new), "--index", index.as_uri())
+        code, out = world.upgrade(prefix, state, *words)
+        assert (code, "hash" in out.lower(), f"{how}: " in out) == (1, True, True), out
+        told = status(world, prefix, state)
+        assert told is not None
+        assert (told["peer"], locked_by(state)) == (me, process)
+        library.write_bytes(sound)
+        code, out = world.upgrade(prefix, state, *words)
+        assert code == 0, out
+        assert running_prefix(state) == versions_folder(state) / "0.2.0"
 
 
 @dataclass(frozen=True, slots=True)

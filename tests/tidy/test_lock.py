@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from packaging.requirements import Requirement
 
 from node.commands.cli_versions import installed, versions_command
-from node.upgrading.locked import name_in, needed
+from node.upgrading.locked import needed, needed_by
 from tests.tidy.tree import ROOT
 
 LOCKED = re.compile(r"^([a-z0-9-]+)==([^\s;]+)", re.MULTILINE)
@@ -73,8 +73,9 @@ def test_a_release_brings_the_versions_that_were_tested() -> None:
 
 
 def test_what_a_release_needs_is_all_that_its_libraries_need() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     text = (ROOT / "node" / "upgrading" / "libraries.lock").read_text(encoding="utf-8")
-    found = dict(LOCKED.findall(needed(text, map(name_in, project["dependencies"]))))
+    found = dict(LOCKED.findall(needed_by(project, text)))
     assert reached() <= found.keys()
     assert "ezkl" not in found
+    assert dict(LOCKED.findall(needed_by(project, text, ["ezkl"]))).keys() > found.keys()

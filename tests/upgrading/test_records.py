@@ -1,6 +1,7 @@
 """What an upgrade keeps in files, and what it makes of files that are not its own."""
 
 import json
+import os
 import subprocess
 import zipfile
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from node.commands.service import Service, with_python
+from node.commands.upgrade import upgrade
+from node.commands.upgrade_plan import UpgradeAsked
 from node.upgrading.installing import (
     environment,
     extras_of,
@@ -195,10 +198,69 @@ def test_extras_and_libraries_are_read_from_the_wheel(tmp_path: Path) -> None:
             read(wheel, ())
 
 
-def test_others_settings_say_where_libraries_come_from_and_nothing_more() -> None:
-    heard = {"PIP_INDEX_URL": "a", "UV_DEFAULT_INDEX": "b", "PIP_CERT": "c", "HOME": "d"}
-    more = {"PIP_REQUIREMENT": "e", "UV_OVERRIDE": "f", "PIP_TARGET": "g", "PYTHONPATH": "h"}
-    assert environment(heard | more) == heard
+def test_what_is_set_for_pip_and_uv_is_not_heard() -> None:
+    heard = {"HOME": "d", "HTTPS_PROXY": "a", "SSL_CERT_FILE": "b"}
+    more = {"PIP_INDEX_URL": "e", "UV_OVERRIDE": "f", "PIP_CONFIG_FILE": "g", "PYTHONPATH": "h"}
+    assert environment(heard | more) == heard | {"PIP_CONFIG_FILE": os.devnull}
+
+
+@pytest.mark.parametrize("kind", ["a link", "a file", "of another"])
+def test_versions_lie_in_a_folder_of_this_user_alone(tmp_path: Path, kind: str) -> None:
+    versions, named = tmp_path / "state-versions", tmp_path / "named"
+    named.mkdir(mode=0o700)
+    if kind == "a link":
+        versions.symlink_to(named)
+    elif kind == "a file":
+        versions.touch()
+    elif os.geteuid() == 0:
+        versions.mkdir(mode=0o700)
+        os.chown(versions, 65534, 65534)
+    else:
+        pytest.skip("only root can give a folder away")
+    words = "belongs to another user" if kind == "of another" else "where a folder should be"
+    with pytest.raises(StoreUnusable, match=words), upgrading_alone(versions):
+        pass
+    if kind != "a file":
+        with pytest.raises(StoreUnusable):
+            read_journal(versions)
+        assert versions.stat().st_mode & 0o777 == 0o700
+        assert not [*versions.iterdir()]
+
+
+def test_versions_that_cannot_be_made_are_refused_in_words() -> None:
+    versions = Path("/proc/state-versions")
+    with pytest.raises(InputError, match="cannot be made or used"), upgrading_alone(versions):
+        pass
+
+
+@pytest.mark.parametrize(
+    "release", [None, "gone.whl", "cut.whl", "baton-0.2.0-py3-none-any.whl", "sound"]
+)
+async def test_nothing_is_made_for_what_cannot_be_upgraded(
+    tmp_path: Path, release: str | None
+) -> None:
+    """Neither for a wheel that is none, nor where no peer runs."""
+    wheel = tmp_path / (release or "")
+    if release == "sound":
+        wheel = tmp_path / "baton-0.2.0-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as files:
+            files.writestr(LOCK, LIBRARIES)
+    elif release and release != "gone.whl":
+        wheel.write_bytes(b"PK")
+    (tmp_path / "state").mkdir()
+    before = {*tmp_path.iterdir()}
+    asked = UpgradeAsked(
+        state=tmp_path / "state",
+        release=wheel if release else None,
+        release_key=None,
+        index="",
+        offline=False,
+        back=False,
+    )
+    with pytest.raises(InputError) as refused:
+        await upgrade(asked, "python", {}, as_json=True)
+    assert ("no peer runs" in str(refused.value)) == (release == "sound")
+    assert {*tmp_path.iterdir()} == before
 
 
 def test_what_installs_keeps_other_upgrades_out_after_a_kill(tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""`status` on one screen: who this peer is, whether it serves, how it is reached, what is wrong.
+
+However much there is to tell, 24 rows of 80 columns hold it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from rich.text import Text
+
+from node.commands.output import clock_words, safe, state_words
+from node.commands.status_lines import (
+    belonging_lines,
+    network_words,
+    news_of,
+    wrong_rows_lines,
+)
+from node.commands.terminal import LineConsole, broken
+from node.commands.to_type import hint
+from node.health.reach_words import ALONE, lasted, reach_words
+from wire.plural import plural
+
+MODELS_MAX = 4
+COLUMNS = 80
+# Besides the line that was typed, and the one that is typed next.
+ROWS_MAX = 22
+# What is wrong is three rows at most; the whole line is in `status --all`.
+LINE_CHARS_MAX = 230
+# What is noted and is nothing wrong.
+_GOOD_NEWS = ("goes on: ",)
+_SCREEN = LineConsole(file=StringIO(), width=COLUMNS)
+
+
+def brief_lines(found: Mapping[str, Any]) -> list[str]:
+    """The screen, in markup."""
+    head = f"[bold]peer {found['peer']}[/bold] in the network {network_words(found)}"
+    lines = [
+        _one_row(it)
+        for it in (
+            _serving_line(found),
+            *_reach_lines(found),
+            *belonging_lines(found)[-2:],
+            *_model_lines(found["models"]),
+            *_work_lines(found),
+        )
+    ]
+    # Of the last that came, since some are old.
+    paused = f"paused: {found['paused']}"
+    news = [it for it in reversed(news_of(found)) if it != paused and not it.startswith(_GOOD_NEWS)]
+    wrong = [*_wrong(found), *(f"[yellow]noted: {_cut(it)}[/yellow]" for it in news)]
+    lines += _fitting(wrong, ROWS_MAX - 1 - len(lines))
+    if not wrong:
+        lines.append("[green]nothing is known to be wrong[/green]")
+    return [_one_row(head, COLUMNS), *(f"  {it}" for it in lines)]
+
+
+def _fitting(lines: Sequence[str], rows: int) -> list[str]:
+    """The first lines that have room in so many rows, and how many were left out."""
+    shown: list[str] = []
+    for place, line in enumerate(lines):
+        taken = broken(Text.from_markup(f"  {line}"), _SCREEN).plain.split("\n")
+        rows -= sum(1 + (len(it) - 1) // COLUMNS for it in taken)
+        # One row is kept for the last line, unless nothing is left for it to tell.
+        if rows < (place + 1 < len(lines)):
+            return [*shown, hint(f"and {len(lines) - place} more: python -m node status --all")]
+        shown.append(line)
+    return shown
+
+
+def _one_row(line: str, cells: int = COLUMNS - 2) -> str:
+    text = Text.from_markup(line)
+    text.truncate(cells, overflow="ellipsis")
+    return text.markup
+
+
+def _serving_line(found: Mapping[str, Any]) -> str:
+    up = f"up for {lasted(found['uptime_s'])}"
+    roles = ", ".join(found["roles"]) or "nobody"
+    if found["paused"]:
+        return f"[yellow]serves nobody now: {_cut(found['paused'])}[/yellow]; {up}"
+    return f"serves as {roles}; {up}"
+
+
+def _reach_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    reach = found.get("reach")
+    if reach is not None:
+        line = _cut(reach_words(reach))
+        yield f"[yellow]{line}[/yellow]" if reach["how"] == ALONE else line
+    seen, there = found["answered_last_minute"], found["connected"]
+    colour = "green" if seen else "yellow"
+    yield (
+        f"[{colour}]{seen} of {plural(there, 'connected peer')} answered it in the last"
+        f" minute[/{colour}];"
+        f" {found['known']} known"
+    )
+
+
+def _model_lines(models: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    # What does not run comes first: who looks here asks why.
+    ordered = sorted(models, key=lambda it: not it["problem"])
+    shown = ordered if len(ordered) <= MODELS_MAX else ordered[: MODELS_MAX - 1]
+    for model in shown:
+        problem = f" [yellow]{_cut(model['problem'])}[/yellow]" if model["problem"] else ""
+        speed = f", {model['units_per_s']:.1f}/s" if "units_per_s" in model else ""
+        yield f"model {safe(str(model['name'])[:40])}: {state_words(model)}{speed}{problem}"
+    if rest := ordered[len(shown) :]:
+        aside = sum(bool(it["problem"]) for it in rest)
+        yield f"and {plural(len(rest), 'model')} more, {aside} with a problem"
+
+
+def _work_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    tasks = found["tasks"]
+    yield (
+        f"for others: {plural(found['legs_done'], 'leg')} and"
+        f" {plural(found['checks_done'], 'check')} done"
+    )
+    yield (
+        f"own tasks: {tasks['answered']} answered, {tasks['failed']} failed,"
+        f" {tasks['under_way']} under way"
+    )
+
+
+def _wrong(found: Mapping[str, Any]) -> list[str]:
+    """What is wrong, the worst first."""
+    red, yellow = [], []
+    if found["same_key_elsewhere"]:
+        red.append("another machine uses this key: a state folder was copied")
+    if found["clock_wrong_s"] is not None:
+        red.append(f"this machine's clock is {clock_words(found['clock_wrong_s'])} most others'")
+    for model in found["models"]:
+        red += wrong_rows_lines(model)
+    if found["unmet"]:
+        yellow.append(found["unmet"])
+    if problem := found.get("ledger", {}).get("problem"):
+        yellow.append(f"ledger: {problem}")
+    yellow += [f"cannot be kept to: {it}" for it in found.get("guest", {}).get("cannot_tell", ())]
+    if found["engine"]["last_failure"]:
+        yellow.append(f"engine: {found['engine']['last_failure']}")
+    return [
+        *(f"[red]{_cut(it)}[/red]" for it in red),
+        *(f"[yellow]{_cut(it)}[/yellow]" for it in yellow),
+    ]
+
+
+def _cut(words: object) -> str:
+    text = str(words)
+    return safe(text if len(text) <= LINE_CHARS_MAX else f"{text[: LINE_CHARS_MAX - 1]}…")

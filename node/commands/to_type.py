@@ -1,0 +1,64 @@
+"""Commands that a person is told to type, about the state folder that was named here."""
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+
+from node.commands.command import CALLED
+from node.commands.options import STATE_DEFAULT
+from node.commands.output import safe
+
+_HINT = re.compile(rf"{CALLED}((?: [a-z][a-z-]*)+)")
+_CLAUSE = re.compile(r"[.,;(\n]")
+# Whoever is to do it does it with a peer of their own.
+_OF_OTHERS = re.compile(r"\b(?:have|ask) (?:the (?:network's )?owner|it exported)\b")
+
+
+def hint(markup: str) -> str:
+    """What is printed on the console, whose commands name the state folder that was named here."""
+    context = click.get_current_context(silent=True)
+    return markup if context is None else _filled(markup, context, safe)
+
+
+def todo_here(todo: str, context: click.Context) -> str:
+    """The same for what an error says is to be done."""
+    return _filled(todo, context, str)
+
+
+def _filled(text: str, context: click.Context, shown: Callable[[str], str]) -> str:
+    state = context.params.get("state")
+    if not isinstance(state, Path) or state.expanduser() == STATE_DEFAULT.expanduser():
+        return text
+    named = shown(f"--state {shlex.quote(str(state))}")
+    root = context.find_root().command
+
+    def fill(match: re.Match[str]) -> str:
+        words = match[1].split()
+        depth = _depth(root, words)
+        before = _CLAUSE.split(text[: match.start()])[-1]
+        after = _CLAUSE.split(text[match.end() :])[0]
+        # A file that lies in it is named by its whole path.
+        line = text[match.end() :].partition("\n")[0]
+        named_already = "--state" in after or str(state.expanduser()) in line
+        if not depth or named_already or _OF_OTHERS.search(before):
+            return match[0]
+        return " ".join((CALLED, *words[:depth], named, *words[depth:]))
+
+    return _HINT.sub(fill, text)
+
+
+def _depth(root: click.Command, words: Sequence[str]) -> int:
+    """How many of the words are a command that has `--state`; 0 if they are none."""
+    command = root
+    for depth, word in enumerate(words):
+        if not isinstance(command, click.Group) or word not in command.commands:
+            return depth if _has_state(command) else 0
+        command = command.commands[word]
+    return len(words) if _has_state(command) else 0
+
+
+def _has_state(command: click.Command) -> bool:
+    return any(it.name == "state" for it in command.params)

@@ -1,0 +1,118 @@
+"""`status` tells on one screen what a person asks first, however much there is to tell."""
+
+from io import StringIO
+from typing import Any
+
+import pytest
+
+from node.commands import status
+from node.commands.status_brief import brief_lines
+from node.commands.terminal import LineConsole
+from tests.health.sound import membership, reach
+from tests.health.sound import status as sound
+
+PEER = "12D3KooWAd8yoAf7nnAfu8ymrUg4nhgYNTrtFC1tbBcuWGUWc8Ps"
+
+
+def told(**changed: Any) -> dict[str, Any]:
+    """What a peer says of itself, on which nothing is wrong unless it is changed."""
+    return (
+        sound(reach=reach(since_s=4000.0, confirmed_by=["12D3KooWaaaaaa"]))
+        | {
+            "peer": PEER,
+            "network": "baton",
+            "known": 9,
+            "models": [{"name": "minilm", "problem": "", "state": "ready", "units_per_s": 40.0}],
+            "tasks": {"accepted": 1, "answered": 1, "failed": 0, "under_way": 0},
+            "background_checks": {"share": 0.0},
+            "store": dict.fromkeys(("used_bytes", "quota_bytes", "disk_bytes"), 1)
+            | {"files_disk_bytes": 1},
+            "problems": ["model minilm is ready"],
+        }
+        | changed
+    )
+
+
+def screen(found: dict[str, Any]) -> list[str]:
+    """What a terminal of 80 columns has in its rows."""
+    out = StringIO()
+    console = LineConsole(
+        file=out, width=80, force_terminal=True, color_system=None, highlight=False
+    )
+    for line in brief_lines(found):
+        console.print(line)
+    rows = out.getvalue().splitlines()
+    # What cannot be broken goes on in the next row by itself.
+    return [row[at : at + 80] for row in rows for at in range(0, max(1, len(row)), 80)]
+
+
+def test_a_sound_peer_says_who_it_is_that_it_serves_and_how_it_is_reached() -> None:
+    rows = screen(told())
+    text = "\n".join(rows)
+    assert rows[0] == f"peer {PEER} in the network 'baton'"
+    assert "serves as infer, verify; up for 2 h" in text
+    assert "reached: open, for 1 h; confirmed by …aaaaaa" in text
+    assert "nothing is known to be wrong" in text
+    # Once: what was noted of a model says the same as its line.
+    assert text.count("minilm") == 1
+    assert len(rows) < 12
+
+
+def test_what_is_wrong_is_said_and_who_is_paused_does_not_serve() -> None:
+    found = told(
+        paused="the schedule",
+        same_key_elsewhere=True,
+        clock_wrong_s=9.0,
+        unmet="nobody answers",
+        engine={"last_failure": "out of memory"},
+        problems=["store: the disk refused a write", "goes on: it is not paused any more"],
+        models=[{"name": "m", "problem": "its numbers are NaN", "state": "aside"}],
+    )
+    text = "\n".join(screen(found))
+    for words in (
+        "serves nobody now: the schedule",
+        "another machine uses this key",
+        "clock is 9 s behind",
+        "nobody answers",
+        "out of memory",
+        "the disk refused a write",
+        "its numbers are NaN",
+    ):
+        assert words in text
+    assert "known to be wrong" not in text
+    assert "goes on" not in text
+
+
+def test_whatever_there_is_it_is_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "word " * 400
+    found = told(
+        network="n" * 64,
+        paused=long,
+        unmet=long,
+        same_key_elsewhere=True,
+        clock_wrong_s=1e6,
+        roles=["data", "infer", "verify", "store", "gateway", "ledger"],
+        engine={"last_failure": long},
+        problems=[f"{number} {long}" for number in range(11)],
+        owner=PEER,
+        seeds={f"seeds{it}.example.org": {"problem": long, "found": 0} for it in range(3)},
+        membership=membership(name="home", owner=False, members_connected=0, member=False),
+        guest={"cannot_tell": [long] * 3},
+        ledger={"problem": long, "name": "n"},
+        reach=reach(how="kept", since_s=9e9, keepers=[PEER] * 3, confirmed_by=[PEER] * 30),
+        models=[
+            {"name": f"{it}{'x' * 200}", "problem": long, "state": "aside", "gave_wrong_rows": []}
+            for it in range(30)
+        ],
+    )
+    rows = screen(found)
+    assert len(rows) <= 24, "\n".join(rows)
+    assert any("and 27 models more, 27 with a problem" in it for it in rows)
+
+
+def test_all_of_it_is_still_told(capsys: pytest.CaptureFixture[str]) -> None:
+    status._status(told())
+    text = capsys.readouterr().out
+    assert "listening on /ip4/192.168.1.5/tcp/4747" in text
+    assert "store: " in text
+    assert text.count("minilm") == 1
