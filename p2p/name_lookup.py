@@ -26,7 +26,7 @@ class NameLookup:
         """The IP addresses, as text; OSError or UnicodeError if there are none."""
         found: list[Any] = await trio.to_thread.run_sync(
             partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM),
-            abandon_on_cancel=True,
+            abandon_on_cancel=True,  # type: ignore[call-arg, unused-ignore]
             limiter=self._limiter(),
         )
         return [str(it[4][0]) for it in found]
