@@ -23,6 +23,8 @@ WEEK_S, WEEKS, FOUNDING = 7 * 24 * 3600, 4, 1000 * 10**6
 PLAIN_MAX, MILLION = 100_000, 1_000_000
 # More members no ledger has.
 MEMBERS_MAX = 32
+# Who is to be a member and has not been there for so many epochs after that is not any more.
+WAITING_MAX = 672
 # What reading a file's parts raises where they are not what they should be.
 UNREADABLE = (Wrong, KeyError, TypeError, ValueError, IndexError, AttributeError, struct.error)
 STATES = ("open", "passed", "rejected", "lapsed", "unfunded", "taken", "declined")
@@ -88,6 +90,8 @@ class Recount:
         # Who keeps the ledger, and changes of that: to be decided, and those that wait.
         self.members = {it["key"]: it["weight"] for it in genesis["members"]}
         self.seats, self.waiting = {}, {}
+        # Those that are to be seated, and have said in this epoch that they are there.
+        self.there = set()
         # Of each week: what was paid for tasks, and 0 for pairs that only moved credits.
         self.paid, self.pays = defaultdict(Counter), set()
 
@@ -103,6 +107,9 @@ class Recount:
                 self.seats[name] = seat, owner
         for ballot in record.get("ballot", ()):
             self.ballots[ballot["motion"]][owner] = ballot["yes"]
+            self.there.discard((ballot["motion"], owner))
+            if ballot["yes"] and ballot["motion"] in {motion for _, motion in self.waiting}:
+                self.there.add((ballot["motion"], owner))
         self.stakes.order(record["network"], epoch, owner, record, digest)
         for payment in record.get("pay", ()):
             self.pays.add((owner, payment["to"]))
@@ -193,6 +200,10 @@ class Recount:
             others = [it for who, it in members.items() if who != seat["member"]]
             room = there or (seat["weight"] and len(members) < MEMBERS_MAX)
             weight = min(seat["weight"], max(others)) if others and room else there
+            if weight and not there and (key[1], seat["member"]) not in self.there:
+                if epoch - seat["since"] >= WAITING_MAX:
+                    del self.waiting[key]
+                continue
             step = abs(weight - there)
             if moved and step and (moved + step) * 3 >= whole:
                 break
@@ -201,6 +212,7 @@ class Recount:
             members[seat["member"]] = weight
             if not weight:
                 del members[seat["member"]]
+        self.there.clear()
         return [{"key": it, "weight": members[it]} for it in sorted(members)]
 
     def claimed(self, motion, claim):

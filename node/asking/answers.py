@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import trio
 
-from node.asking.old_answers import BY_JOB, BY_TASK, BY_TIME, latest_rows, let_go
+from node.asking.old_answers import BY_JOB, BY_TASK, BY_TIME, LATER, latest_rows, let_go
 from node.checking.votes import Votes
 from store import Pin, Row, Store, Table, Write
 from wire import limits
@@ -20,8 +20,8 @@ from wire.task import Stage, Task
 
 # A row by task holds the answer's id, followed by the client that the task belongs to.
 ID_BYTES = len(ContentId.of(b""))
-# In the verdicts table: peers caught lying here, with the time; and the later state of old answers.
-LIAR, LATER = b"liar:", b"later:"
+# In the verdicts table: peers caught lying here, with the time.
+LIAR = b"liar:"
 LIARS_MAX = 256
 # An answer with at least this many agreeing verdicts is not checked again.
 NEEDED_LATER = 2

@@ -13,6 +13,8 @@ from wire.task import Task
 
 # The answers table is read by task, by time and by job key.
 BY_TASK, BY_TIME, BY_JOB = b"task:", b"time:", b"job:"
+# In the verdicts table: the later state of an answer.
+LATER = b"later:"
 # Above this part of the quota each new answer lets some old ones go, but never the latest.
 HELD_SHARE_MAX = 0.9
 LET_GO_AT_ONCE = 8
@@ -51,6 +53,7 @@ async def let_go(store: Store, new: int = 1) -> tuple[list[Row], list[Pin]]:
     for key, value in kept[:-KEPT_MIN]:
         answer_id = ContentId(value)
         rows.append(Row(Table.ANSWERS, key, None))
+        rows.append(Row(Table.VERDICTS, LATER + answer_id, None))
         pins.append(Pin(answer_id, "answer"))
         try:
             answer = open_signed(await store.get(answer_id), Answer).record

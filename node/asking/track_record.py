@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from node.asking.answers import LATER, Answers, Later
-from node.asking.old_answers import latest_rows
+from node.asking.answers import Answers, Later
+from node.asking.old_answers import LATER, latest_rows
 from store import Table
 from wire.chain import legs_to_check
 from wire.codec import unpack

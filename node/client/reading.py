@@ -130,6 +130,7 @@ def read_json(data: bytes | str) -> dict[str, Any]:
     return found
 
 
+GIVE_LONGER = "give it longer: deadline_s=…"
 _WHO = "check that the address is a Baton gateway's"
 
 
@@ -140,8 +141,9 @@ def _text(data: bytes) -> str:
         raise Malformed("the gateway sent an event that is not UTF-8", todo=_WHO) from error
 
 
-# In a stream, whose status is 200 by then, the code alone tells it.
-LATE_CODE = "deadline_passed"
+# In a stream, whose status is 200 by then, the code alone tells it: the time is over, or it is too
+# short for anybody who would begin.
+LATE_CODES = ("deadline_passed", "deadline_too_short")
 
 
 def error_of(status: int, body: Mapping[str, Any], retry_after: str | None) -> BatonError:
@@ -159,8 +161,8 @@ def error_of(status: int, body: Mapping[str, Any], retry_after: str | None) -> B
             return InputError(message, todo="see them: await net.models()")
         case 404:
             return Missing(message)
-        case _ if status == 408 or code == LATE_CODE:
-            return TooSlow(message, todo="give it longer: deadline_s=…")
+        case _ if status == 408 or code in LATE_CODES:
+            return TooSlow(message, todo=GIVE_LONGER)
         case 429:
             return Refused(message, retry_after_s=wait_s, todo="ask less often, or wait")
         case 503 if wait_s is not None:

@@ -306,7 +306,9 @@ def _what(row: MotionRow) -> str:
         return f"{builder.account} {words} out of the fund for what others pay it"
     for seat in row.motion.seats:
         words = f"has weight {seat.weight}" if seat.weight else "is no longer there"
-        return f"{seat.member} {words} among who keeps the ledger, from epoch {seat.since} on"
+        # Its peer says so by itself.
+        once = ", or a new member once it is there (--role ledger)" if seat.weight else ""
+        return f"{seat.member} {words} among who keeps the ledger, from epoch {seat.since} on{once}"
     for claim in row.motion.claims:
         if not claim.share:
             return f"{claim.author} is no longer the author of {claim.model}"

@@ -9,7 +9,7 @@ from node.ledger.matching import check_builder
 from node.ledger.model_registry import check_claim
 from node.ledger.motion_shelf import MOTION, motion_bond, open_motions
 from node.ledger.payment_channel import PaymentChannel
-from node.ledger.seats import check_seat
+from node.ledger.seats import check_seat, is_to_be_seated
 from node.ledger.slashing import check_accusation, check_evidence
 from wire.amount import show_credits
 from wire.content import PeerId
@@ -117,9 +117,12 @@ def _judge_motions(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
         raw = rows.get(MOTION + ballot.motion)
         if raw is None:
             raise _not_yet("there is no such motion")
-        state = MotionRow.from_bytes(raw).state
-        if state is not MotionState.OPEN:
-            raise _never(f"the motion is decided: {state.name.lower()}")
+        row = MotionRow.from_bytes(raw)
+        if is_to_be_seated(rows, owner, ballot.motion, row.motion.seats):
+            # It says that it is there.
+            continue
+        if row.state is not MotionState.OPEN:
+            raise _never(f"the motion is decided: {row.state.name.lower()}")
         counts = owner in draft.books.founders or draft.stake(owner).bonded
         if not counts and not draft.books.motions.users[owner]:
             # A key costs nothing, and what it ordered is kept.

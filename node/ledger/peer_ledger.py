@@ -15,6 +15,7 @@ from node.ledger.group_signing import as_write
 from node.ledger.loading import first_rows, load
 from node.ledger.member_role import LedgerMember, scan_all
 from node.ledger.rows import BEGUN, GENESIS
+from node.ledger.showing_up import show_up
 from node.ledger.stake_table import StakeTable
 from node.ledger.wallet import Wallet
 from p2p.peers import Peers
@@ -191,6 +192,8 @@ async def open_ledger(
     faucet = Faucet(peers, store, wallet, nursery)
     ledger = PeerLedger(genesis, wallet, member, stakes, follower, faucet, nursery)
     nursery.start_soon(ledger.accusing.run)
+    if member is not None:
+        nursery.start_soon(show_up, member, wallet)
     return ledger
 
 

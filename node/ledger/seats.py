@@ -4,11 +4,15 @@ A change that is due is made at the end of an epoch, and the header says the mem
 one: whoever follows the chain of headers knows them, and no more is needed to judge what they
 sign. So that the quorums of two epochs that follow each other have an honest member in common, no
 more weight changes at once than may be bad; what is too much waits for the epoch after.
+
+A new member is seated at the end of an epoch in which it has said that it is there, by a ballot on
+the motion that seats it: one that is off, in a ledger of one, would keep every later epoch from
+ending. Until then the change waits.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from node.ledger.motion_shelf import RowChanges
+from node.ledger.motion_shelf import BALLOT, RowChanges
 from wire import limits
 from wire.content import PeerId
 from wire.errors import Malformed
@@ -20,6 +24,8 @@ SEAT = b"c"
 EPOCH_BYTES = 8
 # A motion names an epoch that is at most so far away.
 SINCE_EPOCHS_MAX = 100_000
+# Who has not been there for so many epochs after that is not seated by this motion any more.
+WAITING_EPOCHS_MAX = 672
 Rows = Mapping[bytes, bytes]
 
 
@@ -34,17 +40,54 @@ def waiting_seats(rows: Rows) -> Iterator[tuple[bytes, SeatClaim]]:
         yield key, SeatClaim.from_bytes(rows[key])
 
 
+def is_to_be_seated(
+    rows: Rows, account: PeerId, motion: bytes, claims: Sequence[SeatClaim]
+) -> bool:
+    """Whether an account gets a seat by a motion with these claims, once it is there."""
+    own = (it for it in claims if it.weight and it.member == account)
+    return any(seat_row(motion, it)[0] in rows for it in own)
+
+
+def seat_due(rows: Rows, account: PeerId, epoch: int) -> bytes | None:
+    """The motion by which an account may be seated with this epoch, if it is there."""
+    for key, claim in waiting_seats(rows):
+        if claim.since <= epoch and claim.weight and claim.member == account:
+            return _motion_of(key)
+    return None
+
+
+def is_there(rows: Rows, motion: bytes, member: PeerId) -> bool:
+    """Whether who is to be seated has said in this epoch that it is there."""
+    return rows.get(_mark(motion, member)) == b"\1"
+
+
+def _motion_of(key: bytes) -> bytes:
+    return key[len(SEAT) + EPOCH_BYTES :]
+
+
+def _mark(motion: bytes, member: PeerId) -> bytes:
+    return BALLOT + motion + member
+
+
 def seats_after(
     rows: Rows, members: Sequence[Member], epoch: int
 ) -> tuple[tuple[Member, ...], RowChanges]:
     """The members of the epoch `epoch`, after these of the one before; and the rows done with."""
     weights = {it.key: it.weight for it in members}
     total, moved = sum(weights.values()), 0
-    done: dict[bytes, None] = {}
-    for key, claim in waiting_seats(rows):
+    waiting = list(waiting_seats(rows))
+    # It was said for the end of this epoch alone.
+    marks = (_mark(_motion_of(key), it.member) for key, it in waiting)
+    done = dict.fromkeys(mark for mark in marks if mark in rows)
+    for key, claim in waiting:
         if claim.since > epoch:
             break
         weight = _weight_for(weights, claim)
+        is_new = weight and claim.member not in weights
+        if is_new and not is_there(rows, _motion_of(key), claim.member):
+            if epoch - claim.since >= WAITING_EPOCHS_MAX:
+                done[key] = None
+            continue
         step = 0 if weight is None else abs(weight - weights.get(claim.member, 0))
         # One change is always made, or a committee of one could never become one of two.
         if moved and step and (moved + step) * 3 >= total:

@@ -19,7 +19,7 @@ from node.ledger.committees import Committees
 from node.ledger.sync import LedgerCalls
 from p2p.peers import Peers
 from p2p.timeouts import stretched
-from store import Store, Table
+from store import Row, Store, Table, Write
 from store.seam import SCAN_ROWS_MAX, VALUE_BYTES_MAX
 from wire import limits
 from wire.amount import show_credits
@@ -41,6 +41,8 @@ from wire.stake import StakePart
 LOOK_DEADLINE_S = 8.0
 PAY_DEADLINE_S = 60.0
 LOG_MAX = 1000
+# Only the latest is ever gone on with; earlier ones are here to be shown.
+ORDERS_KEPT = 10_000
 # An order that is larger is kept once in its row.
 WHOLE_BYTES_MAX = 8 << 10
 # A row of the largest order, and a member's of its certificate, is kept whole.
@@ -298,7 +300,10 @@ class Wallet:
 
     async def _keep(self, ordered: Ordered) -> None:
         number = ordered.order.record.sequence
-        await self.store.write(Table.WALLET, number.to_bytes(8, "big"), ordered.to_bytes())
+        rows = [Row(Table.WALLET, number.to_bytes(8, "big"), ordered.to_bytes())]
+        if (old := number - ORDERS_KEPT) >= 0:
+            rows.append(Row(Table.WALLET, old.to_bytes(8, "big"), None))
+        await self.store.commit(Write(rows=tuple(rows)))
         latest = self._latest if self._latest is not None else self._find_latest()
         self._latest = max(latest, number)
 

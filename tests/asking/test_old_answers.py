@@ -2,8 +2,8 @@
 
 import pytest
 
-from node.asking.answers import Answers, KeptAnswer
-from node.asking.old_answers import BY_TIME, HELD_SHARE_MAX, latest_rows
+from node.asking.answers import Answers, KeptAnswer, Later
+from node.asking.old_answers import BY_TIME, HELD_SHARE_MAX, LATER, latest_rows
 from store import Row, Store, Table, Write, open_memory_store
 from tests.node.asking import SECRET, receipt_of, task_of
 from tests.p2p.transports import key_of
@@ -81,6 +81,19 @@ async def test_answers_without_end_do_not_fill_the_store(monkeypatch: pytest.Mon
             assert (await answers.of_task(task)).output.endswith(bytes(4000))
         # There is room for what has to be brought in to do a leg.
         await store.put(bytes(10_000))
+
+
+async def test_what_was_found_later_of_an_answer_goes_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("node.asking.old_answers.KEPT_MIN", 10)
+    async with open_memory_store(quota_bytes=1 << 17) as store:
+        answers = Answers(store)
+        for number in range(60):
+            task = await kept(answers, number, b"%d" % number + bytes(4000), b"%d" % number)
+            await answers.judged((await answers.of_task(task)).answer, Later.HELD, ())
+        left = len(store.scan(Table.ANSWERS, prefix=BY_TIME))
+        assert len(store.scan(Table.VERDICTS, prefix=LATER)) == left < 60
 
 
 async def test_an_output_that_a_later_answer_has_too_is_held_for_it(

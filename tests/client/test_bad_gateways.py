@@ -12,6 +12,7 @@ import pytest
 
 import node
 from node.client.blocking import BlockingNet
+from node.client.http import within
 from node.client.reading import EVENT_BYTES_MAX, EventReader
 from node.gateway.keys import add_key, keys_file
 from node.peer import Node
@@ -105,6 +106,26 @@ def test_what_is_refused_for_now_is_asked_again_when_it_may_be(scripted: Answers
 
 async def _now() -> float:
     return anyio.current_time()
+
+
+@pytest.mark.parametrize("code", [b"deadline_passed", b"deadline_too_short"])
+def test_a_stream_that_the_gateway_ends_for_its_deadline_was_too_slow(
+    scripted: Answers, code: bytes
+) -> None:
+    late = b'data: {"error": {"message": "so it is", "code": "%s"}}\n\n' % code
+    with connected(scripted(STREAM + PIECE + late)) as net, pytest.raises(TooSlow, match="so it"):
+        net.chat("hash", "hello").whole()
+
+
+def test_whoever_says_first_that_the_time_is_over_it_is_the_same_error() -> None:
+    async def failing(left_s: float) -> None:
+        with within(anyio.current_time() + left_s, "the answer"):
+            raise TaskFailed("nobody did it")
+
+    with pytest.raises(TooSlow, match=r"took too long: nobody did it.*deadline_s"):
+        anyio.run(failing, 0.0)
+    with pytest.raises(TaskFailed, match="nobody did it"):
+        anyio.run(failing, 60.0)
 
 
 @pytest.mark.parametrize("status", [429, 503])

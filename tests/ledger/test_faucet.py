@@ -306,6 +306,19 @@ async def test_a_wallet_finds_its_latest_orders_however_many_there_are(
             assert len(log()) == 5
 
 
+async def test_a_wallet_forgets_its_oldest_orders_as_it_makes_new_ones(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.ledger.wallet.ORDERS_KEPT", 3)
+    async with open_network(tmp_path) as network, open_memory_store(quota_bytes=1 << 30) as store:
+        sponsor, newcomer = await sponsored(network, store=store)
+        wallet = ledger_of(sponsor).wallet
+        for _ in range(5):
+            await wallet.pay(newcomer.peers.me, CREDIT, unheard)
+        assert [it.order.record.sequence for it in wallet.log()] == [4, 3, 2]
+        assert len(store.scan(Table.WALLET)) == 3
+
+
 async def test_a_sponsor_that_asks_for_work_gives_to_who_does_it_from_any_address(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

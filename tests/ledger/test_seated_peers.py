@@ -11,6 +11,7 @@ from node.ledger import loading
 from node.ledger.books import Books
 from node.ledger.chain_file import read_parts, replay
 from node.ledger.exporting import export_ledger
+from node.ledger.motion_shelf import MOTION
 from node.ledger.rows import MOTIONS, RowChange
 from node.ledger.seats import seat_row
 from node.ledger.wallet import OrderState
@@ -22,10 +23,45 @@ from wire.errors import Refused
 from wire.kinds import Role
 from wire.ledger import AccountOrder, Genesis, Payment
 from wire.ledger_message import SubmitOrder, Voted
-from wire.motion import SeatClaim
+from wire.motion import (
+    VOTING_EPOCHS_MIN,
+    HouseCount,
+    Motion,
+    MotionRow,
+    MotionState,
+    SeatClaim,
+)
 from wire.signed import sign
 
 COME, GO = 2, 3
+
+
+def passed(*claims: SeatClaim) -> dict[bytes, bytes]:
+    """The rows of motions that have passed, and what they change."""
+    rows: dict[bytes, bytes] = {}
+    for at, claim in enumerate(claims):
+        name, counts = bytes((at,)) * 32, HouseCount(yes=1, no=0, total=1)
+        motion = Motion(
+            title="a seat",
+            why="",
+            epochs=VOTING_EPOCHS_MIN,
+            bond=1,
+            change=None,
+            grant=None,
+            seats=(claim,),
+        )
+        row = MotionRow(
+            author=claim.member,
+            motion=motion,
+            begun=0,
+            until=VOTING_EPOCHS_MIN,
+            state=MotionState.PASSED,
+            decided=0,
+            stake=counts,
+            using=counts,
+        )
+        rows |= {MOTION + name: row.to_bytes(), **dict([seat_row(name, claim)])}
+    return rows
 
 
 def with_changes(rows: Mapping[bytes, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,8 +95,7 @@ async def test_a_new_member_sits_in_a_removed_one_stops_and_owners_go_on(
             SeatClaim(member=new, weight=1, since=COME),
             SeatClaim(member=old, weight=0, since=GO),
         )
-        rows = dict(seat_row(bytes((at,)) * 32, it) for at, it in enumerate(claims))
-        with_changes(rows, monkeypatch)
+        with_changes(passed(*claims), monkeypatch)
         members = [await start(network, genesis, number) for number in range(4)]
         payer, payee = [await start(network, genesis, number) for number in (4, 5)]
         await epoch(members[0], 1)
@@ -93,6 +128,29 @@ async def test_a_new_member_sits_in_a_removed_one_stops_and_owners_go_on(
         assert {it.key for it in replayed.tip.members} == before - {old} | {new}
 
 
+async def test_who_is_off_stops_no_ledger_and_sits_in_once_it_is_there(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_network(tmp_path) as network:
+        # A committee of two ends no epoch without both.
+        genesis = genesis_of(network, members=1, granted=2)
+        new = network.key(6).peer
+        claim = SeatClaim(member=new, weight=1, since=1)
+        with_changes(passed(claim), monkeypatch)
+        member = await start(network, genesis, 0)
+        with trio.fail_after(20 * genesis.epoch_s):
+            await epoch(member, 4)
+        assert new not in ledger_of(member).wallet.committees.latest.index
+        newcomer = await keeper(network, genesis, 6)
+        with trio.fail_after(20 * genesis.epoch_s):
+            while new not in ledger_of(member).wallet.committees.latest.index:
+                await trio.sleep(1)
+        now = ledger_of(member).statistics()["epoch"]
+        for node in (member, newcomer):
+            await epoch(node, now + 2)
+        assert ledger_of(newcomer).statistics()["member"] is True
+
+
 async def is_refused(removed: Node, payer: Node) -> None:
     """Who was removed votes for nothing."""
     ledger = ledger_of(removed)
@@ -119,9 +177,7 @@ async def test_who_was_removed_while_it_was_away_learns_of_it(
     async with open_network(tmp_path) as network, open_memory_store(quota_bytes=1 << 30) as kept:
         genesis = genesis_of(network, members=4, granted=4)
         old = network.key(1).peer
-        with_changes(
-            dict([seat_row(bytes(32), SeatClaim(member=old, weight=0, since=1))]), monkeypatch
-        )
+        with_changes(passed(SeatClaim(member=old, weight=0, since=1)), monkeypatch)
         others = [await start(network, genesis, number) for number in (0, 2, 3)]
         away = await start(network, genesis, 1, store=kept)
         await network.settled()

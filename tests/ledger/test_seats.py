@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from node.ledger import seats
 from node.ledger.committee import Committee, places_in
 from node.ledger.committees import CHANGES_MAX, Committees
 from node.ledger.jury_draw import _moved
-from node.ledger.motion_shelf import MotionShelf
-from node.ledger.seats import check_seat, seat_row, seats_after
+from node.ledger.motion_shelf import BALLOT, MotionShelf
+from node.ledger.seats import WAITING_EPOCHS_MAX, check_seat, seat_row, seats_after
 from tests.ledger.made import ONE, THREE, TWO, nobody
 from tests.ledger.simulation import KEYS, OWNERS, Plan, genesis_of
 from tests.ledger.test_motions import MEMBER, Network, recount_of
@@ -22,11 +23,17 @@ from wire.amount import CREDIT
 from wire.checkpoint import AgreementPhase, AgreementVote, Checkpoint, CheckpointHeader
 from wire.errors import BadSignature, Malformed, Refused
 from wire.ledger import Genesis, Member, order_digest
-from wire.motion import MotionState, SeatClaim
+from wire.motion import Ballot, MotionState, SeatClaim
 from wire.signed import sign
 from wire.signing import SigningKey
 
 EPOCHS = 4
+
+
+@pytest.fixture
+def all_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is to be seated says in each epoch that it is there."""
+    monkeypatch.setattr(seats, "is_there", lambda *_: True)
 
 
 def claimed(number: int, weight: int, since: int = 1) -> SeatClaim:
@@ -84,6 +91,7 @@ def tolerated(plan: Plan) -> bool:
     return True
 
 
+@pytest.mark.usefixtures("all_are_there")
 @pytest.mark.parametrize(("members", "runs"), [(4, 5), (7, 1)])
 def test_nobody_spends_twice_and_nobody_is_stuck_while_members_change(
     members: int, runs: int
@@ -101,6 +109,7 @@ def test_nobody_spends_twice_and_nobody_is_stuck_while_members_change(
     assert sum(count * at for at, count in changes.items()) >= runs
 
 
+@pytest.mark.usefixtures("all_are_there")
 @pytest.mark.soak
 @pytest.mark.timeout(36_000)
 @pytest.mark.parametrize(("members", "runs"), [(4, 400), (7, 150), (10, 60)])
@@ -118,6 +127,8 @@ class Seated(Network):
     def __init__(self) -> None:
         super().__init__()
         self.use(ONE, TWO, CREDIT)
+        # The last one that was made.
+        self.motion = b""
 
     def do(self, key: SigningKey, **action: Any) -> bytes:
         order = self.made.order(key, **action)
@@ -146,12 +157,12 @@ class Seated(Network):
             self.made.keys = [by_key[it] for it in member.committee.index]
 
     def decide(self, author: SigningKey, claim: SeatClaim, *also: SigningKey) -> MotionState:
-        motion = self.propose(author, seats=(claim,))
+        self.motion = self.propose(author, seats=(claim,))
         self.end()
         for key in (ONE, MEMBER, *also):
-            self.vote(key, motion)
+            self.vote(key, self.motion)
         self.end()
-        return self.row(motion).state
+        return self.row(self.motion).state
 
     def seated(self) -> set[SigningKey]:
         return set(self.made.keys)
@@ -166,7 +177,9 @@ def test_a_member_comes_and_goes_by_vote_and_each_epoch_is_judged_by_its_own_mem
     assert network.decide(THREE, seat(THREE, 1, since=4)) is MotionState.PASSED
     # It begins with the epoch that the motion names.
     assert (network.member.epoch, network.seated()) == (2, {MEMBER})
-    network.end(2)
+    network.end()
+    network.vote(THREE, network.motion)
+    network.end()
     assert (network.member.epoch, network.seated()) == (4, {MEMBER, THREE})
     order = network.made.order(TWO)
     alone = network.made.certificate(order, (network.made.keys.index(MEMBER),))
@@ -177,6 +190,42 @@ def test_a_member_comes_and_goes_by_vote_and_each_epoch_is_judged_by_its_own_mem
     assert (network.member.epoch, network.seated()) == (6, {MEMBER})
     network.end()
     network.check()
+
+
+def test_who_is_not_there_gets_no_seat_and_stops_no_ledger() -> None:
+    network = Seated()
+    assert network.decide(THREE, seat(THREE, 1, since=4)) is MotionState.PASSED
+    # What it says holds for that epoch's end, and this one is too early.
+    network.vote(THREE, network.motion)
+    network.end(5)
+    assert (network.member.epoch, network.seated()) == (7, {MEMBER})
+    with pytest.raises(Refused, match="the motion is decided"):
+        network.vote(ONE, network.motion)
+    network.do(THREE, ballot=(Ballot(motion=network.motion, yes=False),))
+    network.end()
+    assert network.seated() == {MEMBER}
+    network.vote(THREE, network.motion)
+    network.end()
+    assert network.seated() == {MEMBER, THREE}
+    with pytest.raises(Refused, match="the motion is decided"):
+        network.vote(THREE, network.motion)
+    network.check()
+
+
+def test_a_seat_waits_for_its_member_and_not_for_ever() -> None:
+    shelf, members = rows_of(claimed(5, 1), claimed(0, 0)), members_of(4)
+    mark = BALLOT + bytes(32) + KEYS[5].peer
+    # Others that are due are not held up.
+    now, done = seats_after(shelf.rows, members, 1)
+    assert (len(now), len(done)) == (3, 1)
+    shelf.put(done)
+    assert seats_after(shelf.rows, now, WAITING_EPOCHS_MAX) == (now, {})
+    _, done = seats_after(shelf.rows, now, 1 + WAITING_EPOCHS_MAX)
+    assert done == dict.fromkeys(shelf.rows)
+    shelf.put({mark: b"\1"})
+    assert seats_after(shelf.rows, now, 0) == (now, {mark: None})
+    seated, done = seats_after(shelf.rows, now, 2)
+    assert (len(seated), done) == (4, dict.fromkeys(shelf.rows))
 
 
 def test_who_is_to_keep_the_ledger_says_so_itself_or_is_no_member() -> None:
@@ -220,6 +269,7 @@ def test_members_that_nobody_voted_for_are_found_by_a_replay_and_by_the_page() -
 # One epoch's end
 
 
+@pytest.mark.usefixtures("all_are_there")
 def test_no_more_weight_changes_at_once_than_may_be_bad() -> None:
     claims = [claimed(at, 0) for at in range(3)] + [claimed(7, 1)]
     shelf, members = rows_of(*claims), members_of(7)
@@ -233,6 +283,7 @@ def test_no_more_weight_changes_at_once_than_may_be_bad() -> None:
     assert not shelf.rows
 
 
+@pytest.mark.usefixtures("all_are_there")
 def test_one_change_is_made_however_much_it_weighs_and_what_is_void_holds_nothing_up() -> None:
     members = members_of(2, [6, 1])
     heavy, light = (next(at for at, it in enumerate(KEYS) if it.peer == one.key) for one in members)
@@ -243,6 +294,7 @@ def test_one_change_is_made_however_much_it_weighs_and_what_is_void_holds_nothin
     assert done == dict.fromkeys(shelf.rows)
 
 
+@pytest.mark.usefixtures("all_are_there")
 def test_nobody_weighs_more_than_the_heaviest_other_and_no_committee_is_too_large() -> None:
     members, _ = seats_after(rows_of(claimed(5, 9)).rows, members_of(4, [1, 2, 3, 1]), 1)
     assert {it.key: it.weight for it in members}[KEYS[5].peer] == 3

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import trio
 
+from node.engines.host.cache_folder import GRAPHS, KERNELS, sweep
 from node.engines.host.worker_process import Launch
 from p2p import timeouts
 from wire.errors import EngineMissing
@@ -123,10 +124,12 @@ async def prepare(cache_folder: Path, config: EngineConfig) -> Launch:
     address_bytes_max = 0 if config.on_gpu else config.memory_bytes_max
     # The kernel cache's own key leaves the compiler's version out.
     versions = f"tinygrad {tinygrad} {compiler}"
-    kernels = "".join(char if char.isalnum() else "-" for char in versions)
+    version_name = "".join(char if char.isalnum() else "-" for char in versions)
+    kernels = folder / f"{KERNELS}{version_name}.db"
+    await trio.to_thread.run_sync(sweep, folder, kernels)
     return Launch(
         arguments=(
-            *(WORKER, str(folder / "graphs"), versions, config.kind),
+            *(WORKER, str(folder / GRAPHS), versions, config.kind),
             *map(str, (config.index, address_bytes_max, config.memory_bytes_max)),
         ),
         folder=folder,
@@ -136,7 +139,7 @@ async def prepare(cache_folder: Path, config: EngineConfig) -> Launch:
                 [str(Path(__file__).parents[3]), *filter(None, sys.path)]
             ),
             "XDG_CACHE_HOME": str(folder),
-            "CACHEDB": str(folder / f"kernels-{kernels}.db"),
+            "CACHEDB": str(kernels),
             "DEV": config.device,
             # Whoever uses more than one core is told how many there are for it: no pools.
             "PARALLEL": "0",
