@@ -22,7 +22,7 @@ class NameLookup:
 
     limiter: trio.lowlevel.RunVar[trio.CapacityLimiter]
 
-    async def addresses_of(self, host: str, port: int | None = None) -> Sequence[str]:
+    async def look_up(self, host: str, port: int | None = None) -> Sequence[str]:
         """The IP addresses, as text; OSError or UnicodeError if there are none."""
         found: list[Any] = await trio.to_thread.run_sync(
             partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM),

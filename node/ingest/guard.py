@@ -29,7 +29,7 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     """Ask the system for a host's addresses; Unreachable if it has none."""
     try:
         with trio.fail_after(RESOLVE_S):
-            return await OF_STRANGERS.addresses_of(host, port)
+            return await OF_STRANGERS.look_up(host, port)
     except trio.TooSlowError as error:
         raise Unreachable(f"nobody said within {RESOLVE_S:g} s where {host} is") from error
     except (OSError, UnicodeError) as error:

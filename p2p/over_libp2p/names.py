@@ -25,7 +25,7 @@ _VERSIONS = {"dns": (4, 6), "dns4": (4,), "dns6": (6,)}
 
 async def look_up(host: str) -> Sequence[str]:
     """Ask this machine's resolver; OSError if it knows nothing."""
-    return await OF_OWNER.addresses_of(host)
+    return await OF_OWNER.look_up(host)
 
 
 async def resolved(address: str, look_up: LookUp, deadline_s: float) -> tuple[str, ...]:
