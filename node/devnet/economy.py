@@ -29,6 +29,7 @@ from node.devnet.invariants import Violations
 from node.devnet.load import OpenLoopLoad
 from node.devnet.peer import DevPeer
 from node.devnet.population import Population
+from node.devnet.relay_accounts import RelayAccounts
 from node.ledger.chain_file import Replayed
 from wire.content import PeerId
 from wire.errors import StoreError, WireError
@@ -62,6 +63,8 @@ class Economy:
     ledger: Replayed | None = None
     accounts: list[WorkerAccount] = field(default_factory=list)
     deposits_forgotten: int = 0
+    # None where nobody needs a relay.
+    relays: RelayAccounts | None = None
     _tariffs: dict[PeerId, Tariff] = field(default_factory=dict)
 
     @property
@@ -196,6 +199,10 @@ class Economy:
         bad = frozenset(it.key.peer for it in peers if it.number not in good)
         self.stakes.draw_up(self.ledger.books, bad)
         self._check_owners()
+        if self.population.around.homes is not None:
+            self.relays = RelayAccounts(self.violations)
+            passed_s = trio.current_time() - self.population.around.started_at_s
+            self.relays.draw_up(peers, good, watch.increments, passed_s)
 
     async def _until_known(self, ledger: Replayed) -> None:
         """Wait until honest payers have heard of all their channels: an order may be on its way."""

@@ -27,7 +27,7 @@ from wire.errors import Malformed, Missing, StoreError, WireError
 from wire.ledger import Voucher
 from wire.receipt import Receipt, Verdict
 from wire.signed import open_signed
-from wire.tariff import Tariff
+from wire.tariff import RELAYED, Tariff
 
 Asked = Mapping[ContentId, tuple[DevPeer, DevnetQuestion]]
 
@@ -144,7 +144,9 @@ def account_of(
     """The account of one worker; each payer's credits pay for that payer's work alone."""
     paid: defaultdict[PeerId, int] = defaultdict(int)
     for channel in earning_of(peer):
-        paid[channel.payer] += redeemable(channel, ledger.books, ledger.epochs)
+        # What it was paid for passing bytes on pays for no task.
+        passed_on = channel.models.get(RELAYED, 0)
+        paid[channel.payer] += max(0, redeemable(channel, ledger.books, ledger.epochs) - passed_on)
     mine = {payer: owed for (payer, payee), owed in said.items() if payee == peer.key.peer}
     account = WorkerAccount(peer.number)
     for payer in sorted({*mine, *paid}):

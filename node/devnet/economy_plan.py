@@ -14,7 +14,7 @@ from node.devnet.faults import KINDS, MISBEHAVING, Fault, FaultRequest
 from node.devnet.plan import PeerPlan, key_of, manifests
 from node.devnet.stake_plan import plan_stakes, ring_keys
 from node.ledger.committee import Committee
-from node.paying_config import DATA, TypedPrice, TypedPrices
+from node.paying_config import DATA, RELAY, TypedPrice, TypedPrices
 from wire.amount import CREDIT
 from wire.content import PeerId
 from wire.errors import InputError
@@ -35,6 +35,8 @@ FUND = 10_000 * CREDIT
 ACCOUNT_MIN = 1000
 # In millionths: for a leg, for a token, for a passage that is fetched, for a verdict.
 LEG, TOKEN, PASSAGE, VERDICT = 1000, 20, 50, 100
+# For a million KiB that a relay passes on: little moves in a run.
+RELAYED = 10 * CREDIT
 PRICE_MAX = CREDIT // 10
 # Of an epoch: when members are cut apart before its end, and for how long.
 CUT_BEFORE, CUT_FOR = 0.25, 0.75
@@ -114,15 +116,15 @@ class EconomyPlan:
         return plan.roles | {Role.LEDGER} if plan.number in self.members else plan.roles
 
 
-def prices_of(plan: PeerPlan) -> TypedPrices:
-    """What a peer asks for; nothing of one that only asks."""
+def prices_of(plan: PeerPlan, *, relays: bool = False) -> TypedPrices:
+    """What a peer asks for; of one that only asks nothing but what it passes on if it `relays`."""
+    models: dict[str, TypedPrice] = {RELAY: TypedPrice(0, RELAYED, 0)} if relays else {}
     if plan.asks or not plan.roles & {Role.DATA, Role.INFER, Role.VERIFY}:
-        return TypedPrices()
-    models: dict[str, TypedPrice] = {}
+        return TypedPrices(models)
     if Role.INFER in plan.roles:
         by_name = manifests()
         price = TypedPrice(LEG, 0, TOKEN * UNITS)
-        models = {str(by_name[it].id): price for it in plan.models}
+        models |= {str(by_name[it].id): price for it in plan.models}
     if Role.DATA in plan.roles:
         models[DATA] = TypedPrice(0, PASSAGE * UNITS, 0)
     return TypedPrices(models, VERDICT if Role.VERIFY in plan.roles else 0)

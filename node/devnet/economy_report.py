@@ -39,6 +39,7 @@ def figures(economy: Economy | None) -> dict[str, Any]:
         "paid_ratio_of_lost_disks": _ratio(it for it in workers if it.number in disks),
         "loss_max_increments": _loss_max(economy),
         **economy.stakes.figures(),
+        **_of_relays(economy),
         "deposits_forgotten": show_credits(economy.deposits_forgotten),
         "economy": {
             "told": told(economy),
@@ -62,6 +63,17 @@ def figures(economy: Economy | None) -> dict[str, Any]:
     }
 
 
+def _of_relays(economy: Economy) -> dict[str, Any]:
+    if (relays := economy.relays) is None:
+        return {}
+    return {
+        "relays_passed_bytes": relays.passed_bytes,
+        "relays_paid_bytes": relays.paid_bytes,
+        "relays_earned": show_credits(relays.earned),
+        "relays_free_bytes_most": relays.free_bytes_most,
+    }
+
+
 def told(economy: Economy) -> list[str]:
     """What came of each fault, a sentence each."""
     say = {
@@ -74,7 +86,8 @@ def told(economy: Economy) -> list[str]:
         "ring": _of_ring,
     }
     names = {it.name for it in economy.faults}
-    return [f"{name}: {say[name](economy)}" for name in TOLD if name in names]
+    relays = [] if economy.relays is None else [economy.relays.told()]
+    return relays + [f"{name}: {say[name](economy)}" for name in TOLD if name in names]
 
 
 def _of_members(economy: Economy) -> str:

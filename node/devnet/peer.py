@@ -26,7 +26,7 @@ from node.devnet.adversary import (
 )
 from node.devnet.crimes import Crimes
 from node.devnet.economy_adversary import TwoOrders, equivocate, pay_never_again, steal
-from node.devnet.economy_plan import EconomyPlan, prices_of
+from node.devnet.economy_plan import RELAYED, EconomyPlan, prices_of
 from node.devnet.homes import PORT, Homes
 from node.devnet.links import FaultyNetwork
 from node.devnet.plan import PeerPlan, manifests
@@ -224,13 +224,14 @@ class DevPeer:
     async def _open(self, bootstraps: tuple[str, ...], engine: DevnetEngine) -> AsyncIterator[Node]:
         around, environment = self.around, self.environment()
         folder = around.folder / str(self.number)
-        economy = around.economy
+        economy, relays = around.economy, around.homes is not None and self.is_open
         config = NodeConfig(
             state=folder,
             peers=PeersConfig(bootstraps=bootstraps, listen=(self._stand(),)),
             roles=self.plan.roles if economy is None else economy.roles_of(self.plan),
             genesis=None if economy is None else economy.genesis,
-            prices=TypedPrices() if economy is None else prices_of(self.plan),
+            prices=TypedPrices() if economy is None else prices_of(self.plan, relays=relays),
+            relay_pay_max=0 if economy is None else RELAYED,
             models=tuple(str(_MANIFESTS[it].id) for it in self.plan.models),
             # Whoever asks tries verifiers too, with copies of answers that are wrong on purpose.
             background_checks=around.background_checks,

@@ -13,6 +13,7 @@ import trio
 
 from node.devnet.invariants import Violations
 from node.devnet.relay_rules import RulesWithin
+from node.paying.relay_till import RelayTill
 from p2p.relay_limits import RelayCounts, RelayLimits
 from p2p.relaying import Relaying
 from p2p.transport import RelayAnswer
@@ -49,6 +50,10 @@ class RelayLoad:
     carried_bytes: int = 0
     # What its own meters said of the same.
     metered_bytes: int = 0
+    # What went through for each asker, and what of it that one paid; and all that it was paid.
+    passed_for: Counter[PeerId] = field(default_factory=Counter)
+    paid_for: Counter[PeerId] = field(default_factory=Counter)
+    earned: int = 0
     rate: Rate = field(default_factory=Rate)
 
     def most(self, limits: RelayLimits) -> Iterator[tuple[str, int, float]]:
@@ -82,6 +87,8 @@ class WatchedRules(RulesWithin):
 
     load: RelayLoad
     counts: RelayCounts
+    # None where nothing is asked for what passes.
+    till: RelayTill | None = None
     _kept: Counter[PeerId] = field(default_factory=Counter)
     _asking: Counter[PeerId] = field(default_factory=Counter)
     _rates: dict[PeerId, Rate] = field(default_factory=dict)
@@ -121,12 +128,25 @@ class WatchedRules(RulesWithin):
         if wait_s is not None:
             load, goes_at_s = self.load, trio.current_time() + wait_s
             load.carried_bytes += size_bytes
+            load.passed_for[asker] += size_bytes
             load.rate.note(goes_at_s, size_bytes)
             each = self._rates.setdefault(kept, Rate())
             each.note(goes_at_s, size_bytes)
             load.bytes_per_s_of_one_kept_most = max(load.bytes_per_s_of_one_kept_most, each.most)
         self.look()
         return wait_s
+
+    def charge(self, asker: PeerId, size_bytes: int) -> bool:
+        """Count what is paid."""
+        if (till := self.till) is None:
+            return self.inner.charge(asker, size_bytes)
+        paid_bytes, earned = till.paid_bytes, till.earned
+        found = self.inner.charge(asker, size_bytes)
+        if till.paid_bytes > paid_bytes:
+            # By how much it says that is, is its own word.
+            self.load.paid_for[asker] += size_bytes
+            self.load.earned += till.earned - earned
+        return found
 
     def look(self) -> None:
         """Take in what the peer's own counts say."""
@@ -136,7 +156,8 @@ class WatchedRules(RulesWithin):
 
 def watched(relaying: Relaying, load: RelayLoad) -> WatchedRules:
     """The rules of a peer that has just started, watched."""
-    return WatchedRules(relaying, load, relaying.counts)
+    till = relaying.till if isinstance(relaying.till, RelayTill) else None
+    return WatchedRules(relaying, load, relaying.counts, till)
 
 
 @dataclass(slots=True)

@@ -22,6 +22,8 @@ from wire.signed import Signed
 from wire.tariff import Tariff
 
 LOOK_S, IDLE_LOOK_S = 0.25, 1.0
+# No channel is opened for less, since this peer began: greetings are free.
+UNPAID_BYTES = 64 << 10
 # What a relay is promised ahead at least: two seconds at its full rate.
 AHEAD_BYTES = 4 << 20
 # A relay may count so much more than moved here: what is under way on a line, or was when it ended,
@@ -165,6 +167,8 @@ class RelayPayer:
         if price > self.most or self._is_avoided(relay):
             self._say_dear(relay, price)
             channels.stop_relaying(relay)
+            return
+        if account.seen < UNPAID_BYTES and (known is None or not known.relays):
             return
         channel = channels.ready_to_relay(tariff, cost_of_bytes(AHEAD_BYTES, price))
         if channel is not None:

@@ -1,24 +1,37 @@
 """One end of what `_relay_cost` measures, as a process of its own.
 
-`serve NAME [RELAY]` stands at a place, through a relay if one is named, and serves streams;
-`ask DIRECT KEPT RELAY_PID SERVER_PID` measures both ways and prints them as JSON. No bound of a
-relay is applied: the copying is measured, and not what an owner lets others have.
+`serve NAME [RELAY …]` stands at a place, connected to the relays that are named, and serves
+streams; at the place PRICED it charges whoever asks it for a line. `ask DIRECT HOME SERVER_PID
+RELAY RELAY_PID PRICED PRICED_PID` measures all ways and prints them as JSON. No bound of a relay is
+applied: the copying is measured, and not what an owner lets others have.
 """
 
 import json
 import statistics
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import trio
 
+from node.paying.channels import EarningChannel
+from node.paying.earning_channels import EarningChannels
+from node.paying.relay_till import RelayTill
 from p2p.over_libp2p import TcpTransport
 from p2p.transport import ByteStream, Endpoint, RelayAnswer
+from store import open_memory_store
 from tests.bench._process_figures import used_cpu_s
-from wire.content import PeerId
+from wire.content import ContentId, PeerId
+from wire.signed import sign
 from wire.signing import SigningKey
+from wire.tariff import RELAYED, ModelPrice, Tariff
 
+# The place of a relay that charges, and what for a million KiB; the name of its asker.
+PRICED, PRICE = "third", 10_000
+ASKER = "asker"
 PART = bytes(64 << 10)
 DOWNLOAD_BYTES, DOWNLOADS = 32 << 20, 3
 ECHO, TOKENS = b"e", b"t"
@@ -51,6 +64,36 @@ class _AllIsWell:
 
     def may_punch(self, peer: PeerId) -> bool:
         return False
+
+
+class _Charges(_AllIsWell):
+    """Charges the asker for each piece, out of a channel in which enough is promised."""
+
+    def __init__(self, channels: EarningChannels) -> None:
+        self.till = RelayTill()
+        self.till.begin(channels)
+
+    def charge(self, asker: PeerId, size_bytes: int) -> bool:
+        assert self.till.charge(asker, size_bytes)
+        assert self.till.free_bytes == 0
+        return True
+
+
+@asynccontextmanager
+async def _charging() -> AsyncIterator[_Charges]:
+    price = ModelPrice(model=RELAYED, base=0, given=PRICE, made=0)
+    network = ContentId.of(b"bench")
+    tariff = Tariff(network=network, models=(price,), verdict=0, increment=PRICE)
+    own: Any = SimpleNamespace(now=sign(tariff, _key(PRICED)))
+    nothing: Any = None
+    async with open_memory_store(quota_bytes=1 << 20) as store, trio.open_nursery() as nursery:
+        channels = EarningChannels(nothing, store, nothing, own)
+        channel = EarningChannel(_key(ASKER).peer, bytes(32), 1 << 40, 9, highest=1 << 40)
+        channel.tariff, channel.relays = own.now.id, True
+        channels.by_name[channel.name] = channels._latest[channel.payer] = channel
+        nursery.start_soon(channels.keep_forever)
+        yield _Charges(channels)
+        nursery.cancel_scope.cancel()
 
 
 async def _served(_peer: PeerId, stream: ByteStream) -> None:
@@ -146,33 +189,40 @@ async def _way(endpoint: Endpoint, address: str, processes: dict[str, int]) -> d
     return found
 
 
+def _key(name: str) -> SigningKey:
+    return SigningKey(name.encode().ljust(32, b"."))
+
+
 def _opened(name: str) -> Any:
-    key = SigningKey(name.encode().ljust(32, b"."))
+    key = _key(name)
     transport = TcpTransport(wall_ns=time.time_ns)
     return transport.open(key, ["/ip4/0.0.0.0/tcp/0"], accept=_served)
 
 
-async def _serve(name: str, relay: str | None) -> None:
-    async with _opened(name) as endpoint:
-        endpoint.set_relay_rules(_AllIsWell())
-        if relay is not None:
+async def _serve(name: str, relays: list[str]) -> None:
+    async with _opened(name) as endpoint, _charging() as charges:
+        endpoint.set_relay_rules(charges if name == PRICED else _AllIsWell())
+        for relay in relays:
             await endpoint.connect(relay, deadline_s=PATIENCE_S)
         print(json.dumps(endpoint.addresses[0]), flush=True)
         await trio.sleep_forever()
 
 
-async def _ask(direct: str, kept: str, relay: int, server: int) -> None:
-    async with _opened("asker") as endpoint:
-        relay_address = kept.partition("/p2p-circuit")[0]
+async def _ask(direct: str, home: str, server: int, relays: list[str]) -> None:
+    async with _opened(ASKER) as endpoint:
         ways = {"direct": await _way(endpoint, direct, {})}
-        await endpoint.connect(relay_address, deadline_s=PATIENCE_S)
-        processes = {"relay": relay, "server": server}
-        ways["kept"] = await _way(endpoint, kept, processes)
+        server_id = home.rpartition("/p2p/")[2]
+        for name, relay, process in zip(("kept", "priced"), relays[::2], relays[1::2], strict=True):
+            await endpoint.connect(relay, deadline_s=PATIENCE_S)
+            processes = {"relay": int(process), "server": server}
+            behind = f"{relay}/p2p-circuit/p2p/{server_id}"
+            ways[name] = await _way(endpoint, behind, processes)
+            await endpoint.disconnect(PeerId.parse(server_id))
         print(json.dumps(ways), flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        trio.run(_serve, sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else None)
+        trio.run(_serve, sys.argv[2], sys.argv[3:])
     else:
-        trio.run(_ask, sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+        trio.run(_ask, sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5:])
