@@ -20,7 +20,7 @@ from node.peer import Node
 from node.private_network import belonging
 from p2p.member_rows import OwnMembership, keep_own, own_membership
 from store import open_memory_store, open_store
-from tests.node.asking import VECTORS, asked, request
+from tests.node.asking import asked, request, texts_of, vectors_of
 from tests.node.engines import Counted, Stuck
 from tests.node.network import I, Network, V, open_network
 from tests.p2p.transports import until
@@ -87,19 +87,22 @@ async def test_a_task_that_a_removed_member_has_is_answered_by_another(tmp_path:
         stuck = Stuck()
         bob = await invited(network, owner, I, engine=stuck, label="bob")
         ann = await invited(network, owner, label="ann")
-        answers: list[Answered] = []
+        answers: dict[str, Answered] = {}
 
-        async def ask() -> None:
-            answers.append(
-                (await asked(ann, request(verifiers=0, needed=0, level=Level.SIGNED)))[0]
-            )
+        async def ask(text: str) -> None:
+            wanted = request(data=texts_of(text), verifiers=0, needed=0, level=Level.SIGNED)
+            answers[text], _ = await asked(ann, wanted)
 
         with trio.fail_after(60.0):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(ask)
-                await stuck.began.wait()
+                # Of two that could have it one is drawn.
+                while not stuck.began.is_set():
+                    text = f"text {len(nursery.child_tasks) + len(answers)}"
+                    nursery.start_soon(ask, text)
+                    with trio.move_on_after(0.3):
+                        await stuck.began.wait()
                 await typed(owner, "members_remove", peer=str(bob.peers.me))
-        assert answers[0].output == VECTORS
+        assert answers[text].output == vectors_of(text)
         assert stuck.calls == 1
         assert bob.peers.me not in ann.peers.connected()
 
