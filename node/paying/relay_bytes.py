@@ -6,6 +6,7 @@ it asks for nothing. So is one that counts more bytes than moved: it has one pro
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -14,6 +15,7 @@ from node.paying.bill import Booking
 from node.paying.channels import PaidChannel
 from node.paying.payer import Payer
 from node.paying.relay_price import ByteBill, cost_of_bytes, relay_price
+from p2p.ip_address import is_relayed, relay_of
 from wire.amount import show_credits
 from wire.content import PeerId
 from wire.errors import WireError
@@ -30,6 +32,8 @@ AHEAD_BYTES = 4 << 20
 # and this part of all.
 IN_FLIGHT_BYTES = 1 << 20
 TOLERATED_PART = 10
+# What relays cost beyond any price, if they ask for more than is paid.
+DEAR = 2.0**64
 # A relay that counted more is used last for so long.
 AVOIDED_S = 3600.0
 RELAYS_KEPT = 256
@@ -142,7 +146,14 @@ class RelayPayer:
             # It may ask for something: those that ask for nothing come first.
             return 0.0 if heard is None or heard.record.tariff is None else 0.5
         price = relay_price(tariff.record)
-        return float(price) if price <= self.most else 2.0**64 + price
+        return float(price) if price <= self.most else DEAR + price
+
+    def are_dear(self, addresses: Sequence[str]) -> bool:
+        """Whether calls are passed on there only by relays that this peer does not pay.
+
+        A line that it asked for would end when others, who would pay, have much to say over it.
+        """
+        return all(is_relayed(it) and self.relay_cost(relay_of(it)) >= DEAR for it in addresses)
 
     def _pay(self, relay: PeerId, account: RelayAccount, more: int) -> None:
         """Pay for so many bytes that moved, if it is paid at all."""
