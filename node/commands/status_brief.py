@@ -29,8 +29,8 @@ COLUMNS = 80
 ROWS_MAX = 22
 # What is wrong is three rows at most; the whole line is in `status --all`.
 LINE_CELLS_MAX = 230
-# What is noted and is nothing wrong.
-_GOOD_NEWS = ("goes on: ",)
+# Whether it is paused is told by what it serves; that it once was is nothing wrong.
+_TOLD_ABOVE = ("paused: ", "goes on: ")
 _OF_DISK = "store: "
 _UNWELL = ("yellow", "red")
 _SCREEN = LineConsole(file=StringIO(), width=COLUMNS)
@@ -51,8 +51,7 @@ def brief_lines(found: Mapping[str, Any]) -> list[str]:
         )
     ]
     # Of the last that came, since some are old.
-    paused = f"paused: {found['paused']}"
-    news = [it for it in reversed(news_of(found)) if it != paused and not it.startswith(_GOOD_NEWS)]
+    news = [it for it in reversed(news_of(found)) if not it.startswith(_TOLD_ABOVE)]
     # Strangers cause news without end; what the disk does is not hidden by it.
     news.sort(key=lambda it: not it.startswith(_OF_DISK))
     wrong = [
@@ -104,6 +103,10 @@ def _reach_lines(found: Mapping[str, Any]) -> Iterator[str]:
         line = _cut(reach_words(reach))
         yield f"[yellow]{line}[/yellow]" if reach["how"] == ALONE else line
     seen, there = found["answered_last_minute"], found["connected"]
+    if not there:
+        # The first of a network is alone, and nothing is wrong with it.
+        yield f"[bold]no other peer is connected[/bold]; {found['known']} known"
+        return
     colour = "green" if seen else "yellow"
     yield (
         f"[{colour}]{seen} of {plural(there, 'connected peer')} answered it in the last"
