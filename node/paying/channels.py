@@ -108,10 +108,12 @@ class PaidChannel:
         """How much is promised ahead at most, of the increment that the payee itself names.
 
         Whoever has done little is promised little: some tasks like those here, or as much again.
+        Who only passes bytes on has fewer: anybody can have lines asked of many relays.
         """
-        return min(
-            self.increment, max(RISKED_MIN, RISKED_TASKS * self.need, self.before + self.charged)
-        )
+        least = max(RISKED_MIN, RISKED_TASKS * self.need)
+        if (self.pays_relays or self.relays or self.relayed) and not (self.tasks or self.held):
+            least = self.need
+        return min(self.increment, max(least, self.before + self.charged))
 
     def wants(self, need: int) -> bool:
         """Whether another voucher is due, so that a task that needs so much does not wait."""
