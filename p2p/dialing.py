@@ -4,7 +4,7 @@ A pure core. It knows addresses (from bootstraps, from the store, from adverts),
 connections, and backs off from those that do not answer. Bootstraps are never given up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -106,12 +106,14 @@ class Dialing:
     config: DialingConfig = field(default_factory=DialingConfig)
     # Whether nobody can be reached from here now, so failures say nothing of whom was called.
     cut_off: bool = False
+    # Whether addresses are such as nobody is called at for company: work is another matter.
+    skips: Callable[[Sequence[str]], bool] = lambda _addresses: False
     _peers: dict[PeerId, _Target] = field(default_factory=dict)
     _bootstraps: dict[str, _Target] = field(default_factory=dict)
     _bootstrap_peers: dict[str, PeerId] = field(default_factory=dict)
     _connected: set[PeerId] = field(default_factory=set)
     _roam_at_s: float = 0.0
-    _failing: dict[str, _Failing] = field(default_factory=dict)
+    _failing: Latest[str, _Failing] = field(init=False)
     # Met before this start, and not called since: one after the other, whoever calls us meanwhile.
     _anchors: list[PeerId] = field(default_factory=list)
     # Who is called now, or was lost: looked at each second, where a thousand may be known.
@@ -121,9 +123,8 @@ class Dialing:
     _tokens: TokenBucket = field(init=False)
 
     def __post_init__(self) -> None:
-        config = self.config
-        self._owners = Latest(config.known_max)
-        self._tokens = TokenBucket(config.stranger_dials, config.stranger_dials_per_s)
+        self._owners, self._failing = Latest(self.config.known_max), Latest(self.config.known_max)
+        self._tokens = TokenBucket(self.config.stranger_dials, self.config.stranger_dials_per_s)
 
     def add_bootstrap(self, address: str) -> None:
         self._bootstraps.setdefault(address, _Target((address,)))
@@ -228,8 +229,6 @@ class Dialing:
         if failing.failures > free:
             failing.due_at_s = now_at_s + self._wait_s(failing.failures - free)
         self._failing[where] = failing
-        while len(self._failing) > self.config.known_max:
-            del self._failing[next(iter(self._failing))]
 
     def to_call(self, peer: PeerId, said: tuple[str, ...], now_at_s: float) -> tuple[str, ...]:
         """Where `peer` may be called now; `said` is where it may be if nothing is known here.
@@ -286,8 +285,7 @@ class Dialing:
     def due(self, now_at_s: float) -> list[Dial]:
         """Whom to call now; each is counted as under way until it succeeded or failed."""
         marked = self._looked_at()
-        under_way = sum([target.dialing for target in marked.values()])
-        under_way += sum([target.dialing for target in self._bootstraps.values()])
+        under_way = sum([it.dialing for it in (*marked.values(), *self._bootstraps.values())])
         room = self.config.dials_at_once - under_way
         dials: list[Dial] = []
         for address, target in self._bootstraps.items():
@@ -302,6 +300,7 @@ class Dialing:
             Dial(peer, target.addresses)
             for peer, target in marked.items()
             if target.lost and peer not in self._connected and self._ready(target, now_at_s)
+            if not self.skips(target.addresses)
         ]
         dials.extend(lost[: max(0, room - len(dials))])
         self._begin(dials)
@@ -380,7 +379,8 @@ class Dialing:
             if len(chosen) == count:
                 break
             addresses = self.to_call(peer, (), now_at_s)
-            if addresses and (self._peers[peer].proven or self._tokens.take(now_at_s)):
+            may = addresses and not self.skips(addresses)
+            if may and (self._peers[peer].proven or self._tokens.take(now_at_s)):
                 chosen.append(Dial(peer, addresses))
         return chosen
 

@@ -22,6 +22,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from store.placed import KeptFile, Place, PlacedRows
+from store.quota import Quota
 from store.recency import Recency
 from store.rows import BLOCKS, COUNTERS, FILES, HOLDS, PINS, PLACES, QUEUE, Rows
 from store.seam import Pin, Row
@@ -62,13 +63,14 @@ class Counters:
 class Catalog:
     """One writing transaction; `finish` is its last call."""
 
-    __slots__ = ("_before", "_quota_bytes", "_recency", "counters", "rows")
+    __slots__ = ("_allowed", "_before", "_quota_bytes", "_recency", "counters", "rows")
 
-    def __init__(self, rows: PlacedRows, quota_bytes: int, recency: Recency) -> None:
+    def __init__(self, rows: PlacedRows, quota: Quota, recency: Recency) -> None:
         self.rows = rows
-        self._quota_bytes = quota_bytes
         self._recency = recency
         self.counters = Counters.read(rows)
+        self._allowed = quota.now(self.counters.used_bytes, self.counters.held_bytes)
+        self._quota_bytes = self._allowed.quota_bytes
         self._before = self.counters.to_bytes()
 
     def finish(self) -> None:
@@ -282,7 +284,9 @@ class Catalog:
         return StoreFull(
             f"no room for {size_bytes} bytes: {self.counters.held_bytes} of "
             f"{self._quota_bytes} bytes are pinned, and nothing else may be evicted",
-            todo="raise the store's quota, or unpin what is no longer wanted",
+            todo="make room on its disk, or unpin what is no longer wanted"
+            if self._allowed.problem
+            else "raise the store's quota, or unpin what is no longer wanted",
         )
 
     # Pins and holds

@@ -15,6 +15,7 @@ from store import check, files, repair, walk
 from store.backend import Backend
 from store.catalog import Catalog, Counters
 from store.kept_files import KeptFiles
+from store.quota import Quota
 from store.recency import Recency
 from store.rows import BLOCKS, PINS
 from store.scanning import read_pin
@@ -47,12 +48,12 @@ class ContentStore:
     """See `store.seam.Store` for what each method promises."""
 
     def __init__(
-        self, backend: Backend, recency: Recency, quota_bytes: int, folder: Path | None = None
+        self, backend: Backend, recency: Recency, quota: Quota, folder: Path | None = None
     ) -> None:
         self._kept = KeptFiles(backend, recency, folder)
         self._backend = backend
         self._recency = recency
-        self._quota_bytes = quota_bytes
+        self._quota = quota
 
     # Content in
 
@@ -316,17 +317,18 @@ class ContentStore:
         with self._backend.reading() as rows:
             counters = Counters.read(rows)
         figures = self._backend.statistics()
+        allowed = self._quota.now(counters.used_bytes, counters.held_bytes)
         return Statistics(
             blocks=counters.blocks,
             used_bytes=counters.used_bytes,
             held_bytes=counters.held_bytes,
-            quota_bytes=self._quota_bytes,
+            quota_bytes=allowed.quota_bytes,
             commits=figures.commits,
             puts=figures.puts,
             largest_group=figures.largest_group,
             queue_depth=figures.queue_depth,
             dropped=figures.dropped,
-            problem=figures.problem,
+            problem=figures.problem or allowed.problem,
         )
 
 

@@ -17,6 +17,7 @@ from store.catalog import Catalog
 from store.content_store import ContentStore
 from store.group_commit import Action, CommitStatistics
 from store.placed import PlacedRows
+from store.quota import Quota
 from store.recency import Recency
 from store.seam import Store
 
@@ -83,10 +84,10 @@ class MemoryBackend:
     """Runs every action at once, on the loop: two commits never run at the same time."""
 
     def __init__(
-        self, rows: MemoryRows, quota_bytes: int, recency: Recency, files: Path | None = None
+        self, rows: MemoryRows, quota: Quota, recency: Recency, files: Path | None = None
     ) -> None:
         self._rows = PlacedRows(rows, files)
-        self._quota_bytes = quota_bytes
+        self._quota = quota
         self._recency = recency
         self._puts = 0
 
@@ -114,7 +115,7 @@ class MemoryBackend:
 
     def _run(self, action: Action[T]) -> T:
         self._puts += 1
-        catalog = Catalog(self._rows, self._quota_bytes, self._recency)
+        catalog = Catalog(self._rows, self._quota, self._recency)
         try:
             return action(catalog)
         finally:
@@ -125,7 +126,7 @@ class MemoryBackend:
 @asynccontextmanager
 async def open_memory_store(*, quota_bytes: int) -> AsyncIterator[Store]:
     """A store for as long as the block runs. Only content kept as files is on a disk."""
-    recency = Recency()
+    recency, quota = Recency(), Quota(quota_bytes)
     with TemporaryDirectory(prefix="baton-") as folder:
-        backend = MemoryBackend(MemoryRows(), quota_bytes, recency, Path(folder))
-        yield ContentStore(backend, recency, quota_bytes, Path(folder))
+        backend = MemoryBackend(MemoryRows(), quota, recency, Path(folder))
+        yield ContentStore(backend, recency, quota, Path(folder))

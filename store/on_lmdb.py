@@ -23,6 +23,7 @@ from store.files import NO_ROOM
 from store.folder import open_folder
 from store.group_commit import Action, CommitRequest, CommitStatistics, Committer, MoveOnAfter
 from store.placed import PlacedRows
+from store.quota import Quota
 from store.recency import Recency
 from store.rows import CATALOG_TABLES
 from store.seam import Store, Table
@@ -201,14 +202,14 @@ class LmdbBackend:
     def __init__(
         self,
         environment: LmdbEnvironment,
-        quota_bytes: int,
+        quota: Quota,
         recency: Recency,
         files: Path | None = None,
         move_on_after: MoveOnAfter = trio.move_on_after,
     ) -> None:
         self._environment = environment
         self._files = files
-        self._quota_bytes = quota_bytes
+        self._quota = quota
         self._recency = recency
         self._readers = trio.CapacityLimiter(_READERS)
         self.committer = Committer(self._run_group, move_on_after)
@@ -231,7 +232,7 @@ class LmdbBackend:
 
     def _run_group(self, group: Sequence[CommitRequest[Any]]) -> None:
         def run_all(rows: LmdbRows) -> None:
-            catalog = Catalog(PlacedRows(rows, self._files), self._quota_bytes, self._recency)
+            catalog = Catalog(PlacedRows(rows, self._files), self._quota, self._recency)
             for request in group:
                 request.run(catalog)
             catalog.finish()
@@ -249,7 +250,7 @@ async def open_store(
     callers were promised, and what `write_soon` took, is on the disk when the block ends. A commit
     that takes too long by `move_on_after` ends the store.
     """
-    recency = Recency()
+    recency, quota = Recency(), Quota(quota_bytes, folder)
     with open_folder(folder):
         handle = await _open_compact(folder / _FOLDER)
         backend: LmdbBackend | None = None
@@ -258,14 +259,14 @@ async def open_store(
                 tables = {name: handle.open_db(name.encode()) for name in (*CATALOG_TABLES, *Table)}
             kept = folder / FILES_FOLDER
             backend = LmdbBackend(
-                LmdbEnvironment(handle, tables), quota_bytes, recency, kept, move_on_after
+                LmdbEnvironment(handle, tables), quota, recency, kept, move_on_after
             )
             with backend.reading() as rows:
                 files.sweep(kept, rows.file_names())
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(backend.committer.run)
                 try:
-                    yield ContentStore(backend, recency, quota_bytes, kept)
+                    yield ContentStore(backend, recency, quota, kept)
                 finally:
                     backend.committer.close()
         finally:

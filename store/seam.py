@@ -113,7 +113,8 @@ class Statistics:
 
     `held_bytes` are pinned; `puts` counts requests of every kind, `commits` the groups they shared;
     `dropped` counts the records that `write_soon` did not keep. `problem` is why the disk refused a
-    write, until one of that size succeeds; what is stored is served meanwhile.
+    write, until one of that size succeeds, or that it is nearly full; what is stored is served
+    meanwhile. `quota_bytes` is what may be kept now: on a disk that is nearly full, what there is.
     """
 
     blocks: int

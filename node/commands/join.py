@@ -22,7 +22,7 @@ from node.commands.output import (
     show_aside,
     show_json,
 )
-from node.commands.running import collect_seldom
+from node.commands.running import collect_seldom, return_freed_memory
 from node.commands.standard_streams import streams
 from node.commands.to_type import hint
 from node.config import NodeConfig
@@ -123,6 +123,7 @@ async def join(
             life.up.set()
             nursery.start_soon(keep_told, node, runtime.service_manager)
             collect_seldom()
+            nursery.start_soon(return_freed_memory)
             await life.leave.wait()
             runtime.service_manager.tell(stopping=1)
             if not as_json:

@@ -1,5 +1,6 @@
 """Running a command in trio, fairly on a machine that has too much to do, and its memory."""
 
+import ctypes
 import gc
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -11,6 +12,7 @@ from p2p.timeouts import Scheduler, open_timeouts
 T = TypeVar("T")
 # Objects more than there were, at which the collector looks through the new ones.
 COLLECTED_OBJECTS = 10_000
+RETURN_EVERY_S = 60.0
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:
@@ -32,3 +34,19 @@ def collect_seldom() -> None:
     """
     gc.freeze()
     gc.set_threshold(COLLECTED_OBJECTS, 10, 10)
+
+
+async def return_freed_memory() -> None:
+    """Give pages that nothing uses any more back to the system, now and then, until cancelled.
+
+    The C library keeps them for what comes next, in ever more places between what is still used: a
+    peer at work seems to grow for weeks, and one that was busy once stays as large as it was then.
+    With 40 MiB this takes half a millisecond. Only glibc has such a call.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is None:
+        return
+    trim.argtypes = [ctypes.c_size_t]
+    while True:
+        await trio.sleep(RETURN_EVERY_S)
+        trim(0)

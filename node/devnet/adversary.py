@@ -23,6 +23,7 @@ from store import Store
 from store.content_store import ContentStore
 from store.group_commit import Action
 from store.in_memory import MemoryBackend, MemoryRows
+from store.quota import Quota
 from store.recency import Recency
 from wire import limits
 from wire.advert import Advert
@@ -102,8 +103,8 @@ class Disk:
 
 
 class _FallibleBackend(MemoryBackend):
-    def __init__(self, disk: Disk, quota_bytes: int, recency: Recency) -> None:
-        super().__init__(MemoryRows(), quota_bytes, recency)
+    def __init__(self, disk: Disk, quota: Quota, recency: Recency) -> None:
+        super().__init__(MemoryRows(), quota, recency)
         self._disk = disk
 
     async def commit(self, action: Action[T], size_bytes: int = 0) -> T:
@@ -117,8 +118,8 @@ class _FallibleBackend(MemoryBackend):
 
 def memory_store(disk: Disk, quota_bytes: int) -> Store:
     """A store in memory that outlives its peer, and fails while `disk` is full."""
-    recency = Recency()
-    return ContentStore(_FallibleBackend(disk, quota_bytes, recency), recency, quota_bytes)
+    recency, quota = Recency(), Quota(quota_bytes)
+    return ContentStore(_FallibleBackend(disk, quota, recency), recency, quota)
 
 
 def misbehave(node: Node, adversary: str, random: Random) -> Callable[[], None]:

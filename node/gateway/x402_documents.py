@@ -162,12 +162,15 @@ def payment_in(found: Mapping[str, Any], name: str, version: int) -> ClientPayme
 
 
 def resource_url(found: Mapping[str, Any]) -> str | None:
-    """The URL that a document of either version says to be paid for; Malformed if it is none."""
+    """The URL that a document of either version says to be paid for; Malformed if it is none.
+
+    Servers that have no URL to name leave it out, or empty.
+    """
     resource = found.get("resource")
     url = resource.get("url") if isinstance(resource, dict) else resource
-    if url is None:
+    if url is None or url == "":
         return None
-    if not isinstance(url, str) or not 0 < len(url) <= _URL_MAX:
+    if not isinstance(url, str) or len(url) > _URL_MAX:
         raise Malformed("resource is no URL")
     return url
 

@@ -37,7 +37,8 @@ async def show_quote(node: Node, request: TaskRequest, called: str, emit: Emit) 
             "least": quote.least,
             "most": quote.most,
             "checks": quote.checks,
-            "locks": min(quote.locks, balance // BALANCE_PART),
+            # A channel has what one task needs, whatever part of the balance that is.
+            "locks": min(quote.locks, max(balance // BALANCE_PART, min(quote.most, balance))),
             "peers": min(map(len, quote.legs)),
             "legs": [
                 {

@@ -67,7 +67,7 @@ async def open_paying(
     # Nobody is about to say what he opened.
     await settling_up.find_forgotten(at_once=True)
     peers.handlers[Pay] = earning.on_pay
-    peers.relay_cost = relays.relay_cost
+    peers.relay_cost, peers.dialing.skips = relays.relay_cost, relays.are_dear
     await own.refresh()
     if isinstance(peers.relaying.till, RelayTill):
         peers.relaying.till.begin(earning)

@@ -6,7 +6,7 @@ it asks for nothing. So is one that counts more bytes than moved: it has one pro
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -16,6 +16,7 @@ from node.paying.channels import PaidChannel
 from node.paying.payer import Payer
 from node.paying.relay_price import ByteBill, cost_of_bytes, relay_price
 from node.paying.uncalled_bytes import UncalledBytes
+from p2p.ip_address import is_relayed, relay_of
 from p2p.token_bucket import TokenBucket
 from p2p.transport import Lined, Moved
 from wire.amount import show_credits
@@ -37,6 +38,8 @@ STRANGERS_AT_ONCE, STRANGERS_PER_S = 8.0, 1 / 600
 # and this part of all.
 IN_FLIGHT_BYTES = 1 << 20
 TOLERATED_PART = 10
+# What relays cost beyond any price, if they ask for more than is paid.
+DEAR = 2.0**64
 # A relay that counted more is used last for so long.
 AVOIDED_S = 3600.0
 RELAYS_KEPT = 256
@@ -196,9 +199,16 @@ class RelayPayer:
             return 0.0 if heard is None or heard.record.tariff is None else 0.5
         price = relay_price(tariff.record)
         if not self._is_paid(tariff.record):
-            return 2.0**64 + price
+            return DEAR + price
         # Of two that ask for the same, the one that has a channel: one more locks credits.
         return price - 0.25 if peer in self.payer.channels.by_peer and price else float(price)
+
+    def are_dear(self, addresses: Sequence[str]) -> bool:
+        """Whether calls are passed on there only by relays that this peer does not pay.
+
+        A line that it asked for would end when others, who would pay, have much to say over it.
+        """
+        return all(is_relayed(it) and self.relay_cost(relay_of(it)) >= DEAR for it in addresses)
 
     def _pay(self, relay: PeerId, account: RelayAccount, more: int) -> None:
         """Pay for so many bytes that moved, if it is paid at all."""

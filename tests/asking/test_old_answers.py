@@ -1,10 +1,12 @@
 """Answers without end: the latest are found among any number, and the oldest make room."""
 
+from pathlib import Path
+
 import pytest
 
 from node.asking.answers import Answers, KeptAnswer, Later
 from node.asking.old_answers import BY_TIME, HELD_SHARE_MAX, LATER, latest_rows
-from store import Row, Store, Table, Write, open_memory_store
+from store import Row, Store, Table, Write, open_memory_store, open_store
 from tests.node.asking import SECRET, receipt_of, task_of
 from tests.p2p.transports import key_of
 from wire.content import ContentId
@@ -94,6 +96,23 @@ async def test_what_was_found_later_of_an_answer_goes_with_it(
             await answers.judged((await answers.of_task(task)).answer, Later.HELD, ())
         left = len(store.scan(Table.ANSWERS, prefix=BY_TIME))
         assert len(store.scan(Table.VERDICTS, prefix=LATER)) == left < 60
+
+
+async def test_on_a_disk_that_is_nearly_full_new_answers_take_the_place_of_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.asking.old_answers.KEPT_MIN", 10)
+    monkeypatch.setattr("store.quota.SMALL_BYTES", 1000)
+    async with open_store(tmp_path, quota_bytes=1 << 30) as store:
+        answers = Answers(store)
+        for number in range(60):
+            await kept(answers, number, b"%d" % number + bytes(4000), b"%d" % number)
+        before_bytes = store.statistics().used_bytes
+        monkeypatch.setattr("store.quota.nearly_full", lambda _: 0)
+        for number in range(60, 180):
+            task = await kept(answers, number, b"%d" % number + bytes(4000), b"%d" % number)
+            assert (await answers.of_task(task)).output.startswith(b"%d" % number)
+        assert store.statistics().used_bytes < 1.06 * before_bytes
 
 
 async def test_an_output_that_a_later_answer_has_too_is_held_for_it(

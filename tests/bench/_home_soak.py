@@ -6,6 +6,9 @@ threads, descriptors, tasks of its loop) is looked at every few seconds, and mus
 one line a minute at most, and serves again soon after each change. What is resident is told too,
 and may grow until the store is full: it has the pages of the database's file, which the kernel
 takes back when it needs them.
+
+Before that come thousands of tasks as fast as they go. `pressed` says how many bytes each of them
+left in the home: what does not end with a task shows there within minutes, not days.
 """
 
 import argparse
@@ -37,8 +40,10 @@ WANS = ("45.101.0.1/8", "45.109.0.1/8")
 LOOK_EVERY_S = 10.0
 # A peer that has just begun fills its caches: so much of a run, and no more, is not looked at.
 BEGIN_SHARE, BEGIN_S_MAX = 0.25, 1800.0
-# Before that it serves so many tasks, as fast as it can: what it remembers of signatures is full.
-FILL_TASKS, FILL_AT_ONCE, FILL_S_MAX = SMALL_MAX + 100, 8, 900.0
+# Before that it serves so many tasks, one by one, for those that come together share a signature:
+# what it remembers of signatures is full. Then so many at once.
+FILL_TASKS, FILL_S_MAX = SMALL_MAX + 100, 900.0
+PRESS_TASKS, PRESS_AT_ONCE, PRESS_S_MAX = 4000, 8, 900.0
 DEADLINE_S = 60.0
 KEPT_S = 300.0
 LINES_PER_MINUTE = 1.0
@@ -52,6 +57,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--change-minutes", type=float, default=10.0, help="between two addresses")
     parser.add_argument("--rate", type=float, default=1.0, help="tasks a second, in all")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--press", type=int, default=PRESS_TASKS, help="tasks as fast as they go")
     parser.add_argument("--json", action="store_true", help="as without: one JSON document")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="baton-soak-") as folder, open_lab():
@@ -119,6 +125,8 @@ class _Soak:
     answered_at_s: list[tuple[float, float]] = field(default_factory=list)
     changed_at_s: list[float] = field(default_factory=list)
     began_at_s: float = 0.0
+    # How many tasks as fast as they went were done, and the bytes of the home's own memory then.
+    pressed: list[tuple[float, float]] = field(default_factory=list)
 
     async def load(self, rate: float) -> None:
         """Ask at random moments, on average `rate` a second, until the time is over."""
@@ -129,24 +137,33 @@ class _Soak:
                 nursery.start_soon(self._one, self.counts["asked"], self.random.choice(self.askers))
                 await trio.sleep(self.random.expovariate(rate))
 
-    async def fill(self) -> None:
-        """Have the home serve as many tasks as it remembers; none of them is counted."""
-        left = iter(range(FILL_TASKS))
+    async def serve(self, tasks: int, at_once: int, seconds_max: float) -> None:
+        """Have the home serve so many tasks as fast as it can; none of them is counted.
+
+        Its own memory is looked at after each hundredth of them.
+        """
+        looks: list[tuple[float, float]] = []
+        left = iter(range(tasks))
 
         async def ask() -> None:
             for number in left:
                 with suppress(BatonError):
-                    await self._ask(-number, self.random.choice(self.askers))
+                    await self._ask(f"{tasks} {number}", self.random.choice(self.askers))
+                if number % max(1, tasks // 100) == 0:
+                    assert self.home.peer.process is not None
+                    own_mb = held_by(self.home.peer.process.pid)["own_mb"]
+                    looks.append((float(number), own_mb * (1 << 20)))
 
-        with trio.move_on_after(FILL_S_MAX):
+        with trio.move_on_after(seconds_max):
             async with trio.open_nursery() as nursery:
-                for _ in range(FILL_AT_ONCE):
+                for _ in range(at_once):
                     nursery.start_soon(ask)
+        self.pressed = sorted(looks)
 
-    async def _ask(self, number: int, asker: PeerProcess) -> None:
+    async def _ask(self, name: str, asker: PeerProcess) -> None:
         arguments: dict[str, Any] = {
             "model": "hash",
-            "text": f"soak {number} " + "word " * self.random.randrange(400),
+            "text": f"soak {name} " + "word " * self.random.randrange(400),
             "deadline_s": int(DEADLINE_S),
             "needed": 0,
             "verifiers": 0,
@@ -160,7 +177,7 @@ class _Soak:
     async def _one(self, number: int, asker: PeerProcess) -> None:
         began_at_s = trio.current_time()
         try:
-            await self._ask(number, asker)
+            await self._ask(str(number), asker)
         except BatonError as error:
             self.counts["not_answered"] += 1
             self.why[error.message[:120]] += 1
@@ -213,6 +230,7 @@ class _Soak:
             and home["log_lines"]["per_minute"] <= LINES_PER_MINUTE
             and max(again_s, default=0.0) <= AGAIN_S,
             "grows": grows,
+            "pressed": _left_by_each(self.pressed),
             "again_s": again_s,
             "looked_at_after_s": round(after_s),
             **dict(self.counts),
@@ -223,6 +241,21 @@ class _Soak:
             "home": home,
             "others": {it.peer.name: it.document(after_s) for it in self.others},
         }
+
+
+def _left_by_each(looks: list[tuple[float, float]]) -> dict[str, Any] | None:
+    """How many bytes each task left, from the second half, and between which limits it may be."""
+    late = looks[len(looks) // 2 :]
+    if len(late) < 4:
+        return None
+    trend = trend_of(late)
+    return {
+        "tasks": round(looks[-1][0]),
+        "grew_mb": round((looks[-1][1] - looks[0][1]) / (1 << 20), 2),
+        "bytes_a_task": round(trend.slope, 1),
+        "bytes_a_task_low": round(trend.low, 1),
+        "bytes_a_task_high": round(trend.high, 1),
+    }
 
 
 def _rate_per_minute(looks: list[tuple[float, float]]) -> float:
@@ -252,7 +285,8 @@ async def _soak(options: argparse.Namespace, folder: Path) -> _Soak:
         with trio.fail_after(KEPT_S):
             while (await home.ask("status"))["reach"]["how"] != "kept":
                 await trio.sleep(1.0)
-        await soak.fill()
+        await soak.serve(FILL_TASKS, 1, FILL_S_MAX)
+        await soak.serve(options.press, PRESS_AT_ONCE, PRESS_S_MAX)
         soak.began_at_s = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(soak.watch)

@@ -288,10 +288,10 @@ def test_a_payment_for_another_url_is_not_taken(shop: Shop) -> None:
     offer = offer_of(shop, "exact")
     told = {"x402Version": 2, "accepted": offer, "payload": payload_of(offer)}
     settled = len(shop.fake.settled)
-    for url in (f"{shop.served.url}/v1/completions", f"{shop.served.url}{PATH}?more=1", ""):
+    for url in (f"{shop.served.url}/v1/completions", f"{shop.served.url}{PATH}?more=1", 1):
         other = told | {"resource": {"url": url}}
         found = shop.http.post(PATH, json=CHAT, headers={"payment-signature": packed(other)})
-        assert found.status_code == (402 if url else 400), found.text
+        assert found.status_code == (400 if url == 1 else 402), found.text
         assert len(shop.fake.settled) == settled
     # By another name of the same server, as it is offered behind one that ends TLS.
     same = told | {"resource": {"url": f"https://api.example{PATH}", "mimeType": "text/plain"}}

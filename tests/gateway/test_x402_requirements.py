@@ -118,6 +118,8 @@ def test_what_was_accepted_for_one_url_pays_for_no_other(version: int, shape: An
     wanted["resource"] = shape("https://shop.example/a?b=1")
     # Who says nothing of it has accepted what the server says.
     required(body, [offer(BATCH), offer(EXACT)])
+    payment["resource"] = shape("")
+    required(body, [offer(BATCH), offer(EXACT)])
     payment["resource"] = shape("https://shop.example/a?b=1")
     required(body, [offer(BATCH), offer(EXACT)])
     for other in ("https://shop.example/a", "https://other.example/a?b=1"):

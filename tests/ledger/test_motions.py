@@ -38,6 +38,7 @@ from wire.motion import (
     MotionState,
     Parameter,
     ParameterChange,
+    SeatClaim,
     motion_id,
 )
 from wire.signed import sign
@@ -417,7 +418,11 @@ def random_history(seed: int) -> Network:
     for key in random.sample(OWNERS, random.randint(1, 3)):
         grant = FundGrant(to=random.choice(OWNERS).peer, step=CREDIT, steps=2, use=CREDIT)
         claim = ModelClaim(model=MODEL, author=random.choice(OWNERS).peer, share=70_000)
-        changes: dict[str, Any] = random.choice(({}, {"grant": grant}, {"claims": (claim,)}))
+        # Who agrees to it says afterwards nothing more, so its seat waits.
+        member, since = random.choice(OWNERS).peer, random.randint(2, 12)
+        seat = SeatClaim(member=member, weight=1, since=since)
+        some: list[dict[str, Any]] = [{}, {"grant": grant}, {"claims": (claim,)}]
+        changes = random.choice([*some, {"seats": (seat,)}])
         motions.append(network.propose(key, title=f"motion {seed}", **changes))
     network.end()
     agreed = random.choice([(), motions])

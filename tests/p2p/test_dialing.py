@@ -384,3 +384,18 @@ def test_who_was_met_before_is_called_although_a_lying_bootstrap_fills_all_place
     assert set(met) <= called
     # Each once: who is gone is not called again and again for that.
     assert dialing._next_anchor(100.0) is None
+
+
+def test_nobody_is_called_for_company_where_that_is_not_wanted() -> None:
+    dialing = dialing_of()
+    dialing.skips = lambda addresses: addresses == ("/memory/1",)
+    dialing.learn(peer_of(1), ("/memory/1",))
+    dialing.learn(peer_of(2), ("/memory/2",))
+    assert [it.peer for it in dialing.due(0.0)] == [peer_of(2)]
+    dialing.connected(peer_of(1))
+    dialing.disconnected(peer_of(1), 1.0)
+    assert not dialing.due(100.0)
+    # For work it may be called all the same.
+    assert dialing.to_call(peer_of(1), (), 100.0) == ("/memory/1",)
+    dialing.skips = lambda _: False
+    assert [it.peer for it in dialing.due(200.0)] == [peer_of(1)]

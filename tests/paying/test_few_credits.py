@@ -1,10 +1,13 @@
 """With few credits no channel is opened that pays for no task, and what is lacking is said."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trio.testing import MockClock
 
+from node.local.quoting import show_quote
 from node.paying.deposits import WantedChannel, deposits, too_few
 from tests.ledger.made import ONE, THREE, TWO
 from tests.ledger.test_members import CREDIT
@@ -59,6 +62,9 @@ async def test_few_credits_pay_for_one_task_and_then_for_none(
         wallet, channels = asker.ledger.wallet, asker.paying.payer.channels
         balance = (await wallet.look()).balance
         await wallet.pay(worker.peers.me, balance - BASE - BASE // 2, lambda _: None)
+        told: list[Mapping[str, Any]] = []
+        await show_quote(asker, paid_task(1, price_max=2 * BASE), "hash", told.append)
+        assert BASE <= told[0]["locks"] <= BASE + BASE // 2
         await asked(asker, paid_task(1, price_max=2 * BASE))
         (row,) = channels.rows()
         assert (row["peer"], row["deposit"], row["charged"]) == (str(worker.peers.me), BASE, BASE)

@@ -3,18 +3,19 @@
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from node.commands import ledger as shown
 from node.devnet.relay_faults import BadRules
 from node.local.ledger_commands import LedgerCommands
 from node.paying.relay_price import FREE_BYTES
 from node.paying_config import read_prices
 from p2p.score import Standing
 from tests.node.network import S, open_network
-from tests.p2p.internet import alone
 from tests.p2p.transports import until
 from tests.paying.relays import (
     A_MIB,
@@ -33,13 +34,18 @@ from tests.paying.relays import (
     used,
 )
 from tests.paying.test_priced_peers import FREE
+from tests.paying.test_shown_accounts import told as told_by
+from wire.amount import show_credits
 from wire.errors import BatonError
 
 PAYS = {"relay_pay_max": 1_000_000}
 
 
 async def test_what_a_priced_relay_passes_on_is_paid_by_who_asked_for_the_line(
-    autojump_clock: MockClock, tmp_path: Path
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with open_network(tmp_path) as network:
         (relay,) = await relays(network, PRICE)
@@ -66,6 +72,18 @@ async def test_what_a_priced_relay_passes_on_is_paid_by_who_asked_for_the_line(
         assert sum_["bytes"] == told["carried_paid_bytes"]
         (row,) = asker.paying.payer.channels.rows()
         assert row["relayed"] == row["charged"] == paid.charged
+
+        async def call(state: Path, command: str, *_: object, **__: object) -> Any:
+            return await told_by(asker if state.parent == tmp_path else relay, command)
+
+        monkeypatch.setattr(shown, "call", call)
+        await shown.show_account(tmp_path, None, as_json=False)
+        await shown.show_earnings(tmp_path / "relay", redeem=False, as_json=False)
+        text = " ".join(capsys.readouterr().out.split())
+        amount = show_credits(paid.charged)
+        assert f"{amount} paid for 0 tasks and 5.3 MB passed on ({amount})" in text
+        assert "relay" in text
+        assert "5.3 MB" in text.partition("credits earned")[2]
 
 
 async def test_the_lines_of_who_pays_nothing_end_at_the_allowance(
@@ -152,11 +170,9 @@ async def test_a_relay_that_starts_again_goes_on_with_what_it_has_charged(
         relay = await add_relay(network, store=store)
         await until(lambda: relay.peers.me in kept.peers.relaying.relays(), 300)
         await trio.sleep(30)
-        # The one that is kept may have called first, and its lines end at what is free.
-        with suppress(BatonError):
-            await get(asker, kept, 3 * A_MIB, 1)
-        await alone(asker.peers, kept.peers)
-        await get(asker, kept, 3 * A_MIB, 2)
+        # The one that is kept pays nothing, so it calls nobody for company through such a relay.
+        assert not kept.peers.endpoint.relayed_bytes()
+        await get(asker, kept, 3 * A_MIB, 1)
         await quiet()
         paid, earned = ends(asker, relay)
         assert earned.charged > before + 2 * A_MIB_COSTS

@@ -1,10 +1,14 @@
 """What a leg costs: as it is typed, at most before, and exactly by its receipt."""
 
+from pathlib import Path
+
 import pytest
 
+from node.config import NodeConfig
 from node.paying.bill import Bill, Held
 from node.paying.pricing import LegUnits, cost, cost_of_leg, cost_of_part, units_at_most
-from node.paying_config import TypedPrice, read_prices
+from node.paying_config import TypedPrice, read_prices, read_relay_pay_max
+from p2p.peers import PeersConfig
 from tests.node.asking import EMBED, MODEL, TEXTS, complete, receipt_of, task_of
 from wire.amount import AMOUNT_MAX
 from wire.content import ContentId
@@ -63,6 +67,20 @@ def test_what_is_no_price_is_refused_with_an_example(typed: str) -> None:
     with pytest.raises(InputError) as refused:
         read_prices([typed], None)
     assert refused.value.todo
+
+
+def test_what_relays_are_paid_at_most_is_read_in_credits() -> None:
+    assert [read_relay_pay_max(it) for it in (None, "0", "0.01", "2")] == [0, 0, 10_000, 2_000_000]
+    for typed in ("x", "-1", "1/1m", "0.0000001"):
+        with pytest.raises(InputError):
+            read_relay_pay_max(typed)
+
+
+def test_who_is_no_relay_asks_for_nothing_as_one(tmp_path: Path) -> None:
+    prices = read_prices(["relay=0.01/1m"], None)
+    assert NodeConfig(state=tmp_path, prices=prices).prices == prices
+    with pytest.raises(InputError, match="is no relay"):
+        NodeConfig(state=tmp_path, prices=prices, peers=PeersConfig(relays=False))
 
 
 def test_a_fraction_of_a_millionth_is_rounded_up_once() -> None:

@@ -1,0 +1,39 @@
+"""A peer's memory: what it was using at its busiest is the system's again soon afterwards."""
+
+import ctypes
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from node.commands.running import RETURN_EVERY_S, return_freed_memory
+
+# Larger than what Python keeps in places of its own, smaller than what the C library maps.
+PIECE_BYTES, PIECES, KEEP_EACH = 2000, 30_000, 64
+
+
+def own_bytes() -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    (found,) = (it.split()[1] for it in lines if it.startswith("RssAnon"))
+    return int(found) << 10
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_trim") or not Path("/proc/self/status").exists(),
+    reason="only glibc gives back what lies between",
+)
+async def test_what_was_freed_between_what_is_used_is_given_back(
+    autojump_clock: MockClock,
+) -> None:
+    pieces = [bytes([1]) * PIECE_BYTES for _ in range(PIECES)]
+    kept = pieces[::KEEP_EACH]
+    del pieces
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(return_freed_memory)
+        await trio.sleep(RETURN_EVERY_S / 2)
+        before_bytes = own_bytes()
+        await trio.sleep(RETURN_EVERY_S)
+        assert own_bytes() < before_bytes - PIECE_BYTES * PIECES // 2
+        nursery.cancel_scope.cancel()
+    assert all(it == bytes([1]) * PIECE_BYTES for it in kept)
