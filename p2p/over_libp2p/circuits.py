@@ -168,7 +168,7 @@ class Circuits:
 
     def _moved_through(self, relay: PeerId) -> Moved:
         """The count of a relay, which is the latest one then."""
-        found = self.asked[relay] = self.asked.pop(relay, None) or Moved()
+        found = self.asked[relay] = self.asked.pop(relay, Moved())
         if len(self.asked) > _RELAYS_COUNTED:
             # Never one whose lines stand: it counts what moves, and so does this peer.
             standing = {through for through, *_ in self.lines.values()} | {relay}

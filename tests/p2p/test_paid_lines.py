@@ -12,8 +12,9 @@ from p2p.connect import connect
 from p2p.over_libp2p import Site
 from p2p.over_libp2p.circuits import UNPAID_S
 from p2p.peers import Peers
+from p2p.relay_limits import RelayCounts, RelayLimits
 from p2p.relaying import LineTill
-from tests.p2p.internet import Internet, asks, hears, home, kept, open_internet, servers
+from tests.p2p.internet import Internet, asks, hears, home, keepers_of, kept, open_internet, servers
 from tests.p2p.transports import key_of, until
 from wire.content import PeerId
 from wire.errors import TransportError, Unreachable
@@ -114,6 +115,24 @@ async def test_a_line_that_nobody_pays_for_ends(
     assert UNPAID_S <= trio.current_time() - began_at_s < 2 * UNPAID_S
     assert till.refused > 10
     assert relay.endpoint.is_connected(asker.me)
+
+
+async def test_a_relay_that_begins_to_ask_for_something_is_left_for_one_that_does_not(
+    autojump_clock: MockClock, internet: Internet
+) -> None:
+    await servers(internet, 4)
+    for number in range(1, 5):
+        limits = RelayLimits(lease_s=60.0)
+        internet.peers[f"server {number}"].relaying.counts = RelayCounts(limits)
+    target = await kept(internet, "target", home(1), 3)
+    before = keepers_of(target)
+    costs = {str(before[0]): 5.0, str(before[1]): 9.0}
+    target.relay_cost = lambda relay: costs.get(relay, 0.0)
+    await trio.sleep(150)
+    # Only one other is there, so that the second stays: it is better than none.
+    assert len(keepers_of(target)) == 3
+    assert len({*before} & {*keepers_of(target)}) == 2
+    assert before[2] in keepers_of(target)
 
 
 @dataclass(slots=True)
