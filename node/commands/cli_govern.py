@@ -82,7 +82,15 @@ def models_command(*, offline: Path | None, state: Path, as_json: bool) -> None:
     run(lambda: show_models(state.expanduser(), offline, as_json=as_json))
 
 
-@govern_group.command("propose", cls=Command, examples=("govern propose motion.toml",))
+def _parameter_lines() -> list[str]:
+    from node.commands.motion_file import parameter_lines
+
+    return parameter_lines()
+
+
+@govern_group.command(
+    "propose", cls=Command, examples=("govern propose motion.toml",), details=_parameter_lines
+)
 @click.argument("file", type=click.Path(path_type=Path))
 @state_option
 @json_option

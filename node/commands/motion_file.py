@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from node.local.arguments import read_key
-from wire.amount import read_credits, show_credits
+from wire.amount import CREDIT, read_credits, show_credits
 from wire.content import ContentId
 from wire.errors import InputError, WireError
 from wire.motion import (
     AUTHOR_SHARE_MAX,
     BOUNDS,
+    FIRST,
     BuilderClaim,
     FundGrant,
     ModelClaim,
@@ -43,6 +44,11 @@ EXAMPLE = (
     ' or [builder] account = "KEY", or [member] account = "KEY", weight = 1, since = EPOCH;'
     ' shares are "5%" or 0.05, amounts credits: "2.5"'
 )
+_MEANS = {
+    Parameter.GROWTH: "Of what channels redeem, to the fund.",
+    Parameter.MOTION_BOND: "What a motion's author puts up.",
+    Parameter.MATCHING: "Of the growth share of what others pay a builder, back to the builder.",
+}
 
 
 def read_motion(path: Path, bond: int) -> Motion:
@@ -143,6 +149,16 @@ def _change(typed: Mapping[str, Any]) -> ParameterChange:
     return ParameterChange(parameter=parameter, value=found)
 
 
+def parameter_lines() -> list[str]:
+    """What `govern propose --help` says of each parameter: its bounds, and what it is."""
+    lines = ["Parameters"]
+    for parameter, (low, high) in BOUNDS.items():
+        least, most, first = (shown_value(parameter, it) for it in (low, high, FIRST[parameter]))
+        name = parameter.name.lower()
+        lines.append(f"{name}: {least} to {most}, at first {first}. {_MEANS[parameter]}")
+    return lines
+
+
 def percent(millionths: int) -> str:
     """A share as people write it."""
     return f"{Decimal(millionths) / 10_000:f} %"
@@ -150,7 +166,9 @@ def percent(millionths: int) -> str:
 
 def shown_value(parameter: Parameter, value: int) -> str:
     """What a parameter is, in its unit."""
-    return f"{show_credits(value)} credits" if parameter in AMOUNTS else percent(value)
+    if parameter not in AMOUNTS:
+        return percent(value)
+    return f"{show_credits(value)} {'credit' if value == CREDIT else 'credits'}"
 
 
 def _credits(typed: object) -> int:

@@ -30,7 +30,7 @@ def todo_here(todo: str, context: click.Context) -> str:
 
 def _filled(text: str, context: click.Context, shown: Callable[[str], str]) -> str:
     state = context.params.get("state")
-    if not isinstance(state, Path) or state.expanduser() == STATE_DEFAULT.expanduser():
+    if not isinstance(state, Path) or _is_default(state):
         return text
     named = shown(f"--state {shlex.quote(str(state))}")
     root = context.find_root().command
@@ -42,12 +42,20 @@ def _filled(text: str, context: click.Context, shown: Callable[[str], str]) -> s
         after = _CLAUSE.split(text[match.end() :])[0]
         # A file that lies in it is named by its whole path.
         line = text[match.end() :].partition("\n")[0]
-        named_already = "--state" in after or str(state.expanduser()) in line
+        named_already = "--state" in after or str(state) in line
         if not depth or named_already or _OF_OTHERS.search(before):
             return match[0]
         return " ".join((CALLED, *words[:depth], named, *words[depth:]))
 
     return _HINT.sub(fill, text)
+
+
+def _is_default(state: Path) -> bool:
+    try:
+        return state.expanduser() == STATE_DEFAULT.expanduser()
+    except RuntimeError:
+        # A service's user has no home.
+        return state == STATE_DEFAULT
 
 
 def _depth(root: click.Command, words: Sequence[str]) -> int:

@@ -5,7 +5,6 @@ TLS still checks the server's certificate against the name. The door to httpcore
 """
 
 import ipaddress
-import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,22 +14,26 @@ import trio
 
 from node.ingest.addresses import Address, dialled, why_not
 from node.ingest.location import HostRules, Location, address_of
+from p2p.name_lookup import OF_STRANGERS
 from wire.errors import InputError, Unreachable
 
 # The text of every address of a host, as `getaddrinfo` has them.
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+RESOLVE_S = 10.0
 ADDRESSES_MAX = 32
 # So many addresses of one host are tried.
 DIALLED_MAX = 3
 
 
-async def resolve(host: str, port: int) -> list[str]:
+async def resolve(host: str, port: int) -> Sequence[str]:
     """Ask the system for a host's addresses; Unreachable if it has none."""
     try:
-        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with trio.fail_after(RESOLVE_S):
+            return await OF_STRANGERS.look_up(host, port)
+    except trio.TooSlowError as error:
+        raise Unreachable(f"nobody said within {RESOLVE_S:g} s where {host} is") from error
     except (OSError, UnicodeError) as error:
         raise Unreachable(f"{host} has no address: {error}") from error
-    return [str(it[4][0]) for it in found]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ no name server.
 """
 
 import ipaddress
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
 from p2p.ip_address import host_of, is_name
+from p2p.name_lookup import OF_OWNER
 from wire.errors import Unreachable
 
 # The IP addresses of a host name, in the order in which they are to be tried; OSError says why
@@ -23,10 +23,9 @@ ADDRESSES_PER_NAME_MAX = 8
 _VERSIONS = {"dns": (4, 6), "dns4": (4,), "dns6": (6,)}
 
 
-async def look_up(host: str) -> list[str]:
-    """Ask the system's resolver, in a thread of trio's; OSError if it knows nothing."""
-    found = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return [str(address[0]) for _, _, _, _, address in found]
+async def look_up(host: str) -> Sequence[str]:
+    """Ask this machine's resolver; OSError if it knows nothing."""
+    return await OF_OWNER.look_up(host)
 
 
 async def resolved(address: str, look_up: LookUp, deadline_s: float) -> tuple[str, ...]:

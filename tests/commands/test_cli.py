@@ -17,6 +17,7 @@ from node.commands.command import CALLED, Assembly, Command, Group
 from node.commands.models import meant_among
 from tests.tidy.tree import ROOT
 from wire.errors import InputError
+from wire.motion import Parameter
 from wire.signing import SigningKey
 
 PATHS = ("report.txt", "model.gguf", "embedder/", "home/notes/", "photos/")
@@ -226,3 +227,10 @@ def test_the_faults_of_a_devnet_are_explained_in_its_help() -> None:
     shown = CliRunner().invoke(cli, ["devnet", "--help"]).output
     assert "Faults:" in shown
     assert "lazy_verifier" in shown
+
+
+def test_who_proposes_is_told_each_parameter_with_its_bounds() -> None:
+    text = " ".join(CliRunner().invoke(cli, ["govern", "propose", "--help"]).output.split())
+    assert "growth 1 % to 20 %, at first 5 %." in text
+    assert "motion_bond 0.01 credits to 1000000 credits, at first 1 credit." in text
+    assert all(it.name.lower() in text for it in Parameter)

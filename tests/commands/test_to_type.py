@@ -66,6 +66,16 @@ def test_a_folder_with_an_odd_name_is_quoted_and_is_no_markup() -> None:
     assert todo_here("python -m node join", in_context("/[x]")).endswith("--state '/[x]'")
 
 
+def test_a_user_without_a_home_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the user of a service."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with in_context("/var/lib/baton"):
+        assert hint("python -m node join") == "python -m node join --state /var/lib/baton"
+    with in_context(None):
+        assert hint("python -m node join") == "python -m node join"
+
+
 def test_what_commands_print_and_what_errors_say_names_it(tmp_path: Path) -> None:
     state = str(tmp_path / "one")
     shown = CliRunner().invoke(cli, ["app", "list", "--state", state]).output

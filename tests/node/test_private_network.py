@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.asking.answers import Answered
 from node.commands.join import narrate
 from node.commands.members import begin_private, read_invite
 from node.config import NodeConfig
@@ -19,12 +20,14 @@ from node.peer import Node
 from node.private_network import belonging
 from p2p.member_rows import OwnMembership, keep_own, own_membership
 from store import open_memory_store, open_store
-from tests.node.asking import asked, request
+from tests.node.asking import asked, request, texts_of, vectors_of
+from tests.node.engines import Counted, Stuck
 from tests.node.network import I, Network, V, open_network
 from tests.p2p.transports import until
 from tests.wire.samples import BY_NAME, KEY, OTHER_KEY
 from wire.errors import BatonError, InputError
 from wire.invite_token import read_token, write_token
+from wire.kinds import Level
 from wire.membership import Invite
 from wire.signed import sign
 
@@ -39,15 +42,17 @@ async def typed(node: Node, command: str, **arguments: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def owned(folder: Path) -> AsyncIterator[tuple[Network, Node]]:
-    """A network whose first peer is the owner of a private one."""
+    """A network whose first peer, which takes its time, is the owner of a private one."""
     async with open_network(folder) as network, open_memory_store(quota_bytes=1 << 26) as store:
         await keep_own(store, OwnMembership(network.key(0).peer, "home"))
-        yield network, await network.add(I, V, store=store)
+        yield network, await network.add(I, V, store=store, engine=Counted())
 
 
-async def invited(network: Network, owner: Node, *roles: Any, **terms: Any) -> Node:
+async def invited(
+    network: Network, owner: Node, *roles: Any, engine: Counted | None = None, **terms: Any
+) -> Node:
     made = await typed(owner, "invite", **terms)
-    return await network.add(*roles, invite=read_token(made["line"]))
+    return await network.add(*roles, invite=read_token(made["line"]), engine=engine)
 
 
 async def test_members_answer_each_others_tasks_until_one_is_removed(
@@ -75,6 +80,31 @@ async def test_members_answer_each_others_tasks_until_one_is_removed(
         for command in ("invite", "members_remove"):
             with pytest.raises(InputError, match="only the owner"):
                 await typed(ann, command, peer=str(bob.peers.me))
+
+
+async def test_a_task_that_a_removed_member_has_is_answered_by_another(tmp_path: Path) -> None:
+    async with owned(tmp_path) as (network, owner):
+        stuck = Stuck()
+        bob = await invited(network, owner, I, engine=stuck, label="bob")
+        ann = await invited(network, owner, label="ann")
+        answers: dict[str, Answered] = {}
+
+        async def ask(text: str) -> None:
+            wanted = request(data=texts_of(text), verifiers=0, needed=0, level=Level.SIGNED)
+            answers[text], _ = await asked(ann, wanted)
+
+        with trio.fail_after(60.0):
+            async with trio.open_nursery() as nursery:
+                # Of two that could have it one is drawn.
+                while not stuck.began.is_set():
+                    text = f"text {len(nursery.child_tasks) + len(answers)}"
+                    nursery.start_soon(ask, text)
+                    with trio.move_on_after(0.3):
+                        await stuck.began.wait()
+                await typed(owner, "members_remove", peer=str(bob.peers.me))
+        assert answers[text].output == vectors_of(text)
+        assert stuck.calls == 1
+        assert bob.peers.me not in ann.peers.connected()
 
 
 async def test_an_invite_is_given_on_terms_that_make_sense_or_not_at_all(

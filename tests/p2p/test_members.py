@@ -211,6 +211,28 @@ async def test_two_admitters_share_the_uses_and_one_use_cannot_be_shared(
     assert isinstance(await asks(club.peers["one"], two.me), BlockReply)
 
 
+async def test_at_two_admitters_at_once_no_more_are_admitted_than_the_invite_says(
+    autojump_clock: MockClock, club: Club
+) -> None:
+    bob = await club.joined("bob")
+    given = await club.invite(OWNER, "bob", uses_max=2)
+    strangers = [await alone(club, name) for name in ("a", "b", "c")]
+    for stranger in strangers:
+        await stranger.endpoint.connect(bob.endpoint.addresses[0], deadline_s=5.0)
+    admitted: list[PeerId] = []
+
+    async def claim(peers: Peers, at: PeerId) -> None:
+        if isinstance(await claims(peers, at, given), Admitted):
+            admitted.append(at)
+
+    async with trio.open_nursery() as nursery:
+        for stranger in strangers:
+            for at in (club.network, bob.me):
+                nursery.start_soon(claim, stranger, at)
+    # One each: neither has to ask the other, so neither gives what is the other's.
+    assert sorted(admitted) == sorted([club.network, bob.me])
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

@@ -1,11 +1,13 @@
 """Names in addresses that a person gave: looked up at each call, with a deadline, over a seam."""
 
+import threading
 from collections.abc import Sequence
 
 import pytest
 import trio
 
-from p2p.over_libp2p.names import ADDRESSES_PER_NAME_MAX, resolved
+from p2p.name_lookup import LOOKUPS_MAX
+from p2p.over_libp2p.names import ADDRESSES_PER_NAME_MAX, look_up, resolved
 from p2p.over_libp2p.transports import TcpTransport
 from p2p.transport import ByteStream
 from tests.p2p.transports import key_of
@@ -21,6 +23,37 @@ async def found(kind: str, *answers: str) -> tuple[str, ...]:
         return answers
 
     return await resolved(f"/{kind}/peer.example/{REST}", look_up, 5.0)
+
+
+async def test_a_resolver_that_hangs_holds_up_no_other_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with dead name servers: each lookup is given up, and its thread goes on for long."""
+    asked, ended = list[object](), threading.Event()
+
+    def hangs(host: str, *_: object, **_more: object) -> list[object]:
+        asked.append(host)
+        ended.wait()
+        return []
+
+    monkeypatch.setattr("socket.getaddrinfo", hangs)
+    enough = 1 + int(trio.to_thread.current_default_thread_limiter().total_tokens)
+    try:
+        with trio.fail_after(5.0):
+            async with trio.open_nursery() as nursery:
+                for _ in range(enough):
+                    nursery.start_soon(given_up)
+            # What files need is free, and so are the loop and the next lookup's deadline.
+            assert await trio.to_thread.run_sync(lambda: "read") == "read"
+            await given_up()
+        assert len(asked) == LOOKUPS_MAX
+    finally:
+        ended.set()
+
+
+async def given_up() -> None:
+    with pytest.raises(Unreachable, match="nobody said within"):
+        await resolved(f"/dns4/peer.example/{REST}", look_up, 0.2)
 
 
 async def test_each_kind_of_name_leads_to_the_addresses_of_its_kind() -> None:
