@@ -61,6 +61,9 @@ class LineTill(Protocol):
     def charge(self, asker: PeerId, size_bytes: int) -> bool:
         """Charge whoever asked for a line for so many bytes; False while that is not promised."""
 
+    def has_promised(self, asker: PeerId) -> bool:
+        """Whether an asker pays, and has promised more than it was charged."""
+
     def as_map(self) -> Mapping[str, object]:
         """What was paid and what was free, for `status`."""
 
@@ -250,7 +253,8 @@ class Relaying:
             return RelayAnswer.FULL
         if not self.rpc.endpoint.is_connected(kept) or self.rpc.endpoint.is_relayed(kept):
             return RelayAnswer.NOT_KEPT
-        return self.counts.admit(asker, kept, trio.current_time())
+        pays = self.till is not None and self.till.has_promised(asker)
+        return self.counts.admit(asker, kept, trio.current_time(), pays=pays)
 
     def ended(self, asker: PeerId, kept: PeerId) -> None:
         self.counts.ended(asker, kept)

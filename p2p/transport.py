@@ -171,7 +171,7 @@ class Lined:
 class Moved:
     """How many bytes moved, both ways, over all lines that were asked of one relay.
 
-    `failed_lines` of them were given, and no connection was made over them.
+    `failed_lines` of them came to nothing: no connection was made, or there was no room for more.
     """
 
     size_bytes: int = 0

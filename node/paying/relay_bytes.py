@@ -158,8 +158,10 @@ class RelayPayer:
                 self._ask_how_it_stands(relay)
             more, has_failed = account.count(moved), account.has_failed(moved)
             channel = self.payer.channels.by_peer.get(relay)
-            is_unsure = channel is not None and channel.unsure and channel.relays
-            if more or now or is_unsure or has_failed:
+            is_asked = channel is not None and (
+                (channel.unsure and channel.relays) or (channel.is_new and account.may_open)
+            )
+            if more or now or is_asked or has_failed:
                 self._pay(relay, account, more)
             if channel is not None and account.counts_too_much(
                 channel, was_kept=channel.name in self._kept

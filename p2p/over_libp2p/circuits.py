@@ -136,7 +136,7 @@ class Circuits:
         stream = await self.open_stream(relay, RELAY, HEADER_S)
         given, connected, moved = False, False, self._moved_through(relay)
         try:
-            await _ask_for(stream, peer)
+            await _ask_for(stream, peer, moved)
             given, line = True, Line(stream, remote, moved)
             raw = RawConnection(line, True)
             with shaking_hands():
@@ -154,9 +154,10 @@ class Circuits:
         """As `dial`, but part as soon as the peer has proven its key."""
         stream = await self.open_stream(relay, RELAY, HEADER_S)
         try:
-            await _ask_for(stream, peer)
+            moved = self._moved_through(relay)
+            await _ask_for(stream, peer, moved)
             with shaking_hands():
-                raw = RawConnection(Line(stream, None, self._moved_through(relay)), True)
+                raw = RawConnection(Line(stream, None, moved), True)
                 await self._swarm.upgrader.upgrade_security(raw, True, libp2p_id(peer))
         finally:
             with trio.CancelScope(shield=True):
@@ -315,11 +316,12 @@ async def _is_paid(rules: RelayRules, asker: PeerId, size_bytes: int) -> bool:
     return False
 
 
-async def _ask_for(stream: LibStream, peer: PeerId) -> None:
+async def _ask_for(stream: LibStream, peer: PeerId, moved: Moved) -> None:
     """Ask the relay at the other end for a line to `peer`; Unreachable if it gives none."""
     await stream.write(peer)
     code = await exactly(stream, 1)
     if code[0] != RelayAnswer.THROUGH:
+        moved.failed_lines += code[0] == RelayAnswer.FULL
         raise Unreachable(
             f"{stream.peer.short} does not pass calls on to {peer.short}:"
             f" {RelayAnswer.words(code[0])}"

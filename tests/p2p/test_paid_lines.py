@@ -42,6 +42,9 @@ class Till:
         self.charged[asker] = self.charged.get(asker, 0) + size_bytes
         return True
 
+    def has_promised(self, asker: PeerId) -> bool:
+        return asker in self.charged
+
     def as_map(self) -> Mapping[str, object]:
         return {"owing": self.refused}
 

@@ -129,6 +129,26 @@ async def test_a_kept_peer_that_floods_an_asker_is_left(
         await get(asker, kept, A_MIB, 7)
 
 
+async def test_who_pays_has_a_line_whatever_those_hold_that_do_not(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        (relay,) = await relays(network, PRICE)
+        asker, kept = await homes(network, **PAYS)
+        counts, now_at_s = relay.peers.relaying.counts, trio.current_time()
+        for number in range(counts.limits.lines_per_kept):
+            # Keys cost nothing.
+            counts.admit(key_of(f"{number}").peer, kept.peers.me, now_at_s)
+        await asker.peers.endpoint.leave_line(kept.peers.me)
+        for seed in range(4):
+            with suppress(BatonError):
+                await get(asker, kept, 2 * A_MIB, seed)
+                break
+            await trio.sleep(20)
+        await quiet()
+        assert ends(asker, relay)[1].charged > 0
+
+
 async def test_who_pays_is_not_kept_out_by_those_who_use_up_what_is_free(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
