@@ -69,6 +69,8 @@ class PaidChannel:
     # Whether bytes that the payee passes on are to be paid out of it, and whether it was told so;
     # what of `charged` was for them, by this peer's count, and by what the payee says.
     pays_relays: bool = False
+    # Whether its payee asks for nothing else.
+    bytes_alone: bool = False
     relays: bool = False
     relayed: int = 0
     relayed_bytes: int = 0
@@ -111,7 +113,7 @@ class PaidChannel:
         Who only passes bytes on has fewer: anybody can have lines asked of many relays.
         """
         least = max(RISKED_MIN, RISKED_TASKS * self.need)
-        if (self.pays_relays or self.relays or self.relayed) and not (self.tasks or self.held):
+        if self.bytes_alone:
             least = self.need
         return min(self.increment, max(least, self.before + self.charged))
 

@@ -16,6 +16,7 @@ from node.paying.channels import PaidChannel
 from node.paying.deposits import WantedChannel, deposits, too_few
 from node.paying.own_tariff import INCREMENT_MIN
 from node.paying.pay_calls import CALL_DEADLINE_S, hear, pay
+from node.paying.relay_price import asks_for_bytes_alone
 from node.paying.settled_orders import opened_by
 from p2p.peers import Peers
 from p2p.score import Offence
@@ -155,14 +156,13 @@ class PayingChannels:
         if (channel := self.by_peer.get(tariff.signer)) is not None:
             channel.pays_relays = True
         self.ready(tariff, need, relays=channel is None or not channel.tasks)
-        channel = self.by_peer.get(tariff.signer)
-        if channel is None or channel.tariff != tariff.id:
+        if (channel := self.by_peer.get(tariff.signer)) is None:
             return None
-        if channel.pays_relays and channel.relays:
-            return channel
-        channel.pays_relays = True
-        self._pay_soon(channel, tariff.id, need)
-        return None
+        is_told = channel.pays_relays and channel.relays
+        channel.pays_relays, channel.bytes_alone = True, asks_for_bytes_alone(tariff.record)
+        if channel.tariff == tariff.id and not is_told:
+            self._pay_soon(channel, tariff.id, need)
+        return channel if channel.tariff == tariff.id and is_told else None
 
     def stop_relaying(self, relay: PeerId) -> None:
         """Pay a relay for bytes no more, and tell it so."""

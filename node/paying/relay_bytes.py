@@ -95,8 +95,9 @@ class RelayAccount:
             # It was not heard since this peer began, or is not to count any more.
             return False
         beyond = channel.told_relayed - channel.relayed
-        if not channel.tasks and not channel.held:
-            # Whatever it says that it was for, nothing else was.
+        if channel.bytes_alone and not channel.tasks and not channel.held:
+            # Whatever it says that it was for, nothing else was. Where it asks for verdicts too, or
+            # for work, what it has done may not be booked here yet.
             beyond = max(beyond, channel.told - channel.charged)
         if self.ahead_at_first[0] != channel.name:
             # What was forgotten by an earlier start of this peer is not the relay's fault, as far

@@ -32,9 +32,11 @@ PRICE = CREDIT // 100
 AHEAD = cost_of_bytes(AHEAD_BYTES, PRICE)
 
 
-def tariff_of(name: str, given: int = PRICE, increment: int = CREDIT) -> Signed[Tariff]:
+def tariff_of(
+    name: str, given: int = PRICE, increment: int = CREDIT, verdict: int = 0
+) -> Signed[Tariff]:
     price = ModelPrice(model=RELAYED, base=0, given=given, made=0)
-    found = Tariff(network=NETWORK, models=(price,), verdict=0, increment=increment)
+    found = Tariff(network=NETWORK, models=(price,), verdict=verdict, increment=increment)
     return sign(found, key_of(name))
 
 
@@ -48,6 +50,8 @@ class World:
     lines: dict[PeerId, Lined] = field(default_factory=dict)
     # What a relay answers to a Pay, of the total that it was promised.
     tells: Callable[[int], int] = lambda _: 0
+    # What of that it says was for other work.
+    tells_of_others: int = 0
     problems: dict[str, str] = field(default_factory=dict)
     opened: list[PaidChannel] = field(default_factory=list)
     promised: dict[PeerId, int] = field(default_factory=dict)
@@ -86,7 +90,7 @@ class World:
         if voucher is not None:
             self.promised[channel.payee] = channel.signed
         told = self.tells(channel.signed)
-        return Paid(charged=told, voucher=voucher, relayed=told)
+        return Paid(charged=told, voucher=voucher, relayed=told - self.tells_of_others)
 
 
 @asynccontextmanager
@@ -219,3 +223,20 @@ async def test_a_relay_that_says_what_it_was_promised_is_what_it_charged_has_one
             await trio.sleep(1)
         assert sum(world.promised.values()) <= 4 * AHEAD
         assert f"relay {relay}" in world.problems
+
+
+async def test_a_relay_whose_verdict_is_not_booked_yet_is_no_liar(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tells=lambda _: 1000, tells_of_others=1000)
+    async with payer_in(world, monkeypatch) as payer:
+        relay = world.relay("relay", verdict=1000)
+        world.lines[KEPT] = Lined(relay, 0, dialed=True)
+        for _ in range(10):
+            world.move(relay, 64 << 10)
+            await trio.sleep(1)
+        channel = payer.payer.channels.by_peer[relay]
+        assert not world.problems
+        assert channel.relayed_bytes == 9 * (64 << 10)
+        # It is promised as much as any peer that is given work, within what is in its channel.
+        assert channel.signed <= channel.deposit == 1000 or channel.signed <= 11_000

@@ -73,7 +73,7 @@ def channel(told: int, relayed: int, tasks: int = 0) -> PaidChannel:
     found = PaidChannel(ANN, bytes(32), 10**6, 9, b"settled", charged=relayed, tasks=tasks)
     found.tariff, found.relays = ContentId.of(b"tariff"), True
     found.relayed, found.told, found.told_relayed = relayed, told, told
-    found.signed = 10**6
+    found.signed, found.bytes_alone = 10**6, True
     return found
 
 
@@ -89,7 +89,9 @@ def test_a_relay_may_count_what_is_under_way_and_a_tenth_more() -> None:
     said = channel(102_401 + tolerated, 102_400)
     said.told_relayed = 0
     assert account.counts_too_much(said, was_kept=False)
-    said.tasks = 1
+    said.bytes_alone = False
+    assert not account.counts_too_much(said, was_kept=False)
+    said.bytes_alone, said.tasks = True, 1
     assert not account.counts_too_much(said, was_kept=False)
     account.look_at(frozenset())
     assert not account.counts_too_much(channel(102_400 + tolerated, 102_400), was_kept=False)
