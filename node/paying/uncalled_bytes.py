@@ -18,7 +18,8 @@ EACH_BYTES, EACH_BYTES_PER_S = 16 << 20, 32 << 10
 ALL_BYTES, ALL_BYTES_PER_S = 128 << 20, 128 << 10
 # Of what they fetch from here this part counts: what a task is asked about is fetched so.
 FETCHED_PART = 4
-# A line counts for so much when it begins: how one ends is not seen.
+# A line counts for so much when it begins: how one ends is not seen. Not among all of them: whoever
+# calls many needs many lines.
 LINE_BYTES = 256 << 10
 # Once all together have too much, lines are left over which more than this came since they were
 # looked at last.
@@ -44,9 +45,9 @@ class UncalledBytes:
             uncalled = line.brought_bytes + line.fetched_bytes // FETCHED_PART
             moved, most = before.get(peer, (0, 0))
             is_new = peer not in before or line.moved_bytes < moved
-            more = uncalled + LINE_BYTES if is_new else max(0, uncalled - most)
+            more = uncalled if is_new else max(0, uncalled - most)
             self._before[peer] = line.moved_bytes, uncalled if is_new else max(most, uncalled)
-            self._each.spend(peer.hex(), more, now_at_s)
+            self._each.spend(peer.hex(), more + LINE_BYTES * is_new, now_at_s)
             self._all.spend(more, now_at_s)
             has_too_much = self._each.wait_s(peer.hex(), now_at_s) > 0.0
             if has_too_much or (self._all.wait_s(now_at_s) > 0.0 and more > LITTLE_BYTES):

@@ -67,6 +67,13 @@ def test_a_line_that_ends_before_it_is_looked_at_counts_all_the_same() -> None:
     assert EACH_BYTES // LINE_BYTES <= lines < 2 * EACH_BYTES // LINE_BYTES
 
 
+def test_who_calls_many_keeps_its_lines() -> None:
+    counts, random = UncalledBytes(), Random(2)
+    for number in range(1500):
+        greeted = {PeerId(random.randbytes(32)): line(4000) for _ in range(4)}
+        assert not counts.look_at(greeted, number * LOOK_S), number
+
+
 def test_what_is_on_its_way_to_its_reader_counts_once() -> None:
     counts = UncalledBytes()
     for number in range(1000):
