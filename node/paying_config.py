@@ -50,8 +50,7 @@ def read_prices(typed: Iterable[str], check: str | None) -> TypedPrices:
         if not found or not name.strip() or match is None:
             raise InputError(
                 f"{text[:80]!r} is no price",
-                todo="give MODEL=IN:OUT in credits for 1k or 1m units, or data=IN for passages, or"
-                f" store=IN for KiB, or relay=IN for KiB passed on, {_EXAMPLE}",
+                todo=_todo(name.strip() if found else text.strip()),
             )
         if name.strip() == RELAY and match[5] is not None:
             raise InputError(
@@ -67,6 +66,17 @@ def read_prices(typed: Iterable[str], check: str | None) -> TypedPrices:
             _for_units(made or "0", per_made or "1k"),
         )
     return TypedPrices(models, _amount(check or "0"))
+
+
+def _todo(name: str) -> str:
+    """What to give, with an example for what was named."""
+    if name in SERVICES:
+        per = "1m" if name == RELAY else "1k"
+        return f"give {name}=CREDITS/1k or {name}=CREDITS/1m, for example --price {name}=0.01/{per}"
+    return (
+        "give MODEL=IN:OUT in credits for 1k or 1m units, or data=IN for passages, or"
+        f" store=IN for KiB, or relay=IN for KiB passed on, {_EXAMPLE}"
+    )
 
 
 def read_price(text: str) -> TypedPrice:

@@ -141,7 +141,7 @@ def not_met(troubles: Sequence[BatonError], *, private: bool = False) -> Unreach
     if private and all(isinstance(it, Refused) for it in troubles):
         return Unreachable(
             f"the network does not take this peer: {why}",
-            todo="its owner gives invites with: python -m node invite",
+            todo="ask its owner for an invite: python -m node invite",
         )
     if all(isinstance(it, Refused) for it in troubles):
         return Unreachable(

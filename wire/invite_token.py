@@ -18,7 +18,7 @@ PREFIX = "baton1"
 _SEED_BYTES, _CHECKSUM_BYTES = 32, 4
 _BYTES_MAX = limits.INVITE_BYTES_MAX + limits.ENVELOPE_BYTES_MAX + _SEED_BYTES + _CHECKSUM_BYTES
 TOKEN_CHARACTERS_MAX = len(PREFIX) + -(-_BYTES_MAX * 8 // 5)
-_TODO = "copy the whole line that `python -m node invite` printed, or ask for a new one"
+_TODO = "copy the whole line that `invite` printed there, or ask for a new one"
 
 
 def write_token(invite: Signed[Invite], seed: bytes) -> str:

@@ -82,7 +82,8 @@ async def legs_quote(directory: PeerDirectory, request: TaskRequest) -> PriceQuo
     for stage, most in zip(request.stages, _legs_of(request), strict=True):
         able = directory.playing(stage)
         prices.append(await payer.quote(able, stage, most))
-        locks += payer.locks(able, stage, most)
+        if request.price_max:
+            locks += payer.locks(able, stage, most)
     return PriceQuote(tuple(prices), locks=locks)
 
 

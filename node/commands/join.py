@@ -344,6 +344,8 @@ def announce(
 async def narrate(node: Node) -> None:
     """Print one line for each change, and nothing else: a log that stays short for months."""
     said: dict[str, str] = {"pause": "not paused"}
+    # Who has just come is given the time to answer.
+    heard_at_s = trio.current_time()
 
     def say(about: str, line: str) -> None:
         if said.get(about) != line:
@@ -378,7 +380,9 @@ async def narrate(node: Node) -> None:
             said.pop("member", None)
         if (skew_s := node.peers.handshake_log.clock_wrong_s()) is not None:
             say("clock", f"this machine's clock is {clock_words(skew_s)} most others': set it")
-        if connected and not answered and trio.current_time() - node.started_at_s > 60:
+        if answered or not connected:
+            heard_at_s = trio.current_time()
+        if trio.current_time() - heard_at_s > 60:
             say("heard", "no peer answered in the last minute: check this machine's network")
         else:
             said.pop("heard", None)

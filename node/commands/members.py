@@ -93,16 +93,18 @@ def read_invite(
         raise InputError(
             f"{source} cannot be read: {error.strerror}", todo="check what --invite-file names"
         ) from error
-    if open_to_others and source is not credential:
-        show_aside(f"others on this machine may read {source}: chmod 600 {source}")
     try:
         text = raw.decode("ascii")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{source} holds no invite: it is no plain text",
-            todo="put the line that `python -m node invite` printed into it",
+            todo="put the line that `invite` printed there into it",
         ) from error
-    return read_token(text), True
+    token = read_token(text)
+    # Said of an invite alone: what was named by mistake may have to be readable.
+    if open_to_others and source is not credential:
+        show_aside(f"others on this machine may read {source}: chmod 600 {source}")
+    return token, True
 
 
 async def invite(
@@ -120,11 +122,12 @@ async def invite(
     if qr:
         # In capitals, which are as good, it fits a terminal of 80 columns.
         show_qr(found["line"].upper())
-    roles = ", ".join(found["roles"])
+    roles = "every role" if found["roles"] == ["all"] else ", ".join(found["roles"])
     show_aside(
         f"invite {found['id'][:8]}: {plural(found['uses'], 'use')}, until"
-        f" {_time(found['not_after_s'])}, roles {roles}. On the other machine:\n"
-        "  python -m node join --invite-file FILE   with the line above in FILE"
+        f" {_time(found['not_after_s'])}; {roles}\n"
+        "with the line above in FILE (or: invite > FILE), on the other machine:\n"
+        "  python -m node join --invite-file FILE"
     )
     if found["for_this_machine_alone"]:
         show_aside(
@@ -189,7 +192,10 @@ async def show_members(state: Path, *, as_json: bool) -> None:
 
 async def remove(state: Path, peer: str, *, as_json: bool) -> None:
     """Remove a member."""
-    arguments = {"peer": str(read_key(peer))}
+    try:
+        arguments = {"peer": str(read_key(peer))}
+    except InputError as error:
+        raise InputError(error.message, todo="see: python -m node members") from error
     found = await call(state / SOCKET, "members_remove", arguments, unheard, deadline_s=DEADLINE_S)
     if as_json:
         show_json(found)

@@ -197,7 +197,7 @@ def _known(typed: object, names: frozenset[str]) -> None:
         if name not in names:
             raise InputError(
                 f"{str(name)[:40]!r} is nothing that a motion says",
-                todo=f"it says {', '.join(sorted(names))}",
+                todo=f"what may stand there: {', '.join(sorted(names))}",
             )
 
 

@@ -114,8 +114,10 @@ def progress_line(name: str, step: str, done_bytes: int, size_bytes: int) -> str
     """How far a model is on its way, in one line."""
     if step not in ("fetching", "keeping", "loading") or not size_bytes:
         return f"model {name}: {step}"
-    # In steps, so that the log of a large model's download is twenty lines and not a thousand.
-    share = done_bytes * 20 // size_bytes / 20
+    # In steps, so that the log of a large model's download is twenty lines and not a thousand. A
+    # load takes seconds, and would push the address to join at off the screen.
+    steps = 4 if step == "loading" else 20
+    share = done_bytes * steps // size_bytes / steps
     head = f"model {name}: {step} "
     tail = f" {share:4.0%} of {size(size_bytes)}"
     # A line that a narrow terminal would break in two is a shorter bar instead, or none.

@@ -38,7 +38,8 @@ async def have_done(state: Path, command: str, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
     elif command == "leave":
-        console.print(f"it finishes {plural(found['legs_under_way'], 'leg')} and leaves")
+        legs = found["legs_under_way"]
+        console.print(f"it finishes {plural(legs, 'leg')} and leaves" if legs else "it leaves now")
     elif found["paused"]:
         console.print(f"paused: {safe(found['paused'])}")
     else:

@@ -178,6 +178,11 @@ async def install(service: Service, arguments: Sequence[str], *, shown_only: boo
     console.print(hint(f"itself. See it with: python -m node service status {user}".rstrip()))
     if service.for_user:
         console.print("It ends when you log out, unless you run: loginctl enable-linger")
+    else:
+        console.print(
+            f"Its state folder is {SYSTEM_STATE}: other commands about it need root and --state"
+            f" {SYSTEM_STATE}"
+        )
 
 
 def placed(arguments: Sequence[str]) -> tuple[str, ...]:

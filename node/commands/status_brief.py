@@ -27,8 +27,8 @@ COLUMNS = 80
 ROWS_MAX = 22
 # What is wrong is three rows at most; the whole line is in `status --all`.
 LINE_CHARS_MAX = 230
-# What is noted and is nothing wrong.
-_GOOD_NEWS = ("goes on: ",)
+# Whether it is paused is told by what it serves; that it once was is nothing wrong.
+_TOLD_ABOVE = ("paused: ", "goes on: ")
 _SCREEN = LineConsole(file=StringIO(), width=COLUMNS)
 
 
@@ -46,8 +46,7 @@ def brief_lines(found: Mapping[str, Any]) -> list[str]:
         )
     ]
     # Of the last that came, since some are old.
-    paused = f"paused: {found['paused']}"
-    news = [it for it in reversed(news_of(found)) if it != paused and not it.startswith(_GOOD_NEWS)]
+    news = [it for it in reversed(news_of(found)) if not it.startswith(_TOLD_ABOVE)]
     wrong = [*_wrong(found), *(f"[yellow]noted: {_cut(it)}[/yellow]" for it in news)]
     lines += _fitting(wrong, ROWS_MAX - 1 - len(lines))
     if not wrong:
@@ -88,6 +87,9 @@ def _reach_lines(found: Mapping[str, Any]) -> Iterator[str]:
         line = _cut(reach_words(reach))
         yield f"[yellow]{line}[/yellow]" if reach["how"] == ALONE else line
     seen, there = found["answered_last_minute"], found["connected"]
+    if not there:
+        yield f"[yellow]no other peer is connected[/yellow]; {found['known']} known"
+        return
     colour = "green" if seen else "yellow"
     yield (
         f"[{colour}]{seen} of {plural(there, 'connected peer')} answered it in the last"

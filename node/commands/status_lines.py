@@ -36,8 +36,8 @@ def _membership_line(found: Mapping[str, Any]) -> str:
     if found["member"]:
         until = datetime.fromtimestamp(found["not_after_wall_s"], UTC)
         return (
-            f"member of the private network {name} until {until:%Y-%m-%d}, renewed by itself;"
-            f" {connected} connected"
+            f"member of the private network {name}; {connected} connected; renews by"
+            f" {until:%Y-%m-%d}"
         )
     why = safe(found["problem"]) or "nobody who may admit it has answered yet"
     return f"[yellow]no member of the private network {name}: {why}[/yellow]"

@@ -14,7 +14,7 @@ from node.commands.output import safe
 _HINT = re.compile(rf"{CALLED}((?: [a-z][a-z-]*)+)")
 _CLAUSE = re.compile(r"[.,;(\n]")
 # Whoever is to do it does it with a peer of their own.
-_OF_OTHERS = re.compile(r"\b(?:have|ask) (?:the (?:network's )?owner|it exported)\b")
+_OF_OTHERS = re.compile(r"\b(?:have|ask) (?:(?:the |its )(?:network's )?owner|it exported)\b")
 
 
 def hint(markup: str) -> str:

@@ -30,6 +30,8 @@ class StateFacts:
     mode: int | None = None
     key_mode: int | None = None
     version: str | None = None
+    # What a peer left there and is not as it left it, in words; "" for nothing.
+    damage: str | None = None
     # The version that this Baton reads and writes.
     version_here: str
     # When the newest of its files was written.

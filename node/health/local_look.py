@@ -19,7 +19,7 @@ from typing import Any
 
 from node.guest.sensors import Sensors, said_by
 from node.health.facts import PortFacts, ResourceFacts, ServiceFacts, StateFacts, ToolFacts
-from store.folder import FOLDER_VERSION, locked_by
+from store.folder import FOLDER_VERSION, SEED_BYTES, locked_by
 
 UNIT = "baton"
 # A limit of cgroups that is as good as none.
@@ -113,10 +113,26 @@ class LocalLook:
             mode=stat.S_IMODE(found.st_mode),
             key_mode=key_mode,
             version=version,
+            damage=None if version is None else self._damage(),
             locked_by=locked_by(self.state),
             newest_wall_s=self._newest_wall_s(),
             **self._disk(self.state),
         )
+
+    def _damage(self) -> str | None:
+        """What keeps a peer from starting as itself on a folder that one has used."""
+        try:
+            has_store = (self.state / "store").exists()
+            for name in ("store", "files"):
+                if (self.state / name).exists() and not (self.state / name).is_dir():
+                    return f"{self.state}/{name} is no folder"
+            if (self.state / "key").stat().st_size != SEED_BYTES:
+                return f"{self.state}/key is not as long as a key is"
+        except FileNotFoundError:
+            return f"{self.state}/key, which makes this peer what it is, is gone" * has_store
+        except OSError:
+            return None
+        return ""
 
     def _newest_wall_s(self) -> float | None:
         """When the newest of the files right in the folder was written, by the clock of then."""

@@ -121,6 +121,17 @@ def _folder_version(facts: Facts) -> Judged:
     )
 
 
+def _folder_damaged(facts: Facts) -> Judged:
+    damage = facts.state.damage
+    if facts.peer is not None or not facts.state.there:
+        return ok("a peer runs on the state folder" if facts.peer else "there is no folder yet")
+    if damage is None:
+        return unknown("what is in the state folder cannot be looked at")
+    if damage:
+        return bad(damage, "put it back from a copy, or begin with another folder: --state DIR")
+    return ok("the key and the folders of the peer are there")
+
+
 def _memory(facts: Facts) -> Judged:
     machine = facts.resources
     if machine.available_bytes is None:
@@ -239,6 +250,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause("disk", "the disk is full, slow, or cannot be written", _disk),
     Cause("folder-modes", "others may open the state folder", _folder_modes),
     Cause("folder-version", "the state folder is of another version", _folder_version),
+    Cause("folder-damaged", "the key or the store is gone or damaged", _folder_damaged),
     Cause("memory", "too little memory", _memory),
     Cause("limits", "too few files or processes are allowed", _limits),
     Cause("compiler", "models cannot be compiled", _compiler),

@@ -27,8 +27,8 @@ def _port_taken(facts: Facts) -> Judged:
     if not port.taken:
         return ok(f"port {port.number} is free")
     held_by = f"process {port.holder} ({port.command})" if port.holder else "another program"
-    stop = f"stop it (kill {port.holder}), or join" if port.holder else "join"
-    return bad(f"{held_by} has port {port.number}", f"{stop} with --port 0")
+    stop = f", or stop that one: kill {port.holder}" if port.holder else ""
+    return bad(f"{held_by} has port {port.number}", f"join with --port 0, any that is free{stop}")
 
 
 def _no_route(facts: Facts) -> Judged:

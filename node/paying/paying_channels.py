@@ -40,15 +40,17 @@ GATHER_S = 0.05
 # first channel to a peer, twice as many in each further one up to the most; or this part of the
 # balance among those that are opened together.
 DEPOSIT_INCREMENTS, DEPOSIT_INCREMENTS_MAX = 8, 64
-DEPOSIT_TASKS = 128
-# Where only bytes that the payee passes on are paid: so many times what is promised first.
-DEPOSIT_RELAYED = 16
+# For bytes alone that a payee passes on: so many times what is promised first.
+DEPOSIT_TASKS, DEPOSIT_RELAYED = 128, 16
 BALANCE_PART = 4
 EXPIRY_EPOCHS = 24 * 7
 # After a failure a channel is tried again so much later.
 AGAIN_S = 2.0
 # What a payee told of a channel is believed so long, where others give it work too.
 TOLD_FOR_S = 5.0
+# A relay whose lines are open is asked so often: one that counts more than moved holds bytes back
+# that are paid by our count, and nothing else would tell.
+RELAY_TOLD_FOR_S = 20.0
 # So many legs that others give on are promised ahead, within what is risked anyway.
 GIVEN_ON_AT_ONCE = 8
 # A payee that is owed something and cannot be reached is called again so much later at most.
@@ -149,10 +151,7 @@ class PayingChannels:
         return channel.available >= need
 
     def ready_to_relay(self, tariff: Signed[Tariff], need: int) -> PaidChannel | None:
-        """The channel out of which a relay is paid for bytes; None before it was told so by it.
-
-        If there is none, there will be one soon.
-        """
+        """The channel out of which a relay is paid for bytes; None before it was told of one."""
         if (channel := self.by_peer.get(tariff.signer)) is not None:
             channel.pays_relays = True
         self.ready(tariff, need, relays=channel is None or not channel.tasks)
@@ -160,9 +159,11 @@ class PayingChannels:
             return None
         is_told = channel.pays_relays and channel.relays
         channel.pays_relays, channel.bytes_alone = True, asks_for_bytes_alone(tariff.record)
-        if channel.tariff == tariff.id and not is_told:
+        if channel.tariff != tariff.id:
+            return None
+        if not is_told or channel.told_at_s + RELAY_TOLD_FOR_S < trio.current_time():
             self._pay_soon(channel, tariff.id, need)
-        return channel if channel.tariff == tariff.id and is_told else None
+        return channel if is_told else None
 
     def stop_relaying(self, relay: PeerId) -> None:
         """Pay a relay for bytes no more, and tell it so."""

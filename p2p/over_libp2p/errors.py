@@ -5,7 +5,9 @@ at all (KeyError, ValueError, protobuf's and cryptography's own), and one that e
 services takes every connection of the process down. `contained` surrounds those places.
 """
 
+import errno
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -160,6 +162,10 @@ def _found(error: BaseException) -> PeerId | None:
 
 
 def _reason(error: BaseException) -> str:
-    # The innermost message is the operating system's or the handshake's, and is the most exact.
+    # What the operating system says is told in its own words, without trio's and Python's.
+    for one in _chain(error):
+        if isinstance(one, OSError) and one.errno is not None and one.errno in errno.errorcode:
+            return os.strerror(one.errno).lower()
+    # The innermost message is the handshake's, and is the most exact.
     words = [str(one) for one in _chain(error) if str(one)]
     return (words[-1] if words else type(error).__name__)[:_REASON_CHARS_MAX]

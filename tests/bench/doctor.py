@@ -135,6 +135,14 @@ def _newer_folder(made: Made) -> None:
     (made.state / "version").write_text(f"baton state {FOLDER_VERSION + 1}\n")
 
 
+def _cut_key(made: Made) -> None:
+    (made.state / "key").write_bytes(b"cut")
+
+
+def _store_of_one_file(made: Made) -> None:
+    (made.state / "store").write_text("")
+
+
 def _never_set(made: Made) -> None:
     """No battery, and no time server since: the machine counts from 1970."""
     made.wall_s = 300.0
@@ -153,6 +161,8 @@ _BY_HAND: dict[str, tuple[str, Callable[[Made], None]]] = {
     "folder-modes": ("folder-modes", _wrong_modes),
     "folder-modes, of the key": ("folder-modes", _open_key),
     "folder-version": ("folder-version", _newer_folder),
+    "folder-damaged, its key": ("folder-damaged", _cut_key),
+    "folder-damaged, its store": ("folder-damaged", _store_of_one_file),
     "clock, of 1970": ("clock", _never_set),
     "clock, years behind": ("clock", _gone_back),
     "clock, far ahead": ("clock", _far_ahead),

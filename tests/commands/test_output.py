@@ -33,6 +33,25 @@ async def test_a_models_name_is_narrated_as_text_alone(
     assert all(it.isprintable() or it == "\n" for it in told)
 
 
+async def test_who_has_just_come_is_given_time_to_answer(
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A peer that ran alone for hours is not told to look at its network once one connects."""
+    async with open_network(tmp_path) as network:
+        node = await network.start(S)
+        await trio.sleep(300)
+        monkeypatch.setattr(type(node.peers), "answered_last_minute", lambda _: (0, 1))
+        with trio.move_on_after(50):
+            await narrate(node)
+        assert "no peer answered" not in capsys.readouterr().out
+        with trio.move_on_after(90):
+            await narrate(node)
+        assert "no peer answered in the last minute" in capsys.readouterr().out
+
+
 def test_a_json_document_holds_no_letter_that_a_terminal_obeys(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -46,8 +65,9 @@ def test_a_json_document_holds_no_letter_that_a_terminal_obeys(
 
 def test_a_count_agrees_with_its_word() -> None:
     counts = ((1, "entry"), (2000, "entry"), (0, "key"), (1, "leg"), (3, "batch"), (2, "process"))
-    told = [plural(*it) for it in counts]
-    assert told == ["1 entry", "2,000 entries", "0 keys", "1 leg", "3 batches", "2 processes"]
+    told = [plural(*it) for it in (*counts, (0, "epoch"))]
+    assert told[:4] == ["1 entry", "2,000 entries", "0 keys", "1 leg"]
+    assert told[4:] == ["3 batches", "2 processes", "0 epochs"]
 
 
 def test_what_is_counted_for_people_is_counted_that_way() -> None:

@@ -19,6 +19,6 @@ async def test_a_peer_that_is_gone_at_once_has_left(
 ) -> None:
     monkeypatch.setattr(owner, "call", gone)
     await owner.have_done(Path("state"), "leave", as_json=False)
-    assert capsys.readouterr().out == "it finishes 0 legs and leaves\n"
+    assert capsys.readouterr().out == "it leaves now\n"
     with pytest.raises(Disconnected):
         await owner.have_done(Path("state"), "pause", as_json=False)

@@ -83,6 +83,18 @@ def test_what_is_wrong_is_said_and_who_is_paused_does_not_serve() -> None:
     assert "goes on" not in text
 
 
+def test_a_peer_that_is_alone_and_works_again_has_nothing_wrong() -> None:
+    problems = ["paused: its owner paused it", "goes on: it is not paused any more"]
+    member = membership(name="home", owner=False, members_connected=2, not_after_wall_s=1.8e9)
+    alone = told(connected=0, answered_last_minute=0, known=0, problems=problems, membership=member)
+    text = "\n".join(screen(alone))
+    assert "no other peer is connected; 0 known" in text
+    assert "0 of 0" not in text
+    assert "member of the private network home; 2 members connected; renews by 2027-01-15" in text
+    assert "paused" not in text
+    assert "nothing is known to be wrong" in text
+
+
 def test_whatever_there_is_it_is_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
     long = "word " * 400
     found = told(

@@ -46,6 +46,7 @@ def in_context(state: str | None) -> click.Context:
         ("check it: python -m node verify /s/a/receipts/baf.receipt", None),
         ("have the owner print one: python -m node owner sign PEER", None),
         ("ask the network's owner for a new line: python -m node invite --label NAME", None),
+        ("ask its owner for an invite: python -m node invite", None),
         ("python -m node demo", None),
         ("python -m node --help", None),
         ("python -m node nosuch", None),

@@ -75,6 +75,10 @@ CAUSED: dict[str, tuple[Callable[[], Facts], State]] = {
     "disk": (part("state", free_bytes=1 << 20), State.BAD),
     "folder-modes": (part("state", mode=0o755), State.BAD),
     "folder-version": (part("state", version="baton state 99"), State.BAD),
+    "folder-damaged": (
+        stopped(state=replace(facts().state, locked_by=0, damage="state/key is gone")),
+        State.BAD,
+    ),
     "memory": (part("resources", available_bytes=100 << 20), State.BAD),
     "limits": (part("resources", open_files_max=1024), State.WARN),
     "compiler": (
@@ -206,7 +210,13 @@ def test_without_a_peer_and_without_any_look_nothing_is_guessed() -> None:
     blind = Facts(
         port=replace(facts().port, taken=None),
         state=replace(
-            facts().state, is_own=None, version=None, locked_by=None, free_bytes=None, mode=None
+            facts().state,
+            is_own=None,
+            version=None,
+            damage=None,
+            locked_by=None,
+            free_bytes=None,
+            mode=None,
         ),
         network=replace(facts().network, default_interfaces=None, outgoing=(), barred_by=None),
         resources=ResourceFacts(),

@@ -55,6 +55,20 @@ def test_a_folder_that_a_peer_uses_is_told_with_its_process(tmp_path: Path) -> N
     assert not list((tmp_path / "state").glob(".doctor*"))
 
 
+def test_what_is_damaged_in_a_folder_is_told(tmp_path: Path) -> None:
+    there = LocalLook(tmp_path / "state")
+    with open_folder(tmp_path / "state") as state:
+        assert there.folder().damage == ""
+    (state / "store").mkdir()
+    assert "key, which makes this peer what it is, is gone" in str(there.folder().damage)
+    (state / "key").write_bytes(b"cut")
+    assert "not as long as a key" in str(there.folder().damage)
+    (state / "key").write_bytes(bytes(32))
+    assert there.folder().damage == ""
+    (state / "files").write_text("")
+    assert "files is no folder" in str(there.folder().damage)
+
+
 def test_memory_is_what_the_control_group_still_lets_take(tmp_path: Path) -> None:
     root = put(
         tmp_path,

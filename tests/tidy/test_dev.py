@@ -51,14 +51,14 @@ def give(clone: Path, name: str, script: str) -> None:
 def test_dev_alone_explains_itself(clone: Path) -> None:
     status, said = run_dev(clone)
     assert status == 0
-    assert "./dev demo" in said
-    assert "./dev test" in said
+    for command in ("install", "demo", "test"):
+        assert f"./dev {command}" in said
 
 
 def test_an_unknown_command_is_refused_with_the_usage(clone: Path) -> None:
     status, said = run_dev(clone, "dmeo")
     assert status == 2
-    assert "usage: ./dev demo" in said
+    assert "usage: ./dev install" in said
 
 
 def test_without_a_usable_python_dev_names_those_that_are(clone: Path) -> None:
@@ -94,3 +94,18 @@ def test_when_apt_fails_dev_shows_its_words_and_the_line_to_run(clone: Path) -> 
     assert "no route to the mirror" in said
     assert "apt-get update && apt-get install -y --no-install-recommends" in said
     assert not (clone / ".venv").exists()
+
+
+def test_dev_installs_alone_and_says_what_is_next(clone: Path) -> None:
+    """Where everything is there already nothing is fetched, and no network is run."""
+    give(clone, "python3", f'exec "{sys.executable}" "$@"')
+    made = clone / ".venv"
+    (made / "bin").mkdir(parents=True)
+    (made / "bin" / "python").symlink_to(sys.executable)
+    script = (clone / "dev").read_text().split('\ncase "${1:-}" in')[0]
+    root = f"root={clone} && cd {clone} && fingerprint .venv/bin/python"
+    stamp = subprocess.check_output(["sh", "-c", f"{script}\n{root}"], text=True)
+    (made / "made-from").write_text(stamp)
+    status, said = run_dev(clone, "install")
+    assert status == 0, said
+    assert said == "dev: next:  . .venv/bin/activate  and then  python -m node --help\n"
