@@ -37,16 +37,20 @@ def collect_seldom() -> None:
 
 
 async def return_freed_memory() -> None:
-    """Give pages that nothing uses any more back to the system, now and then, until cancelled.
+    """Give memory that nothing uses any more back to the system, now and then, until cancelled.
 
-    The C library keeps them for what comes next, in ever more places between what is still used: a
-    peer at work seems to grow for weeks, and one that was busy once stays as large as it was then.
-    With 40 MiB this takes half a millisecond. Only glibc has such a call.
+    What became garbage after it had outlived two collections waits for one that goes through all
+    objects, which a peer with little to do would have once in hours. `collect_seldom` has put aside
+    what is there for good, so that takes some milliseconds. The C library keeps freed pages for
+    what comes next, in ever more places between what is still used: a peer at work seems to grow
+    for weeks, and one that was busy once stays as large as it was then. With 40 MiB that takes half
+    a millisecond; only glibc has such a call.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is None:
-        return
-    trim.argtypes = [ctypes.c_size_t]
+    if trim is not None:
+        trim.argtypes = [ctypes.c_size_t]
     while True:
         await trio.sleep(RETURN_EVERY_S)
-        trim(0)
+        gc.collect()
+        if trim is not None:
+            trim(0)

@@ -46,6 +46,9 @@ EXPIRY_EPOCHS = 24 * 7
 AGAIN_S = 2.0
 # What a payee told of a channel is believed so long, where others give it work too.
 TOLD_FOR_S = 5.0
+# A relay whose lines are open is asked so often: one that counts more than moved holds bytes back
+# that are paid by our count, and nothing else would tell.
+RELAY_TOLD_FOR_S = 20.0
 # So many legs that others give on are promised ahead, within what is risked anyway.
 GIVEN_ON_AT_ONCE = 8
 # A payee that is owed something and cannot be reached is called again so much later at most.
@@ -156,6 +159,8 @@ class PayingChannels:
         if channel is None or channel.tariff != tariff.id:
             return None
         if channel.pays_relays and channel.relays:
+            if channel.told_at_s + RELAY_TOLD_FOR_S < trio.current_time():
+                self._pay_soon(channel, tariff.id, need)
             return channel
         channel.pays_relays = True
         self._pay_soon(channel, tariff.id, need)

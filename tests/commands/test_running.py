@@ -1,13 +1,15 @@
 """A peer's memory: what it was using at its busiest is the system's again soon afterwards."""
 
 import ctypes
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from node.commands.running import RETURN_EVERY_S, return_freed_memory
+from node.commands.running import COLLECTED_OBJECTS, RETURN_EVERY_S, return_freed_memory
 
 # Larger than what Python keeps in places of its own, smaller than what the C library maps.
 PIECE_BYTES, PIECES, KEEP_EACH = 2000, 30_000, 64
@@ -37,3 +39,32 @@ async def test_what_was_freed_between_what_is_used_is_given_back(
         assert own_bytes() < before_bytes - PIECE_BYTES * PIECES // 2
         nursery.cancel_scope.cancel()
     assert all(it == bytes([1]) * PIECE_BYTES for it in kept)
+
+
+class Ring:
+    """Something that only the collector ends."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+async def test_what_is_old_and_unused_does_not_wait_for_a_busy_day(
+    autojump_clock: MockClock,
+) -> None:
+    before = gc.get_threshold()
+    gc.set_threshold(COLLECTED_OBJECTS, 10, 10)
+    try:
+        ring = Ring()
+        # It outlives two collections, as what lasts for as long as a connection does.
+        gc.collect()
+        alive = weakref.ref(ring)
+        del ring
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(return_freed_memory)
+            await trio.sleep(RETURN_EVERY_S / 2)
+            assert alive() is not None
+            await trio.sleep(RETURN_EVERY_S)
+            nursery.cancel_scope.cancel()
+        assert alive() is None
+    finally:
+        gc.set_threshold(*before)
