@@ -332,8 +332,10 @@ def announce(
         console.print(f"  OpenAI clients: base_url [bold]{safe(url)}/v1[/bold]")
     if console_url is not None:
         console.print(hint(f"  console at {console_url}: python -m node open prints a link to it"))
-    if members is not None:
-        console.print(hint("its owner invites another machine with: python -m node invite"))
+    if members is not None and members.is_owner:
+        console.print(hint("invite another machine with: python -m node invite"))
+    elif members is not None:
+        console.print("its owner invites other machines")
     console.print("another machine joins this network with\n")
     console.print(f"  [bold green]{safe(join_line)}[/bold green]\n")
     console.print(

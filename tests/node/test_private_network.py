@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from node.asking.answers import Answered
-from node.commands.join import narrate
+from node.commands.join import announce, narrate
 from node.commands.members import begin_private, read_invite
 from node.config import NodeConfig
 from node.local.commands import LocalCommands
@@ -61,6 +61,10 @@ async def test_members_answer_each_others_tasks_until_one_is_removed(
     async with owned(tmp_path) as (network, owner):
         bob = await invited(network, owner, I, V, label="bob")
         ann = await invited(network, owner, V, label="ann")
+        announce(owner, as_json=False)
+        assert "invite another machine with: python -m node invite" in capsys.readouterr().out
+        announce(ann, as_json=False)
+        assert "python -m node invite" not in capsys.readouterr().out
         answered, _ = await asked(ann, request(verifiers=2, needed=1))
         assert answered.output
         told = await typed(owner, "members")
