@@ -123,13 +123,18 @@ class RelayCounts:
         """It has gone, or its lease has ended: no more lines to it."""
         self._kept.pop(kept, None)
 
-    def admit(self, asker: PeerId, kept: PeerId, now_at_s: float) -> RelayAnswer:
-        """Count a line from `asker` to `kept`, if both may have one more."""
+    def admit(
+        self, asker: PeerId, kept: PeerId, now_at_s: float, *, pays: bool = False
+    ) -> RelayAnswer:
+        """Count a line from `asker` to `kept`, if both may have one more.
+
+        For those that pay there are as many again: keys that pay nothing leave them room.
+        """
         lease = self._kept.get(kept)
         if lease is None or lease.until_at_s <= now_at_s or asker == kept:
             return RelayAnswer.NOT_KEPT
         if (
-            lease.lines >= self.limits.lines_per_kept
+            lease.lines >= self.limits.lines_per_kept * (1 + pays)
             or self._asking[asker] >= self.limits.lines_per_asker
             or self._used_up(now_at_s)
         ):

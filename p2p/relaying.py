@@ -61,6 +61,9 @@ class LineTill(Protocol):
     def charge(self, asker: PeerId, size_bytes: int) -> bool:
         """Charge whoever asked for a line for so many bytes; False while that is not promised."""
 
+    def has_promised(self, asker: PeerId) -> bool:
+        """Whether an asker pays, and has promised more than it was charged."""
+
     def as_map(self) -> Mapping[str, object]:
         """What was paid and what was free, for `status`."""
 
@@ -120,7 +123,7 @@ class Relaying:
                 if lease.until_at_s <= now_at_s or not self._needed():
                     del self._relays[peer]
                     self._changed()
-                elif lease.renew_at_s <= now_at_s and not await self._reserve(peer, lease.address):
+                elif lease.renew_at_s <= now_at_s and not await self._renew(peer, lease, now_at_s):
                     self._relays.pop(peer, None)
                     self._changed()
             if self._needed() and len(self._relays) < RELAYS_WANTED:
@@ -168,6 +171,17 @@ class Relaying:
             return None
         *_, peer, address = min(found)
         return peer, address
+
+    async def _renew(self, peer: PeerId, lease: _Lease, now_at_s: float) -> bool:
+        """Have a longer lease; not where one that asks callers for nothing gives one instead.
+
+        Relays may begin free, and ask for something once they keep many.
+        """
+        cost, found = self.rpc.relay_cost, self._candidate(now_at_s)
+        is_dearer = found is not None and cost(str(found[0])) <= 0.0 < cost(str(peer))
+        if found is not None and is_dearer and await self._reserve(*found):
+            return False
+        return await self._reserve(peer, lease.address)
 
     async def _reserve(self, peer: PeerId, address: str) -> bool:
         """Ask for a lease, or for a longer one; returns whether it was given."""
@@ -239,7 +253,8 @@ class Relaying:
             return RelayAnswer.FULL
         if not self.rpc.endpoint.is_connected(kept) or self.rpc.endpoint.is_relayed(kept):
             return RelayAnswer.NOT_KEPT
-        return self.counts.admit(asker, kept, trio.current_time())
+        pays = self.till is not None and self.till.has_promised(asker)
+        return self.counts.admit(asker, kept, trio.current_time(), pays=pays)
 
     def ended(self, asker: PeerId, kept: PeerId) -> None:
         self.counts.ended(asker, kept)

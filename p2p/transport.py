@@ -156,12 +156,26 @@ _RELAY_WORDS: dict[int, str] = {
 class Lined:
     """A connection that `relay` passes on, and how many bytes moved over it, both ways.
 
-    `dialed` says that this peer called.
+    `dialed` says that this peer called. Of what it did not call for over this connection, beyond as
+    much again as it did, the other end brought some, and fetched some from here.
     """
 
     relay: PeerId
     moved_bytes: int
     dialed: bool
+    brought_bytes: int = 0
+    fetched_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Moved:
+    """How many bytes moved, both ways, over all lines that were asked of one relay.
+
+    `failed_lines` of them came to nothing: no connection was made, or there was no room for more.
+    """
+
+    size_bytes: int = 0
+    failed_lines: int = 0
 
 
 class RelayRules(Protocol):
@@ -221,8 +235,8 @@ class Endpoint(Protocol):
         """The connections that a relay passes on, by the peer at the other end."""
         ...
 
-    def relayed_bytes(self) -> Mapping[PeerId, int]:
-        """By relay, the bytes that moved, both ways, over all lines that this peer asked it for."""
+    def relayed(self) -> Mapping[PeerId, Moved]:
+        """By relay, what moved over all lines that this peer asked it for."""
         ...
 
     async def punch(self, peer: PeerId, *, deadline_s: float) -> None:

@@ -42,6 +42,7 @@ from node.local.peer_workflows import open_peer_workflows
 from node.local.service_manager import ServiceManager, keep_told
 from node.models.calibrations import PIN, kept_calibrations
 from node.models.opening_engines import open_engine
+from node.own_port import at_own_port, keep_port
 from node.peer import Dependencies, Node, open_node
 from node.serving.sources import FolderSource, FolderSources, PydocSource, Source, Sources
 from node.upgrading.journal import cut_words
@@ -170,8 +171,12 @@ async def _open_peer(
             ),
         )
         config = await in_network(as_owned(config, key), key, store)
+        config = await trio.to_thread.run_sync(at_own_port, config)
         node = await stack.enter_async_context(open_node(config, dependencies))
-        for problem in filter(None, (*problems, cut, clock)):
+        addresses = node.peers.endpoint.addresses
+        if moved := await trio.to_thread.run_sync(keep_port, config, addresses):
+            show_aside(moved)
+        for problem in filter(None, (*problems, cut, clock, moved)):
             node.note(problem)
         poster = await trio.to_thread.run_sync(open_poster)
         workflows = await stack.enter_async_context(open_peer_workflows(node, poster))

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from typing import Any
 
+from rich.cells import cell_len
+from rich.markup import escape
 from rich.text import Text
 
-from node.commands.output import clock_words, safe, state_words
+from node.commands.output import clock_words, plain_text, safe, state_words
 from node.commands.status_lines import (
     belonging_lines,
     network_words,
@@ -26,30 +28,40 @@ COLUMNS = 80
 # Besides the line that was typed, and the one that is typed next.
 ROWS_MAX = 22
 # What is wrong is three rows at most; the whole line is in `status --all`.
-LINE_CHARS_MAX = 230
+LINE_CELLS_MAX = 230
 # Whether it is paused is told by what it serves; that it once was is nothing wrong.
 _TOLD_ABOVE = ("paused: ", "goes on: ")
+_OF_DISK = "store: "
+_UNWELL = ("yellow", "red")
 _SCREEN = LineConsole(file=StringIO(), width=COLUMNS)
 
 
 def brief_lines(found: Mapping[str, Any]) -> list[str]:
     """The screen, in markup."""
+    belonging = belonging_lines(found)
     head = f"[bold]peer {found['peer']}[/bold] in the network {network_words(found)}"
     lines = [
         _one_row(it)
         for it in (
             _serving_line(found),
             *_reach_lines(found),
-            *belonging_lines(found)[-2:],
+            *[it for it in belonging if not _is_unwell(it)][-2:],
             *_model_lines(found["models"]),
             *_work_lines(found),
         )
     ]
     # Of the last that came, since some are old.
     news = [it for it in reversed(news_of(found)) if not it.startswith(_TOLD_ABOVE)]
-    wrong = [*_wrong(found), *(f"[yellow]noted: {_cut(it)}[/yellow]" for it in news)]
+    # Strangers cause news without end; what the disk does is not hidden by it.
+    news.sort(key=lambda it: not it.startswith(_OF_DISK))
+    wrong = [
+        *_wrong(found),
+        *(_one_row(it, LINE_CELLS_MAX) for it in belonging if _is_unwell(it)),
+        *(f"[yellow]noted: {_cut(it)}[/yellow]" for it in news),
+    ]
+    is_well = not wrong and not any(map(_is_unwell, lines))
     lines += _fitting(wrong, ROWS_MAX - 1 - len(lines))
-    if not wrong:
+    if is_well:
         lines.append("[green]nothing is known to be wrong[/green]")
     return [_one_row(head, COLUMNS), *(f"  {it}" for it in lines)]
 
@@ -59,7 +71,7 @@ def _fitting(lines: Sequence[str], rows: int) -> list[str]:
     shown: list[str] = []
     for place, line in enumerate(lines):
         taken = broken(Text.from_markup(f"  {line}"), _SCREEN).plain.split("\n")
-        rows -= sum(1 + (len(it) - 1) // COLUMNS for it in taken)
+        rows -= sum(1 + (cell_len(it) - 1) // COLUMNS for it in taken)
         # One row is kept for the last line, unless nothing is left for it to tell.
         if rows < (place + 1 < len(lines)):
             return [*shown, hint(f"and {len(lines) - place} more: python -m node status --all")]
@@ -68,9 +80,13 @@ def _fitting(lines: Sequence[str], rows: int) -> list[str]:
 
 
 def _one_row(line: str, cells: int = COLUMNS - 2) -> str:
-    text = Text.from_markup(line)
+    text = Text.from_markup(" ".join(line.split()))
     text.truncate(cells, overflow="ellipsis")
     return text.markup
+
+
+def _is_unwell(line: str) -> bool:
+    return any(it.style in _UNWELL for it in Text.from_markup(line).spans)
 
 
 def _serving_line(found: Mapping[str, Any]) -> str:
@@ -88,7 +104,8 @@ def _reach_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"[yellow]{line}[/yellow]" if reach["how"] == ALONE else line
     seen, there = found["answered_last_minute"], found["connected"]
     if not there:
-        yield f"[yellow]no other peer is connected[/yellow]; {found['known']} known"
+        # The first of a network is alone, and nothing is wrong with it.
+        yield f"[bold]no other peer is connected[/bold]; {found['known']} known"
         return
     colour = "green" if seen else "yellow"
     yield (
@@ -132,6 +149,8 @@ def _wrong(found: Mapping[str, Any]) -> list[str]:
         red.append(f"this machine's clock is {clock_words(found['clock_wrong_s'])} most others'")
     for model in found["models"]:
         red += wrong_rows_lines(model)
+    if wrong := found["background_checks"].get("wrong"):
+        red.append(f"found wrong afterwards: {plural(wrong, 'answer')} that nobody had checked")
     if found["unmet"]:
         yellow.append(found["unmet"])
     if problem := found.get("ledger", {}).get("problem"):
@@ -146,5 +165,8 @@ def _wrong(found: Mapping[str, Any]) -> list[str]:
 
 
 def _cut(words: object) -> str:
-    text = str(words)
-    return safe(text if len(text) <= LINE_CHARS_MAX else f"{text[: LINE_CHARS_MAX - 1]}…")
+    """Words of others in one line, cut by what is seen of them, and by what is not."""
+    line = " ".join(str(words).split())[: 2 * LINE_CELLS_MAX]
+    text = Text(plain_text(line))
+    text.truncate(LINE_CELLS_MAX, overflow="ellipsis")
+    return escape(text.plain)

@@ -55,4 +55,5 @@ def news_of(found: Mapping[str, Any]) -> list[str]:
     """What was noted lately, without what the lines of models say already."""
     told = {f"model {it['name']} is ready" for it in found["models"]}
     told |= {f"model {it['name']} is set aside: {it['problem']}" for it in found["models"]}
-    return [str(it) for it in found["problems"] if it not in told]
+    # Words of others make no line that looks like one of ours.
+    return [" ".join(str(it).split()) for it in found["problems"] if it not in told]

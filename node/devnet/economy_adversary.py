@@ -48,12 +48,14 @@ STOLEN = 5000
 class NeverPaying(PayingChannels):
     """Channels of an asker that signs one voucher in each, and gives out work all the same."""
 
-    def ready(self, tariff: Signed[Tariff], need: int, *, fresh: bool = False) -> bool:
+    def ready(
+        self, tariff: Signed[Tariff], need: int, *, fresh: bool = False, relays: bool = False
+    ) -> bool:
         """As if everything were paid, once the payee has something in its hands."""
         channel = self.by_peer.get(tariff.signer)
         if channel is not None and channel.heard:
             return True
-        return super().ready(tariff, need, fresh=fresh)
+        return super().ready(tariff, need, fresh=fresh, relays=relays)
 
     def _pay_soon(self, channel: PaidChannel, named: ContentId, need: int) -> None:
         # Once its one voucher is there it has nothing more to say.

@@ -176,7 +176,8 @@ def resource_url(found: Mapping[str, Any]) -> str | None:
 
 
 def _target(url: str) -> str:
-    return _BEFORE_TARGET.sub("", url).partition("#")[0] or "/"
+    before = _BEFORE_TARGET.match(url)
+    return url[before.end() if before else 0 :].partition("#")[0] or "/"
 
 
 def required_header(

@@ -6,7 +6,7 @@ TLS still checks the server's certificate against the name. The door to httpcore
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpcore
@@ -14,7 +14,7 @@ import trio
 
 from node.ingest.addresses import Address, dialled, why_not
 from node.ingest.location import HostRules, Location, address_of
-from p2p.name_lookup import OF_STRANGERS
+from p2p.name_lookup import OF_OWNER, OF_STRANGERS, NameLookup
 from wire.errors import InputError, Unreachable
 
 # The text of every address of a host, as `getaddrinfo` has them.
@@ -26,10 +26,19 @@ DIALLED_MAX = 3
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """Ask the system for a host's addresses; Unreachable if it has none."""
+    """Ask the system for the addresses of a host that the owner named; Unreachable if none."""
+    return await _resolved(OF_OWNER, host, port)
+
+
+async def resolve_strange(host: str, port: int) -> Sequence[str]:
+    """The same for one that a stranger named, whose name server may be slow on purpose."""
+    return await _resolved(OF_STRANGERS, host, port)
+
+
+async def _resolved(lookup: NameLookup, host: str, port: int) -> Sequence[str]:
     try:
         with trio.fail_after(RESOLVE_S):
-            return await OF_STRANGERS.look_up(host, port)
+            return await lookup.look_up(host, port)
     except trio.TooSlowError as error:
         raise Unreachable(f"nobody said within {RESOLVE_S:g} s where {host} is") from error
     except (OSError, UnicodeError) as error:
@@ -38,15 +47,23 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How servers are reached: a seam, so that tests need neither DNS nor a network."""
+    """How servers are reached: a seam, so that tests need neither DNS nor a network.
+
+    `resolve_strange` is for what strangers name; without it they share `resolve` with the owner.
+    """
 
     resolve: Resolve
     backend: httpcore.AsyncNetworkBackend
+    resolve_strange: Resolve | None = None
+
+    def for_strangers(self) -> "Network":
+        """The same as strangers have it: none of what they name holds up what the owner does."""
+        return replace(self, resolve=self.resolve_strange or self.resolve)
 
 
 def real_network() -> Network:
     """The system's names and its network."""
-    return Network(resolve, httpcore.TrioBackend())
+    return Network(resolve, httpcore.TrioBackend(), resolve_strange)
 
 
 @dataclass(frozen=True, slots=True)

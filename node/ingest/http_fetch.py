@@ -79,11 +79,13 @@ class HttpFetcher:
         for what the server sends, Unreachable, TooSlow.
         """
         location, urls, secret = asked.location, [asked.location.url], dict(asked.secret)
+        network = self.network.for_strangers() if asked.strange else self.network
         try:
             with trio.fail_after(FETCH_S_MAX):
                 while True:
                     rules.check(location, strange=asked.strange)
-                    found = await self._one(location, {**asked.headers, **secret}, rules)
+                    headers = {**asked.headers, **secret}
+                    found = await self._one(Guard(location, rules, network), headers)
                     if found.status not in _REDIRECTS:
                         response = replace(found, urls=tuple(urls))
                         _check_no_leak(response, asked.secret)
@@ -98,12 +100,10 @@ class HttpFetcher:
         except trio.TooSlowError as error:
             raise TooSlow(f"{location.place} took longer than {FETCH_S_MAX:g} s") from error
 
-    async def _one(
-        self, location: Location, headers: Mapping[str, str], rules: HostRules
-    ) -> Response:
+    async def _one(self, guard: Guard, headers: Mapping[str, str]) -> Response:
         """One request. The body of a redirect is not read."""
         sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers}
-        guard = Guard(location, rules, self.network)
+        location = guard.location
         timeout = {"connect": CONNECT_S_MAX, "read": FETCH_S_MAX, "write": FETCH_S_MAX}
         try:
             async with (

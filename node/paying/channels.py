@@ -69,6 +69,8 @@ class PaidChannel:
     # Whether bytes that the payee passes on are to be paid out of it, and whether it was told so;
     # what of `charged` was for them, by this peer's count, and by what the payee says.
     pays_relays: bool = False
+    # Whether its payee asks for nothing else.
+    bytes_alone: bool = False
     relays: bool = False
     relayed: int = 0
     relayed_bytes: int = 0
@@ -108,10 +110,12 @@ class PaidChannel:
         """How much is promised ahead at most, of the increment that the payee itself names.
 
         Whoever has done little is promised little: some tasks like those here, or as much again.
+        Who only passes bytes on has fewer: anybody can have lines asked of many relays.
         """
-        return min(
-            self.increment, max(RISKED_MIN, RISKED_TASKS * self.need, self.before + self.charged)
-        )
+        least = max(RISKED_MIN, RISKED_TASKS * self.need)
+        if self.bytes_alone:
+            least = self.need
+        return min(self.increment, max(least, self.before + self.charged))
 
     def wants(self, need: int) -> bool:
         """Whether another voucher is due, so that a task that needs so much does not wait."""

@@ -16,6 +16,7 @@ from node.paying.channels import PaidChannel
 from node.paying.deposits import WantedChannel, deposits, too_few
 from node.paying.own_tariff import INCREMENT_MIN
 from node.paying.pay_calls import CALL_DEADLINE_S, hear, pay
+from node.paying.relay_price import asks_for_bytes_alone
 from node.paying.settled_orders import opened_by
 from p2p.peers import Peers
 from p2p.score import Offence
@@ -39,7 +40,8 @@ GATHER_S = 0.05
 # first channel to a peer, twice as many in each further one up to the most; or this part of the
 # balance among those that are opened together.
 DEPOSIT_INCREMENTS, DEPOSIT_INCREMENTS_MAX = 8, 64
-DEPOSIT_TASKS = 128
+# For bytes alone that a payee passes on: so many times what is promised first.
+DEPOSIT_TASKS, DEPOSIT_RELAYED = 128, 16
 BALANCE_PART = 4
 EXPIRY_EPOCHS = 24 * 7
 # After a failure a channel is tried again so much later.
@@ -78,8 +80,8 @@ class PayingChannels:
     orders: int = 0
     # Set, and another put in its place, when a payee has said what it has.
     filled: trio.Event = field(default_factory=trio.Event)
-    # Peers that have no channel, by what tariff, and what a task there needs.
-    _lacking: dict[PeerId, tuple[Signed[Tariff], int]] = field(default_factory=dict)
+    # Peers that have no channel, or soon none.
+    _lacking: dict[PeerId, WantedChannel] = field(default_factory=dict)
     _opening: bool = False
     _paying: set[PeerId] = field(default_factory=set)
     _not_before: Latest[PeerId, float] = field(default_factory=lambda: Latest(CHANNELS_MAX))
@@ -118,22 +120,23 @@ class PayingChannels:
 
     # Whether work can be paid
 
-    def ready(self, tariff: Signed[Tariff], need: int, *, fresh: bool = False) -> bool:
+    def ready(
+        self, tariff: Signed[Tariff], need: int, *, fresh: bool = False, relays: bool = False
+    ) -> bool:
         """Whether a peer can be given work that needs so much; if not, it will be soon.
 
         `fresh`: others give it work too that this peer pays, so it is asked how it stands by now.
+        `relays`: it only passes bytes on, for which less is locked.
         """
         peer = tariff.signer
         channel = self.by_peer.get(peer)
         if channel is not None and not channel.held and channel.is_over(need, self.epoch):
             channel = self._change(channel)
         elif channel is not None and peer not in self.spare and channel.is_low:
-            self._lacking.setdefault(peer, (tariff, need))
-            self._open_soon()
+            self._open_soon(tariff, need, relays)
         if channel is None:
             if len(self.by_peer) < CHANNELS_MAX:
-                self._lacking[peer] = (tariff, need)
-                self._open_soon()
+                self._open_soon(tariff, need, relays)
             return False
         channel.need = max(channel.need, need)
         if channel.tariff != tariff.id or channel.unsure:
@@ -148,23 +151,19 @@ class PayingChannels:
         return channel.available >= need
 
     def ready_to_relay(self, tariff: Signed[Tariff], need: int) -> PaidChannel | None:
-        """The channel out of which a relay is paid for bytes; None before it was told so by it.
-
-        If there is none, there will be one soon.
-        """
+        """The channel out of which a relay is paid for bytes; None before it was told of one."""
         if (channel := self.by_peer.get(tariff.signer)) is not None:
             channel.pays_relays = True
-        self.ready(tariff, need)
-        channel = self.by_peer.get(tariff.signer)
-        if channel is None or channel.tariff != tariff.id:
+        self.ready(tariff, need, relays=channel is None or not channel.tasks)
+        if (channel := self.by_peer.get(tariff.signer)) is None:
             return None
-        if channel.pays_relays and channel.relays:
-            if channel.told_at_s + RELAY_TOLD_FOR_S < trio.current_time():
-                self._pay_soon(channel, tariff.id, need)
-            return channel
-        channel.pays_relays = True
-        self._pay_soon(channel, tariff.id, need)
-        return None
+        is_told = channel.pays_relays and channel.relays
+        channel.pays_relays, channel.bytes_alone = True, asks_for_bytes_alone(tariff.record)
+        if channel.tariff != tariff.id:
+            return None
+        if not is_told or channel.told_at_s + RELAY_TOLD_FOR_S < trio.current_time():
+            self._pay_soon(channel, tariff.id, need)
+        return channel if is_told else None
 
     def stop_relaying(self, relay: PeerId) -> None:
         """Pay a relay for bytes no more, and tell it so."""
@@ -255,7 +254,10 @@ class PayingChannels:
 
     # Opening
 
-    def _open_soon(self) -> None:
+    def _open_soon(self, tariff: Signed[Tariff], need: int, relays: bool) -> None:
+        known, peer = self._lacking.get(tariff.signer), tariff.signer
+        if known is None or known.need < need:
+            self._lacking[peer] = WantedChannel(peer, self._deposit(tariff, need, relays), need)
         if not self._opening:
             self._opening = True
             self.nursery.start_soon(self._open_all)
@@ -285,12 +287,11 @@ class PayingChannels:
         """Whether a channel was just opened, and its payee is asked: work may wait for that."""
         return any(it.is_new and it.payee not in self._not_before for it in self.by_peer.values())
 
-    async def _open(self, some: Mapping[PeerId, tuple[Signed[Tariff], int]]) -> None:
+    async def _open(self, some: Mapping[PeerId, WantedChannel]) -> None:
         view = await self.wallet.look()
         self.epoch = max(self.epoch, view.epoch)
         share, least = view.balance // (BALANCE_PART * len(some)), self.wallet.genesis.account_min
-        wanted = [WantedChannel(at, self._deposit(*it), it[1]) for at, it in some.items()]
-        found = deposits(wanted, share, view.balance - least, least)
+        found = deposits(wanted := [*some.values()], share, view.balance - least, least)
         if not found:
             raise too_few(self.wallet.key.peer, view.balance, wanted, least)
         expiry = view.epoch + EXPIRY_EPOCHS
@@ -305,9 +306,11 @@ class PayingChannels:
         if not ordered.settlement:
             raise Malformed("the order was settled by a checkpoint, which shows others nothing")
 
-    def _deposit(self, tariff: Signed[Tariff], need: int) -> int:
+    def _deposit(self, tariff: Signed[Tariff], need: int, relays: bool = False) -> int:
         """What a channel is opened with, as its payee's prices and such tasks bear it out."""
         before = sum(it.payee == tariff.signer for it in self.all())
+        if relays:
+            return DEPOSIT_RELAYED * need << min(before, 8)
         increments = min(DEPOSIT_INCREMENTS_MAX, DEPOSIT_INCREMENTS << min(before, 8))
         usual = min(tariff.record.increment, max(INCREMENT_MIN, DEPOSIT_TASKS * need))
         return increments * usual

@@ -6,7 +6,7 @@ it asks for nothing. So is one that counts more bytes than moved: it has one pro
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -15,7 +15,10 @@ from node.paying.bill import Booking
 from node.paying.channels import PaidChannel
 from node.paying.payer import Payer
 from node.paying.relay_price import ByteBill, cost_of_bytes, relay_price
+from node.paying.uncalled_bytes import UncalledBytes
 from p2p.ip_address import is_relayed, relay_of
+from p2p.token_bucket import TokenBucket
+from p2p.transport import Lined, Moved
 from wire.amount import show_credits
 from wire.content import PeerId
 from wire.errors import WireError
@@ -28,6 +31,9 @@ LOOK_S, IDLE_LOOK_S = 0.25, 1.0
 UNPAID_BYTES = 64 << 10
 # What a relay is promised ahead at least: two seconds at its full rate.
 AHEAD_BYTES = 4 << 20
+# For so many relays that were never paid a channel is opened at once, and for one more after so
+# long: keys of relays cost nothing, and what each has locked comes back after a week.
+STRANGERS_AT_ONCE, STRANGERS_PER_S = 8.0, 1 / 600
 # A relay may count so much more than moved here: what is under way on a line, or was when it ended,
 # and this part of all.
 IN_FLIGHT_BYTES = 1 << 20
@@ -53,12 +59,21 @@ class RelayAccount:
     lines_ended: int = 0
     # By how much the relay's count was ahead when it was first heard, in which channel.
     ahead_at_first: tuple[bytes, int] = (b"", 0)
+    # Of its lines, those over which no connection was made.
+    failed_lines: int = 0
+    # Whether a channel to it may be opened, as there were few others before.
+    may_open: bool = False
     _bill: ByteBill = field(default_factory=ByteBill)
 
-    def count(self, total: int) -> int:
-        """How many bytes moved since the last time, of so many in all."""
-        before, self.seen = self.seen, total
+    def count(self, moved: Moved) -> int:
+        """How many bytes moved since the last time."""
+        total, before, self.seen = moved.size_bytes, self.seen, moved.size_bytes
         return total - before if total >= before else total
+
+    def has_failed(self, moved: Moved) -> bool:
+        """Whether a line came to nothing since the last time."""
+        before, self.failed_lines = self.failed_lines, moved.failed_lines
+        return moved.failed_lines > before
 
     def look_at(self, lines: frozenset[PeerId]) -> int:
         """How many lines have ended since the last time."""
@@ -71,18 +86,24 @@ class RelayAccount:
         self.dearest = max(self.dearest, price)
         return self._bill.add(size_bytes, price)
 
-    def counts_too_much(self, channel: PaidChannel) -> bool:
-        """Whether the relay has counted more than it can have passed on, in millionths."""
+    def counts_too_much(self, channel: PaidChannel, *, was_kept: bool) -> bool:
+        """Whether the relay has counted more than it can have passed on, in millionths.
+
+        `was_kept`: its channel was used by an earlier start of this peer.
+        """
         if channel.tariff is None or not channel.relays:
             # It was not heard since this peer began, or is not to count any more.
             return False
         beyond = channel.told_relayed - channel.relayed
-        if not channel.tasks and not channel.held:
-            # Whatever it says that it was for, nothing else was.
+        if channel.bytes_alone and not channel.tasks and not channel.held:
+            # Whatever it says that it was for, nothing else was. Where it asks for verdicts too, or
+            # for work, what it has done may not be booked here yet.
             beyond = max(beyond, channel.told - channel.charged)
         if self.ahead_at_first[0] != channel.name:
-            # What was forgotten by an earlier start of this peer is not the relay's fault.
-            self.ahead_at_first = (channel.name, max(0, beyond))
+            # What was forgotten by an earlier start of this peer is not the relay's fault, as far
+            # as it was promised.
+            forgotten = min(beyond, channel.signed - channel.relayed) if was_kept else 0
+            self.ahead_at_first = (channel.name, max(0, forgotten))
         # One more, that is being made.
         under_way = (1 + len(self.lines) + self.lines_ended) * IN_FLIGHT_BYTES
         tolerated = cost_of_bytes(under_way, self.dearest) + channel.relayed // TOLERATED_PART
@@ -95,10 +116,20 @@ class RelayPayer:
 
     payer: Payer
     most: int
-    _accounts: Latest[PeerId, RelayAccount] = field(default_factory=lambda: Latest(RELAYS_KEPT))
+    # Of those whose bytes the endpoint counts, which are not many.
+    _accounts: dict[PeerId, RelayAccount] = field(default_factory=dict)
+    _strangers: TokenBucket = field(
+        default_factory=lambda: TokenBucket(STRANGERS_AT_ONCE, STRANGERS_PER_S)
+    )
+    _uncalled: UncalledBytes = field(default_factory=UncalledBytes)
+    # The channels that an earlier start of this peer has opened.
+    _kept: frozenset[bytes] = field(init=False)
     # Until when those that counted too much are avoided, and of whom it was said that it is dear.
     _avoided_until_at_s: Latest[PeerId, float] = field(default_factory=lambda: Latest(RELAYS_KEPT))
     _dear: Latest[PeerId, int] = field(default_factory=lambda: Latest(RELAYS_KEPT))
+
+    def __post_init__(self) -> None:
+        self._kept = frozenset(it.name for it in self.payer.channels.all())
 
     async def run(self) -> None:
         """Look at what moved, until cancelled."""
@@ -113,24 +144,48 @@ class RelayPayer:
         """Pay for what moved since the last time; the peers whose lines are to be left."""
         endpoint = self.payer.peers.endpoint
         left: list[PeerId] = []
-        lines = {peer: it.relay for peer, it in endpoint.lines().items() if it.dialed}
-        for relay, total in endpoint.relayed_bytes().items():
+        lines = {peer: it for peer, it in endpoint.lines().items() if it.dialed}
+        totals = endpoint.relayed()
+        # Only with them: whoever was forgotten sooner would begin with what was counted already.
+        for relay in self._accounts.keys() - totals.keys():
+            del self._accounts[relay]
+        for relay, moved in totals.items():
             account = self._accounts.get(relay)
             if account is None:
                 account = self._accounts[relay] = RelayAccount()
-            now = frozenset([peer for peer, through in lines.items() if through == relay])
+            now = frozenset([peer for peer, it in lines.items() if it.relay == relay])
             if account.look_at(now):
                 # It may have ended them as it knows of no promise: its disk may have been lost.
                 self._ask_how_it_stands(relay)
-            more = account.count(total)
+            more, has_failed = account.count(moved), account.has_failed(moved)
             channel = self.payer.channels.by_peer.get(relay)
-            is_unsure = channel is not None and channel.unsure and channel.relays
-            if more or now or is_unsure:
+            is_asked = channel is not None and (
+                (channel.unsure and channel.relays) or (channel.is_new and account.may_open)
+            )
+            if more or now or is_asked or has_failed:
                 self._pay(relay, account, more)
-            if channel is not None and account.counts_too_much(channel):
+            if channel is not None and account.counts_too_much(
+                channel, was_kept=channel.name in self._kept
+            ):
                 self._avoid(relay, channel)
                 left += now
+        return left + self._leave_uncalled(lines)
+
+    def _leave_uncalled(self, lines: Mapping[PeerId, Lined]) -> list[PeerId]:
+        """The peers that move too much of what nobody here called for, over lines that are paid."""
+        paid = {peer: it for peer, it in lines.items() if self._is_paid_now(it.relay)}
+        left = self._uncalled.look_at(paid, trio.current_time())
+        for peer in left:
+            self.payer.peers.note_problem(
+                f"line to {peer}",
+                "more came over it, or was fetched from here, than this peer called for, which it"
+                " would have to pay: the line was left, and is again while that goes on",
+            )
         return left
+
+    def _is_paid_now(self, relay: PeerId) -> bool:
+        channel = self.payer.channels.by_peer.get(relay)
+        return channel is not None and channel.relays
 
     def relay_cost(self, relay: str) -> float:
         """For the order in which relays are used, by their ids: free, cheap, dear, untrue ones."""
@@ -146,7 +201,10 @@ class RelayPayer:
             # It may ask for something: those that ask for nothing come first.
             return 0.0 if heard is None or heard.record.tariff is None else 0.5
         price = relay_price(tariff.record)
-        return float(price) if price <= self.most else DEAR + price
+        if not self._is_paid(tariff.record):
+            return DEAR + price
+        # Of two that ask for the same, the one that has a channel: one more locks credits.
+        return price - 0.25 if peer in self.payer.channels.by_peer and price else float(price)
 
     def are_dear(self, addresses: Sequence[str]) -> bool:
         """Whether calls are passed on there only by relays that this peer does not pay.
@@ -175,11 +233,15 @@ class RelayPayer:
         price = relay_price(None if tariff is None else tariff.record)
         if tariff is None or not price:
             return
-        if price > self.most or self._is_avoided(relay):
-            self._say_dear(relay, price)
+        if not self._is_paid(tariff.record) or self._is_avoided(relay):
+            self._say_dear(relay, tariff.record)
             channels.stop_relaying(relay)
             return
-        if account.seen < UNPAID_BYTES and (known is None or not known.relays):
+        # Where a line came to nothing, others may have had all that is free.
+        greeted = account.seen < UNPAID_BYTES and not account.failed_lines
+        if greeted and (known is None or not known.relays):
+            return
+        if known is None and not self._may_open(account):
             return
         channel = channels.ready_to_relay(tariff, cost_of_bytes(AHEAD_BYTES, price))
         if channel is not None:
@@ -222,13 +284,28 @@ class RelayPayer:
             f" {show_credits(channel.relayed)} were counted: it is paid for no more, and used last",
         )
 
-    def _say_dear(self, relay: PeerId, price: int) -> None:
+    def _may_open(self, account: RelayAccount) -> bool:
+        account.may_open = account.may_open or self._strangers.take(trio.current_time())
+        return account.may_open
+
+    def _is_paid(self, tariff: Tariff) -> bool:
+        """Whether a relay that asks for so much is paid; what goes ahead must be promised whole."""
+        price = relay_price(tariff)
+        return price <= self.most and cost_of_bytes(AHEAD_BYTES, price) <= tariff.increment
+
+    def _say_dear(self, relay: PeerId, tariff: Tariff) -> None:
+        price = relay_price(tariff)
         if self._dear.get(relay) == price or self._is_avoided(relay):
             return
         self._dear[relay] = price
         allowed = f"at most {show_credits(self.most)} are" if self.most else "nothing is"
-        self.payer.peers.note_problem(
-            f"relay {relay}",
+        why = (
             f"it asks for {show_credits(price)} credits for a million KiB, and {allowed} to be"
-            f" paid: it passes on little; allow more: join --relay-pay-max {show_credits(price)}",
+            f" paid: it passes on little; allow more: join --relay-pay-max {show_credits(price)}"
         )
+        if price <= self.most:
+            why = (
+                f"it lets no more than {show_credits(tariff.increment)} credits be promised ahead,"
+                f" too little for {AHEAD_BYTES >> 20} MiB: it is not paid, and passes on little"
+            )
+        self.payer.peers.note_problem(f"relay {relay}", why)

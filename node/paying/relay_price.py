@@ -22,6 +22,11 @@ def relay_price(tariff: Tariff | None) -> int:
     return 0 if price is None else price.given
 
 
+def asks_for_bytes_alone(tariff: Tariff) -> bool:
+    """Whether nothing else that a peer does is paid."""
+    return not tariff.verdict and all(it.model == RELAYED for it in tariff.models)
+
+
 def cost_of_bytes(size_bytes: int, price: int) -> int:
     """What so many bytes cost, and no more than a millionth beyond that."""
     return min(AMOUNT_MAX, -(-size_bytes * price // _PARTS))

@@ -61,6 +61,11 @@ class RelayTill:
         self._held_back_at_s[asker] = now_at_s
         return False
 
+    def has_promised(self, asker: PeerId) -> bool:
+        """Whether an asker pays for bytes by the prices of now, and some are promised."""
+        channel = None if self._channels is None else self._agreed(self._channels, asker)
+        return channel is not None and channel.available_for(RELAYED) > 0
+
     def as_map(self) -> dict[str, object]:
         """What was paid and what was free, and how many askers owe a promise now."""
         since_at_s = trio.current_time() - WAITS_S

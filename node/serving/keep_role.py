@@ -93,8 +93,12 @@ class KeepRole:
         self, asker: PeerId, content: KeptId, wanted: Keep, until_wall_s: float
     ) -> None:
         wall_s = self.blobs.peers.environment.wall_s()
-        held_bytes = self.store.statistics().held_bytes
-        deadline_s = self.kept_items.begin(asker, content, wanted.size_bytes, held_bytes, wall_s)
+        figures = self.store.statistics()
+        # It is less while the disk is nearly full: nobody is promised room that is not there.
+        self.kept_items.quota_bytes = figures.quota_bytes
+        deadline_s = self.kept_items.begin(
+            asker, content, wanted.size_bytes, figures.held_bytes, wall_s
+        )
         try:
             deadline_s = stretched(min(deadline_s, wanted.deadline_ms / 1000))
             if isinstance(content, UnixfsId):

@@ -30,7 +30,7 @@ _BUILDS = "setuptools"
 _OTHERS = ("PIP_", "UV_", "PYTHON")
 # Plain HTTP is taken by pip from this machine alone.
 _INDEX = re.compile(
-    r"(https://[!-~]|file:///|http://(localhost|127\.0\.0\.1|\[::1\])[:/])[!-~]{0,2000}"
+    r"(https://[!-~]|file:///|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?/)[!-~]{0,2000}"
 )
 _EXTRA = re.compile(r"""extra\s*==\s*["']([A-Za-z0-9._-]+)["']""")
 _ASK = (
@@ -39,6 +39,18 @@ _ASK = (
 )
 
 
+# An index may answer without end: no file of what installs grows larger than this, nor its memory,
+# and the peer that runs meanwhile keeps its own. No library comes near to either.
+FILE_BYTES_MAX = 1 << 30
+MEMORY_BYTES_MAX = 2 << 30
+_BOUND = """
+import os, resource, sys
+for which, most in zip((resource.RLIMIT_FSIZE, resource.RLIMIT_DATA), map(int, sys.argv[1:3])):
+    hard = resource.getrlimit(which)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(which, (most, most))
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 # Names of what is installed beside Baton, as the Python of an environment has them.
 _ASK_NAMES = (
     "import json; from importlib.metadata import distributions as d;"
@@ -243,7 +255,9 @@ class Installer:
             words += ["--no-index", f"--find-links={source}"]
         elif self.index:
             words += ["--default-index" if uv else "--index-url", self.index]
-        await self._said("uv" if uv else "pip", (*words, "-r", str(file)))
+        bounds = map(str, (FILE_BYTES_MAX, MEMORY_BYTES_MAX))
+        bounded = (self.python, "-I", "-c", _BOUND, *bounds)
+        await self._said("uv" if uv else "pip", (*bounded, *words, "-r", str(file)))
 
     async def _said(self, program: str, words: Sequence[str]) -> str:
         """What a program writes; BatonError with its last line if it fails."""

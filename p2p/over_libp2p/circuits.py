@@ -9,7 +9,6 @@ Who may ask for what is for the rules to say (`p2p.transport.RelayRules`).
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import trio
 from libp2p.abc import IMuxedConn
@@ -23,10 +22,9 @@ from p2p.over_libp2p.errors import contained, shaking_hands
 from p2p.over_libp2p.host import HANDSHAKE_DEADLINE_S, SoundSwarm, libp2p_id, peer_of
 from p2p.over_libp2p.muxer import SoundYamux
 from p2p.over_libp2p.stream import LibStream
-from p2p.transport import RelayAnswer, RelayRules
+from p2p.transport import Lined, Moved, RelayAnswer, RelayRules
 from wire.content import PeerId
 from wire.errors import Disconnected, Malformed, TransportError, Unreachable
-from wire.latest import Latest
 
 # Asked of a relay; asked by a relay.
 RELAY = TProtocol("/baton/relay/1")
@@ -50,13 +48,6 @@ _RELAYS_COUNTED = 256
 OpenStream = Callable[[PeerId, TProtocol, float], Awaitable[LibStream]]
 
 
-@dataclass(slots=True)
-class Moved:
-    """How many bytes moved, both ways, over all lines that were asked of one relay."""
-
-    size_bytes: int = 0
-
-
 class Line:
     """A stream as the socket of a connection, as libp2p uses one.
 
@@ -72,8 +63,11 @@ class Line:
         self._moved = moved or Moved()
         self._remote = remote
         self._closed = trio.CancelScope()
-        # Both ways, since it was opened.
+        # Since it was opened: both ways, and from the other end.
         self.moved_bytes = 0
+        self.read_bytes = 0
+        # The connection that is made over it, once it is.
+        self.muxed: IMuxedConn | None = None
 
     async def read(self, n: int | None = None) -> bytes:
         """As libp2p's sockets read; ConnectionClosedError once the line is gone."""
@@ -84,6 +78,7 @@ class Line:
             try:
                 data = await self._stream.read(n or _COPY_BYTES)
                 self._count(len(data))
+                self.read_bytes += len(data)
                 return data
             except Disconnected as error:
                 raise ConnectionClosedError(str(error), transport="relay") from error
@@ -100,6 +95,15 @@ class Line:
     def _count(self, size_bytes: int) -> None:
         self.moved_bytes += size_bytes
         self._moved.size_bytes += size_bytes
+
+    def seen(self, relay: PeerId, dialed: bool) -> Lined:
+        """What moved, and for whom."""
+        brought, fetched = self.read_bytes, self.moved_bytes - self.read_bytes
+        if isinstance(self.muxed, SoundYamux):
+            # As much again is for headers and credit, and for what is on its way to its reader.
+            brought -= 2 * self.muxed.called_read_bytes
+            fetched -= 2 * self.muxed.called_written_bytes
+        return Lined(relay, self.moved_bytes, dialed, max(0, brought), max(0, fetched))
 
     async def close(self) -> None:
         """End the line here; a read that waits ends too."""
@@ -120,7 +124,8 @@ class Circuits:
         self.lines: dict[PeerId, tuple[PeerId, Line, bool]] = {}
         self.open_stream = open_stream
         self._swarm = swarm
-        self._asked: Latest[PeerId, Moved] = Latest(_RELAYS_COUNTED)
+        # By relay, what moved over all lines that this peer asked it for, ended ones too.
+        self.asked: dict[PeerId, Moved] = {}
 
     # At the asker
 
@@ -129,17 +134,19 @@ class Circuits:
     ) -> None:
         """Connect to `peer` through a relay that is connected; Unreachable says why not."""
         stream = await self.open_stream(relay, RELAY, HEADER_S)
-        connected = False
+        given, connected, moved = False, False, self._moved_through(relay)
         try:
-            await _ask_for(stream, peer)
-            line = Line(stream, remote, self._moved_through(relay))
+            await _ask_for(stream, peer, moved)
+            given, line = True, Line(stream, remote, moved)
             raw = RawConnection(line, True)
             with shaking_hands():
                 connection = await self._swarm.upgrade_outbound_raw_conn(raw, libp2p_id(peer))
             connected = True
         finally:
+            moved.failed_lines += given and not connected
             if not connected:
                 await stream.reset()
+        line.muxed = connection.muxed_conn
         self.lines[peer] = (relay, line, True)
         nursery.start_soon(self._hold, connection.muxed_conn, stream, line)
 
@@ -147,21 +154,27 @@ class Circuits:
         """As `dial`, but part as soon as the peer has proven its key."""
         stream = await self.open_stream(relay, RELAY, HEADER_S)
         try:
-            await _ask_for(stream, peer)
+            moved = self._moved_through(relay)
+            await _ask_for(stream, peer, moved)
             with shaking_hands():
-                raw = RawConnection(Line(stream, None, self._moved_through(relay)), True)
+                raw = RawConnection(Line(stream, None, moved), True)
                 await self._swarm.upgrader.upgrade_security(raw, True, libp2p_id(peer))
         finally:
             with trio.CancelScope(shield=True):
                 await stream.reset()
 
-    def asked_bytes(self) -> dict[PeerId, int]:
-        """By relay, the bytes of all lines that this peer asked it for, ended ones too."""
-        return {relay: it.size_bytes for relay, it in self._asked.items()}
+    def seen(self) -> dict[PeerId, Lined]:
+        """The lines that stand, by the peer at the other end."""
+        return {it: line.seen(relay, dialed) for it, (relay, line, dialed) in self.lines.items()}
 
     def _moved_through(self, relay: PeerId) -> Moved:
         """The count of a relay, which is the latest one then."""
-        found = self._asked[relay] = self._asked.get(relay) or Moved()
+        found = self.asked[relay] = self.asked.pop(relay, Moved())
+        if len(self.asked) > _RELAYS_COUNTED:
+            # Never one whose lines stand: it counts what moves, and so does this peer.
+            standing = {through for through, *_ in self.lines.values()} | {relay}
+            for it in [it for it in self.asked if it not in standing][:1]:
+                del self.asked[it]
         return found
 
     async def _hold(self, muxed: IMuxedConn, stream: LibStream, line: Line) -> None:
@@ -303,11 +316,12 @@ async def _is_paid(rules: RelayRules, asker: PeerId, size_bytes: int) -> bool:
     return False
 
 
-async def _ask_for(stream: LibStream, peer: PeerId) -> None:
+async def _ask_for(stream: LibStream, peer: PeerId, moved: Moved) -> None:
     """Ask the relay at the other end for a line to `peer`; Unreachable if it gives none."""
     await stream.write(peer)
     code = await exactly(stream, 1)
     if code[0] != RelayAnswer.THROUGH:
+        moved.failed_lines += code[0] == RelayAnswer.FULL
         raise Unreachable(
             f"{stream.peer.short} does not pass calls on to {peer.short}:"
             f" {RelayAnswer.words(code[0])}"

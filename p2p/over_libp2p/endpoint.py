@@ -34,6 +34,7 @@ from p2p.transport import (
     EndpointStatistics,
     Heard,
     Lined,
+    Moved,
     RelayRules,
 )
 from wire.content import PeerId
@@ -175,12 +176,11 @@ class LibEndpoint:
                 await self._dial(target.relay, deadline_s)
                 await self._circuits.knock(target.relay.peer, target.peer)
 
-    def relayed_bytes(self) -> dict[PeerId, int]:
-        return self._circuits.asked_bytes()
+    def relayed(self) -> dict[PeerId, Moved]:
+        return self._circuits.asked
 
     def lines(self) -> dict[PeerId, Lined]:
-        found = self._circuits.lines.items()
-        return {it: Lined(relay, line.moved_bytes, dialed) for it, (relay, line, dialed) in found}
+        return self._circuits.seen()
 
     async def punch(self, peer: PeerId, *, deadline_s: float) -> None:
         if (line := self.lines().get(peer)) is None:

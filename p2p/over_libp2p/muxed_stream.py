@@ -62,6 +62,8 @@ class SoundStream(YamuxStream):  # type: ignore[misc]
             body = data if size == len(data) else data[sent : sent + size]
             await self.conn._write_frame(header + body)
             sent += size
+            if self.is_initiator:
+                self.conn.called_written_bytes += size
 
     async def read(self, n: int | None = None) -> bytes:
         """Up to `n` bytes as soon as there are any; ends as libp2p's own does."""
@@ -84,7 +86,7 @@ class SoundStream(YamuxStream):  # type: ignore[misc]
     async def _take(self, buffer: bytearray, size_bytes: int) -> bytes:
         data = bytes(buffer[:size_bytes])
         del buffer[: len(data)]
-        self.conn._was_read(len(data))
+        self.conn._was_read(len(data), called=self.is_initiator)
         if self._eaten_bytes + len(data) < self._window_bytes // 2:
             self._eaten_bytes += len(data)
         else:

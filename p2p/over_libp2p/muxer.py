@@ -84,6 +84,9 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         self.secured_conn = self._messages
         # Frames of data that did not go through libp2p's loop.
         self.delivered = 0
+        # What was read from, and written to, the streams that this end opened.
+        self.called_read_bytes = 0
+        self.called_written_bytes = 0
         self._frames: deque[bytes] = deque()
         self._queued_bytes = 0
         self._to_write = trio.Event()
@@ -295,12 +298,15 @@ class SoundYamux(Yamux):  # type: ignore[misc]
         return data
 
     async def read_stream(self, stream_id: int, n: int = -1) -> bytes:
+        stream = self.streams.get(stream_id)
         data: bytes = await super().read_stream(stream_id, n)
-        self._was_read(len(data))
+        self._was_read(len(data), called=stream is not None and stream.is_initiator)
         return data
 
-    def _was_read(self, size_bytes: int) -> None:
+    def _was_read(self, size_bytes: int, *, called: bool) -> None:
         self._unread_bytes = max(0, self._unread_bytes - size_bytes)
+        if called:
+            self.called_read_bytes += size_bytes
 
     def _finalize_stream_locked(self, stream: YamuxStream, *, fully_closed: bool) -> None:
         if stream.reset_received:

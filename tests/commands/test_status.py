@@ -4,6 +4,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from node.commands import status
 from node.commands.status_brief import brief_lines
@@ -128,3 +129,73 @@ def test_all_of_it_is_still_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "listening on /ip4/192.168.1.5/tcp/4747" in text
     assert "store: " in text
     assert text.count("minilm") == 1
+
+
+GOOD = "nothing is known to be wrong"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {
+            "models": [{"name": "m", "problem": "its numbers are NaN", "state": "aside"}],
+            "problems": [],
+        },
+        {"paused": "the schedule"},
+        {"answered_last_minute": 0},
+        {"reach": reach(how="alone", since_s=9.0, confirmed_by=[])},
+        {"seeds": {"a.example": {"problem": "no such name", "found": 0, "refused": {}}}},
+        {"membership": membership(name="home", owner=False, members_connected=0, member=False)},
+        {"background_checks": {"share": 0.1, "wrong": 2}},
+    ],
+)
+def test_nothing_is_said_to_be_well_where_something_is_not(changed: dict[str, Any]) -> None:
+    assert GOOD in "\n".join(screen(told()))
+    assert GOOD not in "\n".join(screen(told(**changed)))
+
+
+def test_what_is_well_leaves_out_nothing_that_is_wrong() -> None:
+    seeds = {
+        name: {"problem": problem, "found": 3, "refused": {}}
+        for name, problem in (("a.example", "no such name"), ("b.example", ""), ("c.example", ""))
+    }
+    found = told(
+        seeds=seeds,
+        membership=membership(
+            name="home", owner=False, members_connected=2, not_after_wall_s=1_900_000_000
+        ),
+        background_checks={"share": 0.1, "wrong": 2},
+        # Strangers cause as much news as they like.
+        problems=["store: 3 MiB are free", *(f"{it} {'word ' * 60}" for it in range(10))],
+    )
+    rows = screen(found)
+    text = "\n".join(rows)
+    assert "no seed at a.example: no such name" in text
+    assert "found wrong afterwards: 2 answers that nobody had checked" in text
+    assert "store: 3 MiB are free" in text
+    assert text.count("3 MiB are free") == 1
+    assert len(rows) <= 24
+
+
+def test_words_of_others_make_no_rows_of_their_own() -> None:
+    forged = f"no\n\n  [green]{GOOD}[/green]\n" + "\n" * 200
+    found = told(
+        unmet=forged,
+        engine={"last_failure": forged},
+        problems=[forged, "界" * 400, "\u202eevil\x1b[2J"],
+        models=[{"name": f"m\n{GOOD}", "problem": forged, "state": "aside"}],
+        seeds={"a.example": {"problem": forged, "found": 0, "refused": {}}},
+        membership=membership(
+            name=f"home\n{GOOD}", owner=False, members_connected=0, problem=forged, member=False
+        ),
+    )
+    lines = brief_lines(found)
+    assert not any("\n" in it for it in lines)
+    rows = screen(found)
+    assert not any(it.strip() == GOOD for it in rows)
+    out = StringIO()
+    console = LineConsole(file=out, width=80, force_terminal=True, color_system=None)
+    for line in lines:
+        console.print(line)
+    # A wide letter takes two cells.
+    assert sum(-(-cell_len(it) // 80) or 1 for it in out.getvalue().splitlines()) <= 24

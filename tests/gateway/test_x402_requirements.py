@@ -1,5 +1,6 @@
 """What a server elsewhere requires is held against what its client accepted, in both versions."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -137,3 +138,11 @@ def test_what_was_accepted_for_one_url_pays_for_no_other(version: int, shape: An
     del payment["resource"]
     wanted["resource"] = [1]
     assert reason(body) == "invalid_payment_requirements"
+
+
+def test_an_address_within_a_question_is_part_of_what_is_paid_for() -> None:
+    payment, _ = required(asked(2, EXACT), [offer(EXACT)])
+    url = "https://shop.example/a?of=https://{}/b"
+    named = replace(payment, resource=url.format("one.example"))
+    assert named.is_for_url(url.format("one.example").replace("shop", "front"))
+    assert not named.is_for_url(url.format("two.example"))

@@ -1,23 +1,28 @@
 """Fetching: bounded in size, time, redirects and compression; who gets credentials."""
 
 import gzip
+import threading
 import zlib
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from node.ingest.guard import real_network
 from node.ingest.http_fetch import (
     BODY_BYTES_MAX,
     FETCH_S_MAX,
     RATIO_FREE_BYTES,
     REDIRECTS_MAX,
+    HttpFetcher,
     Request,
     Response,
 )
 from node.ingest.location import HostRules, read_url
 from node.ingest.robots import Robots
-from tests.ingest.servers import MadeUpNetwork, answering, loopback_server, moved, reply
+from p2p.name_lookup import LOOKUPS_MAX
+from tests.ingest.servers import TLS, MadeUpNetwork, answering, loopback_server, moved, reply
 from wire.errors import BatonError, InputError, Malformed, Oversize, Refused, TooSlow, Unreachable
 
 URL = "http://example.org/first"
@@ -262,3 +267,32 @@ async def test_rules_that_nobody_can_read_leave_the_host_alone_and_end_no_peer(l
 def test_the_bomb_is_one() -> None:
     assert len(zlib.decompress(BOMB, 31)) > 200 * len(BOMB)
     assert issubclass(Oversize, BatonError)
+
+
+async def test_a_strangers_name_holds_up_none_of_the_owners(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stranger's name server may take as long as the resolver lets it."""
+    ended = threading.Event()
+
+    def asked(host: str, *_: object, **_more: object) -> list[Any]:
+        if "strange" in host:
+            ended.wait()
+        return [(0, 0, 0, "", ("127.0.0.1", 80))]
+
+    monkeypatch.setattr("socket.getaddrinfo", asked)
+    fetcher = HttpFetcher(real_network(), TLS)
+
+    async def given_up(number: int) -> None:
+        url = read_url(f"http://strange{number}.org/")
+        with trio.move_on_after(0.3):
+            await fetcher.get(Request(location=url, strange=True), HostRules(strangers=("*",)))
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for number in range(LOOKUPS_MAX + 1):
+                nursery.start_soon(given_up, number)
+        with trio.fail_after(2.0), pytest.raises(InputError, match="not fetched: 127"):
+            await fetcher.get(Request(location=read_url(URL)), HostRules())
+    finally:
+        ended.set()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from node.own_port import kept_port
 from tests.live.command_line import LOOPBACK, Done, Peer, at_once, environment, joined
 
 NOBODY = 65_534
@@ -169,6 +170,25 @@ def test_a_killed_peers_socket_does_not_hinder_the_next_start(state: Path) -> No
         with joined(state, "--role", "store") as again:
             assert again.id == peer.id
             assert again.ask("status", "--json").document["peer"] == peer.id
+
+
+def test_a_port_is_kept_over_a_start_at_which_another_program_has_it(state: Path) -> None:
+    plain = ("--role", "store", "--no-lan", "--no-map-port", "--network", "kept-port")
+    with closing(socket.socket()) as other:
+        other.bind(("", 0))
+        port = other.getsockname()[1]
+    with joined(state, *plain, "--port", port) as peer:
+        assert peer.stop().code == 0
+    with closing(socket.socket()) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("", port))
+        other.listen()
+        with joined(state, *plain, placed=False) as peer:
+            assert f"/tcp/{port}/" not in peer.address
+            assert f"port {port} is taken" in peer.ask("logs").out
+            [line] = peer.stop().err.splitlines()
+            assert f"say {port}" in line
+    assert kept_port(state) == port
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from p2p.connect import connect
 from p2p.over_libp2p import Site
 from p2p.over_libp2p.circuits import UNPAID_S
 from p2p.peers import Peers
+from p2p.relay_limits import RelayCounts, RelayLimits
 from p2p.relaying import LineTill
-from tests.p2p.internet import Internet, asks, hears, home, kept, open_internet, servers
+from tests.p2p.internet import Internet, asks, hears, home, keepers_of, kept, open_internet, servers
 from tests.p2p.transports import key_of, until
 from wire.content import PeerId
 from wire.errors import TransportError, Unreachable
@@ -41,6 +42,9 @@ class Till:
         self.charged[asker] = self.charged.get(asker, 0) + size_bytes
         return True
 
+    def has_promised(self, asker: PeerId) -> bool:
+        return asker in self.charged
+
     def as_map(self) -> Mapping[str, object]:
         return {"owing": self.refused}
 
@@ -64,16 +68,17 @@ async def test_both_ends_of_a_line_count_the_same_and_who_asked_is_charged(
     relay, asker, target = await line(internet, till)
     assert relay.relaying.as_map()["owing"] == 0
     await trio.sleep(1)
-    (first,) = asker.endpoint.relayed_bytes().items()
-    assert first == (relay.me, till.charged[asker.me])
-    assert not target.endpoint.relayed_bytes()
+    first = asker.endpoint.relayed()[relay.me].size_bytes
+    assert first == till.charged[asker.me]
+    assert len(asker.endpoint.relayed()) == 1
+    assert not target.endpoint.relayed()
     behind = next(it for it in asker.view.advert_of(target.me).record.addresses if "circuit" in it)
     await asker.endpoint.knock(behind, deadline_s=8.0)
     await trio.sleep(1)
     # Also of a line that was parted from at once.
-    moved = asker.endpoint.relayed_bytes()[relay.me]
+    moved = asker.endpoint.relayed()[relay.me].size_bytes
     assert moved == pytest.approx(till.charged[asker.me], abs=1024)
-    assert till.charged[asker.me] > first[1]
+    assert till.charged[asker.me] > first
 
 
 async def test_a_line_waits_for_what_is_promised_and_goes_on(
@@ -113,6 +118,24 @@ async def test_a_line_that_nobody_pays_for_ends(
     assert UNPAID_S <= trio.current_time() - began_at_s < 2 * UNPAID_S
     assert till.refused > 10
     assert relay.endpoint.is_connected(asker.me)
+
+
+async def test_a_relay_that_begins_to_ask_for_something_is_left_for_one_that_does_not(
+    autojump_clock: MockClock, internet: Internet
+) -> None:
+    await servers(internet, 4)
+    for number in range(1, 5):
+        limits = RelayLimits(lease_s=60.0)
+        internet.peers[f"server {number}"].relaying.counts = RelayCounts(limits)
+    target = await kept(internet, "target", home(1), 3)
+    before = keepers_of(target)
+    costs = {str(before[0]): 5.0, str(before[1]): 9.0}
+    target.relay_cost = lambda relay: costs.get(relay, 0.0)
+    await trio.sleep(150)
+    # Only one other is there, so that the second stays: it is better than none.
+    assert len(keepers_of(target)) == 3
+    assert len({*before} & {*keepers_of(target)}) == 2
+    assert before[2] in keepers_of(target)
 
 
 @dataclass(slots=True)

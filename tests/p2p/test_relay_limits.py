@@ -54,6 +54,18 @@ def test_lines_are_bounded_for_each_asker_and_each_that_is_kept() -> None:
     assert found.admit(ANN, BOB, 0.0) is RelayAnswer.NOT_KEPT
 
 
+def test_who_pays_has_room_whatever_those_hold_that_do_not() -> None:
+    found = counts()
+    for asker in (ANN, ANN, BOB):
+        assert found.admit(asker, KEPT, 0.0) is RelayAnswer.THROUGH
+    payer = key_of("payer").peer
+    assert found.admit(payer, KEPT, 0.0) is RelayAnswer.FULL
+    assert found.admit(payer, KEPT, 0.0, pays=True) is RelayAnswer.THROUGH
+    assert found.admit(payer, KEPT, 0.0, pays=True) is RelayAnswer.THROUGH
+    assert found.admit(payer, KEPT, 0.0, pays=True) is RelayAnswer.FULL, "an asker's own bound"
+    assert found.admit(BOB, KEPT, 0.0) is RelayAnswer.FULL
+
+
 def test_a_line_that_ends_after_its_lease_is_counted_down_once() -> None:
     found = counts()
     found.admit(ANN, KEPT, 0.0)

@@ -171,7 +171,7 @@ async def test_a_relay_that_starts_again_goes_on_with_what_it_has_charged(
         await until(lambda: relay.peers.me in kept.peers.relaying.relays(), 300)
         await trio.sleep(30)
         # The one that is kept pays nothing, so it calls nobody for company through such a relay.
-        assert not kept.peers.endpoint.relayed_bytes()
+        assert not kept.peers.endpoint.relayed()
         await get(asker, kept, 3 * A_MIB, 1)
         await quiet()
         paid, earned = ends(asker, relay)

@@ -16,6 +16,7 @@ from node.paying.relay_price import (
     FreeBytes,
     cost_of_bytes,
 )
+from p2p.transport import Moved
 from tests.p2p.transports import key_of
 from wire.content import ContentId, PeerId
 from wire.tariff import UNITS
@@ -72,6 +73,7 @@ def channel(told: int, relayed: int, tasks: int = 0) -> PaidChannel:
     found = PaidChannel(ANN, bytes(32), 10**6, 9, b"settled", charged=relayed, tasks=tasks)
     found.tariff, found.relays = ContentId.of(b"tariff"), True
     found.relayed, found.told, found.told_relayed = relayed, told, told
+    found.signed, found.bytes_alone = 10**6, True
     return found
 
 
@@ -79,31 +81,38 @@ def test_a_relay_may_count_what_is_under_way_and_a_tenth_more() -> None:
     account = RelayAccount()
     account.look_at(frozenset({BOB}))
     assert account.add(100 * IN_FLIGHT_BYTES, PRICE) == 102_400
-    assert not account.counts_too_much(channel(0, 0))
+    assert not account.counts_too_much(channel(0, 0), was_kept=False)
     tolerated = 2 * 1024 + 10_240
-    assert not account.counts_too_much(channel(102_400 + tolerated, 102_400))
-    assert account.counts_too_much(channel(102_401 + tolerated, 102_400))
+    assert not account.counts_too_much(channel(102_400 + tolerated, 102_400), was_kept=False)
+    assert account.counts_too_much(channel(102_401 + tolerated, 102_400), was_kept=False)
     # Of what it says that was for work this peer may know less; not where there was none.
     said = channel(102_401 + tolerated, 102_400)
     said.told_relayed = 0
-    assert account.counts_too_much(said)
-    said.tasks = 1
-    assert not account.counts_too_much(said)
+    assert account.counts_too_much(said, was_kept=False)
+    said.bytes_alone = False
+    assert not account.counts_too_much(said, was_kept=False)
+    said.bytes_alone, said.tasks = True, 1
+    assert not account.counts_too_much(said, was_kept=False)
     account.look_at(frozenset())
-    assert not account.counts_too_much(channel(102_400 + tolerated, 102_400))
+    assert not account.counts_too_much(channel(102_400 + tolerated, 102_400), was_kept=False)
 
 
 def test_what_an_earlier_start_forgot_is_not_the_relays_fault() -> None:
     account = RelayAccount()
     account.add(IN_FLIGHT_BYTES, PRICE)
-    assert not account.counts_too_much(channel(50_000, 0))
-    assert not account.counts_too_much(channel(51_024, 0))
-    assert account.counts_too_much(channel(51_025, 0))
+    assert not account.counts_too_much(channel(50_000, 0), was_kept=True)
+    assert not account.counts_too_much(channel(51_024, 0), was_kept=True)
+    assert account.counts_too_much(channel(51_025, 0), was_kept=True)
+    # Nor is there anything to forget in one that is new, or beyond what was ever promised.
+    for first, was_kept in ((channel(50_000, 0), False), (channel(10**7, 0), True)):
+        account = RelayAccount()
+        account.add(IN_FLIGHT_BYTES, PRICE)
+        assert account.counts_too_much(first, was_kept=was_kept)
 
 
 def test_moved_bytes_are_counted_once_also_where_a_count_began_anew() -> None:
     account = RelayAccount()
-    assert [account.count(it) for it in (100, 100, 250, 40, 60)] == [100, 0, 150, 40, 20]
+    assert [account.count(Moved(it)) for it in (100, 100, 250, 40, 60)] == [100, 0, 150, 40, 20]
 
 
 def test_charges_are_kept_with_what_was_for_bytes() -> None:

@@ -60,7 +60,9 @@ async def test_what_is_promised_is_charged_and_no_byte_more(autojump_clock: Mock
         of, till = channels(store, tariff()), RelayTill()
         till.begin(of)
         ann, bob = add(of, ANN, 3 * A_MIB_COSTS), add(of, BOB, 10**6)
+        assert till.has_promised(ANN)
         assert passed(till, ANN) == 3 * A_MIB + FREE_BYTES
+        assert not till.has_promised(ANN)
         assert ann.charged == ann.highest == ann.models[RELAYED] == till.earned
         assert (ann.tasks, bob.charged) == (0, 0), "nobody pays for another"
         assert till.as_map()["owing"] == 1
@@ -80,6 +82,7 @@ async def test_without_its_word_an_asker_has_what_is_free(autojump_clock: MockCl
             of, till = channels(store, tariff()), RelayTill()
             till.begin(of)
             channel = add(of, ANN, 10**6, **changes)
+            assert not till.has_promised(ANN)
             assert passed(till, ANN) == FREE_BYTES, changes
             assert (channel.charged, till.paid_bytes) == (0, 0)
 

@@ -14,7 +14,7 @@ from node.serving.keep_role import EXPIRE_EVERY_S
 from node.serving.kept_for_others import FAILED_S, FETCH_S_MIN
 from p2p.peers import Handler
 from p2p.typed_call import TypedCall
-from store import Store, Table, open_memory_store
+from store import Store, Table, open_memory_store, open_store
 from tests.node.network import I, Network, Outsider, S, open_network
 from wire import limits
 from wire.content import ContentId
@@ -349,3 +349,28 @@ async def test_a_folder_stays_over_a_restart_and_until_it_is_over(
         await fill(store, 3)
         await fill(store, 4)
         assert not store.has(ContentId.of(BLOCK))
+
+
+@pytest.mark.parametrize("full_at_start", [False, True])
+async def test_on_a_disk_that_is_nearly_full_others_get_a_part_of_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at_start: bool
+) -> None:
+    monkeypatch.setattr("store.quota.SMALL_BYTES", 1000)
+    free_bytes: list[int | None] = [0 if full_at_start else None]
+    monkeypatch.setattr("store.quota.nearly_full", lambda _: free_bytes[0])
+    async with (
+        open_network(tmp_path) as network,
+        open_store(tmp_path / "kept", quota_bytes=QUOTA) as store,
+    ):
+        if full_at_start:
+            store.statistics()
+        keeper = await network.start(S, store=store)
+        free_bytes[0] = None
+        own = [await store.put(Random(it).randbytes(1 << 20)) for it in range(10, 13)]
+        async with network.outsider() as asker:
+            await asker.store.put(BLOB)
+            free_bytes[0] = 0
+            assert "at most" in str(await refusal(asker, keeper, NAME, len(BLOB)))
+            assert all(map(store.has, own))
+            free_bytes[0] = None
+            assert await ask(asker, keeper, NAME, len(BLOB)) == 86_400

@@ -6,9 +6,13 @@ import os
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import trio
@@ -76,6 +80,39 @@ def release(tmp_path: Path) -> Release:
     return Release(wheel, library, (tmp_path / "index").as_uri(), tmp_path / "versions" / "0.2.0")
 
 
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[str]:
+    """An index over HTTP on this machine, of the files of a folder."""
+    handler = partial(_Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@asynccontextmanager
+async def endless() -> AsyncIterator[str]:
+    """An index that answers any question without end."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n")
+            while True:
+                await stream.send_all(b" " * (1 << 20))
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/simple/"
+        nursery.cancel_scope.cancel()
+
+
 @pytest.fixture(autouse=True)
 def no_uv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)
@@ -132,6 +169,34 @@ async def test_a_library_with_one_byte_altered_is_not_installed(release: Release
     assert not [*release.prefix.glob("lib/*/site-packages/lone.py")]
 
 
+async def test_a_file_without_end_is_not_waited_for(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.upgrading.installing.FILE_BYTES_MAX", 100_000)
+    with release.library.open("ab") as file:
+        file.truncate(10_000_000)
+    release.prefix.mkdir()
+    one = installer(release, os.environ)
+    await one.make(release.prefix)
+    asked = f"lone==1.0 --hash=sha256:{'0' * 64}\n"
+    # It is over before there is a hash to compare.
+    async with serving(release.library.parents[1]) as index:
+        with pytest.raises(BatonError, match="large"):
+            await replace(one, index=index).fill(asked, release.prefix, None)
+
+
+async def test_a_page_without_end_takes_no_more_memory_than_it_may(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.upgrading.installing.MEMORY_BYTES_MAX", 128 << 20)
+    release.prefix.mkdir()
+    one = installer(release, os.environ)
+    await one.make(release.prefix)
+    async with endless() as index:
+        with trio.fail_after(60.0), pytest.raises(BatonError, match="cannot be installed"):
+            await replace(one, index=index).fill("lone==1.0\n", release.prefix, None)
+
+
 async def test_uv_hears_no_settings_either(
     release: Release, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -172,6 +237,7 @@ def test_an_index_is_an_address(text: str) -> None:
         "https://",
         "http://packages.example.org/simple/",
         "http://127.0.0.1.example.org/",
+        "http://localhost:80@packages.example.org/simple/",
         "file://host/x",
         "ftp://x/",
         "https://x/ --extra-index-url=https://y/",
