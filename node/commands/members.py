@@ -17,8 +17,9 @@ from node.commands.output import (
 from node.commands.qr_code import qr_lines, show_qr
 from node.commands.to_type import hint
 from node.local.control import call, unheard
+from node.own_key import own_key
 from p2p.member_rows import OwnMembership, keep_own, own_membership
-from store import key_seed, open_store
+from store import open_store
 from wire import limits
 from wire.errors import InputError
 from wire.invite_token import TOKEN_CHARACTERS_MAX, read_token
@@ -45,7 +46,7 @@ async def begin_private(
             todo="give a shorter one",
         )
     async with open_store(state, quota_bytes=QUOTA_BYTES) as store:
-        me = SigningKey(key_seed(state, lambda: entropy(32))).peer
+        me = own_key(state, store, lambda: entropy(32)).peer
         own = own_membership(store)
         if own is None:
             await keep_own(store, OwnMembership(me, name))

@@ -19,7 +19,7 @@ from typing import Any
 
 from node.guest.sensors import Sensors, said_by
 from node.health.facts import PortFacts, ResourceFacts, ServiceFacts, StateFacts, ToolFacts
-from store.folder import FOLDER_VERSION, SEED_BYTES, locked_by
+from store.folder import FOLDER_VERSION, SEED_BYTES, has_lost_key, locked_by, lost_key
 
 UNIT = "baton"
 # A limit of cgroups that is as good as none.
@@ -122,14 +122,13 @@ class LocalLook:
     def _damage(self) -> str | None:
         """What keeps a peer from starting as itself on a folder that one has used."""
         try:
-            has_store = (self.state / "store").exists()
             for name in ("store", "files"):
                 if (self.state / name).exists() and not (self.state / name).is_dir():
                     return f"{self.state}/{name} is no folder"
             if (self.state / "key").stat().st_size != SEED_BYTES:
                 return f"{self.state}/key is not as long as a key is"
         except FileNotFoundError:
-            return f"{self.state}/key, which makes this peer what it is, is gone" * has_store
+            return lost_key(self.state).message * has_lost_key(self.state)
         except OSError:
             return None
         return ""

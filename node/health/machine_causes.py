@@ -42,7 +42,8 @@ def _same_key(facts: Facts) -> Judged:
     if facts.peer["same_key_elsewhere"]:
         return bad(
             "another machine runs with this peer's key: the state folder was copied",
-            f"stop one of the two, and remove its key: rm {facts.state.path}/key",
+            f"stop one of the two, and have it begin anew: mv {facts.state.path}"
+            f" {facts.state.path}.old",
         )
     return ok("no other peer with this key was met")
 
@@ -128,8 +129,12 @@ def _folder_damaged(facts: Facts) -> Judged:
     if damage is None:
         return unknown("what is in the state folder cannot be looked at")
     if damage:
-        return bad(damage, "put it back from a copy, or begin with another folder: --state DIR")
-    return ok("the key and the folders of the peer are there")
+        path = facts.state.path
+        return bad(
+            damage,
+            f"put it back from a copy of the folder; to begin anew without: mv {path} {path}.old",
+        )
+    return ok("nothing that a peer left in the folder is gone or damaged")
 
 
 def _memory(facts: Facts) -> Judged:

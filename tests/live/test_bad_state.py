@@ -191,6 +191,18 @@ def test_a_port_is_kept_over_a_start_at_which_another_program_has_it(state: Path
     assert kept_port(state) == port
 
 
+def test_a_peer_whose_key_is_gone_is_not_begun_anew_without_a_word(kept_by_a_peer: Path) -> None:
+    state = kept_by_a_peer
+    (state / "key").rename(state / "elsewhere")
+    [done] = at_once([("join", "--json", "--state", state, *LOOPBACK)])
+    assert f"{state}/key is gone" in done.error
+    assert f"mv {state} {state}.old" in done.error
+    [told] = at_once([("doctor", "--json", "--state", state)])
+    [damaged] = [it for it in json.loads(told.out)["findings"] if it["name"] == "folder-damaged"]
+    assert (damaged["state"], damaged["seen"] in done.error) == ("bad", True)
+    assert damaged["advice"] in done.error
+
+
 @pytest.fixture
 def kept_by_a_peer(state: Path) -> Path:
     """A state folder as a peer left it."""
