@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import trio
 from trio.testing import MockClock
 
 from node.asking.answers import Answered
+from node.commands.cli_peer import join_command
 from node.commands.join import announce, narrate
 from node.commands.members import begin_private, read_invite
+from node.commands.options import STATE_DEFAULT, bytes_of
 from node.config import NodeConfig
 from node.local.commands import LocalCommands
 from node.local.control import unheard
@@ -20,6 +23,7 @@ from node.local.settings import settings_of
 from node.peer import Node
 from node.private_network import belonging
 from p2p.member_rows import OwnMembership, keep_own, own_membership
+from p2p.peers import PeersConfig
 from store import open_memory_store, open_store
 from tests.node.asking import asked, request, texts_of, vectors_of
 from tests.node.engines import Counted, Stuck
@@ -185,6 +189,26 @@ def test_no_view_of_the_settings_tells_the_secret_of_an_invite(tmp_path: Path) -
     told = str(settings_of(config))
     for secret in (OTHER_KEY.seed.hex(), str(OTHER_KEY.seed), LINE):
         assert secret not in told
+
+
+def test_settings_that_nobody_typed_are_not_said_to_be_typed(tmp_path: Path) -> None:
+    quota = next(it for it in join_command.params if it.name == "quota").default
+    config = NodeConfig(
+        state=STATE_DEFAULT.expanduser(),
+        peers=PeersConfig(listen=("/ip4/0.0.0.0/tcp/9",), keep_calling=True),
+        quota_bytes=bytes_of(str(quota)),
+        lan=True,
+        map_port=True,
+    )
+    told = {it["name"]: it for it in settings_of(config)}
+    assert {it["name"] for it in told.values() if it["origin"] != "default"} == {"peers.listen"}
+    assert told["peers.listen"]["origin"] == "start"
+    assert told["private"]["value"] == "False"
+    belongs = replace(config, peers=replace(config.peers, network="12D3KooW"), lan=False)
+    told = {it["name"]: it for it in settings_of(belongs, private=True)}
+    assert (told["private"]["value"], told["private"]["origin"]) == ("True", "membership")
+    assert told["peers.network"]["origin"] == "membership"
+    assert told["lan"]["origin"] == "command line"
 
 
 async def test_a_folder_belongs_to_one_private_network_for_good(tmp_path: Path) -> None:
