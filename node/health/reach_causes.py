@@ -28,7 +28,10 @@ def _port_taken(facts: Facts) -> Judged:
         return ok(f"port {port.number} is free")
     held_by = f"process {port.holder} ({port.command})" if port.holder else "another program"
     stop = f", or stop that one: kill {port.holder}" if port.holder else ""
-    return bad(f"{held_by} has port {port.number}", f"join with --port 0, any that is free{stop}")
+    words = f"{held_by} has port {port.number}"
+    if port.named:
+        return bad(words, f"join with --port 0, any that is free{stop}")
+    return warn(words, f"join takes another port, which invites and forwards do not name{stop}")
 
 
 def _no_route(facts: Facts) -> Judged:
