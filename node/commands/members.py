@@ -16,7 +16,6 @@ from node.commands.output import (
 )
 from node.commands.qr_code import qr_lines, show_qr
 from node.commands.to_type import hint
-from node.local.arguments import read_key
 from node.local.control import call, unheard
 from node.own_key import own_key
 from p2p.member_rows import OwnMembership, keep_own, own_membership
@@ -192,11 +191,8 @@ async def show_members(state: Path, *, as_json: bool) -> None:
 
 
 async def remove(state: Path, peer: str, *, as_json: bool) -> None:
-    """Remove a member."""
-    try:
-        arguments = {"peer": str(read_key(peer))}
-    except InputError as error:
-        raise InputError(error.message, todo="see: python -m node members") from error
+    """Remove a member, by its key, the end of that, or its label."""
+    arguments = {"peer": peer}
     found = await call(state / SOCKET, "members_remove", arguments, unheard, deadline_s=DEADLINE_S)
     if as_json:
         show_json(found)

@@ -15,6 +15,7 @@ from node.commands.members import begin_private, read_invite
 from node.config import NodeConfig
 from node.local.commands import LocalCommands
 from node.local.control import unheard
+from node.local.member_commands import members_called
 from node.local.settings import settings_of
 from node.peer import Node
 from node.private_network import belonging
@@ -84,6 +85,37 @@ async def test_members_answer_each_others_tasks_until_one_is_removed(
         for command in ("invite", "members_remove"):
             with pytest.raises(InputError, match="only the owner"):
                 await typed(ann, command, peer=str(bob.peers.me))
+
+
+async def test_a_member_is_removed_by_its_label_or_the_end_of_its_key(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with owned(tmp_path) as (network, owner):
+        bob = await invited(network, owner, V, label="bob")
+        ann = await invited(network, owner, V, label="ann")
+        await network.settled()
+        stranger = str(network.key(99).peer)
+        for wrong in (stranger, stranger[-6:], "carl", ""):
+            with pytest.raises(InputError, match=r"no member is called|missing"):
+                await typed(owner, "members_remove", peer=wrong)
+        # Whom another one may have admitted is barred, though this peer never met it.
+        await typed(owner, "invite", uses=2, admitters=[str(owner.peers.me), str(ann.peers.me)])
+        assert (await typed(owner, "members_remove", peer=stranger))["peer"] == stranger
+        for called, node in (("bob", bob), (ann.peers.me.short, ann)):
+            found = await typed(owner, "members_remove", peer=called)
+            assert found["peer"] == str(node.peers.me)
+        rows = (await typed(owner, "members"))["members"]
+        assert {it["label"] for it in rows if it["removed"]} == {"", "ann", "bob"}
+
+
+def test_what_two_members_are_called_names_neither_alone() -> None:
+    labels = {"12D3KooWaaaaXXXXXX": "bob", "12D3KooWbbbbXXXXXX": "bob", "12D3KooWccccYYYYYY": ""}
+    assert len(members_called("bob", labels)) == 2
+    assert len(members_called("XXXXXX", labels)) == 2
+    assert members_called("…YYYYYY", labels) == ["12D3KooWccccYYYYYY"]
+    assert members_called("aaaaXXXXXX", labels) == ["12D3KooWaaaaXXXXXX"]
+    # A letter is no name, nor is nothing.
+    assert members_called("Y", labels) == members_called("", labels) == []
 
 
 async def test_a_task_that_a_removed_member_has_is_answered_by_another(tmp_path: Path) -> None:
