@@ -29,7 +29,7 @@ _VERSION_FILE = "version"
 _LOCK_FILE = "lock"
 KEY_FILE = "key"
 # What only a peer leaves in its folder, and never before it has a key.
-_LEFT_BY_A_PEER = ("started.json", "port", "apps.json")
+_LEFT_BY_A_PEER = ("started.json", "port")
 _PID_BYTES_MAX = 32
 _READ_BYTES = 64
 _LOCKS = Path("/proc/locks")

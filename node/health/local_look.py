@@ -5,6 +5,7 @@ read is None, and no look takes longer than its deadline.
 """
 
 import os
+import re
 import resource
 import shutil
 import socket
@@ -273,10 +274,21 @@ class LocalLook:
                 restarts=_number(told.get("NRestarts", "")) or 0,
                 result=told.get("Result", ""),
                 lingers=self._lingers() if for_user else None,
+                port=self._port_in(told.get("ExecStart", "")),
             )
             if found.found:
                 break
         return found
+
+    def _port_in(self, command: str) -> int | None:
+        """The port that a unit's command names; None if it does not, or is of another folder."""
+        state = _STATE_WORD.search(command)
+        folder = Path(state[1] if state else "~/.baton").expanduser()
+        port = _PORT_WORD.search(command)
+        if port is None or folder.absolute() != self.state.absolute():
+            return None
+        number = int(port[1])
+        return number if 0 < number <= 65535 else None
 
     def _lingers(self) -> bool | None:
         said = self.output_of(
@@ -293,7 +305,10 @@ class LocalLook:
             return ""
 
 
-_PROPERTIES = "LoadState,UnitFileState,NRestarts,Result"
+_PROPERTIES = "LoadState,UnitFileState,NRestarts,Result,ExecStart"
+# What `join` is told in the command of a unit.
+_STATE_WORD = re.compile(r"\s--state[= ](\S+)")
+_PORT_WORD = re.compile(r"\s(?:--port[= ]|--listen[= ]\S*/tcp/)([0-9]{1,5})\b")
 
 
 def _number(text: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Causes that lie in this machine and its state folder: disk, memory, limits, heat. Pure."""
+"""Causes that lie in this machine and its state folder: disk, memory, limits, heat, port. Pure."""
 
 from node.health.clock import gone_back_words, wrong_clock_words
 from node.health.facts import Facts, ResourceFacts
@@ -248,6 +248,22 @@ def _starved(facts: Facts) -> Judged:
     return ok(f"programs waited for {name} for {share:.0%} of the last minute, no longer")
 
 
+def _port_taken(facts: Facts) -> Judged:
+    port = facts.port
+    if port.taken is None:
+        return unknown(f"port {port.number} could not be tried")
+    if facts.peer is not None:
+        return ok(f"the peer listens on port {port.number}")
+    if not port.taken:
+        return ok(f"port {port.number} is free")
+    held_by = f"process {port.holder} ({port.command})" if port.holder else "another program"
+    stop = f", or stop that one: kill {port.holder}" if port.holder else ""
+    found, todo = warn, "join takes another port, which invites and forwards do not name"
+    if port.named:
+        found, todo = bad, "join with --port 0, any that is free"
+    return found(f"{held_by} has port {port.number}", todo + stop)
+
+
 CAUSES: tuple[Cause, ...] = (
     Cause("folder-in-use", "a second peer uses the state folder", _locked),
     Cause("same-key", "one key on two machines", _same_key),
@@ -263,4 +279,5 @@ CAUSES: tuple[Cause, ...] = (
     Cause("heat", "hot, slowed down, or on battery", _heat),
     Cause("metered", "the network is paid by the byte", _metered),
     Cause("starved", "other programs leave too little", _starved),
+    Cause("port-taken", "another program has the port", _port_taken),
 )

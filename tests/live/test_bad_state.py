@@ -188,6 +188,11 @@ def test_a_port_is_kept_over_a_start_at_which_another_program_has_it(state: Path
             assert f"port {port} is taken" in peer.ask("logs").out
             [line] = peer.stop().err.splitlines()
             assert f"say {port}" in line
+        doctor = ("doctor", "--json", "--state", state)
+        told = at_once([doctor, (*doctor, "--port", port)])
+        for done, state_of_it in zip(told, ("warn", "bad"), strict=True):
+            [it] = [it for it in json.loads(done.out)["findings"] if it["name"] == "port-taken"]
+            assert (it["state"], f"port {port}" in it["seen"]) == (state_of_it, True)
     assert kept_port(state) == port
 
 
