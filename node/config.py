@@ -30,6 +30,8 @@ class NodeConfig:
 
     state: Path
     peers: PeersConfig = field(default_factory=PeersConfig)
+    # Whether the user said where to listen; if not, the port of earlier starts comes first.
+    port_named: bool = False
     roles: frozenset[Role] = ROLES_DEFAULT
     models: tuple[str, ...] = ()
     # The first and the last layer of the language model that this peer holds; None: all.

@@ -70,8 +70,7 @@ class HandshakeLog:
         if now_at_s - self.started_at_s < NEWCOMER_S:
             raise InputError(
                 f"another machine is running with this peer's key ({self.me})",
-                todo="a state folder must not be copied: start this one with another --state,"
-                " or remove its key file to get a new key",
+                todo="a state folder must not be copied: start this one with another --state",
             )
         return news
 

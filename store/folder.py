@@ -6,7 +6,7 @@ guesses: a folder that is not as it should be is refused, and the error says wha
 
 import fcntl
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,9 @@ SEED_BYTES = 32
 
 _VERSION_FILE = "version"
 _LOCK_FILE = "lock"
-_KEY_FILE = "key"
+KEY_FILE = "key"
+# What only a peer leaves in its folder, and never before it has a key.
+_LEFT_BY_A_PEER = ("started.json", "port")
 _PID_BYTES_MAX = 32
 _READ_BYTES = 64
 _LOCKS = Path("/proc/locks")
@@ -35,7 +37,7 @@ _LOCKS = Path("/proc/locks")
 
 def is_state_folder(names: Collection[str]) -> bool:
     """Whether a folder with these files in it is a peer's own: its secret key is one of them."""
-    return {_VERSION_FILE, _LOCK_FILE, _KEY_FILE} <= set(names)
+    return {_VERSION_FILE, _LOCK_FILE, KEY_FILE} <= set(names)
 
 
 @contextmanager
@@ -82,11 +84,14 @@ def locked_by(path: Path) -> int | None:
 def key_seed(path: Path, fresh: Callable[[], bytes]) -> bytes:
     """The seed of this peer's key: kept here, made by `fresh` the first time.
 
-    StoreUnusable if it is another user's, other users may read it, or it is not 32 bytes.
+    StoreUnusable if it is another user's, other users may read it, it is not 32 bytes, or it is
+    gone from a folder that a peer has used: another key would have nothing of what that one had.
     """
     with _ours(path):
-        file = _made(path) / _KEY_FILE
+        file = _made(path) / KEY_FILE
         if not file.exists():
+            if has_lost_key(path):
+                raise lost_key(path)
             _create(file, fresh())
         seed = read_private(
             file, "this peer's secret key", size_bytes_max=_READ_BYTES, barred=OTHERS_MAY_READ
@@ -95,9 +100,24 @@ def key_seed(path: Path, fresh: Callable[[], bytes]) -> bytes:
         size = f"{len(seed)}" if len(seed) < _READ_BYTES else f"{_READ_BYTES} or more"
         raise StoreUnusable(
             f"{file} should hold a secret key of {SEED_BYTES} bytes and has {size}",
-            todo="put the file back from a copy, or delete it to start as a new peer",
+            todo=f"put the file back from a copy; to begin anew without: mv {path} {path}.old",
         )
     return seed
+
+
+def has_lost_key(path: Path) -> bool:
+    """Whether a peer has used the folder and its key is gone."""
+    left = (os.path.lexists(path / it) for it in _LEFT_BY_A_PEER)
+    return not os.path.lexists(path / KEY_FILE) and any(left)
+
+
+def lost_key(path: Path, held: Sequence[str] = ()) -> StoreUnusable:
+    """The error of such a folder; `held` is what hangs on the key and is known to be there."""
+    what = ", ".join(held) or "its membership, credits and standing"
+    return StoreUnusable(
+        f"{path / KEY_FILE} is gone, by which this peer has {what}",
+        todo=f"put it back from a copy of the folder; to begin anew without: mv {path} {path}.old",
+    )
 
 
 def _made(path: Path) -> Path:

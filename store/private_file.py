@@ -37,8 +37,8 @@ def read_private(file: Path, what: str, *, size_bytes_max: int, barred: int) -> 
         if mode & barred:
             raise StoreUnusable(
                 f"{file} holds {what} and others may use it (mode {mode:04o})",
-                todo=f"chmod 600 {file}; if somebody may have used it, delete it: a new one is"
-                " made, without what this one stood for",
+                todo=f"chmod 600 {file}; if somebody may have used it, begin anew with another"
+                " folder, without what this one stood for",
             )
         return source.read(size_bytes_max)
 

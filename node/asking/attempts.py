@@ -17,6 +17,7 @@ from node.asking.disputing import Disputing
 from node.asking.journal import Journal
 from node.asking.run import TaskState
 from node.checking.check_request import CheckRequest
+from node.checking.enough import fewer_verdicts
 from node.checking.quorum import Checking
 from node.checking.segments import guilty_of
 from node.checking.tally import Tally
@@ -39,6 +40,7 @@ from wire.content import PeerId
 from wire.errors import Missing, NotAgreed, TaskFailed, TooSlow, WireError
 from wire.kinds import Level, Role
 from wire.lottery import is_drawn, secret_of
+from wire.plural import plural
 from wire.signed import Signed
 from wire.task import Task
 
@@ -275,14 +277,24 @@ class Attempts:
 
     def _unchecked(self, run: TaskState, votes: Tally) -> NotAgreed:
         """Why an answer that is there is not given out: too few verifiers have spoken."""
-        todo = (
-            "give it more time (--deadline), ask for fewer (--verdicts 1/1), or wait until more"
-            " verifiers are there, of other owners: python -m node peers"
-        )
+        found, needed, known = votes.agreeing, votes.needed, len(votes.candidates)
+        why = f"the answer came, but {found} of the verdicts agree and {needed} have to"
+        if known < needed and found == len(votes.verdicts):
+            why = (
+                f"the answer came, but could not be checked, and is not given out: {found} of the"
+                f" verdicts agree, {needed} have to, and {plural(known, 'peer')} could give one"
+            )
+            todo = (
+                f"ask anew with {fewer_verdicts(known)}; or have another"
+                " machine check, of another owner: python -m node join --role verify --model NAME"
+            )
+        else:
+            todo = (
+                "give it more time (--deadline), ask for fewer (--verdicts 1/1), or wait until more"
+                " verifiers are there, of other owners: python -m node peers"
+            )
         if self.dispatcher.directory.payer is not None:
             todo += "; verifiers that ask for credits need --pay-max, and credits in the wallet"
-        found, needed = votes.agreeing, votes.needed
-        why = f"the answer came, but {found} of the verdicts agree and {needed} have to"
         if run.bill is not None and run.bill.charged:
             why += f"; {show_credits(run.bill.charged)} credits were charged for the work"
         return NotAgreed(why, todo=todo)

@@ -15,7 +15,7 @@ from node.commands.to_type import hint
 from node.local.control import call
 from wire import limits
 from wire.amount import show_credits
-from wire.errors import InputError
+from wire.errors import BatonError, InputError
 from wire.plural import plural
 
 SOCKET = "control.sock"
@@ -56,13 +56,12 @@ async def ask(state: Path, arguments: dict[str, Any], *, as_json: bool) -> None:
         )
         return
     streamed = StreamedAnswer(_write, show_event)
-    result = await call(
-        state / SOCKET,
-        "ask",
-        arguments,
-        tell if as_json else streamed.on_event,
-        deadline_s=deadline_s,
-    )
+    on_event = tell if as_json else streamed.on_event
+    try:
+        result = await call(state / SOCKET, "ask", arguments, on_event, deadline_s=deadline_s)
+    except BatonError:
+        streamed.give_up()
+        raise
     for row in result["result"].get("ranked", ()):
         row["text"] = arguments["documents"][row["index"]]
     if result["operation"] == "generate" and not as_json:

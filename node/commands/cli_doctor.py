@@ -19,9 +19,8 @@ from wire.errors import InputError
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
-    default=PORT_DEFAULT,
-    show_default=True,
-    help="The port to look at while no peer runs; of a running peer it is known.",
+    help="The port that `join` is to be given, to look at while no peer runs. Default: the one that"
+    f" its service names, or of its earlier starts, or {PORT_DEFAULT}.",
 )
 @click.option("--all", "everything", is_flag=True, help="Show also what is in order.")
 @click.option(
@@ -35,7 +34,7 @@ def doctor_command(
     /,
     *,
     bootstrap: tuple[str, ...],
-    port: int,
+    port: int | None,
     everything: bool,
     fix: bool,
     state: Path,

@@ -112,13 +112,16 @@ def members_group(context: click.Context, /, *, state: Path, as_json: bool) -> N
         run(lambda: show_members(state.expanduser(), as_json=as_json))
 
 
-@members_group.command("remove", cls=Command, examples=(f"members remove {PEER}",))
+@members_group.command(
+    "remove", cls=Command, examples=("members remove bob", f"members remove {PEER}")
+)
 @click.argument("peer")
 @state_option
 @json_option
 def remove_command(*, peer: str, state: Path, as_json: bool) -> None:
     """Remove PEER from this private network.
 
+    PEER is its label, its key or the end of that, as `members` and `status` show them: …cmGCzQ.
     Its connections are closed everywhere, also in the middle of a task, which goes on elsewhere.
     Whom it admitted is no member any more either.
     """

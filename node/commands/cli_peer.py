@@ -1,6 +1,5 @@
 """`join`, `status`, `peers`: a peer, and what it says of itself."""
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +75,8 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    help=f"The TCP port to listen on. Default: {PORT_DEFAULT} for the first peer of a network if"
-    " it is free, else any free port.",
+    help="The TCP port to listen on. Default: the one of its earlier starts, and at first"
+    f" {PORT_DEFAULT} for the first peer of a network; else, or if that is taken, any free port.",
 )
 @click.option("--listen", multiple=True, help="A multiaddr to listen on, instead of --port.")
 @click.option(
@@ -249,6 +248,7 @@ def join_command(
     config = NodeConfig(
         state=state.expanduser(),
         peers=PeersConfig(**_placed(network, bootstrap, listen, port, more)),
+        port_named=bool(listen) or port is not None,
         roles=chosen,
         models=tuple(map(meant, names)) if {Role.INFER, Role.VERIFY} & chosen else (),
         layers=None if layers is None else layers_of(layers),
@@ -320,9 +320,9 @@ def _placed(
 
 
 def _listening(port: int | None, others: tuple[str, ...]) -> str:
-    """The address to listen on if none was named."""
+    """The address to listen on if none was named; a kept port, or one that is free, goes before."""
     if port is None:
-        port = 0 if others else _free_or_any(PORT_DEFAULT)
+        port = 0 if others else PORT_DEFAULT
     return f"/ip4/0.0.0.0/tcp/{port}"
 
 
@@ -336,17 +336,6 @@ def _priced(typed: tuple[str, ...], check: str | None, served: tuple[str, ...]) 
         for name, it in found.models.items()
     }
     return TypedPrices(models, found.check)
-
-
-def _free_or_any(port: int) -> int:
-    """The usual port, unless something on this machine has it: then any."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return 0
-    return port
 
 
 @click.command(

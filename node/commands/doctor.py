@@ -8,6 +8,7 @@ from typing import Any
 import trio
 
 from node.commands.ask import SOCKET
+from node.commands.cli_peer import PORT_DEFAULT
 from node.commands.join import Runtime
 from node.commands.output import console, safe, show_json
 from node.commands.to_type import hint
@@ -18,6 +19,7 @@ from node.health.finding import Finding, State
 from node.health.local_look import LocalLook
 from node.health.network_look import NetworkLook, ask_router, call_all
 from node.local.control import call, unheard
+from node.own_port import kept_port
 from wire.errors import BatonError
 from wire.plural import plural
 from wire.signing import SigningKey
@@ -28,10 +30,10 @@ _COLOURS = {State.OK: "green", State.WARN: "yellow", State.BAD: "red", State.UNK
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patient:
-    """What is looked at: a state folder, a port, and bootstraps to call."""
+    """What is looked at: a state folder, the port if one was typed, and bootstraps to call."""
 
     state: Path
-    port: int
+    port: int | None
     bootstraps: tuple[str, ...]
 
 
@@ -59,15 +61,16 @@ async def doctor(
 
 async def examined(state: Path, runtime: Runtime) -> Sequence[Finding]:
     """All causes for the peer that runs on this state folder, as its console shows them."""
-    return examine(await look(Patient(state=state, port=0, bootstraps=()), runtime))
+    return examine(await look(Patient(state=state, port=None, bootstraps=()), runtime))
 
 
 async def look(patient: Patient, runtime: Runtime) -> Facts:
     """All facts, gathered side by side, each with its own deadline."""
     here, network = LocalLook(patient.state), NetworkLook()
     peer, peers, settings = await _peer(patient.state)
-    if settings is not None and (port := _port_of(peer)) is not None:
-        patient = replace(patient, port=port)
+    service = await trio.to_thread.run_sync(here.service)
+    named = patient.port or (None if service is None else service.port)
+    port = _port_of(peer) or named or kept_port(patient.state) or PORT_DEFAULT
     told = "" if settings is None else settings.get("peers.bootstraps", "")
     bootstraps = patient.bootstraps or tuple(filter(None, told.split(", ")))
     found: dict[str, Any] = {}
@@ -84,15 +87,15 @@ async def look(patient: Patient, runtime: Runtime) -> Facts:
         found["calls"] = await call_all(runtime.transport, key, bootstraps) if bootstraps else ()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(see, "port", here.port, patient.port)
+        nursery.start_soon(see, "port", here.port, port)
         nursery.start_soon(see, "state", here.folder)
         nursery.start_soon(see, "resources", here.resources)
         nursery.start_soon(see, "tools", here.tools, runtime.engine_config.search_path)
-        nursery.start_soon(see, "service", here.service)
-        nursery.start_soon(see, "network", network.network, patient.port)
+        nursery.start_soon(see, "network", network.network, port)
         nursery.start_soon(see, "gateway_keys", _key_count, patient.state)
         nursery.start_soon(ask)
         nursery.start_soon(dial)
+    found |= {"service": service, "port": replace(found["port"], named=bool(named))}
     found["wall_s"] = runtime.environment.wall_s()
     return Facts(peer=peer, peers=peers, settings=settings, **found)
 

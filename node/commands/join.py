@@ -42,6 +42,8 @@ from node.local.peer_workflows import open_peer_workflows
 from node.local.service_manager import ServiceManager, keep_told
 from node.models.calibrations import PIN, kept_calibrations
 from node.models.opening_engines import open_engine
+from node.own_key import own_key
+from node.own_port import at_own_port, keep_port
 from node.peer import Dependencies, Node, open_node
 from node.serving.sources import FolderSource, FolderSources, PydocSource, Source, Sources
 from node.upgrading.journal import cut_words
@@ -53,11 +55,10 @@ from p2p.peers import NETWORK_DEFAULT, Surroundings
 from p2p.routes import outgoing_hosts
 from p2p.traffic import Traffic
 from p2p.transport import Transport
-from store import Store, key_seed, open_store
+from store import Store, open_store
 from wire.calibration import Calibration
 from wire.content import ContentId
 from wire.kinds import Role
-from wire.signing import SigningKey
 
 # Whether output was lost is looked at this often; a note is for `status`, which nobody races.
 NOTE_EVERY_S = 2.0
@@ -144,8 +145,9 @@ async def _open_peer(
         quota_bytes, patience = config.quota_bytes, timeouts.move_on_after
         opened = open_store(config.state, quota_bytes=quota_bytes, move_on_after=patience)
         store = await stack.enter_async_context(opened)
+        key = own_key(config.state, store, lambda: runtime.environment.entropy(32))
+        # After the key: who has one of these and no key has lost it.
         await trio.to_thread.run_sync(keep_started, config.state, runtime.started)
-        key = SigningKey(key_seed(config.state, lambda: runtime.environment.entropy(32)))
         chains = LayerChains()
         calibrations, problems = await _calibrations(config, store)
         dependencies = Dependencies(
@@ -170,8 +172,12 @@ async def _open_peer(
             ),
         )
         config = await in_network(as_owned(config, key), key, store)
+        config = await trio.to_thread.run_sync(at_own_port, config)
         node = await stack.enter_async_context(open_node(config, dependencies))
-        for problem in filter(None, (*problems, cut, clock)):
+        addresses = node.peers.endpoint.addresses
+        if moved := await trio.to_thread.run_sync(keep_port, config, addresses):
+            show_aside(moved)
+        for problem in filter(None, (*problems, cut, clock, moved)):
             node.note(problem)
         poster = await trio.to_thread.run_sync(open_poster)
         workflows = await stack.enter_async_context(open_peer_workflows(node, poster))

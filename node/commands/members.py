@@ -16,10 +16,10 @@ from node.commands.output import (
 )
 from node.commands.qr_code import qr_lines, show_qr
 from node.commands.to_type import hint
-from node.local.arguments import read_key
 from node.local.control import call, unheard
+from node.own_key import own_key
 from p2p.member_rows import OwnMembership, keep_own, own_membership
-from store import key_seed, open_store
+from store import open_store
 from wire import limits
 from wire.errors import InputError
 from wire.invite_token import TOKEN_CHARACTERS_MAX, read_token
@@ -46,7 +46,7 @@ async def begin_private(
             todo="give a shorter one",
         )
     async with open_store(state, quota_bytes=QUOTA_BYTES) as store:
-        me = SigningKey(key_seed(state, lambda: entropy(32))).peer
+        me = own_key(state, store, lambda: entropy(32)).peer
         own = own_membership(store)
         if own is None:
             await keep_own(store, OwnMembership(me, name))
@@ -191,11 +191,8 @@ async def show_members(state: Path, *, as_json: bool) -> None:
 
 
 async def remove(state: Path, peer: str, *, as_json: bool) -> None:
-    """Remove a member."""
-    try:
-        arguments = {"peer": str(read_key(peer))}
-    except InputError as error:
-        raise InputError(error.message, todo="see: python -m node members") from error
+    """Remove a member, by its key, the end of that, or its label."""
+    arguments = {"peer": peer}
     found = await call(state / SOCKET, "members_remove", arguments, unheard, deadline_s=DEADLINE_S)
     if as_json:
         show_json(found)

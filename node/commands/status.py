@@ -68,7 +68,7 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  {line}")
     for model in found["models"]:
         problem = f" [yellow]{safe(model['problem'])}[/yellow]" if model["problem"] else ""
-        speed = f", {model['units_per_s']:.1f}/s" if "units_per_s" in model else ""
+        speed = f", {model['units_per_s']:.1f} units/s" if "units_per_s" in model else ""
         if model.get("pages"):
             speed += f", {model['pages_used']} of {plural(model['pages'], 'page')}"
         state = ", ".join(filter(None, (model.get("layers", ""), state_words(model))))

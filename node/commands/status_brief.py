@@ -121,7 +121,7 @@ def _model_lines(models: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     shown = ordered if len(ordered) <= MODELS_MAX else ordered[: MODELS_MAX - 1]
     for model in shown:
         problem = f" [yellow]{_cut(model['problem'])}[/yellow]" if model["problem"] else ""
-        speed = f", {model['units_per_s']:.1f}/s" if "units_per_s" in model else ""
+        speed = f", {model['units_per_s']:.1f} units/s" if "units_per_s" in model else ""
         yield f"model {safe(str(model['name'])[:40])}: {state_words(model)}{speed}{problem}"
     if rest := ordered[len(shown) :]:
         aside = sum(bool(it["problem"]) for it in rest)

@@ -13,6 +13,7 @@ Write = Callable[[str], None]
 # What a peer says, as events name it, that is asked again in a moment: it loads the model, or waits
 # for its price to be promised.
 WAITING = frozenset({"loading", "not_paid"})
+UNACCEPTED = "[what stands above is no answer: it is not whole, or nobody checked it]"
 CORRECTED = "[what stands above was wrong; the right answer is]"
 
 
@@ -51,6 +52,12 @@ class StreamedAnswer:
             self.said = ""
         self._say(text[len(self.said) :])
         self.end_line()
+
+    def give_up(self) -> None:
+        """Say of what was written that no accepted answer came of it."""
+        if self.said:
+            self.end_line()
+            self.write(f"{UNACCEPTED}\n")
 
     def end_line(self) -> None:
         """What is written next begins a line."""

@@ -27,15 +27,23 @@ async def top(state: Path, every_s: float, *, once: bool) -> None:
     if once:
         console.print(picture_of(before, now))
         return
-    with Live(picture_of(before, now), console=console, auto_refresh=False, screen=True) as live:
+    with Live(
+        live_picture_of(before, now), console=console, auto_refresh=False, screen=True
+    ) as live:
         while True:
-            live.update(picture_of(before, now), refresh=True)
+            live.update(live_picture_of(before, now), refresh=True)
             await trio.sleep(every_s)
             before, now = now, await _look(state)
 
 
 async def _look(state: Path) -> dict[str, Any]:
     return await call(state / SOCKET, "status", {}, unheard, deadline_s=DEADLINE_S)
+
+
+def live_picture_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Group:
+    """The picture that stays, with how it is left; the first line, so that no table hides it."""
+    end = Text("Ctrl-C ends this screen; the peer goes on", style="dim")
+    return Group(end, picture_of(before, now))
 
 
 def picture_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Group:
@@ -59,7 +67,7 @@ def picture_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Group:
     for column in ("model", "state", "measured", "memory", "runs on"):
         table.add_column(column)
     for row in now["models"]:
-        speed = f"{row['units_per_s']:.1f}/s" if "units_per_s" in row else ""
+        speed = f"{row['units_per_s']:.1f} units/s" if "units_per_s" in row else ""
         memory = size(row["memory_bytes"]) if row.get("memory_bytes") else ""
         if row.get("pages"):
             memory += f", {row['pages_used']} of {plural(row['pages'], 'page')}"

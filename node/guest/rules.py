@@ -251,11 +251,12 @@ class OwnerPolicy:
         return ""
 
     def untold(self, seen: Seen) -> list[str]:
-        """The rules about which this machine does not tell, in words for its owner."""
+        """The rules about which this machine does not tell, in words for its owner.
+
+        One without a battery runs on mains: of that rule there is nothing to tell.
+        """
         config = self.config
         found = []
-        if config.pause_on_battery and seen.on_battery is None:
-            found.append("--on-battery pause: this machine tells of no battery")
         if config.celsius_max is not None and seen.celsius is None:
             found.append("--max-temp: no sensor of this machine can be read")
         if config.pause_when_metered and seen.metered is None:

@@ -18,6 +18,8 @@ class PortFacts:
     taken: bool | None = None
     holder: int | None = None
     command: str = ""
+    # Whether a peer starts on this port or not at all: it was typed, or its service names it.
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,8 @@ class ServiceFacts:
     restarts: int = 0
     result: str = ""
     lingers: bool | None = None
+    # The port that its unit names for the state folder that is looked at.
+    port: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ read is None, and no look takes longer than its deadline.
 """
 
 import os
+import re
 import resource
 import shutil
 import socket
@@ -19,7 +20,7 @@ from typing import Any
 
 from node.guest.sensors import Sensors, said_by
 from node.health.facts import PortFacts, ResourceFacts, ServiceFacts, StateFacts, ToolFacts
-from store.folder import FOLDER_VERSION, SEED_BYTES, locked_by
+from store.folder import FOLDER_VERSION, SEED_BYTES, has_lost_key, locked_by, lost_key
 
 UNIT = "baton"
 # A limit of cgroups that is as good as none.
@@ -122,14 +123,13 @@ class LocalLook:
     def _damage(self) -> str | None:
         """What keeps a peer from starting as itself on a folder that one has used."""
         try:
-            has_store = (self.state / "store").exists()
             for name in ("store", "files"):
                 if (self.state / name).exists() and not (self.state / name).is_dir():
                     return f"{self.state}/{name} is no folder"
             if (self.state / "key").stat().st_size != SEED_BYTES:
                 return f"{self.state}/key is not as long as a key is"
         except FileNotFoundError:
-            return f"{self.state}/key, which makes this peer what it is, is gone" * has_store
+            return lost_key(self.state).message * has_lost_key(self.state)
         except OSError:
             return None
         return ""
@@ -274,10 +274,21 @@ class LocalLook:
                 restarts=_number(told.get("NRestarts", "")) or 0,
                 result=told.get("Result", ""),
                 lingers=self._lingers() if for_user else None,
+                port=self._port_in(told.get("ExecStart", "")),
             )
             if found.found:
                 break
         return found
+
+    def _port_in(self, command: str) -> int | None:
+        """The port that a unit's command names; None if it does not, or is of another folder."""
+        state = _STATE_WORD.search(command)
+        folder = Path(state[1] if state else "~/.baton").expanduser()
+        port = _PORT_WORD.search(command)
+        if port is None or folder.absolute() != self.state.absolute():
+            return None
+        number = int(port[1])
+        return number if 0 < number <= 65535 else None
 
     def _lingers(self) -> bool | None:
         said = self.output_of(
@@ -294,7 +305,10 @@ class LocalLook:
             return ""
 
 
-_PROPERTIES = "LoadState,UnitFileState,NRestarts,Result"
+_PROPERTIES = "LoadState,UnitFileState,NRestarts,Result,ExecStart"
+# What `join` is told in the command of a unit.
+_STATE_WORD = re.compile(r"\s--state[= ](\S+)")
+_PORT_WORD = re.compile(r"\s(?:--port[= ]|--listen[= ]\S*/tcp/)([0-9]{1,5})\b")
 
 
 def _number(text: str) -> int | None:

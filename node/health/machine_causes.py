@@ -1,4 +1,4 @@
-"""Causes that lie in this machine and its state folder: disk, memory, limits, heat. Pure."""
+"""Causes that lie in this machine and its state folder: disk, memory, limits, heat, port. Pure."""
 
 from node.health.clock import gone_back_words, wrong_clock_words
 from node.health.facts import Facts, ResourceFacts
@@ -42,7 +42,8 @@ def _same_key(facts: Facts) -> Judged:
     if facts.peer["same_key_elsewhere"]:
         return bad(
             "another machine runs with this peer's key: the state folder was copied",
-            f"stop one of the two, and remove its key: rm {facts.state.path}/key",
+            f"stop one of the two, and have it begin anew: mv {facts.state.path}"
+            f" {facts.state.path}.old",
         )
     return ok("no other peer with this key was met")
 
@@ -128,8 +129,12 @@ def _folder_damaged(facts: Facts) -> Judged:
     if damage is None:
         return unknown("what is in the state folder cannot be looked at")
     if damage:
-        return bad(damage, "put it back from a copy, or begin with another folder: --state DIR")
-    return ok("the key and the folders of the peer are there")
+        path = facts.state.path
+        return bad(
+            damage,
+            f"put it back from a copy of the folder; to begin anew without: mv {path} {path}.old",
+        )
+    return ok("nothing that a peer left in the folder is gone or damaged")
 
 
 def _memory(facts: Facts) -> Judged:
@@ -243,6 +248,22 @@ def _starved(facts: Facts) -> Judged:
     return ok(f"programs waited for {name} for {share:.0%} of the last minute, no longer")
 
 
+def _port_taken(facts: Facts) -> Judged:
+    port = facts.port
+    if port.taken is None:
+        return unknown(f"port {port.number} could not be tried")
+    if facts.peer is not None:
+        return ok(f"the peer listens on port {port.number}")
+    if not port.taken:
+        return ok(f"port {port.number} is free")
+    held_by = f"process {port.holder} ({port.command})" if port.holder else "another program"
+    stop = f", or stop that one: kill {port.holder}" if port.holder else ""
+    found, todo = warn, "join takes another port, which invites and forwards do not name"
+    if port.named:
+        found, todo = bad, "join with --port 0, any that is free"
+    return found(f"{held_by} has port {port.number}", todo + stop)
+
+
 CAUSES: tuple[Cause, ...] = (
     Cause("folder-in-use", "a second peer uses the state folder", _locked),
     Cause("same-key", "one key on two machines", _same_key),
@@ -258,4 +279,5 @@ CAUSES: tuple[Cause, ...] = (
     Cause("heat", "hot, slowed down, or on battery", _heat),
     Cause("metered", "the network is paid by the byte", _metered),
     Cause("starved", "other programs leave too little", _starved),
+    Cause("port-taken", "another program has the port", _port_taken),
 )

@@ -1,4 +1,4 @@
-"""Causes that lie between this machine and the others: port, names, bootstraps. Pure."""
+"""Causes that lie between this machine and the others: routes, names, bootstraps. Pure."""
 
 from collections.abc import Callable, Iterable
 
@@ -16,19 +16,6 @@ SETTLED_S = 60.0
 # Of fewer adverts nothing is concluded.
 ADVERTS_ENOUGH = 20
 INVITE_LINE = "ask the network's owner for a new line: python -m node invite --label NAME"
-
-
-def _port_taken(facts: Facts) -> Judged:
-    port = facts.port
-    if port.taken is None:
-        return unknown(f"port {port.number} could not be tried")
-    if facts.peer is not None:
-        return ok(f"the peer listens on port {port.number}")
-    if not port.taken:
-        return ok(f"port {port.number} is free")
-    held_by = f"process {port.holder} ({port.command})" if port.holder else "another program"
-    stop = f", or stop that one: kill {port.holder}" if port.holder else ""
-    return bad(f"{held_by} has port {port.number}", f"join with --port 0, any that is free{stop}")
 
 
 def _no_route(facts: Facts) -> Judged:
@@ -336,7 +323,6 @@ def _host_of_peer(facts: Facts, peer: str) -> str:
 
 
 CAUSES: tuple[Cause, ...] = (
-    Cause("port-taken", "another program has the port", _port_taken),
     Cause("no-route", "the machine is not connected", _no_route),
     Cause(
         "no-name",

@@ -17,6 +17,7 @@ from node.asking.run import TaskRequest
 from node.gateway.reading import Reader
 from node.local import questions
 from node.local.arguments import read_content_id, read_number, read_request, read_text
+from node.local.checkable import makers_that_can_be_checked
 from node.local.control import Command, Emit, unheard
 from node.local.indexing import Indexing, list_sources
 from node.local.model_commands import named_as, until_ready
@@ -107,8 +108,10 @@ class AskCommands:
             )
         if answered is None:
             await until_ready(self.node, stage.model)
-            asked = replace(request, stages=(asked_at(request.level, stage),), input=data)
-            await show_quote(self.node, asked, str(arguments["model"]), emit)
+            asked_stage, called = asked_at(request.level, stage), str(arguments["model"])
+            makers = await makers_that_can_be_checked(self.node, request, asked_stage, called)
+            asked = replace(request, stages=(asked_stage,), input=data, only=makers)
+            await show_quote(self.node, asked, called, emit)
             left = bool(arguments.get("attended"))
             answered = await self._run(asked, emit, self._few_verifiers(asked, emit), attended=left)
         result = as_maps.answer_map(answered)
@@ -298,6 +301,8 @@ class AskCommands:
             known = manifest.operations if manifest else ()
             if questions.operation_of(arguments, known) == CALL:
                 return await self._call(known_manifest(manifest, typed), arguments, emit)
+        stage = Stage(role=Role.INFER, operation=EMBED, model=model, parameters={})
+        await makers_that_can_be_checked(self.node, terms, stage, typed)
         price_of = partial(least_cost, self.node)
         indexing = Indexing(self._run, self.node.blobs, model, terms, emit, price_of)
         index = await indexing.of([str(it) for it in names])

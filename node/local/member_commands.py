@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.local.arguments import read_key, read_number, read_text
-from node.local.control import Command, Emit
+from node.local.control import Command, Emit, unheard
 from node.peer import Node
 from p2p.admission import InviteTerms
 from p2p.ip_address import Scope, host_of, scope_of
@@ -22,6 +22,9 @@ from wire.plural import plural
 FOR_S_MAX = 365 * 86_400
 # Addresses of one admitter in an invite: it is to fit a line.
 ADDRESSES_TOLD = 2
+# Every key begins so. The end of one is told from others by so many characters.
+_KEYS_BEGIN = "12D3Koo"
+ENDING_CHARACTERS = 6
 
 
 def role_names(bits: int) -> list[str]:
@@ -29,6 +32,19 @@ def role_names(bits: int) -> list[str]:
     if bits == ALL_ROLES:
         return ["all"]
     return [role.name.lower() for role in Role if bits >> role & 1]
+
+
+def members_called(typed: str, labels: Mapping[str, str]) -> list[str]:
+    """The keys of those who are meant by a key, the end of one as `…cmGCzQ`, or a label."""
+    if typed in labels:
+        return [typed]
+    ending = typed.removeprefix("…").removeprefix("...")
+    ends = len(ending) >= ENDING_CHARACTERS
+    return [
+        peer
+        for peer, label in labels.items()
+        if (typed and label == typed) or (ends and peer.endswith(ending))
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +229,12 @@ class MemberCommands:
         }
 
     async def remove(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-        """Have `peer` be no member any more; its connections are closed everywhere."""
+        """Have `peer`, by its key, the end of that, or its label, be no member any more.
+
+        Its connections are closed everywhere.
+        """
         members = self._members
-        peer = read_key(read_text(arguments, "peer"))
+        peer = await self._meant(read_text(arguments, "peer"))
         connected = peer in members.credentials.proven
         raw, invites = await members.admission.remove(peer)
         await members.take_revoked(raw)
@@ -225,3 +244,22 @@ class MemberCommands:
             "invites_revoked": [it.invite.record.id.hex() for it in invites],
             "version": members.credentials.revoked_version,
         }
+
+    async def _meant(self, typed: str) -> PeerId:
+        """The member that was typed; InputError where none is known, or several are."""
+        members = self._members
+        rows = (await self.members({}, unheard))["members"]
+        found = members_called(typed, {it["peer"]: it["label"] for it in rows if not it["removed"]})
+        if len(found) > 1:
+            raise InputError(
+                f"{plural(len(found), 'member')} are called {typed[:40]!r}",
+                todo=f"give the key of one: {', '.join(found[:4])}",
+            )
+        if found:
+            return read_key(found[0])
+        me, invites = self.node.peers.me, members.rows.invites()
+        admitters = {it.peer for kept in invites for it in kept.invite.record.admitters}
+        if typed.startswith(_KEYS_BEGIN) and admitters | {members.credentials.network} != {me}:
+            # Another one may have admitted it, and this peer never met it.
+            return read_key(typed)
+        raise InputError(f"no member is called {typed[:60]!r}", todo="see: python -m node members")

@@ -2,27 +2,51 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
+# What `join` sets where nothing is typed, unlike a program that makes a peer.
+JOIN_SETS: Mapping[str, object] = {
+    "state": Path("~/.baton").expanduser(),
+    "peers.keep_calling": True,
+    "quota_bytes": 20_000_000_000,
+    "lan": True,
+    "map_port": True,
+}
+TYPED, MEMBERSHIP = "command line", "membership"
 
-def settings_of(config: Any, prefix: str = "") -> list[dict[str, str]]:
-    """Every setting of a configuration as text; `origin` is `default` or `command line`.
 
-    A setting without a default was given by whoever started the peer, and so was one whose value
-    differs from its default.
+def settings_of(config: Any, *, private: bool = False) -> list[dict[str, str]]:
+    """Every setting of a configuration as text, with the `origin` of its value.
+
+    It is `default`, `command line`, `membership` for what a private network brings with it,
+    `genesis` for the name of a network with a ledger, or `start` for the port that was looked for.
     """
-    return list(_rows(config, prefix))
+    rows = list(_rows(config, ""))
+    for row in rows:
+        name = row["name"]
+        if name == "private" and private:
+            row |= {"value": str(True), "origin": MEMBERSHIP}
+        elif name == "peers.listen" and not config.port_named:
+            row["origin"] = "start"
+        elif row["origin"] == TYPED and name == "peers.network":
+            row["origin"] = "genesis" if config.genesis else MEMBERSHIP if private else TYPED
+        elif row["origin"] == TYPED and name == "peers.bootstraps" and private:
+            # Admitters' addresses stand beside those that were typed.
+            row["origin"] = f"{TYPED}, {MEMBERSHIP}"
+    # How the port came is told by its own origin.
+    return [it for it in rows if it["name"] != "port_named"]
 
 
 def _rows(config: Any, prefix: str) -> Iterator[dict[str, str]]:
     for field in fields(config):
-        value = getattr(config, field.name)
+        value, name = getattr(config, field.name), prefix + field.name
         if is_dataclass(value) and not isinstance(value, type):
-            yield from _rows(value, f"{prefix}{field.name}.")
+            yield from _rows(value, f"{name}.")
             continue
-        default = _default_of(field)
-        origin = "default" if default is not MISSING and value == default else "command line"
-        yield {"name": prefix + field.name, "value": _text(value), "origin": origin}
+        default = JOIN_SETS.get(name, _default_of(field))
+        is_typed = default is MISSING or value != default
+        yield {"name": name, "value": _text(value), "origin": TYPED if is_typed else "default"}
 
 
 def _default_of(field: Field[Any]) -> Any:

@@ -35,7 +35,9 @@ class Views:
 
     async def config(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """Every setting with its origin."""
-        return {"settings": settings_of(self.node.config)}
+        return {
+            "settings": settings_of(self.node.config, private=self.node.peers.members is not None)
+        }
 
     async def logs(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """What was noted last, oldest first."""

@@ -319,9 +319,10 @@ async def test_without_enough_verifiers_the_answer_is_not_returned(
         asker = await network.start(S)
         await network.start(I, S)
         await checked(network, verifiers=1)
-        with pytest.raises(TaskFailed, match="1 of the verdicts agree and 2 have to") as failed:
+        with pytest.raises(TaskFailed, match="could not be checked, and is not given") as failed:
             await asked(asker, request(deadline_s=20))
-        assert "--verdicts 1/1" in failed.value.todo
+        assert "1 of the verdicts agree, 2 have to, and 1 peer could" in failed.value.message
+        assert "--verdicts 1/1 or, unchecked, 0/0" in failed.value.todo
         assert nothing_left(asker)
         assert asker.dependencies.store.scan(Table.ANSWERS) == []
         answered, _ = await asked(asker, request(deadline_s=20, verifiers=1, needed=1))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from node.commands.chat import ChatCommand, Conversation, read_line
-from node.commands.streamed import CORRECTED, StreamedAnswer
+from node.commands.streamed import CORRECTED, UNACCEPTED, StreamedAnswer
 from wire.errors import InputError
 from wire.generation import Token, to_frame
 
@@ -82,3 +82,14 @@ def test_an_answer_that_takes_back_what_was_shown_says_so() -> None:
     answer.on_event(piece(0, b"right"))
     answer.finish({"text": "right"})
     assert "".join(screen) == f"wrong\n{CORRECTED}\nright\n"
+
+
+def test_what_was_shown_of_a_task_that_failed_is_said_to_be_no_answer() -> None:
+    screen: list[str] = []
+    answer = StreamedAnswer(screen.append, lambda _: None)
+    answer.give_up()
+    assert screen == []
+    answer.on_event(piece(0, b"unchecked"))
+    answer.give_up()
+    assert "".join(screen) == f"unchecked\n{UNACCEPTED}\n"
+    assert len(UNACCEPTED) <= 80

@@ -8,7 +8,7 @@ from rich.console import Console
 from node.commands.ask import _verdict_words, show_event, show_route
 from node.commands.output import console
 from node.commands.status import _layer_lines, _orders_line, _peers
-from node.commands.top import picture_of
+from node.commands.top import live_picture_of, picture_of
 from node.dispatch.order_tags import OrderFigures
 
 PEER = "12D3KooWAd8yoAf7nnAfu8ymrUg4nhgYNTrtFC1tbBcuWGUWc8Ps"
@@ -51,6 +51,18 @@ def screen_of(look: dict[str, Any]) -> str:
 def test_each_gpu_has_a_line(row: dict[str, Any], words: str) -> None:
     assert words in screen_of({**LOOK, "gpus": {"0": row}})
     assert "GPU" not in screen_of(LOOK)
+
+
+def test_the_live_screen_says_how_it_is_left_and_what_a_speed_is_in() -> None:
+    model = {"name": "m", "state": "ready", "problem": "", "units_per_s": 12.5}
+    console = Console(width=80)
+    with console.capture() as seen:
+        console.print(live_picture_of(LOOK, {**LOOK, "uptime_s": 13.0, "models": [model]}))
+    lines = seen.get().splitlines()
+    assert "Ctrl-C ends this screen" in lines[0]
+    assert any("12.5 units/s" in it for it in lines)
+    # What is shown once has nothing to end.
+    assert "Ctrl-C" not in screen_of(LOOK)
 
 
 def test_a_peer_that_loads_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:

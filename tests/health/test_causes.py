@@ -96,7 +96,11 @@ CAUSED: dict[str, tuple[Callable[[], Facts], State]] = {
     "heat": (part("resources", on_battery=True), State.WARN),
     "metered": (part("resources", metered=True), State.WARN),
     "starved": (part("resources", pressure={"cpu": 0.1, "memory": 0.6}), State.WARN),
-    "port-taken": (stopped(port=facts().port), State.BAD),
+    "port-taken": (stopped(port=facts().port), State.WARN),
+    "port-taken, and join was told to use it": (
+        stopped(port=replace(facts().port, named=True)),
+        State.BAD,
+    ),
     "no-route": (part("network", default_interfaces=()), State.BAD),
     "no-name": (called(CallEnd.NO_NAME, CallEnd.ANSWERED), State.WARN),
     "no-peer-there": (called(CallEnd.ANSWERED, CallEnd.NO_PEER), State.WARN),

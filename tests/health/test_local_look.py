@@ -59,8 +59,11 @@ def test_what_is_damaged_in_a_folder_is_told(tmp_path: Path) -> None:
     there = LocalLook(tmp_path / "state")
     with open_folder(tmp_path / "state") as state:
         assert there.folder().damage == ""
+    # As `models add` leaves it before the first start.
     (state / "store").mkdir()
-    assert "key, which makes this peer what it is, is gone" in str(there.folder().damage)
+    assert there.folder().damage == ""
+    (state / "started.json").write_text("{}")
+    assert f"{state}/key is gone" in str(there.folder().damage)
     (state / "key").write_bytes(b"cut")
     assert "not as long as a key" in str(there.folder().damage)
     (state / "key").write_bytes(bytes(32))
@@ -152,7 +155,30 @@ def test_the_service_is_read_as_systemd_tells_it(tmp_path: Path) -> None:
     found = LocalLook(tmp_path, tmp_path, say).service()
     assert found is not None
     assert (found.found, found.for_user, found.enabled, found.lingers) == (True, True, True, False)
-    assert found.restarts == 7
+    assert (found.restarts, found.port) == (7, None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "port"),
+    [
+        ("--state {} --port 4801", 4801),
+        ("--port=4801 --state={}", 4801),
+        ("--state {} --listen /ip4/0.0.0.0/tcp/4801", 4801),
+        ("--state {} --role infer", None),
+        ("--state {} --port 0", None),
+        ("--state {} --port 99999", None),
+        ("--state {}/other --port 4801", None),
+        ("--port 4801", None),
+    ],
+)
+def test_the_port_that_a_service_names_for_this_folder_is_told(
+    tmp_path: Path, typed: str, port: int | None
+) -> None:
+    command = f"python -m node join {typed.format(tmp_path)}"
+    said = f"LoadState=loaded\nExecStart={{ path=python ; argv[]={command} ; pid=0 }}\n"
+    found = LocalLook(tmp_path, tmp_path, lambda _: said).service()
+    assert found is not None
+    assert found.port == port
 
 
 def test_a_program_that_is_not_there_or_fails_says_nothing() -> None:

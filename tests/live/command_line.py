@@ -168,10 +168,14 @@ def joined(
     *arguments: object,
     extra: Mapping[str, str] | None = None,
     program: Sequence[str] = ("-m", "node"),
+    placed: bool = True,
 ) -> Iterator[Peer]:
-    """A peer that is up; SIGKILLed at the end of the block if it still runs."""
+    """A peer that is up; SIGKILLed at the end of the block if it still runs.
+
+    Unless the arguments say where it listens, or it is not `placed`, this machine alone reaches it.
+    """
     command = [*program, "join", "--json", "--state", str(state), *map(str, arguments)]
-    if "--listen" not in arguments and "--port" not in arguments:
+    if placed and "--listen" not in arguments and "--port" not in arguments:
         command += LOOPBACK
     process = subprocess.Popen(
         [sys.executable, *command],

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from node.own_port import kept_port
 from tests.live.command_line import LOOPBACK, Done, Peer, at_once, environment, joined
 
 NOBODY = 65_534
@@ -169,6 +170,42 @@ def test_a_killed_peers_socket_does_not_hinder_the_next_start(state: Path) -> No
         with joined(state, "--role", "store") as again:
             assert again.id == peer.id
             assert again.ask("status", "--json").document["peer"] == peer.id
+
+
+def test_a_port_is_kept_over_a_start_at_which_another_program_has_it(state: Path) -> None:
+    plain = ("--role", "store", "--no-lan", "--no-map-port", "--network", "kept-port")
+    with closing(socket.socket()) as other:
+        other.bind(("", 0))
+        port = other.getsockname()[1]
+    with joined(state, *plain, "--port", port) as peer:
+        assert peer.stop().code == 0
+    with closing(socket.socket()) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("", port))
+        other.listen()
+        with joined(state, *plain, placed=False) as peer:
+            assert f"/tcp/{port}/" not in peer.address
+            assert f"port {port} is taken" in peer.ask("logs").out
+            [line] = peer.stop().err.splitlines()
+            assert f"say {port}" in line
+        doctor = ("doctor", "--json", "--state", state)
+        told = at_once([doctor, (*doctor, "--port", port)])
+        for done, state_of_it in zip(told, ("warn", "bad"), strict=True):
+            [it] = [it for it in json.loads(done.out)["findings"] if it["name"] == "port-taken"]
+            assert (it["state"], f"port {port}" in it["seen"]) == (state_of_it, True)
+    assert kept_port(state) == port
+
+
+def test_a_peer_whose_key_is_gone_is_not_begun_anew_without_a_word(kept_by_a_peer: Path) -> None:
+    state = kept_by_a_peer
+    (state / "key").rename(state / "elsewhere")
+    [done] = at_once([("join", "--json", "--state", state, *LOOPBACK)])
+    assert f"{state}/key is gone" in done.error
+    assert f"mv {state} {state}.old" in done.error
+    [told] = at_once([("doctor", "--json", "--state", state)])
+    [damaged] = [it for it in json.loads(told.out)["findings"] if it["name"] == "folder-damaged"]
+    assert (damaged["state"], damaged["seen"] in done.error) == ("bad", True)
+    assert damaged["advice"] in done.error
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -67,25 +67,41 @@ def test_a_peer_that_is_asked_to_stop_leaves_politely(
     assert not (state / "control.sock").exists()
 
 
-def test_an_interrupted_question_ends_at_once_and_the_peer_goes_on(asker: Peer) -> None:
-    # There are not nine to check it, so there is time to interrupt it.
-    process = started(
-        "ask", "hash", "--text", "x", "--fresh", "--verdicts", "9/9", "--state", asker.state
-    )
-    assert process.stdout is not None
-    assert b"accepted" in process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    done = ended(process)
-    assert (done.code, done.err.strip()) == (INTERRUPTED, "")
-    found = asker.ask("status", "--json").document
+@contextmanager
+def frozen(peer: Peer) -> Iterator[None]:
+    """While nobody answers, there is time to interrupt a question."""
+    peer.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        peer.process.send_signal(signal.SIGCONT)
+
+
+def test_an_interrupted_question_ends_at_once_and_the_peer_goes_on(
+    network: dict[str, Peer],
+) -> None:
+    asker = network["asker"]
+    with frozen(network["infer"]):
+        process = started(
+            "ask", "hash", "--text", "x", "--fresh", "--verdicts", "0/0", "--state", asker.state
+        )
+        assert process.stdout is not None
+        assert b"accepted" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        done = ended(process)
+        assert (done.code, done.err.strip()) == (INTERRUPTED, "")
+        found = asker.ask("status", "--json").document
     assert found["peer"] == asker.id
     # What was accepted goes on without whoever asked.
     assert found["tasks"]["under_way"] >= 1
 
 
 def test_a_question_to_a_peer_that_ends_is_told_so(network: dict[str, Peer], state: Path) -> None:
-    with joined(state, network["asker"].address, "--role", "store") as peer:
-        process = started("ask", "hash", "--text", "x", "--verdicts", "9/9", "--state", state)
+    with (
+        joined(state, network["asker"].address, "--role", "store") as peer,
+        frozen(network["infer"]),
+    ):
+        process = started("ask", "hash", "--text", "x", "--verdicts", "0/0", "--state", state)
         assert process.stdout is not None
         assert b"accepted" in process.stdout.readline()
         peer.stop(signal.SIGKILL)

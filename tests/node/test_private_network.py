@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,19 @@ import trio
 from trio.testing import MockClock
 
 from node.asking.answers import Answered
+from node.commands.cli_peer import join_command
 from node.commands.join import announce, narrate
 from node.commands.members import begin_private, read_invite
+from node.commands.options import STATE_DEFAULT, bytes_of
 from node.config import NodeConfig
 from node.local.commands import LocalCommands
 from node.local.control import unheard
+from node.local.member_commands import members_called
 from node.local.settings import settings_of
 from node.peer import Node
 from node.private_network import belonging
 from p2p.member_rows import OwnMembership, keep_own, own_membership
+from p2p.peers import PeersConfig
 from store import open_memory_store, open_store
 from tests.node.asking import asked, request, texts_of, vectors_of
 from tests.node.engines import Counted, Stuck
@@ -84,6 +89,37 @@ async def test_members_answer_each_others_tasks_until_one_is_removed(
         for command in ("invite", "members_remove"):
             with pytest.raises(InputError, match="only the owner"):
                 await typed(ann, command, peer=str(bob.peers.me))
+
+
+async def test_a_member_is_removed_by_its_label_or_the_end_of_its_key(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with owned(tmp_path) as (network, owner):
+        bob = await invited(network, owner, V, label="bob")
+        ann = await invited(network, owner, V, label="ann")
+        await network.settled()
+        stranger = str(network.key(99).peer)
+        for wrong in (stranger, stranger[-6:], "carl", ""):
+            with pytest.raises(InputError, match=r"no member is called|missing"):
+                await typed(owner, "members_remove", peer=wrong)
+        # Whom another one may have admitted is barred, though this peer never met it.
+        await typed(owner, "invite", uses=2, admitters=[str(owner.peers.me), str(ann.peers.me)])
+        assert (await typed(owner, "members_remove", peer=stranger))["peer"] == stranger
+        for called, node in (("bob", bob), (ann.peers.me.short, ann)):
+            found = await typed(owner, "members_remove", peer=called)
+            assert found["peer"] == str(node.peers.me)
+        rows = (await typed(owner, "members"))["members"]
+        assert {it["label"] for it in rows if it["removed"]} == {"", "ann", "bob"}
+
+
+def test_what_two_members_are_called_names_neither_alone() -> None:
+    labels = {"12D3KooWaaaaXXXXXX": "bob", "12D3KooWbbbbXXXXXX": "bob", "12D3KooWccccYYYYYY": ""}
+    assert len(members_called("bob", labels)) == 2
+    assert len(members_called("XXXXXX", labels)) == 2
+    assert members_called("…YYYYYY", labels) == ["12D3KooWccccYYYYYY"]
+    assert members_called("aaaaXXXXXX", labels) == ["12D3KooWaaaaXXXXXX"]
+    # A letter is no name, nor is nothing.
+    assert members_called("Y", labels) == members_called("", labels) == []
 
 
 async def test_a_task_that_a_removed_member_has_is_answered_by_another(tmp_path: Path) -> None:
@@ -153,6 +189,26 @@ def test_no_view_of_the_settings_tells_the_secret_of_an_invite(tmp_path: Path) -
     told = str(settings_of(config))
     for secret in (OTHER_KEY.seed.hex(), str(OTHER_KEY.seed), LINE):
         assert secret not in told
+
+
+def test_settings_that_nobody_typed_are_not_said_to_be_typed(tmp_path: Path) -> None:
+    quota = next(it for it in join_command.params if it.name == "quota").default
+    config = NodeConfig(
+        state=STATE_DEFAULT.expanduser(),
+        peers=PeersConfig(listen=("/ip4/0.0.0.0/tcp/9",), keep_calling=True),
+        quota_bytes=bytes_of(str(quota)),
+        lan=True,
+        map_port=True,
+    )
+    told = {it["name"]: it for it in settings_of(config)}
+    assert {it["name"] for it in told.values() if it["origin"] != "default"} == {"peers.listen"}
+    assert told["peers.listen"]["origin"] == "start"
+    assert told["private"]["value"] == "False"
+    belongs = replace(config, peers=replace(config.peers, network="12D3KooW"), lan=False)
+    told = {it["name"]: it for it in settings_of(belongs, private=True)}
+    assert (told["private"]["value"], told["private"]["origin"]) == ("True", "membership")
+    assert told["peers.network"]["origin"] == "membership"
+    assert told["lan"]["origin"] == "command line"
 
 
 async def test_a_folder_belongs_to_one_private_network_for_good(tmp_path: Path) -> None:

@@ -166,6 +166,15 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     assert key_seed(tmp_path, lambda: SEED) == SEED
 
 
+@pytest.mark.parametrize("left", ["started.json", "port"])
+def test_no_second_key_is_made_where_a_peer_has_lost_its_own(tmp_path: Path, left: str) -> None:
+    (tmp_path / left).write_text("1")
+    with pytest.raises(StoreUnusable, match=r"key is gone.*from a copy.*mv .*\.old") as refused:
+        key_seed(tmp_path, lambda: SEED)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "key").exists()
+
+
 @pytest.mark.parametrize("size_bytes", [0, SEED_BYTES - 1, SEED_BYTES + 1])
 def test_a_key_of_the_wrong_length_is_refused_and_not_replaced(
     tmp_path: Path, size_bytes: int

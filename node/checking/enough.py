@@ -1,0 +1,56 @@
+"""Whether the verifiers that are known can check an answer at all, before it is made. Pure."""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from wire.content import PeerId
+from wire.errors import InputError
+from wire.plural import plural
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """How many could check what each of the peers makes that could answer."""
+
+    left: dict[PeerId, int]
+
+    @property
+    def most(self) -> int:
+        """How many can check at most, whoever answers."""
+        return max(self.left.values(), default=0)
+
+    def makers(self, needed: int) -> frozenset[PeerId]:
+        """Whose answers enough can check; empty for everybody's."""
+        enough = frozenset(it for it, count in self.left.items() if count >= needed)
+        return enough if len(enough) < len(self.left) else frozenset()
+
+
+def prospect_of(
+    makers: Iterable[PeerId],
+    verifiers: Collection[PeerId],
+    me: PeerId,
+    owner_of: Callable[[PeerId], PeerId],
+) -> Prospect:
+    """Nobody checks for itself, nor what it made; one declared owner has one voice, and none
+    about what its own peers ask or make.
+    """
+    owners = {owner_of(it) for it in verifiers if it != me} - {owner_of(me)}
+    return Prospect({it: len(owners - {owner_of(it)}) for it in makers})
+
+
+def too_few(prospect: Prospect, needed: int, called: str) -> InputError:
+    """Why a task cannot be checked by as many as it asks for."""
+    has_to = "has to" if needed == 1 else "have to"
+    return InputError(
+        f"nothing was asked: {plural(prospect.most, 'peer')} could check an answer of {called},"
+        f" beside this peer and who makes it, and {needed} {has_to} agree",
+        todo=f"ask with {fewer_verdicts(prospect.most)}; or have another"
+        f" machine check: python -m node join --role verify --model {called}",
+    )
+
+
+def fewer_verdicts(count: int) -> str:
+    """What to ask with where so many can check; of one that nobody checks it is said."""
+    if count:
+        return f"--verdicts {count}/{count} or, unchecked, 0/0"
+    return "--verdicts 0/0, which nobody checks"
