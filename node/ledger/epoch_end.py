@@ -119,8 +119,6 @@ class EpochEnd:
                     self._note_proof(self._place(signed.signer), vote, signed.raw)
                 case Signed(record=Proposal() as proposal) as signed:
                     self._take_proposal(self._place(signed.signer), proposal, signed)
-                case _:
-                    pass
 
     def receive(self, raw: bytes) -> None:
         """Take in what a member has signed; WireError if it is nothing of this epoch's end."""
@@ -168,8 +166,10 @@ class EpochEnd:
     def orders(self) -> tuple[bytes, ...] | None:
         """The orders of the epoch that has ended, if all are known here."""
         assert self.checkpoint is not None
-        header = CheckpointHeader.from_bytes(self.checkpoint.header)
-        return self.replica.resolve(header.buckets).orders
+        raw = self.checkpoint.header
+        # What seals name together may be in no member's own list: who judged it knows it.
+        judged = self._proposals.orders_of(raw)
+        return judged or self.replica.resolve(CheckpointHeader.from_bytes(raw).buckets).orders
 
     # Inside
 

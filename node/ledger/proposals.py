@@ -52,6 +52,11 @@ class Proposals:
             if at >= number and at not in self.judged:
                 yield from buckets
 
+    def orders_of(self, header: bytes) -> tuple[bytes, ...] | None:
+        """The orders that a header stands for which was proposed, and is right."""
+        content = self.contents.get(ContentId.of(header))
+        return None if content is None else content.orders
+
     def header_of(self, value: ContentId) -> bytes | None:
         """The header that was proposed with this id."""
         if value in self.contents:
