@@ -35,7 +35,7 @@ def at_own_port(config: NodeConfig) -> NodeConfig:
     """
     if config.port_named:
         return config
-    port = kept_port(config.state) or _port_in(config.peers.listen)
+    port = kept_port(config.state) or port_in(config.peers.listen)
     free = port if port and _is_free(port) else 0
     return replace(config, peers=replace(config.peers, listen=(f"/ip4/0.0.0.0/tcp/{free}",)))
 
@@ -45,8 +45,8 @@ def keep_port(config: NodeConfig, addresses: Sequence[str]) -> str:
 
     Returns what the user should know: "" unless the kept one is not the one that is listened on.
     """
-    port, kept = _port_in(addresses), kept_port(config.state)
-    named = config.port_named and _port_in(config.peers.listen) != 0
+    port, kept = port_in(addresses), kept_port(config.state)
+    named = config.port_named and port_in(config.peers.listen) != 0
     # Whom only this machine reaches, nobody else has an address of.
     if not port or all(is_loopback(host_of(it)) for it in config.peers.listen):
         return ""
@@ -60,7 +60,7 @@ def keep_port(config: NodeConfig, addresses: Sequence[str]) -> str:
     return f"port {kept} is taken: this start listens on {port}; invites and forwards say {kept}"
 
 
-def _port_in(addresses: Sequence[str]) -> int:
+def port_in(addresses: Sequence[str]) -> int:
     """The first TCP port; 0 where there is none, or any was asked for."""
     for address in addresses:
         parts = address.split("/")

@@ -56,9 +56,7 @@ def check_commitments(
         report.note_limit(part, what, f"{names}: asked, or done, after others had told theirs")
         return
     silent = len(made) - len(opened)
-    told = (
-        f"{len(opened)} of {plural(len(made), 'commitment')}"
-        if silent
-        else f"{plural(len(made), 'commitment')}"
-    )
+    told = plural(len(made), "commitment")
+    if silent:
+        told = f"{len(opened)} of {told}"
     report.note(part, True, what, f"{told}, each with a salt and a key of its own")

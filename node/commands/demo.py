@@ -141,7 +141,7 @@ def _work(peer: DemoPeer) -> str:
     tasks = peer.status["tasks"]["answered"]
     words = [
         plural(legs, "leg") if legs else "",
-        f"{plural(checks, 'check')}" if checks else "",
+        plural(checks, "check") if checks else "",
         f"{plural(tasks, 'answer')} kept" if tasks else "",
     ]
     return ", ".join(word for word in words if word)

@@ -1,6 +1,6 @@
 """`doctor`: looks at the machine, the peer and the way to others, and says what is wrong."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from node.health.finding import Finding, State
 from node.health.local_look import LocalLook
 from node.health.network_look import NetworkLook, ask_router, call_all
 from node.local.control import call, unheard
-from node.own_port import kept_port
+from node.own_port import kept_port, port_in
 from wire.errors import BatonError
 from wire.plural import plural
 from wire.signing import SigningKey
@@ -70,7 +70,8 @@ async def look(patient: Patient, runtime: Runtime) -> Facts:
     peer, peers, settings = await _peer(patient.state)
     service = await trio.to_thread.run_sync(here.service)
     named = patient.port or (None if service is None else service.port)
-    port = _port_of(peer) or named or kept_port(patient.state) or PORT_DEFAULT
+    listening = 0 if peer is None else port_in(peer["addresses"])
+    port = listening or named or kept_port(patient.state) or PORT_DEFAULT
     told = "" if settings is None else settings.get("peers.bootstraps", "")
     bootstraps = patient.bootstraps or tuple(filter(None, told.split(", ")))
     found: dict[str, Any] = {}
@@ -111,15 +112,6 @@ async def _peer(
     except BatonError:
         return None, None, None
     return status, tuple(peers["peers"]), {it["name"]: it["value"] for it in config["settings"]}
-
-
-def _port_of(peer: Mapping[str, Any] | None) -> int | None:
-    """The port on which the running peer listens."""
-    for address in [] if peer is None else peer["addresses"]:
-        parts = address.split("/")
-        if len(parts) > 4 and parts[3] == "tcp":
-            return int(parts[4])
-    return None
 
 
 def _key_count(state: Path) -> int | None:

@@ -66,7 +66,7 @@ async def check_pages(
         ReceiptPart.INPUT,
         same,
         "the pages that are kept are those that were signed for",
-        f"{plural(len(pages), 'page')}",
+        plural(len(pages), "page"),
     )
     if not same or source is None or not source.paging:
         return

@@ -137,7 +137,7 @@ async def list_cases(state: Path, offline: Path | None, *, as_json: bool) -> Non
         for name, it in rows
     ]
     columns = ("case", "against", "state", "wrong : right", "since epoch")
-    show_table(f"{plural(len(table), 'case')}", columns, table)
+    show_table(plural(len(table), "case"), columns, table)
 
 
 def _counts(row: CaseRow) -> str:

@@ -201,7 +201,7 @@ def _http_line(http: Mapping[str, Any]) -> str:
     """How the gateway is, in one line; what clients caused there is named by its kind."""
     parts = [
         f"{plural(http['open'], 'connection')}, {http['at_work']} at work",
-        f"{plural(http['requests'], 'request')}",
+        plural(http["requests"], "request"),
     ]
     parts += [f"{http[it]} {it}" for it in ("abandoned", "evicted") if http[it]]
     for what in ("refused", "timed_out", "errors"):

@@ -244,7 +244,7 @@ def _show(found: _Found, head: Mapping[str, Any], *, as_json: bool) -> None:
         tell(f"row {found.row['row']} was not asked: {safe(found.row['problem'])}")
     elif found.row is not None:
         one = found.row
-        path = "1 hash" if len(one["path"]) == 1 else f"{plural(len(one['path']), 'hash')}"
+        path = plural(len(one["path"]), "hash")
         tell(f"[green]✓[/green] row {one['row']} is one of {one['rows_in_bundle']} signed together")
         tell(f"  question  sha256 {one['source_sha256']}")
         tell(f"  answer    sha256 {one['output_sha256']}")

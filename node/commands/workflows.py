@@ -149,8 +149,9 @@ async def run_now(state: Path, name: str, *, as_json: bool) -> None:
 
 
 def _tell_running(event: Mapping[str, Any]) -> None:
-    tries = "1 try" if event["tries"] == 1 else f"{plural(event['tries'], 'try')}"
-    console.print(f"running: at most {tries} of {event['deadline_s']} s each")
+    console.print(
+        f"running: at most {plural(event['tries'], 'try')} of {event['deadline_s']} s each"
+    )
 
 
 def _checked(result: Any) -> str:

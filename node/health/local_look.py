@@ -20,7 +20,7 @@ from typing import Any
 
 from node.guest.sensors import Sensors, said_by
 from node.health.facts import PortFacts, ResourceFacts, ServiceFacts, StateFacts, ToolFacts
-from store.folder import FOLDER_VERSION, SEED_BYTES, has_lost_key, locked_by, lost_key
+from store.folder import FOLDER_VERSION, KEY_FILE, SEED_BYTES, has_lost_key, locked_by, lost_key
 
 UNIT = "baton"
 # A limit of cgroups that is as good as none.
@@ -103,7 +103,7 @@ class LocalLook:
             return StateFacts(**named, there=True)
         key_mode = None
         with suppress(OSError):
-            key_mode = stat.S_IMODE((self.state / "key").stat().st_mode)
+            key_mode = stat.S_IMODE((self.state / KEY_FILE).stat().st_mode)
         version = None
         with suppress(OSError):
             version = (self.state / "version").read_text(errors="replace")[:64].strip()
@@ -126,8 +126,8 @@ class LocalLook:
             for name in ("store", "files"):
                 if (self.state / name).exists() and not (self.state / name).is_dir():
                     return f"{self.state}/{name} is no folder"
-            if (self.state / "key").stat().st_size != SEED_BYTES:
-                return f"{self.state}/key is not as long as a key is"
+            if (self.state / KEY_FILE).stat().st_size != SEED_BYTES:
+                return f"{self.state / KEY_FILE} is not as long as a key is"
         except FileNotFoundError:
             return lost_key(self.state).message * has_lost_key(self.state)
         except OSError:

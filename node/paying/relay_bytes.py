@@ -6,6 +6,7 @@ it asks for nothing. So is one that counts more bytes than moved: it has one pro
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -145,6 +146,9 @@ class RelayPayer:
         endpoint = self.payer.peers.endpoint
         left: list[PeerId] = []
         lines = {peer: it for peer, it in endpoint.lines().items() if it.dialed}
+        through: defaultdict[PeerId, list[PeerId]] = defaultdict(list)
+        for peer, line in lines.items():
+            through[line.relay].append(peer)
         totals = endpoint.relayed()
         # Only with them: whoever was forgotten sooner would begin with what was counted already.
         for relay in self._accounts.keys() - totals.keys():
@@ -153,7 +157,7 @@ class RelayPayer:
             account = self._accounts.get(relay)
             if account is None:
                 account = self._accounts[relay] = RelayAccount()
-            now = frozenset([peer for peer, it in lines.items() if it.relay == relay])
+            now = frozenset(through.get(relay, ()))
             if account.look_at(now):
                 # It may have ended them as it knows of no promise: its disk may have been lost.
                 self._ask_how_it_stands(relay)

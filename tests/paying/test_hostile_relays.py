@@ -195,33 +195,26 @@ async def test_a_relay_with_a_tiny_increment_has_no_channel_after_the_other_open
         assert len(world.opened) <= 1
 
 
+@pytest.mark.parametrize(
+    ("tells", "promises_most"),
+    [(lambda _: AMOUNT_MAX, 2), (lambda promised: promised, 4)],
+    ids=["anything", "what_it_was_promised"],
+)
 async def test_a_relay_that_lies_from_the_first_word_on_has_one_small_promise(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    tells: Callable[[int], int],
+    promises_most: int,
 ) -> None:
     world = World()
-    world.tells = lambda _: AMOUNT_MAX
+    world.tells = tells
     async with payer_in(world, monkeypatch):
         relay = world.relay("relay")
         world.lines[KEPT] = Lined(relay, 0, dialed=True)
         for _ in range(60):
             world.move(relay, 64 << 10)
             await trio.sleep(1)
-        assert sum(world.promised.values()) <= 2 * AHEAD
-        assert f"relay {relay}" in world.problems
-
-
-async def test_a_relay_that_says_what_it_was_promised_is_what_it_charged_has_one_small_promise(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World()
-    world.tells = lambda promised: promised
-    async with payer_in(world, monkeypatch):
-        relay = world.relay("relay")
-        world.lines[KEPT] = Lined(relay, 0, dialed=True)
-        for _ in range(60):
-            world.move(relay, 64 << 10)
-            await trio.sleep(1)
-        assert sum(world.promised.values()) <= 4 * AHEAD
+        assert sum(world.promised.values()) <= promises_most * AHEAD
         assert f"relay {relay}" in world.problems
 
 
