@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from node.commands.command import Assembly, Command, run
+from node.commands.command import Assembly, Command, heading, run
 from node.commands.gateway_options import gateway_pay_options, http_pay_of
-from node.commands.guest_options import guest_of, guest_options
+from node.commands.guest_options import guest_of, machine_options, manners_options
 from node.commands.options import (
     bytes_of,
     console_of,
@@ -34,7 +34,7 @@ from wire.kinds import Role
 PORT_DEFAULT = 4747
 # How an invite begins, and what a service manager calls the file with one.
 INVITE_PREFIX, CREDENTIAL = "baton1", "baton-invite"
-ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrnxiwGy1PP8iS"
+ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooW…"
 
 
 @click.command(
@@ -47,6 +47,7 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     ),
 )
 @click.argument("bootstrap", nargs=-1)
+@heading("What most peers are told")
 @click.option(
     "--role",
     "roles",
@@ -62,6 +63,65 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     " several times.",
 )
 @click.option(
+    "--http",
+    help="Serve OpenAI clients at this ADDRESS:PORT. The role gateway alone serves them at"
+    " 127.0.0.1:8000.",
+)
+@click.option(
+    "--console",
+    is_flag=True,
+    help=f"Serve a page about this peer at http://{CONSOLE_DEFAULT}/; `open` prints the link.",
+)
+@click.option(
+    "--invite-file",
+    type=click.Path(path_type=Path),
+    envvar="BATON_INVITE_FILE",
+    help="A file with the line that `invite` printed, to join a private network; also"
+    " BATON_INVITE_FILE, or the credential baton-invite of a systemd unit. A state folder that has"
+    " joined once needs it no more.",
+)
+@state_option
+@heading("The network")
+@network_option
+@click.option(
+    "--genesis",
+    type=click.Path(path_type=Path),
+    help="The genesis file of a network with a ledger, as `network new` wrote it. A state folder"
+    " that has joined it once needs it no more.",
+)
+@click.option(
+    "--owner",
+    metavar="LINE|FILE",
+    help="Show whose peer this is, by the line that `owner sign` printed, or a file with it: peers"
+    " of one owner never check each other, and of them one checks an answer at most.",
+)
+@seed_options
+@click.option(
+    "--no-lan",
+    is_flag=True,
+    help="Do not look for peers in the local network (mDNS), and do not be found there.",
+)
+@heading("How it is reached")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="The TCP port to listen on. Default: the one of its earlier starts, and at first"
+    f" {PORT_DEFAULT} for the first peer of a network; else, or if that is taken, any free port.",
+)
+@click.option("--listen", multiple=True, help="A multiaddr to listen on, instead of --port.")
+@click.option(
+    "--no-map-port",
+    is_flag=True,
+    help="Do not ask the router (PCP, NAT-PMP, UPnP) to pass a port on to this peer.",
+)
+@click.option(
+    "--relay-pay-max",
+    metavar="CREDITS",
+    help="What this peer pays others for a million KiB (about 1 GB) that they pass on for it, at"
+    " most. Of relays that ask for more only what is free is used. Default: nothing.",
+)
+@heading("Models and data")
+@click.option(
     "--layers",
     help="The layers of the model that this peer holds, as 0-17, where others hold the rest: who"
     " holds the first answers questions, through the others. Default: all.",
@@ -73,46 +133,26 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     help="A folder or a file of text that this peer may bring into the network.",
 )
 @click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    help="The TCP port to listen on. Default: the one of its earlier starts, and at first"
-    f" {PORT_DEFAULT} for the first peer of a network; else, or if that is taken, any free port.",
-)
-@click.option("--listen", multiple=True, help="A multiaddr to listen on, instead of --port.")
-@click.option(
-    "--no-lan",
-    is_flag=True,
-    help="Do not look for peers in the local network (mDNS), and do not be found there.",
-)
-@click.option(
-    "--no-map-port",
-    is_flag=True,
-    help="Do not ask the router (PCP, NAT-PMP, UPnP) to pass a port on to this peer.",
-)
-@seed_options
-@network_option
-@click.option(
-    "--genesis",
-    type=click.Path(path_type=Path),
-    help="The genesis file of a network with a ledger, as `network new` wrote it. A state folder"
-    " that has joined it once needs it no more.",
-)
-@click.option(
-    "--invite-file",
-    type=click.Path(path_type=Path),
-    envvar="BATON_INVITE_FILE",
-    help="A file with the line that `invite` printed, to join a private network; also"
-    " BATON_INVITE_FILE, or the credential baton-invite of a systemd unit. A state folder that has"
-    " joined once needs it no more.",
-)
-@click.option(
     "--quota", default="20GB", show_default=True, help="How much disk the store may take at most."
 )
 @click.option(
-    "--http",
-    help="Serve OpenAI clients at this ADDRESS:PORT. The role gateway alone serves them at"
-    " 127.0.0.1:8000.",
+    "--background-checks",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Which part of the answers that nobody checks is checked afterwards; 0: none.",
 )
+@click.option(
+    "--srs",
+    type=click.Path(path_type=Path),
+    help="The structured reference string with which proofs of small ONNX models are made and"
+    " checked, for the level zk: of a ceremony, or of `models srs`. Default: no proofs.",
+)
+@heading("The machine")
+@machine_options
+@heading("A guest's manners")
+@manners_options
+@heading("The gateway and the console")
 @click.option(
     "--http-name",
     "http_names",
@@ -132,24 +172,15 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     help="How many verdicts an answer over HTTP needs, of how many verifiers; 0/0: none.",
 )
 @click.option(
-    "--background-checks",
-    type=float,
-    default=0.05,
-    show_default=True,
-    help="Which part of the answers that nobody checks is checked afterwards; 0: none.",
+    "--http-apps",
+    is_flag=True,
+    help="Take keys of other peers' apps: they come in, and ask for what costs nothing.",
 )
 @click.option(
-    "--srs",
-    type=click.Path(path_type=Path),
-    help="The structured reference string with which proofs of small ONNX models are made and"
-    " checked, for the level zk: of a ceremony, or of `models srs`. Default: no proofs.",
+    "--console-at",
+    help="Serve that page at this ADDRESS:PORT; from other machines only with an API key.",
 )
-@click.option(
-    "--owner",
-    metavar="LINE|FILE",
-    help="Show whose peer this is, by the line that `owner sign` printed, or a file with it: peers"
-    " of one owner never check each other, and of them one checks an answer at most.",
-)
+@heading("Prices")
 @click.option(
     "--price",
     "prices",
@@ -161,13 +192,9 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     " passed on to a peer behind a router. May be given several times."
     " Default: free.",
 )
-@click.option(
-    "--relay-pay-max",
-    metavar="CREDITS",
-    help="What this peer pays others for a million KiB (about 1 GB) that they pass on for it, at"
-    " most. Of relays that ask for more only what is free is used. Default: nothing.",
-)
 @click.option("--price-check", help="What others pay, in credits, for each verdict. Default: free.")
+@gateway_pay_options
+@heading("Credits for newcomers")
 @click.option(
     "--sponsor",
     help="Give newcomers that ask (`wallet faucet`) so many credits in each epoch, out of this"
@@ -182,20 +209,9 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     is_flag=True,
     help="Give it to whoever does some work for it, not to four keys of each address prefix.",
 )
-@click.option(
-    "--console",
-    is_flag=True,
-    help=f"Serve a page about this peer at http://{CONSOLE_DEFAULT}/; `open` prints the link.",
-)
-@click.option(
-    "--console-at",
-    help="Serve that page at this ADDRESS:PORT; from other machines only with an API key.",
-)
-@gateway_pay_options
-@guest_options
-@click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
-@state_option
+@heading("Also")
 @json_option
+@click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
 @click.pass_obj
 def join_command(
     assembly: Assembly,

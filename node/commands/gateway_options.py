@@ -1,19 +1,13 @@
 """Options of `join` that say what a gateway's clients pay, and how."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from node.commands.command import together
 from node.gateway_config import EVM_NETWORK_DEFAULT, HttpPay, pay_of
 
-F = TypeVar("F", bound=Callable[..., Any])
-_OPTIONS = (
-    click.option(
-        "--http-apps",
-        is_flag=True,
-        help="Take keys of other peers' apps: they come in, and ask for what costs nothing.",
-    ),
+gateway_pay_options = together(
     click.option(
         "--http-pay",
         metavar="MEANS",
@@ -37,13 +31,6 @@ _OPTIONS = (
         help="The network that dollars are paid on; eip155:84532 is for tests.",
     ),
 )
-
-
-def gateway_pay_options(command: F) -> F:
-    """Add the options to a command."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 def http_pay_of(options: dict[str, Any]) -> HttpPay | None:
