@@ -20,6 +20,7 @@ from node.commands.status_lines import (
     belonging_lines,
     network_words,
     news_of,
+    noted_words,
     wrong_rows_lines,
 )
 from node.health.reach_words import ALONE, lasted, reach_words
@@ -110,8 +111,8 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]{safe(found['unmet'])}[/yellow]")
     if found["engine"]["last_failure"]:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
-    for line in news_of(found):
-        console.print(f"  [dim]{safe(line)}[/dim]")
+    for note in news_of(found):
+        console.print(f"  [dim]{safe(noted_words(note))}[/dim]")
 
 
 def _traffic_line(traffic: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from node.commands.status_lines import (
     belonging_lines,
     network_words,
     news_of,
+    noted_words,
     wrong_rows_lines,
 )
 from node.commands.terminal import LineConsole, broken
@@ -50,33 +51,47 @@ def brief_lines(found: Mapping[str, Any]) -> list[str]:
             *_work_lines(found),
         )
     ]
-    # Of the last that came, since some are old.
-    news = [it for it in reversed(news_of(found)) if not it.startswith(_TOLD_ABOVE)]
+    news = [it for it in news_of(found) if not it["line"].startswith(_TOLD_ABOVE)]
     # Strangers cause news without end; what the disk does is not hidden by it.
-    news.sort(key=lambda it: not it.startswith(_OF_DISK))
+    of_disk = [it for it in news if it["line"].startswith(_OF_DISK)]
     wrong = [
         *_wrong(found),
         *(_one_row(it, LINE_CELLS_MAX) for it in belonging if _is_unwell(it)),
-        *(f"[yellow]noted: {_cut(it)}[/yellow]" for it in news),
+        *map(_noted_line, of_disk),
     ]
-    is_well = not wrong and not any(map(_is_unwell, lines))
-    lines += _fitting(wrong, ROWS_MAX - 1 - len(lines))
+    rest = [_noted_line(it) for it in news if it not in of_disk]
+    is_well = not wrong and not rest and not any(map(_is_unwell, lines))
+    lines += _fitting(wrong, rest, ROWS_MAX - 1 - len(lines))
     if is_well:
         lines.append("[green]nothing is known to be wrong[/green]")
     return [_one_row(head, COLUMNS), *(f"  {it}" for it in lines)]
 
 
-def _fitting(lines: Sequence[str], rows: int) -> list[str]:
-    """The first lines that have room in so many rows, and how many were left out."""
-    shown: list[str] = []
+def _noted_line(note: Mapping[str, Any]) -> str:
+    return f"[yellow]{_cut(noted_words(note))}[/yellow]"
+
+
+def _fitting(first: Sequence[str], last: Sequence[str], rows: int) -> list[str]:
+    """What has room in so many rows: of the first lines the first, then of the last the last.
+
+    How many were left out is told by a line more.
+    """
+    lines = [*first, *reversed(last)]
+    most, left_out = _fitting_count(lines, rows)
+    newest = lines[len(first) : most]
+    more = hint(f"and {left_out} more: python -m node status --all")
+    return [*lines[: min(most, len(first))], *reversed(newest), *([more] if left_out else [])]
+
+
+def _fitting_count(lines: Sequence[str], rows: int) -> tuple[int, int]:
+    """How many of the lines have room, and how many have none."""
     for place, line in enumerate(lines):
         taken = broken(Text.from_markup(f"  {line}"), _SCREEN).plain.split("\n")
         rows -= sum(1 + (cell_len(it) - 1) // COLUMNS for it in taken)
         # One row is kept for the last line, unless nothing is left for it to tell.
         if rows < (place + 1 < len(lines)):
-            return [*shown, hint(f"and {len(lines) - place} more: python -m node status --all")]
-        shown.append(line)
-    return shown
+            return place, len(lines) - place
+    return len(lines), 0
 
 
 def _one_row(line: str, cells: int = COLUMNS - 2) -> str:

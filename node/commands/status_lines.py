@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from node.commands.output import safe, short, size
-from node.health.reach_words import relay_words, seed_words
+from node.health.reach_words import ago, relay_words, seed_words, times_words
 from wire.plural import plural
 
 
@@ -51,9 +51,14 @@ def wrong_rows_lines(model: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def news_of(found: Mapping[str, Any]) -> list[str]:
-    """What was noted lately, without what the lines of models say already."""
+def noted_words(note: Mapping[str, Any]) -> str:
+    """A line that was noted, when, and how often, in one line: others' words make no second."""
+    line = " ".join(str(note["line"]).split())
+    return f"noted {ago(note['s_ago'])}: {line}{times_words(note['times'])}"
+
+
+def news_of(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What was noted lately, without what the lines of models say already; the newest is last."""
     told = {f"model {it['name']} is ready" for it in found["models"]}
     told |= {f"model {it['name']} is set aside: {it['problem']}" for it in found["models"]}
-    # Words of others make no line that looks like one of ours.
-    return [" ".join(str(it).split()) for it in found["problems"] if it not in told]
+    return [it for it in found["noted"] if it["line"] not in told]

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from node.console.facts import PEERS_SHOWN, RECEIPTS_SHOWN, TASKS_SHOWN, ConsoleFacts
 from node.console.history import points_of
 from node.health.finding import State
-from node.health.reach_words import lasted, reach_words
+from node.health.reach_words import ago, lasted, reach_words, times_words
 from wire.amount import show_credits
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -50,11 +50,6 @@ def short(peer: object) -> str:
     return f"…{str(peer)[-6:]}"
 
 
-def ago(seconds: float) -> str:
-    """When something was, in words."""
-    return "just now" if seconds < 10 else f"{lasted(seconds)} ago"
-
-
 def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -67,6 +62,7 @@ def _environment() -> Environment:
         "plain": plain,
         "size": size,
         "ago": ago,
+        "times": times_words,
         "lasted": lasted,
         "short": short,
         "points": points_of,
