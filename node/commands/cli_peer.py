@@ -6,34 +6,20 @@ from typing import Any
 import click
 
 from node.commands.command import Assembly, Command, heading, run
-from node.commands.gateway_options import gateway_pay_options, http_pay_of
-from node.commands.guest_options import guest_of, machine_options, manners_options
+from node.commands.gateway_options import gateway_pay_options
+from node.commands.guest_options import machine_options, manners_options
 from node.commands.options import (
-    bytes_of,
-    console_of,
-    gateway_of,
     json_option,
-    layers_of,
     network_option,
-    roles_of,
     seed_options,
     state_option,
 )
 from node.console_config import CONSOLE_DEFAULT
 from node.paying_config import (
-    SERVICES,
     SPONSOR_EACH_DEFAULT,
-    TypedPrices,
-    read_prices,
-    read_relay_pay_max,
-    read_sponsoring,
 )
-from wire.errors import InputError
-from wire.kinds import Role
 
 PORT_DEFAULT = 4747
-# How an invite begins, and what a service manager calls the file with one.
-INVITE_PREFIX, CREDENTIAL = "baton1", "baton-invite"
 ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooW…"
 
 
@@ -212,34 +198,14 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooW…"
 @heading("Also")
 @json_option
 @click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
-@click.pass_obj
+@click.pass_context
 def join_command(
-    assembly: Assembly,
+    context: click.Context,
     /,
     *,
-    bootstrap: tuple[str, ...],
-    roles: tuple[str, ...],
-    names: tuple[str, ...],
-    layers: str | None,
-    files: tuple[Path, ...],
-    port: int | None,
-    listen: tuple[str, ...],
-    network: str,
-    genesis: Path | None,
-    quota: str,
-    http: str | None,
-    http_names: tuple[str, ...],
-    http_origins: tuple[str, ...],
-    http_verdicts: str,
-    background_checks: float,
-    prices: tuple[str, ...],
-    price_check: str | None,
-    console: bool,
-    console_at: str | None,
-    with_parent: int | None,
-    state: Path,
     as_json: bool,
-    **more: Any,
+    with_parent: int | None,
+    **typed: Any,
 ) -> None:
     """Run a peer until it is told to leave (Ctrl-C).
 
@@ -247,111 +213,12 @@ def join_command(
     Without one, peers that are known, in the local network or named by --seed-dns are met; where
     there are none a new network starts. The command with which others join is printed.
     """
-    from node.commands.genesis import read_genesis
     from node.commands.join import join
-    from node.commands.models import meant
-    from node.config import ROLES_DEFAULT, NodeConfig
-    from p2p.peers import PeersConfig
+    from node.commands.join_typed import config_typed
 
-    bootstrap, invited = _invited(assembly, bootstrap, more)
-    chosen = roles_of(roles) or ROLES_DEFAULT
-    price, apps, pay, gateway = more["http_price"], more.pop("http_apps"), http_pay_of(more), None
-    if http is not None or Role.GATEWAY in chosen:
-        chosen |= {Role.GATEWAY}
-        gateway = gateway_of(http, http_names, http_origins, http_verdicts, pay, price, apps=apps)
-    elif pay is not None or apps:
-        _refuse_without_gateway(apps=apps)
-    config = NodeConfig(
-        state=state.expanduser(),
-        peers=PeersConfig(**_placed(network, bootstrap, listen, port, more)),
-        port_named=bool(listen) or port is not None,
-        roles=chosen,
-        models=tuple(map(meant, names)) if {Role.INFER, Role.VERIFY} & chosen else (),
-        layers=None if layers is None else layers_of(layers),
-        files=files,
-        quota_bytes=bytes_of(quota),
-        gateway=gateway,
-        console=console_of(console_at) if console or console_at else None,
-        guest=guest_of(**more),
-        genesis=None if genesis is None else read_genesis(genesis),
-        background_checks=background_checks,
-        prices=_priced(prices, price_check, names),
-        **invited,
-    )
+    assembly: Assembly = context.obj
+    config = config_typed(join_command, typed, assembly.credentials)
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
-
-
-def _refuse_without_gateway(*, apps: bool) -> None:
-    """InputError: what was typed is for a gateway."""
-    option = "--http-apps" if apps else "--http-pay"
-    raise InputError(f"{option} is for a gateway", todo="add --role gateway, or --http")
-
-
-def _invited(
-    assembly: Assembly, typed: tuple[str, ...], more: dict[str, Any]
-) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The addresses of what was typed; and the invite, the LAN, the SRS, the owner, credits."""
-    from node.commands.members import read_invite
-    from node.commands.ownership import read_owner
-
-    lines = tuple(it for it in typed if it.lower().startswith(INVITE_PREFIX))
-    folder = assembly.credentials
-    invite, private = read_invite(lines, more.pop("invite_file"), folder and folder / CREDENTIAL)
-    addresses = tuple(it for it in typed if it not in lines)
-    relay_pay_max = read_relay_pay_max(more.pop("relay_pay_max"))
-    sponsoring = read_sponsoring(
-        more.pop("sponsor"), more.pop("sponsor_each"), puzzle=more.pop("sponsor_puzzle")
-    )
-    found: dict[str, Any] = {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
-    found["map_port"] = not more.pop("no_map_port")
-    srs = more.pop("srs")
-    found |= {"srs": None if srs is None else srs.expanduser()}
-    found["owner_line"] = read_owner(more.pop("owner"))
-    return addresses, found | {"sponsoring": sponsoring, "relay_pay_max": relay_pay_max}
-
-
-def _placed(
-    network: str,
-    bootstrap: tuple[str, ...],
-    listen: tuple[str, ...],
-    port: int | None,
-    more: dict[str, Any],
-) -> dict[str, Any]:
-    """How the peer takes its place in the network, as settings of `PeersConfig`."""
-    from p2p.seed_records import checked_names
-
-    seeds, private_seeds = checked_names(more.pop("seed_names")), more.pop("private_seeds")
-    if private_seeds and not seeds:
-        raise InputError(
-            "--seed-dns-private says nothing without --seed-dns", todo="name one: --seed-dns NAME"
-        )
-    return {
-        "network": network,
-        "bootstraps": bootstrap,
-        "seed_names": seeds,
-        "private_seeds": private_seeds,
-        "listen": listen or (_listening(port, bootstrap or seeds),),
-        "keep_calling": True,
-    }
-
-
-def _listening(port: int | None, others: tuple[str, ...]) -> str:
-    """The address to listen on if none was named; a kept port, or one that is free, goes before."""
-    if port is None:
-        port = 0 if others else PORT_DEFAULT
-    return f"/ip4/0.0.0.0/tcp/{port}"
-
-
-def _priced(typed: tuple[str, ...], check: str | None, served: tuple[str, ...]) -> TypedPrices:
-    """The prices of models, by the names under which they are served."""
-    from node.commands.models import meant_among
-
-    found = read_prices(typed, check)
-    models = {
-        name if name in SERVICES else meant_among(name, served): it
-        for name, it in found.models.items()
-    }
-    return TypedPrices(models, found.check)
 
 
 @click.command(

@@ -1,5 +1,6 @@
 """Options of `join` that say what a gateway's clients pay, and how."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -33,7 +34,7 @@ gateway_pay_options = together(
 )
 
 
-def http_pay_of(options: dict[str, Any]) -> HttpPay | None:
-    """What these options say, which are taken out of `options`; InputError if it makes no sense."""
+def http_pay_of(typed: Mapping[str, Any]) -> HttpPay | None:
+    """What these options say; InputError if it makes no sense."""
     named = ("http_pay", "http_price", "facilitator", "pay_to", "evm_network")
-    return pay_of(*(options.pop(it) for it in named))
+    return pay_of(*(typed[it] for it in named))
