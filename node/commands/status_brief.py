@@ -11,9 +11,10 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.text import Text
 
-from node.commands.output import clock_words, plain_text, safe, state_words
+from node.commands.output import clock_words, plain_text
 from node.commands.status_lines import (
     belonging_lines,
+    model_line,
     network_words,
     news_of,
     noted_words,
@@ -25,6 +26,7 @@ from node.health.reach_words import ALONE, lasted, reach_words
 from wire.plural import plural
 
 MODELS_MAX = 4
+NAME_SHOWN_MAX = 40
 COLUMNS = 80
 # Besides the line that was typed, and the one that is typed next.
 ROWS_MAX = 22
@@ -135,9 +137,7 @@ def _model_lines(models: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     ordered = sorted(models, key=lambda it: not it["problem"])
     shown = ordered if len(ordered) <= MODELS_MAX else ordered[: MODELS_MAX - 1]
     for model in shown:
-        problem = f" [yellow]{_cut(model['problem'])}[/yellow]" if model["problem"] else ""
-        speed = f", {model['units_per_s']:.1f} units/s" if "units_per_s" in model else ""
-        yield f"model {safe(str(model['name'])[:40])}: {state_words(model)}{speed}{problem}"
+        yield model_line({**model, "name": str(model["name"])[:NAME_SHOWN_MAX]}, _cut)
     if rest := ordered[len(shown) :]:
         aside = sum(bool(it["problem"]) for it in rest)
         yield f"and {plural(len(rest), 'model')} more, {aside} with a problem"

@@ -1,10 +1,10 @@
 """Lines that `status` shows of a peer on one screen, and among all that it knows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from node.commands.output import safe, short, size
+from node.commands.output import safe, short, size, state_words
 from node.health.reach_words import ago, relay_words, seed_words, times_words
 from wire.plural import plural
 
@@ -41,6 +41,16 @@ def _membership_line(found: Mapping[str, Any]) -> str:
         )
     why = safe(found["problem"]) or "nobody who may admit it has answered yet"
     return f"[yellow]no member of the private network {name}: {why}[/yellow]"
+
+
+def model_line(model: Mapping[str, Any], shown: Callable[[object], str] = safe) -> str:
+    """How a model is, in one line; `shown` makes words of others safe, and short where need be."""
+    problem = f" [yellow]{shown(model['problem'])}[/yellow]" if model["problem"] else ""
+    speed = f", {model['units_per_s']:.1f} units/s" if "units_per_s" in model else ""
+    if model.get("pages"):
+        speed += f", {model['pages_used']} of {plural(model['pages'], 'page')}"
+    state = ", ".join(filter(None, (model.get("layers", ""), state_words(model))))
+    return f"model {shown(model['name'])}: {state}{speed}{problem}"
 
 
 def wrong_rows_lines(model: Mapping[str, Any]) -> list[str]:
