@@ -5,6 +5,7 @@ from pathlib import Path
 from node.commands.ask import SOCKET
 from node.commands.output import console, safe, show_json, show_table
 from node.commands.status_lines import noted_words
+from node.commands.to_type import advised
 from node.local.control import call, unheard
 
 DEADLINE_S = 30.0
@@ -27,6 +28,6 @@ async def show_logs(state: Path, *, as_json: bool) -> None:
         show_json(found)
         return
     for note in found["noted"]:
-        console.print(safe(noted_words(note).removeprefix("noted ")))
+        console.print(safe(advised(noted_words(note).removeprefix("noted "))))
     if not found["noted"]:
         console.print("nothing was noted since this peer started")

@@ -23,6 +23,7 @@ from node.commands.status_lines import (
     noted_words,
     wrong_rows_lines,
 )
+from node.commands.to_type import advised
 from node.health.reach_words import ALONE, lasted, reach_words
 from node.local.control import call, unheard
 from wire.amount import show_credits
@@ -107,7 +108,7 @@ def _status(found: Mapping[str, Any]) -> None:
     if found["engine"]["last_failure"]:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
     for note in news_of(found):
-        console.print(f"  [dim]{safe(noted_words(note))}[/dim]")
+        console.print(f"  [dim]{safe(advised(noted_words(note)))}[/dim]")
 
 
 def _traffic_line(traffic: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from node.commands.status_lines import (
     wrong_rows_lines,
 )
 from node.commands.terminal import LineConsole, broken
-from node.commands.to_type import hint
+from node.commands.to_type import advised, hint
 from node.health.reach_words import ALONE, lasted, reach_words
 from wire.plural import plural
 
@@ -70,7 +70,7 @@ def brief_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def _noted_line(note: Mapping[str, Any]) -> str:
-    return f"[yellow]{_cut(noted_words(note))}[/yellow]"
+    return f"[yellow]{_cut(advised(noted_words(note)))}[/yellow]"
 
 
 def _fitting(first: Sequence[str], last: Sequence[str], rows: int) -> list[str]:

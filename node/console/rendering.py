@@ -5,7 +5,7 @@ places, so that a row that changes is sent alone. Words of others are text in ev
 templates escape them, and what cannot be printed is replaced.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +115,18 @@ def _rows(name: str, rows: Sequence[Any], count: int, macro: Any) -> dict[str, A
     }
 
 
-def page_of(parts: Mapping[str, str], version: int, token: str) -> bytes:
-    """The whole page; `version` is that of the parts, `token` what it says with each change."""
+def page_of(
+    parts: Mapping[str, str], version: int, token: str, advised: Callable[[str], str] = str
+) -> bytes:
+    """The whole page; `version` is that of the parts, `token` what it says with each change.
+
+    `advised` names the peer's state folder in a command to type.
+    """
     shown = _PAGE.render(
         parts=parts,
         version=version,
         token=token,
+        advised=advised,
         counts={
             "model": MODELS_SHOWN,
             "peer": PEERS_SHOWN,

@@ -90,6 +90,20 @@ async def test_members_answer_each_others_tasks_until_one_is_removed(
                 await typed(ann, command, peer=str(bob.peers.me))
 
 
+async def test_who_lacks_a_verifier_is_told_what_lets_one_in(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with owned(tmp_path) as (network, owner):
+        bob = await invited(network, owner, I, label="bob")
+        await network.settled()
+        for node, first in ((owner, "or print an invite: "), (bob, "owner print an invite: ")):
+            ask = {"model": "hash", "text": "a", "needed": 2, "verifiers": 2, "deadline_s": 60}
+            with pytest.raises(InputError, match="nothing was asked") as refused:
+                await typed(node, "ask", **ask)
+            assert f"{first}python -m node invite > FILE" in refused.value.todo
+            assert "join --invite-file FILE --role verify --model hash" in refused.value.todo
+
+
 async def test_a_member_is_removed_by_its_label_or_the_end_of_its_key(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
