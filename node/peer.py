@@ -132,7 +132,7 @@ class Node:
     log_watch: LogWatch
     loader: ModelLoader
     started_at_s: float
-    log: Notes
+    notes: Notes
     app_owner: AppOwner = field(init=False)
     # None in a network without a genesis.
     ledger: PeerLedger | None = None
@@ -157,7 +157,7 @@ class Node:
 
     def note(self, line: str) -> None:
         """Add a line to the log of this peer; the latest few are kept."""
-        self.log.note(line)
+        self.notes.note(line)
 
     def pause(self, why: str, *, by: str = MACHINE) -> None:
         """Take no work of others while OWNER or MACHINE has a reason; what is held is finished."""
@@ -326,7 +326,7 @@ def _assembled(
         log_watch=_log_watch(config, peers, leg_server, answers, nursery),
         loader=ModelLoader(models, probing, nursery, infer.prepare_proofs),
         started_at_s=trio.current_time(),
-        log=lines,
+        notes=lines,
     )
 
 

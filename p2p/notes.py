@@ -36,10 +36,10 @@ class Notes:
     About nothing else, a line is about its own kind.
     """
 
-    __slots__ = ("_kept", "_now_s")
+    __slots__ = ("_kept", "_now_at_s")
 
-    def __init__(self, notes_max: int, now_s: Callable[[], float]) -> None:
-        self._now_s = now_s
+    def __init__(self, notes_max: int, now_at_s: Callable[[], float]) -> None:
+        self._now_at_s = now_at_s
         self._kept: Latest[str, Note] = Latest(notes_max)
 
     def __iter__(self) -> Iterator[Note]:
@@ -55,7 +55,9 @@ class Notes:
         about = kind if about is None else about
         before = self._kept.get(about)
         again = before is not None and kind_of(before.line) == kind
-        self._kept[about] = Note(line, self._now_s(), 1 + (before.times if before and again else 0))
+        self._kept[about] = Note(
+            line, self._now_at_s(), 1 + (before.times if before and again else 0)
+        )
 
     def lines(self) -> dict[str, str]:
         """The lines, by what they are about."""
@@ -65,16 +67,16 @@ class Notes:
 def latest_of(notes: Iterable[Note], notes_max: int) -> list[Note]:
     """The latest few, one of each kind, the newest last."""
     kinds: dict[str, Note] = {}
-    for it in sorted(notes, key=lambda it: it.at_s):
-        kind = kind_of(it.line)
+    for note in sorted(notes, key=lambda note: note.at_s):
+        kind = kind_of(note.line)
         before = kinds.pop(kind, None)
-        kinds[kind] = replace(it, times=it.times + (before.times if before else 0))
+        kinds[kind] = replace(note, times=note.times + (before.times if before else 0))
     return list(kinds.values())[-notes_max:]
 
 
-def as_maps(notes: Iterable[Note], now_s: float) -> list[dict[str, Any]]:
+def as_maps(notes: Iterable[Note], now_at_s: float) -> list[dict[str, Any]]:
     """As the control socket tells them, in the order of time."""
     return [
-        {"line": it.line, "s_ago": max(0, int(now_s - it.at_s)), "times": it.times}
+        {"line": it.line, "s_ago": max(0, int(now_at_s - it.at_s)), "times": it.times}
         for it in sorted(notes, key=lambda it: it.at_s)
     ]

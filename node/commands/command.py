@@ -90,10 +90,10 @@ class Command(click.Command):
         """The headings, each with what `--help` says of the options under it."""
         found: list[tuple[str, list[tuple[str, str]]]] = [("Options", [])]
         asked = self.get_help_option(ctx)
-        for it in (*self._laid_out, *([asked] if asked else ())):
-            if isinstance(it, Heading):
-                found.append((it.text, []))
-            elif isinstance(it, click.Option) and (record := it.get_help_record(ctx)):
+        for shown in (*self._laid_out, *([asked] if asked else ())):
+            if isinstance(shown, Heading):
+                found.append((shown.text, []))
+            elif isinstance(shown, click.Option) and (record := shown.get_help_record(ctx)):
                 found[-1][1].append(record)
         return [it for it in found if it[1]]
 

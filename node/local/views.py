@@ -30,7 +30,7 @@ def noted_lately(node: Node, of_store: str) -> list[dict[str, Any]]:
 
     What strangers cause takes no room from what the peer notes itself.
     """
-    shown = (*latest_of(node.peers.notes, NOTES_SHOWN), *latest_of(node.log, NOTES_SHOWN))
+    shown = (*latest_of(node.peers.notes, NOTES_SHOWN), *latest_of(node.notes, NOTES_SHOWN))
     told = as_maps(latest_of(shown, 2 * NOTES_SHOWN), trio.current_time())
     return [*told, *([{"line": f"store: {of_store}", "s_ago": 0, "times": 1}] if of_store else [])]
 
@@ -57,7 +57,7 @@ class Views:
 
     async def logs(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """What was noted last, oldest first."""
-        noted = as_maps([*self.node.peers.notes, *self.node.log], trio.current_time())
+        noted = as_maps([*self.node.peers.notes, *self.node.notes], trio.current_time())
         return {"lines": [it["line"] for it in noted], "noted": noted}
 
     async def peers(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:

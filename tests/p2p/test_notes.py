@@ -43,7 +43,7 @@ def test_of_many_peers_with_one_trouble_one_line_is_told() -> None:
     for peer in (ONE, OTHER):
         notes.note(f"{peer} refused", peer)
         notes.note(f"{peer} did not answer", f"call {peer}")
-    told = as_maps(latest_of(notes, 5), now_s=10.0)
+    told = as_maps(latest_of(notes, 5), now_at_s=10.0)
     assert told == [
         {"line": f"{OTHER} refused", "s_ago": 7, "times": 2},
         {"line": f"{OTHER} did not answer", "s_ago": 6, "times": 2},
