@@ -21,7 +21,7 @@ from node.commands.output import (
     show_aside,
     show_json,
 )
-from node.commands.running import collect_seldom, return_freed_memory
+from node.commands.running import collect_seldom, keep_one_heap, return_freed_memory
 from node.commands.standard_streams import streams
 from node.commands.to_type import advised, hint
 from node.config import NodeConfig
@@ -97,6 +97,7 @@ async def join(
     config: NodeConfig, runtime: Runtime, *, as_json: bool, with_parent: int | None = None
 ) -> None:
     """Run a peer until SIGTERM or Ctrl-C; BatonError says why it could not, or had to end."""
+    keep_one_heap()
     _outlive_terminal()
     check_socket_path(config.socket)
     life = _Life()
