@@ -198,6 +198,21 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
 @json_option
 @click.pass_obj
 def join_command(
+    assembly: Assembly, /, *, with_parent: int | None, as_json: bool, **options: Any
+) -> None:
+    """Run a peer until it is told to leave (Ctrl-C).
+
+    BOOTSTRAP is the address of a peer in the network, as its own `join` printed it, or an invite.
+    Without one, peers that are known, in the local network or named by --seed-dns are met; where
+    there are none a new network starts. The command with which others join is printed.
+    """
+    from node.commands.join import join
+
+    config = config_of(assembly, **options)
+    run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
+
+
+def config_of(
     assembly: Assembly,
     /,
     *,
@@ -220,19 +235,11 @@ def join_command(
     price_check: str | None,
     console: bool,
     console_at: str | None,
-    with_parent: int | None,
     state: Path,
-    as_json: bool,
     **more: Any,
-) -> None:
-    """Run a peer until it is told to leave (Ctrl-C).
-
-    BOOTSTRAP is the address of a peer in the network, as its own `join` printed it, or an invite.
-    Without one, peers that are known, in the local network or named by --seed-dns are met; where
-    there are none a new network starts. The command with which others join is printed.
-    """
+) -> Any:
+    """The NodeConfig that the options of `join` say; InputError names one that makes no sense."""
     from node.commands.genesis import read_genesis
-    from node.commands.join import join
     from node.commands.models import meant
     from node.config import ROLES_DEFAULT, NodeConfig
     from p2p.peers import PeersConfig
@@ -245,7 +252,7 @@ def join_command(
         gateway = gateway_of(http, http_names, http_origins, http_verdicts, pay, price, apps=apps)
     elif pay is not None or apps:
         _refuse_without_gateway(apps=apps)
-    config = NodeConfig(
+    return NodeConfig(
         state=state.expanduser(),
         peers=PeersConfig(**_placed(network, bootstrap, listen, port, more)),
         port_named=bool(listen) or port is not None,
@@ -262,7 +269,6 @@ def join_command(
         prices=_priced(prices, price_check, names),
         **invited,
     )
-    run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
 
 
 def _refuse_without_gateway(*, apps: bool) -> None:

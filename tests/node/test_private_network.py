@@ -271,3 +271,12 @@ def test_an_invite_comes_from_a_line_a_file_or_a_credential_and_is_never_repeate
         read_invite((), tmp_path, None)
     with pytest.raises(InputError, match="one invite"):
         read_invite((LINE, LINE), None, None)
+    # A service was told of one that is there no more: it needs it no more either.
+    file.write_text("gone")
+    assert read_invite((), None, file) == (None, True)
+    with pytest.raises(InputError):
+        read_invite((), file, None)
+    for encoding in ("utf-16", "utf-8-sig"):
+        file.write_text(LINE + "\r\n", encoding=encoding)
+        given, _ = read_invite((), file, None)
+        assert given is not None
