@@ -199,7 +199,13 @@ async def remove(state: Path, peer: str, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
         return
-    console.print(f"{found['peer']} is no member any more; those connected here are told now")
+    if found["known"]:
+        console.print(f"{found['peer']} is no member any more; those connected here are told now")
+    else:
+        console.print(
+            f"no member {found['peer']} was ever met here: if there is one, it is none any more"
+        )
+        show_aside("if you meant another one, see: python -m node members")
     for invite_id in found["invites_revoked"]:
         console.print(f"  nor does invite {invite_id[:8]} admit anybody: that peer has its line")
 

@@ -49,7 +49,9 @@ def test_a_line_is_found_within_what_people_paste_with_it(text: str) -> None:
     assert (invite.record, key.seed) == (INVITE, OTHER_KEY.seed)
 
 
-@pytest.mark.parametrize("strange", ["\u0430", "\uff41", "\u0131", "\u017f", "\u212a", ".", '"', "a", "="])
+@pytest.mark.parametrize(
+    "strange", ["\u0430", "\uff41", "\u0131", "\u017f", "\u212a", ".", '"', "a", "="]
+)
 def test_a_letter_put_in_or_one_that_only_looks_like_it_is_refused(strange: str) -> None:
     for place in range(0, len(LINE), 11):
         for text in (LINE[:place] + strange + LINE[place + 1 :], f"{LINE[:place]}{strange}a{LINE}"):
