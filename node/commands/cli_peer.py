@@ -1,5 +1,6 @@
 """`join`, `status`, `peers`: a peer, and what it says of itself."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -208,65 +209,47 @@ def join_command(
     """
     from node.commands.join import join
 
-    config = config_of(assembly, **options)
+    config = config_of(assembly, options)
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
 
 
-def config_of(
-    assembly: Assembly,
-    /,
-    *,
-    bootstrap: tuple[str, ...],
-    roles: tuple[str, ...],
-    names: tuple[str, ...],
-    layers: str | None,
-    files: tuple[Path, ...],
-    port: int | None,
-    listen: tuple[str, ...],
-    network: str,
-    genesis: Path | None,
-    quota: str,
-    http: str | None,
-    http_names: tuple[str, ...],
-    http_origins: tuple[str, ...],
-    http_verdicts: str,
-    background_checks: float,
-    prices: tuple[str, ...],
-    price_check: str | None,
-    console: bool,
-    console_at: str | None,
-    state: Path,
-    **more: Any,
-) -> Any:
+def config_of(assembly: Assembly, options: Mapping[str, Any]) -> Any:
     """The NodeConfig that the options of `join` say; InputError names one that makes no sense."""
     from node.commands.genesis import read_genesis
     from node.commands.models import meant
     from node.config import ROLES_DEFAULT, NodeConfig
     from p2p.peers import PeersConfig
 
-    bootstrap, invited = _invited(assembly, bootstrap, more)
-    chosen = roles_of(roles) or ROLES_DEFAULT
-    price, apps, pay, gateway = more["http_price"], more.pop("http_apps"), http_pay_of(more), None
+    more = dict(options)
+    take = more.pop
+    bootstrap, invited = _invited(assembly, take("bootstrap"), more)
+    chosen = roles_of(take("roles")) or ROLES_DEFAULT
+    price, apps, pay, gateway = more["http_price"], take("http_apps"), http_pay_of(more), None
+    http, at = take("http"), (take("http_names"), take("http_origins"), take("http_verdicts"))
     if http is not None or Role.GATEWAY in chosen:
         chosen |= {Role.GATEWAY}
-        gateway = gateway_of(http, http_names, http_origins, http_verdicts, pay, price, apps=apps)
+        gateway = gateway_of(http, *at, pay, price, apps=apps)
     elif pay is not None or apps:
         _refuse_without_gateway(apps=apps)
+    listen, port, layers = take("listen"), take("port"), take("layers")
+    console, console_at, genesis, names = (
+        take(it) for it in ("console", "console_at", "genesis", "names")
+    )
     return NodeConfig(
-        state=state.expanduser(),
-        peers=PeersConfig(**_placed(network, bootstrap, listen, port, more)),
+        state=take("state").expanduser(),
+        peers=PeersConfig(**_placed(take("network"), bootstrap, listen, port, more)),
         port_named=bool(listen) or port is not None,
         roles=chosen,
         models=tuple(map(meant, names)) if {Role.INFER, Role.VERIFY} & chosen else (),
         layers=None if layers is None else layers_of(layers),
-        files=files,
-        quota_bytes=bytes_of(quota),
+        files=take("files"),
+        quota_bytes=bytes_of(take("quota")),
         gateway=gateway,
         console=console_of(console_at) if console or console_at else None,
-        guest=guest_of(**more),
         genesis=None if genesis is None else read_genesis(genesis),
-        background_checks=background_checks,
-        prices=_priced(prices, price_check, names),
+        background_checks=take("background_checks"),
+        prices=_priced(take("prices"), take("price_check"), names),
+        guest=guest_of(**more),
         **invited,
     )
 

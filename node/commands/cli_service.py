@@ -52,7 +52,7 @@ def install_command(
     parsed = join_command.make_context("join", list(join_options), parent=context.find_root())
     if not shown_only:
         del parsed.params["with_parent"], parsed.params["as_json"]
-        config_of(context.obj, **parsed.params)
+        config_of(context.obj, parsed.params)
     run(lambda: install(Service(user), join_options, shown_only=shown_only))
 
 
