@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from node.commands.cli_peer import config_of, join_command
+from node.commands.cli_peer import join_command
 from node.commands.command import Command, Group, run
 from node.commands.options import json_option
 
@@ -46,13 +46,13 @@ def install_command(
 
     JOIN_OPTIONS are those of `join`.
     """
+    from node.commands.join_typed import config_typed
     from node.commands.service import Service, install
 
     # What `join` would not take is said now, and not by a service that never starts.
     parsed = join_command.make_context("join", list(join_options), parent=context.find_root())
     if not shown_only:
-        del parsed.params["with_parent"], parsed.params["as_json"]
-        config_of(context.obj, parsed.params)
+        config_typed(join_command, parsed.params, None)
     run(lambda: install(Service(user), join_options, shown_only=shown_only))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from node.commands.cli_peer import CREDENTIAL, INVITE_PREFIX
+from node.commands.join_typed import CREDENTIAL, INVITE_PREFIX
 from node.commands.members import NO_INVITE
 from node.commands.models import meant
 from node.commands.output import console, safe, show_json
