@@ -5,6 +5,7 @@ hands messages on in order instead of starting a task for each. A peer that brea
 disconnected. Signed address records are ignored: Baton has its own adverts.
 """
 
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -89,6 +90,8 @@ class SoundGossip(GossipSub):  # type: ignore[misc]
         # No score has a weight here: all are zero and are kept for ever, and by them libp2p grafts
         # two more neighbours at each heartbeat, until everybody sends all to twice as many.
         self.scorer = None
+        # When each message was passed on: libp2p forgets it only where it adapts its degree.
+        self.recent_message_deliveries: Any = defaultdict(lambda: deque(maxlen=0))
 
     async def heartbeat(self) -> None:
         while True:
