@@ -104,6 +104,12 @@ class SoundGossip(GossipSub):  # type: ignore[misc]
         self.heartbeat_interval = _HEARTBEAT_S if thin else _HEARTBEAT_AT_REST_S
         return super().mesh_heartbeat()
 
+    def remove_peer(self, peer_id: Any) -> None:
+        super().remove_peer(peer_id)
+        # libp2p keeps the pause of a peer that was pruned until this one comes back to it.
+        for pauses in self.back_off.values():
+            pauses.pop(peer_id, None)
+
     async def send_recent_messages(self, peer_id: Any, topic: str) -> None:
         """Do nothing: a new neighbour learns what it has missed by a swap."""
 

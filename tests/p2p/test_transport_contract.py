@@ -312,6 +312,22 @@ async def test_gossip_that_was_passed_on_leaves_nothing_behind(kind: Kind) -> No
             assert {topic: len(times) for topic, times in kept.items()} == {"topic": 0}
 
 
+async def test_gossip_keeps_nothing_of_a_peer_that_left(kind: Kind) -> None:
+    async with kind.open("a") as a:
+        assert isinstance(a, LibEndpoint)
+        pauses = a._pubsub.router.back_off
+        await a.subscribe("topic")
+        async with kind.open("b") as b:
+            inbox = await b.subscribe("topic")
+            await connect(b, a)
+            await trio.sleep(1.3)
+            # Whoever leaves a mesh is not asked back into it for a while.
+            await inbox.unsubscribe()
+            await until(lambda: any(pauses.values()))
+        await until(lambda: not a.connected())
+        await until(lambda: not any(pauses.values()))
+
+
 async def test_after_unsubscribing_the_iteration_ends_and_nothing_comes(kind: Kind) -> None:
     async with kind.open("a") as a:
         inbox = await a.subscribe("topic")
