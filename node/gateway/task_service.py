@@ -174,13 +174,11 @@ class TaskService:
         for model in [it.model for it in request.stages if it.model is not None]:
             if model in loading:
                 raise unavailable(
-                    f"the model {self._name_of(model)} is {loading_words(loading[model])}",
+                    f"the model {self.node.models.name_of(model) or model} is"
+                    f" {loading_words(loading[model])}",
                     code="model_loading",
                     retry_after_s=LOADING_RETRY_S,
                 )
-
-    def _name_of(self, model: ContentId) -> str:
-        return self.node.models.name_of(model) or str(model)
 
     async def leave(self, request: TaskRequest) -> ContentId:
         """Submit a task that no connection waits for, within its key's share of those."""
@@ -235,10 +233,8 @@ class TaskService:
 
     async def _checkable(self, request: TaskRequest) -> TaskRequest:
         """A task as it goes to who can be checked; HttpError where the verdicts cannot come."""
-        stage = request.stages[-1]
-        called = "this" if stage.model is None else self._name_of(stage.model)
         try:
-            makers = await makers_that_can_be_checked(self.node, request, stage, called)
+            makers = await makers_that_can_be_checked(self.node, request, request.stages[-1])
         except TooFewCanCheck as error:
             fewer = f"for {error.most}/{error.most} verdicts, or " if error.most else ""
             raise unavailable(

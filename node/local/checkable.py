@@ -21,12 +21,12 @@ LOOK_S = 0.25
 
 
 async def makers_that_can_be_checked(
-    node: Node, request: TaskRequest, stage: Stage, called: str
+    node: Node, request: TaskRequest, stage: Stage, called: str = ""
 ) -> frozenset[PeerId]:
     """Who is to answer so that enough are left to check it; empty for anybody.
 
     TooFewCanCheck where nobody is, as far as this peer knows its network; not while there are
-    neighbours that have not told what they do.
+    neighbours that have not told what they do. `called` is the model as it was typed.
     """
     needed = request.needed
     if request.level in (Level.SIGNED, Level.SPOT_CHECKED):
@@ -43,7 +43,8 @@ async def makers_that_can_be_checked(
     if found.most >= needed:
         return found.makers(needed)
     if found.left and _knows_its_neighbours(node):
-        raise TooFewCanCheck(found.most, needed, called)
+        name = "" if stage.model is None else node.models.name_of(stage.model)
+        raise TooFewCanCheck(found.most, needed, called or name or str(stage.model))
     return frozenset()
 
 

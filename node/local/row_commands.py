@@ -200,10 +200,8 @@ class RowCommands:
     async def _checkable(self, request: TaskRequest, bundle: "_Asked") -> TaskRequest:
         """A task as it goes to who can be checked; TooFewCanCheck before anything was asked."""
         (stage,) = request.stages
-        assert stage.model is not None
-        called = self.node.models.name_of(stage.model) or str(stage.model)
         try:
-            makers = await makers_that_can_be_checked(self.node, request, stage, called)
+            makers = await makers_that_can_be_checked(self.node, request, stage)
         except TooFewCanCheck as error:
             if bundle.is_first:
                 error.todo = f"go on with --resume, and {error.todo}"
