@@ -180,7 +180,13 @@ class Peers(PeerRpc):
 
     def reach_map(self) -> dict[str, object]:
         """How others reach this peer, and how its network changed, for `status`."""
-        parts = (self.dialing_back, self.relaying, self.punching, self.recovery)
+        parts = (
+            self.dialing_back,
+            self.relaying,
+            self.relay_checks,
+            self.punching,
+            self.recovery,
+        )
         return {name: value for it in parts for name, value in it.as_map().items()}
 
     def look_around(self, around: Surroundings) -> None:
