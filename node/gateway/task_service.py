@@ -14,6 +14,7 @@ from node.asking.tasks import TASKS_UNDER_WAY_MAX
 from node.checking.enough import TooFewCanCheck
 from node.engines.interface import LOADING_RETRY_S, loading_words
 from node.gateway.catalogue import Catalogue
+from node.gateway.checkable import makers_that_can_be_checked
 from node.gateway.client_request import ClientRequest
 from node.gateway.errors import (
     ErrorDetail,
@@ -28,7 +29,6 @@ from node.gateway.metrics import GenerationMetrics
 from node.gateway.shares import Shares
 from node.gateway.spending import PaidTask, Purse, Purses
 from node.gateway_config import GatewayConfig
-from node.local.checkable import makers_that_can_be_checked
 from node.peer import Node
 from node.task.events import Event, EventSink, Failed, Offered, Streamed, ignore_event
 from node.task.levels import CheckTerms, LevelImpossible, asked_at, terms_of, terms_of_numbers

@@ -15,9 +15,9 @@ import trio
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
 from node.checking.enough import TooFewCanCheck
+from node.gateway.checkable import makers_that_can_be_checked
 from node.local import questions
 from node.local.arguments import read_request, read_text
-from node.local.checkable import makers_that_can_be_checked
 from node.local.control import Command, Emit
 from node.local.model_commands import named_as, until_ready
 from node.local.quoting import least_cost

@@ -68,8 +68,8 @@ async def test_what_is_asked_before_anybody_is_known_is_answered_all_the_same(
 async def test_what_nobody_could_check_is_refused_at_once_and_done_once_somebody_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.local.checkable.SETTLED_S", 0.5)
-    monkeypatch.setattr("node.local.checkable.SEEK_S", 0.5)
+    monkeypatch.setattr("node.gateway.checkable.SETTLED_S", 0.5)
+    monkeypatch.setattr("node.gateway.checkable.SEEK_S", 0.5)
     async with open_network(tmp_path) as network:
         gateway = await network.add(S)
         await network.start(I, V)
