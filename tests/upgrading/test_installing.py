@@ -210,7 +210,10 @@ async def test_a_page_with_a_million_names_takes_no_more_time_and_memory_than_it
     one = installer(release, os.environ)
     await one.make(release.prefix)
     async with serving(release.library.parents[1]) as index:
-        with trio.fail_after(60.0), pytest.raises(BatonError, match="did not end within|cannot be"):
+        with (
+            trio.fail_after(60.0),
+            pytest.raises(BatonError, match=r"did not end within|cannot be"),
+        ):
             await replace(one, index=index).fill("lone==1.0\n", release.prefix, None)
     assert not [*release.prefix.glob("lib/*/site-packages/lone*")]
 
