@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from p2p.joining import Joining
 from wire.content import PeerId
 from wire.errors import InputError
 from wire.plural import plural
@@ -41,13 +42,13 @@ def prospect_of(
 class TooFewCanCheck(InputError):
     """A task asks for more verdicts than can come: `most` peers could check its answer."""
 
-    def __init__(self, most: int, needed: int, called: str) -> None:
+    def __init__(self, most: int, needed: int, called: str, joining: Joining) -> None:
         has_to = "has to" if needed == 1 else "have to"
         super().__init__(
             f"nothing was asked: {plural(most, 'peer')} could check an answer of {called},"
             f" beside this peer and who makes it, and {needed} {has_to} agree",
-            todo=f"ask with {fewer_verdicts(most)}; or have another"
-            f" machine check: python -m node join --role verify --model {called}",
+            todo=f"ask with {fewer_verdicts(most)}; or"
+            f" {joining.have('check', f'--role verify --model {called}')}",
         )
         self.most = most
 

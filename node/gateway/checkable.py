@@ -44,7 +44,8 @@ async def makers_that_can_be_checked(
         return found.makers(needed)
     if found.left and _knows_its_neighbours(node):
         name = "" if stage.model is None else node.models.name_of(stage.model)
-        raise TooFewCanCheck(found.most, needed, called or name or str(stage.model))
+        called = called or name or str(stage.model)
+        raise TooFewCanCheck(found.most, needed, called, node.peers.joining())
     return frozenset()
 
 

@@ -15,6 +15,7 @@ from node.asking.run import TaskRequest
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import Job
 from node.peer import Node
+from p2p.joining import Joining
 from p2p.score import Standing
 from wire.content import ContentId
 from wire.errors import Missing
@@ -98,6 +99,7 @@ async def direct_node(state: Path) -> Node:
         mine=lambda: SimpleNamespace(record=SimpleNamespace(plays=lambda _: False)),
         me=ME,
         connected=frozenset,
+        joining=Joining,
         standing=lambda _: Standing.GOOD,
         view=SimpleNamespace(living=lambda _: [], advert_of=lambda _: None),
         # There is nobody to meet first.
