@@ -17,7 +17,7 @@ EACH_WAITING_MAX = 8
 WAITING_MAX = 64
 
 
-class State(Enum):
+class TurnState(Enum):
     """Where a lookup stands."""
 
     WAITING = auto()
@@ -31,7 +31,7 @@ class Turn:
     """One lookup of one stranger."""
 
     asker: Hashable
-    state: State = State.WAITING
+    state: TurnState = TurnState.WAITING
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class LookupTurns:
         """Nobody waits for a lookup any more, and the resolver was not asked yet."""
         if turn in self._waiting:
             self._waiting.remove(turn)
-        elif turn.state is State.AT_WORK:
+        elif turn.state is TurnState.AT_WORK:
             self.answered(turn.asker)
 
     def answered(self, asker: Hashable) -> None:
@@ -69,7 +69,7 @@ class LookupTurns:
         self._go_on()
 
     def _drop(self, turn: Turn) -> None:
-        turn.state = State.DROPPED
+        turn.state = TurnState.DROPPED
         self._waiting.remove(turn)
 
     def _go_on(self) -> None:
@@ -79,6 +79,6 @@ class LookupTurns:
             if not able:
                 return
             turn = min(able, key=lambda it: self._at_work[it.asker])
-            turn.state = State.AT_WORK
+            turn.state = TurnState.AT_WORK
             self._waiting.remove(turn)
             self._at_work[turn.asker] += 1

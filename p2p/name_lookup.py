@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from p2p.lookup_turns import LookupTurns, State, Turn
+from p2p.lookup_turns import LookupTurns, Turn, TurnState
 
 LOOKUPS_MAX = 16
 
@@ -60,14 +60,14 @@ class _Line:
         self.told()
         has_waited = False
         try:
-            while turn.state is State.WAITING:
+            while turn.state is TurnState.WAITING:
                 await self.changed.wait()
             has_waited = True
         finally:
             if not has_waited:
                 self.turns.leave(turn)
                 self.told()
-        if turn.state is State.DROPPED:
+        if turn.state is TurnState.DROPPED:
             raise OSError("its peer had too many others looked up meanwhile")
 
 

@@ -16,6 +16,7 @@ from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import Job
 from node.peer import Node
 from p2p.joining import Joining
+from p2p.notes import Notes
 from p2p.score import Standing
 from wire.content import ContentId
 from wire.errors import Missing
@@ -119,7 +120,7 @@ async def direct_node(state: Path) -> Node:
         environment=SimpleNamespace(wall_s=trio.current_time, random=Random(1), entropy=os.urandom),
         store=SimpleNamespace(get=not_kept),
     )
-    noted: list[str] = []
+    notes = Notes(8, trio.current_time)
     node = SimpleNamespace(
         tasks=DirectTasks(engine),
         models=models,
@@ -131,7 +132,7 @@ async def direct_node(state: Path) -> Node:
         config=SimpleNamespace(state=state, leave_s=1.0),
         status_sources={},
         ledger=None,
-        log=noted,
-        note=noted.append,
+        notes=notes,
+        note=notes.note,
     )
     return cast("Node", node)

@@ -15,8 +15,8 @@ from p2p.lookup_turns import (
     PLACES,
     WAITING_MAX,
     LookupTurns,
-    State,
     Turn,
+    TurnState,
 )
 from p2p.name_lookup import OF_STRANGERS
 
@@ -32,10 +32,10 @@ def test_one_has_few_places_and_the_latest_of_what_it_asks_for() -> None:
     assert states(greedy[EACH_MAX:][:3]) == ["DROPPED"] * 3
     assert states(greedy[EACH_MAX + 3 :]) == ["WAITING"] * EACH_WAITING_MAX
     # Nobody else waits for any of them.
-    assert line.ask("other").state is State.AT_WORK
+    assert line.ask("other").state is TurnState.AT_WORK
     # Whose turn comes is the oldest of those that wait.
     line.answered("greedy")
-    assert greedy[EACH_MAX + 3].state is State.AT_WORK
+    assert greedy[EACH_MAX + 3].state is TurnState.AT_WORK
 
 
 def test_what_is_free_goes_to_who_has_the_least() -> None:
@@ -44,9 +44,9 @@ def test_what_is_free_goes_to_who_has_the_least() -> None:
         for _ in range(2 * EACH_MAX):
             line.ask(number)
     late = line.ask("late")
-    assert late.state is State.WAITING
+    assert late.state is TurnState.WAITING
     line.answered(0)
-    assert late.state is State.AT_WORK
+    assert late.state is TurnState.AT_WORK
 
 
 def test_of_a_crowd_that_waits_the_greediest_lose() -> None:
@@ -56,23 +56,23 @@ def test_of_a_crowd_that_waits_the_greediest_lose() -> None:
             line.ask(number)
     modest = line.ask("modest")
     crowd = [line.ask(it % 9) for it in range(WAITING_MAX + 5)]
-    assert modest.state is State.WAITING
-    assert sum(it.state is State.WAITING for it in crowd) == WAITING_MAX - 1
+    assert modest.state is TurnState.WAITING
+    assert sum(it.state is TurnState.WAITING for it in crowd) == WAITING_MAX - 1
 
 
 def test_it_holds_its_bounds_whatever_happens() -> None:
     line, random = LookupTurns(), Random(7)
     known: list[Turn] = []
     for _ in range(800):
-        known = [it for it in known if it.state is not State.DROPPED]
-        at_work = [it for it in known if it.state is State.AT_WORK]
-        waiting = [it for it in known if it.state is State.WAITING]
+        known = [it for it in known if it.state is not TurnState.DROPPED]
+        at_work = [it for it in known if it.state is TurnState.AT_WORK]
+        waiting = [it for it in known if it.state is TurnState.WAITING]
         assert len(at_work) <= PLACES
         assert len(waiting) <= WAITING_MAX
         for asker in range(12):
             of_one = [it for it in known if it.asker == asker]
-            assert sum(it.state is State.AT_WORK for it in of_one) <= EACH_MAX
-            assert sum(it.state is State.WAITING for it in of_one) <= EACH_WAITING_MAX
+            assert sum(it.state is TurnState.AT_WORK for it in of_one) <= EACH_MAX
+            assert sum(it.state is TurnState.WAITING for it in of_one) <= EACH_WAITING_MAX
         # None waits for a place that is free.
         if len(at_work) < PLACES:
             assert all(sum(a.asker == it.asker for a in at_work) == EACH_MAX for it in waiting)
