@@ -34,7 +34,17 @@ from p2p.over_libp2p import muxer
 from p2p.over_libp2p.errors import dialing, shaking_hands
 from p2p.token_bucket import TokenBucket
 from p2p.transport import Endpoint
-from tests.p2p.transports import Kind, answers, connect, echo, ignore, key_of, kind_of, until
+from tests.p2p.transports import (
+    Kind,
+    answers,
+    connect,
+    echo,
+    ignore,
+    key_of,
+    kind_of,
+    until,
+    until_sends,
+)
 from wire.errors import Disconnected, Unreachable
 
 GOSSIP = "/meshsub/1.1.0"
@@ -159,7 +169,7 @@ async def test_honest_gossip_goes_on_after_hostile_gossip(
         inbox = await victim.subscribe("topic")
         await honest.subscribe("topic")
         await connect(honest, victim)
-        await trio.sleep(1.3)
+        await until_sends(honest, victim.me)
         await honest.publish("topic", b"news")
         with trio.fail_after(5):
             assert (await anext(inbox)).data == b"news"
