@@ -254,11 +254,15 @@ class DialingBack:
         found = self.reachability
         now_at_s = trio.current_time()
         since_at_s = now_at_s if found.since_at_s is None else found.since_at_s
+        confirmed_at_s = found.confirmed_at_s
         confirmed_by = dict.fromkeys(peer for by in found.confirmed.values() for peer in by)
         return {
             "how": found.reach.value,
             "since_s": round(now_at_s - since_at_s, 1),
             "addresses": list(self.announced()),
+            "confirmed_s_ago": (
+                None if confirmed_at_s is None else round(now_at_s - confirmed_at_s, 1)
+            ),
             "confirmed_by": [str(it) for it in confirmed_by],
             "seen_at": list(found.seen_hosts),
             "asked": self.asked,

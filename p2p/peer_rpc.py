@@ -16,6 +16,7 @@ from p2p.connect import PATIENCE_S, NotCalled, connect, free, is_its_fault
 from p2p.credentials import Credentials
 from p2p.dialing import Dialing
 from p2p.ip_address import Scope, may_call
+from p2p.notes import Notes
 from p2p.score import Offence, Scores, Standing
 from p2p.streams import Call, Streams
 from p2p.timeouts import stretched
@@ -35,8 +36,7 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import RefusalCode
-from wire.latest import Latest
-from wire.membership import ClaimInvite
+from wire.membership import ClaimInvite, RevokedNews
 from wire.message import Hello, Message, encode
 from wire.signing import SigningKey
 
@@ -65,7 +65,7 @@ class PeerRpc:
     doubts: Scores = field(default_factory=Scores)
     handlers: dict[type[Message], Handler] = field(default_factory=dict)
     streams: Streams = field(init=False)
-    problems: Latest[str, str] = field(default_factory=lambda: Latest(PROBLEMS_KEPT))
+    notes: Notes = field(default_factory=lambda: Notes(PROBLEMS_KEPT, trio.current_time))
     # Conversations under way with each, and when the last one began or ended.
     in_calls: Counter[PeerId] = field(default_factory=Counter)
     used_at_s: dict[PeerId, float] = field(default_factory=dict)
@@ -169,6 +169,15 @@ class PeerRpc:
             or credentials.admits(peer, self.environment.wall_s())
         )
 
+    def _may_say(self, peer: PeerId, message: Message) -> bool:
+        """Whether this is answered: in a private network to members, and joining to anybody."""
+        if isinstance(message, _OF_ANYBODY) or self._is_member(peer):
+            return True
+        # Who is a member no more may ask why.
+        credentials = self.credentials
+        asks_why = isinstance(message, RevokedNews)
+        return asks_why and credentials is not None and credentials.is_cut_off(peer)
+
     async def reach(self, peer: PeerId, *, deadline_s: float) -> None:
         """Have a connection to `peer`; TransportError if it is not reached."""
         if peer != self.me and not self.endpoint.is_connected(peer):
@@ -207,7 +216,7 @@ class PeerRpc:
                     await channel.send(encode(_BANNED))
                 else:
                     message = await call.receive()
-                    if isinstance(message, _OF_ANYBODY) or self._is_member(call.peer):
+                    if self._may_say(call.peer, message):
                         await self.handlers.get(type(message), _not_yet)(call, message)
                     else:
                         await call.send(_NO_MEMBER)
@@ -227,7 +236,12 @@ class PeerRpc:
 
     def note_problem(self, about: str, line: str) -> None:
         """Keep the last problem with each of the latest few, for `status`."""
-        self.problems[about] = line
+        self.notes.note(line, about)
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """The last problem with each of the latest few, in words."""
+        return self.notes.lines()
 
     @contextmanager
     def _in_use(self, peer: PeerId) -> Iterator[None]:

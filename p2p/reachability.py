@@ -74,6 +74,8 @@ class Reachability:
     reach: Reach = Reach.NEARBY
     # None until it was looked at once: trio's clock does not begin at zero.
     since_at_s: float | None = None
+    # When strangers last came through, also by a relay; None while nobody has.
+    confirmed_at_s: float | None = None
     # Where strangers saw us last, confirmed or not.
     seen_hosts: tuple[str, ...] = ()
     judged: bool = False
@@ -172,6 +174,8 @@ class Reachability:
                 family = "ip6" if ":" in host else "ip4"
                 found[f"/{family}/{host}/tcp/{self.port()}"] = yes
         self.confirmed = found
+        if found:
+            self.confirmed_at_s = now_at_s
         self.seen_hosts = tuple(dict.fromkeys(it.host for it in recent))
 
     def conclude(self, strangers: bool, kept: bool, now_at_s: float) -> bool:

@@ -122,4 +122,11 @@ class RelayChecks:
         except (*TROUBLES, Refused):
             # It is busy, or does not know the relay: another is asked.
             return
-        record.take(network_of(stranger.host), answer.reached, trio.current_time())
+        now_at_s = trio.current_time()
+        record.take(network_of(stranger.host), answer.reached, now_at_s)
+        if answer.reached:
+            self.dialing_back.reachability.confirmed_at_s = now_at_s
+
+    def as_map(self) -> dict[str, object]:
+        """How many relays were left as they passed nothing on, for `status`."""
+        return {"keepers_left": self.left}

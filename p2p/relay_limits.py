@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from p2p.token_bucket import TokenBucket
-from p2p.transport import RelayAnswer
+from p2p.transport import LineEnd, RelayAnswer
 from wire.content import PeerId
 from wire.latest import Latest
 
@@ -83,6 +83,8 @@ class RelayCounts:
     limits: RelayLimits = field(default_factory=RelayLimits)
     carried_bytes: int = 0
     refused: int = 0
+    # Why lines have ended.
+    ends: Counter[LineEnd] = field(default_factory=Counter)
     # What was carried for each asker: who asks pays.
     carried_for: Latest[PeerId, int] = field(default_factory=lambda: Latest(ASKERS_KEPT))
     _kept: dict[PeerId, _Kept] = field(default_factory=dict)
@@ -144,8 +146,10 @@ class RelayCounts:
         self._asking[asker] += 1
         return RelayAnswer.THROUGH
 
-    def ended(self, asker: PeerId, kept: PeerId) -> None:
-        """A line that was admitted has ended."""
+    def ended(self, asker: PeerId, kept: PeerId, why: LineEnd | None = None) -> None:
+        """A line that was admitted has ended; None where two were only introduced."""
+        if why is not None:
+            self.ends[why] += 1
         if (lease := self._kept.get(kept)) is not None:
             lease.lines = max(0, lease.lines - 1)
         self._asking[asker] -= 1

@@ -22,7 +22,7 @@ from p2p.reachability import Reach
 from p2p.relay_limits import PunchLimits, RelayCounts
 from p2p.score import Standing
 from p2p.timeouts import stretched
-from p2p.transport import ConnectionDown, ConnectionEvent, RelayAnswer
+from p2p.transport import ConnectionDown, ConnectionEvent, LineEnd, RelayAnswer
 from p2p.typed_call import TypedCall, refusal_of
 from wire import limits
 from wire.content import PeerId
@@ -256,8 +256,8 @@ class Relaying:
         pays = self.till is not None and self.till.has_promised(asker)
         return self.counts.admit(asker, kept, trio.current_time(), pays=pays)
 
-    def ended(self, asker: PeerId, kept: PeerId) -> None:
-        self.counts.ended(asker, kept)
+    def ended(self, asker: PeerId, kept: PeerId, why: LineEnd | None) -> None:
+        self.counts.ended(asker, kept, why)
 
     def wait_s(self, asker: PeerId, kept: PeerId, size_bytes: int) -> float | None:
         return self.counts.wait_s(asker, kept, size_bytes, trio.current_time())
@@ -283,10 +283,17 @@ class Relaying:
 
     def as_map(self) -> dict[str, object]:
         """Who keeps this peer, and whom it keeps, for `status`."""
+        counts, endpoint = self.counts, self.rpc.endpoint
         return {
             "keepers": [str(it) for it in self._relays],
-            "keeps": len(self.counts.kept()),
-            "lines": self.counts.lines,
-            "carried_bytes": self.counts.carried_bytes,
+            "keeps": len(counts.kept()),
+            "keeps_max": counts.limits.kept_max,
+            "lines": counts.lines,
+            "lines_ended": {it.value: counts.ends[it] for it in LineEnd},
+            "relaying_refused": counts.refused,
+            "carried_bytes": counts.carried_bytes,
+            # Of lines that this peer asked others for.
+            "asked_lines": sum(it.dialed for it in endpoint.lines().values()),
+            "asked_bytes": endpoint.statistics().relayed_bytes,
             **({} if self.till is None else self.till.as_map()),
         }

@@ -11,7 +11,7 @@ Nothing here knows libp2p, and nothing here interprets a byte.
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Protocol
 
 from wire.content import PeerId
@@ -75,6 +75,8 @@ class EndpointStatistics:
     heard: int
     heard_dropped: int
     gossip_refused: int
+    # Both ways, over all lines that this peer asked relays for.
+    relayed_bytes: int
 
 
 class ByteStream(Protocol):
@@ -145,6 +147,20 @@ class RelayAnswer(IntEnum):
         return _RELAY_WORDS.get(number, "it gave no reason")
 
 
+class LineEnd(StrEnum):
+    """Why a line that was admitted has ended."""
+
+    # By one of its ends.
+    CLOSED = "closed"
+    UNPAID = "unpaid"
+    # By a lease that ended, or by the bytes of the day.
+    BOUND = "bound"
+    # A connection broke, or nothing moved for long.
+    DEAD = "dead"
+    # It was never made: the peer that was wanted does not answer.
+    SILENT = "silent"
+
+
 _RELAY_WORDS: dict[int, str] = {
     RelayAnswer.NOT_KEPT: "it is not kept there",
     RelayAnswer.FULL: "the relay has no room now",
@@ -184,8 +200,8 @@ class RelayRules(Protocol):
     def admit(self, asker: PeerId, kept: PeerId) -> RelayAnswer:
         """Whether `asker` gets a line to `kept` now; if THROUGH, `ended` follows."""
 
-    def ended(self, asker: PeerId, kept: PeerId) -> None:
-        """A line that was admitted has ended."""
+    def ended(self, asker: PeerId, kept: PeerId, why: LineEnd | None) -> None:
+        """A line that was admitted has ended; None where two were only introduced."""
 
     def wait_s(self, asker: PeerId, kept: PeerId, size_bytes: int) -> float | None:
         """How long so many bytes have to wait; None where no more are passed on."""

@@ -71,6 +71,65 @@ PANELS: tuple[Panel, ...] = (
         "bytes",
         [("used", "baton_store_used_bytes"), ("quota", "baton_store_quota_bytes")],
     ),
+    Panel(
+        "How others reach the peer",
+        "short",
+        [
+            ("{{kind}}", "baton_reach == 1"),
+            ("relays that keep it", "baton_relay_keepers"),
+        ],
+    ),
+    Panel(
+        "Since a stranger came through",
+        "s",
+        [("confirmed", "baton_reach_confirmed_age_seconds")],
+    ),
+    Panel(
+        "As a relay: kept and lines",
+        "short",
+        [
+            ("kept", "baton_relay_kept"),
+            ("may be kept", "baton_relay_kept_max"),
+            ("lines", "baton_relay_lines"),
+            ("askers that owe a promise", "baton_relay_askers_owing"),
+        ],
+    ),
+    Panel(
+        "As a relay: bytes a second",
+        "Bps",
+        [("{{kind}}", f"rate(baton_relay_carried_bytes_total{_RATE})")],
+    ),
+    Panel(
+        "Through relays: bytes a second",
+        "Bps",
+        [("{{kind}}", f"rate(baton_relay_asked_bytes_total{_RATE})")],
+    ),
+    Panel(
+        "Credits of relays an hour",
+        "short",
+        [
+            ("earned", f"3600 * rate(baton_relay_earned_credits_total{_RATE})"),
+            ("paid", f"3600 * rate(baton_relay_paid_credits_total{_RATE})"),
+            ("owed to this peer", "baton_relay_owed_credits"),
+        ],
+    ),
+    Panel(
+        "Lines that ended, an hour",
+        "short",
+        [
+            ("passed on: {{kind}}", f"3600 * rate(baton_relay_lines_ended_total{_RATE})"),
+            ("left: {{kind}}", f"3600 * rate(baton_relay_lines_left_total{_RATE})"),
+        ],
+    ),
+    Panel(
+        "Relays left and refused, an hour",
+        "short",
+        [
+            ("left, passed nothing on", f"3600 * rate(baton_relay_keepers_left_total{_RATE})"),
+            ("refused for want of room", f"3600 * rate(baton_relay_refused_total{_RATE})"),
+            ("not paid, too dear", "baton_relay_unpaid"),
+        ],
+    ),
     Panel("HTTP requests a second", "reqps", [("all", f"rate(baton_http_requests_total{_RATE})")]),
 )
 # Name, condition, how long it has to hold, and what it means.
@@ -89,6 +148,31 @@ ALERTS: tuple[tuple[str, str, str, str], ...] = (
         "baton_store_used_bytes > 0.95 * baton_store_quota_bytes",
         "1h",
         "the store is nearly full: raise --quota",
+    ),
+    (
+        "BatonUnreached",
+        'baton_reach{kind="alone"} == 1',
+        "15m",
+        "nobody reaches this peer, and no relay keeps it: run doctor",
+    ),
+    (
+        "BatonRelaysUnpaid",
+        "baton_relay_unpaid > 0",
+        "15m",
+        "relays ask for more than is paid and pass on little: see status, --relay-pay-max",
+    ),
+    (
+        "BatonLinesUnpaid",
+        f'rate(baton_relay_lines_ended_total{{kind="unpaid"}}{_ALERT_RATE}) > 0',
+        "15m",
+        "lines of this relay end as nobody pays for them: see status and --price relay",
+    ),
+    (
+        "BatonRelaysLeft",
+        f"sum by (instance) (rate(baton_relay_lines_left_total{_ALERT_RATE}))"
+        f" + sum by (instance) (rate(baton_relay_keepers_left_total{_ALERT_RATE})) > 0",
+        "5m",
+        "relays count too much or pass nothing on, or peers behind them flood: see status",
     ),
     (
         "BatonEngineRestarts",

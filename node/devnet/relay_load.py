@@ -16,7 +16,7 @@ from node.devnet.relay_rules import RulesWithin
 from node.paying.relay_till import RelayTill
 from p2p.relay_limits import RelayCounts, RelayLimits
 from p2p.relaying import Relaying
-from p2p.transport import RelayAnswer
+from p2p.transport import LineEnd, RelayAnswer
 from wire.content import PeerId
 
 
@@ -112,9 +112,9 @@ class WatchedRules(RulesWithin):
         load.lines_of_one_asker_most = max(load.lines_of_one_asker_most, self._asking[asker])
         return answer
 
-    def ended(self, asker: PeerId, kept: PeerId) -> None:
+    def ended(self, asker: PeerId, kept: PeerId, why: LineEnd | None) -> None:
         """Count a line down."""
-        self.inner.ended(asker, kept)
+        self.inner.ended(asker, kept, why)
         for counter, peer in ((self._kept, kept), (self._asking, asker)):
             counter[peer] -= 1
             if not counter[peer]:

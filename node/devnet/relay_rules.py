@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from p2p.transport import RelayAnswer, RelayRules
+from p2p.transport import LineEnd, RelayAnswer, RelayRules
 from wire.content import PeerId
 
 
@@ -15,8 +15,8 @@ class RulesWithin:
     def admit(self, asker: PeerId, kept: PeerId) -> RelayAnswer:
         return self.inner.admit(asker, kept)
 
-    def ended(self, asker: PeerId, kept: PeerId) -> None:
-        self.inner.ended(asker, kept)
+    def ended(self, asker: PeerId, kept: PeerId, why: LineEnd | None) -> None:
+        self.inner.ended(asker, kept, why)
 
     def wait_s(self, asker: PeerId, kept: PeerId, size_bytes: int) -> float | None:
         return self.inner.wait_s(asker, kept, size_bytes)

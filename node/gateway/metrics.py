@@ -22,6 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from starlette.responses import Response
 
 from node.gateway.openapi import answers
+from node.gateway.relay_figures import relay_figures
 from node.peer import Node
 from node.task.events import Event, EventSink, Streamed
 
@@ -187,6 +188,8 @@ class PeerFigures:
         }
         for name, (words, value) in counters.items():
             yield CounterMetricFamily(f"baton_{name}", words, value)
+        paying = node.status_sources.get("paying", dict)
+        yield from relay_figures(node.peers.reach_map(), paying().get("relays"))
         yield from self._http()
         yield from self._pages()
 

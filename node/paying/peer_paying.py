@@ -29,6 +29,7 @@ class PeerPaying:
     till: Till
     own: OwnTariff
     request_vouchers: RequestVouchers
+    relays: RelayPayer
 
     def statistics(self) -> Mapping[str, Any]:
         """For `status`."""
@@ -47,6 +48,7 @@ class PeerPaying:
             "vouchers_taken": earning.vouchers,
             "orders": paying.orders + earning.orders,
             "refused_unpaid": self.till.unpaid,
+            "relays": self.relays.as_map(),
         }
 
 
@@ -78,4 +80,5 @@ async def open_paying(
     nursery.start_soon(settling_up.reclaim_forever)
     nursery.start_soon(settling_up.keep_forever)
     nursery.start_soon(relays.run)
-    return PeerPaying(payer, Till(peers.me, own, earning), own, RequestVouchers(paying))
+    till, vouchers = Till(peers.me, own, earning), RequestVouchers(paying)
+    return PeerPaying(payer, till, own, vouchers, relays)

@@ -6,7 +6,7 @@ it asks for nothing. So is one that counts more bytes than moved: it has one pro
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -44,6 +44,8 @@ DEAR = 2.0**64
 # A relay that counted more is used last for so long.
 AVOIDED_S = 3600.0
 RELAYS_KEPT = 256
+# Why lines are left: the relay counted too much, or the other end had too much moved.
+METER, UNCALLED = "meter", "uncalled"
 
 
 @dataclass(slots=True)
@@ -125,9 +127,15 @@ class RelayPayer:
     _uncalled: UncalledBytes = field(default_factory=UncalledBytes)
     # The channels that an earlier start of this peer has opened.
     _kept: frozenset[bytes] = field(init=False)
+    # Whether any line stood at the last look: without one the next may be late.
+    _has_lines: bool = True
     # Until when those that counted too much are avoided, and of whom it was said that it is dear.
     _avoided_until_at_s: Latest[PeerId, float] = field(default_factory=lambda: Latest(RELAYS_KEPT))
     _dear: Latest[PeerId, int] = field(default_factory=lambda: Latest(RELAYS_KEPT))
+    # Since this peer began: what was paid, for how much, and why lines were left.
+    paid: int = 0
+    paid_bytes: int = 0
+    left: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._kept = frozenset(it.name for it in self.payer.channels.all())
@@ -137,7 +145,7 @@ class RelayPayer:
         endpoint = self.payer.peers.endpoint
         async with trio.open_nursery() as nursery:
             while True:
-                await trio.sleep(LOOK_S if endpoint.lines() else IDLE_LOOK_S)
+                await trio.sleep(LOOK_S if self._has_lines else IDLE_LOOK_S)
                 for peer in self.look():
                     nursery.start_soon(endpoint.leave_line, peer)
 
@@ -145,7 +153,9 @@ class RelayPayer:
         """Pay for what moved since the last time; the peers whose lines are to be left."""
         endpoint = self.payer.peers.endpoint
         left: list[PeerId] = []
-        lines = {peer: it for peer, it in endpoint.lines().items() if it.dialed}
+        standing = endpoint.lines()
+        lines = {peer: it for peer, it in standing.items() if it.dialed}
+        self._has_lines = bool(standing)
         through: defaultdict[PeerId, list[PeerId]] = defaultdict(list)
         for peer, line in lines.items():
             through[line.relay].append(peer)
@@ -173,12 +183,14 @@ class RelayPayer:
             ):
                 self._avoid(relay, channel)
                 left += now
+                self.left[METER] += len(now)
         return left + self._leave_uncalled(lines)
 
     def _leave_uncalled(self, lines: Mapping[PeerId, Lined]) -> list[PeerId]:
         """The peers that move too much of what nobody here called for, over lines that are paid."""
         paid = {peer: it for peer, it in lines.items() if self._is_paid_now(it.relay)}
         left = self._uncalled.look_at(paid, trio.current_time())
+        self.left[UNCALLED] += len(left)
         for peer in left:
             self.payer.peers.note_problem(
                 f"line to {peer}",
@@ -190,6 +202,16 @@ class RelayPayer:
     def _is_paid_now(self, relay: PeerId) -> bool:
         channel = self.payer.channels.by_peer.get(relay)
         return channel is not None and channel.relays
+
+    def as_map(self) -> dict[str, object]:
+        """What was paid since this peer began, and what is not, for `status`."""
+        return {
+            "paid": self.paid,
+            "paid_bytes": self.paid_bytes,
+            # Those that ask for more than is paid, of the ones that something moved through.
+            "unpaid": sum(self.relay_cost(str(it)) >= DEAR for it in self._accounts),
+            "lines_left": {why: self.left[why] for why in (METER, UNCALLED)},
+        }
 
     def relay_cost(self, relay: str) -> float:
         """For the order in which relays are used, by their ids: free, cheap, dear, untrue ones."""
@@ -258,6 +280,8 @@ class RelayPayer:
         amount = account.add(size_bytes, price)
         channel.relayed += amount
         channel.relayed_bytes += size_bytes
+        self.paid += amount
+        self.paid_bytes += size_bytes
         self.payer.channels.book(channel.payee, Booking(charged=amount))
 
     def _tariff_of(self, relay: PeerId) -> Signed[Tariff] | None:

@@ -73,8 +73,18 @@ class RelayTill:
             "carried_paid_bytes": self.paid_bytes,
             "carried_free_bytes": self.free_bytes,
             "carried_earned": self.earned,
+            "carried_owed": self._owed(),
             "owing": sum(it > since_at_s for it in self._held_back_at_s.values()),
         }
+
+    def _owed(self) -> int:
+        """What was charged for bytes and is not redeemed yet."""
+        if self._channels is None:
+            return 0
+        return sum(
+            min(it.models.get(RELAYED, 0), max(0, it.charged - it.redeemed))
+            for it in self._channels.by_name.values()
+        )
 
     def _agreed(self, channels: EarningChannels, asker: PeerId) -> EarningChannel | None:
         """The channel out of which an asker said that it pays for bytes, by the prices of now."""

@@ -22,7 +22,7 @@ from p2p.over_libp2p.errors import contained, shaking_hands
 from p2p.over_libp2p.host import HANDSHAKE_DEADLINE_S, SoundSwarm, libp2p_id, peer_of
 from p2p.over_libp2p.muxer import SoundYamux
 from p2p.over_libp2p.stream import LibStream
-from p2p.transport import Lined, Moved, RelayAnswer, RelayRules
+from p2p.transport import Lined, LineEnd, Moved, RelayAnswer, RelayRules
 from wire.content import PeerId
 from wire.errors import Disconnected, Malformed, TransportError, Unreachable
 
@@ -126,6 +126,8 @@ class Circuits:
         self._swarm = swarm
         # By relay, what moved over all lines that this peer asked it for, ended ones too.
         self.asked: dict[PeerId, Moved] = {}
+        # What moved through those that were forgotten.
+        self._forgotten_bytes = 0
 
     # At the asker
 
@@ -167,6 +169,10 @@ class Circuits:
         """The lines that stand, by the peer at the other end."""
         return {it: line.seen(relay, dialed) for it, (relay, line, dialed) in self.lines.items()}
 
+    def relayed_bytes(self) -> int:
+        """What moved over all lines that this peer asked for."""
+        return self._forgotten_bytes + sum(it.size_bytes for it in self.asked.values())
+
     def _moved_through(self, relay: PeerId) -> Moved:
         """The count of a relay, which is the latest one then."""
         found = self.asked[relay] = self.asked.pop(relay, Moved())
@@ -174,7 +180,7 @@ class Circuits:
             # Never one whose lines stand: it counts what moves, and so does this peer.
             standing = {through for through, *_ in self.lines.values()} | {relay}
             for it in [it for it in self.asked if it not in standing][:1]:
-                del self.asked[it]
+                self._forgotten_bytes += self.asked.pop(it).size_bytes
         return found
 
     async def _hold(self, muxed: IMuxedConn, stream: LibStream, line: Line) -> None:
@@ -202,15 +208,17 @@ class Circuits:
             await say(asking, answer)
             return
         onward: LibStream | None = None
+        why = LineEnd.SILENT
         try:
             onward = await self._onward(asking.peer, wanted)
             if onward is None:
                 await say(asking, RelayAnswer.SILENT)
                 return
+            why = LineEnd.DEAD
             await asking.write(bytes([RelayAnswer.THROUGH]))
-            await self._copy_both(asking, onward, rules)
+            why = await self._copy_both(asking, onward, rules)
         finally:
-            rules.ended(asking.peer, wanted)
+            rules.ended(asking.peer, wanted, why)
             for stream in (asking, onward):
                 if stream is not None:
                     await stream.reset()
@@ -237,26 +245,31 @@ class Circuits:
             await onward.reset()
         return None
 
-    async def _copy_both(self, one: LibStream, other: LibStream, rules: RelayRules) -> None:
-        idle = trio.CancelScope()
+    async def _copy_both(self, one: LibStream, other: LibStream, rules: RelayRules) -> LineEnd:
+        """Copy until the line ends; why it did."""
+        idle, why = trio.CancelScope(), LineEnd.DEAD
         # The one who asked for the line pays for all of it.
         asker, kept = one.peer, other.peer
 
         async def copy(source: LibStream, target: LibStream) -> None:
+            nonlocal why
             while data := await source.read(_COPY_BYTES):
                 idle.deadline = trio.current_time() + timeouts.stretched(_IDLE_S)
                 if not rules.charge(asker, len(data)) and not await _is_paid(
                     rules, asker, len(data)
                 ):
+                    why = LineEnd.UNPAID
                     idle.cancel()
                     return
                 wait_s = rules.wait_s(asker, kept, len(data))
                 if wait_s is None:
+                    why = LineEnd.BOUND
                     idle.cancel()
                     return
                 if wait_s > 0.0:
                     await trio.sleep(wait_s)
                 await target.write(data)
+            why = LineEnd.CLOSED
             await target.close()
             idle.deadline = trio.current_time() + _PARTING_S
 
@@ -271,6 +284,7 @@ class Circuits:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(guarded, one, other)
                 await guarded(other, one)
+        return why
 
     # At the peer that is kept
 

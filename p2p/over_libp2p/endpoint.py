@@ -72,9 +72,7 @@ class LibEndpoint:
         self._dials: dict[PeerId, trio.Event] = {}
         self._addresses: tuple[str, ...] = ()
         self._addresses_until_at_s = -math.inf
-        self._heard = 0
-        self._heard_dropped = 0
-        self._foreign_sources = 0
+        self._heard = self._heard_dropped = self._foreign_sources = 0
 
     def start(self, pubsub: SoundPubsub, nursery: trio.Nursery) -> None:
         """Begin to accept streams, in `nursery`."""
@@ -287,6 +285,7 @@ class LibEndpoint:
             heard=self._heard,
             heard_dropped=self._heard_dropped,
             gossip_refused=self._pubsub.refused + self._foreign_sources,
+            relayed_bytes=self._circuits.relayed_bytes(),
         )
 
     def deliver(self, message: rpc_pb2.Message) -> None:

@@ -182,7 +182,7 @@ class Punches:
             with timeouts.move_on_after(ONWARD_S):
                 await self._introduce(asking, wanted, port)
         finally:
-            rules.ended(asking.peer, wanted)
+            rules.ended(asking.peer, wanted, None)
             await asking.reset()
 
     async def _introduce(self, asking: LibStream, wanted: PeerId, port: int) -> None:

@@ -47,7 +47,7 @@ class _AllIsWell:
     def admit(self, asker: PeerId, kept: PeerId) -> RelayAnswer:
         return RelayAnswer.THROUGH
 
-    def ended(self, asker: PeerId, kept: PeerId) -> None:
+    def ended(self, asker: PeerId, kept: PeerId, why: object) -> None:
         return
 
     def wait_s(self, asker: PeerId, kept: PeerId, size_bytes: int) -> float | None:

@@ -31,7 +31,7 @@ class Rules:
         found = self.counts.admit(ANN, KEPT, 0.0)
         return found if self.enforced else RelayAnswer.THROUGH
 
-    def ended(self, asker: object, kept: object) -> None:
+    def ended(self, asker: object, kept: object, why: object) -> None:
         self.counts.ended(ANN, KEPT)
 
     def wait_s(self, asker: object, kept: object, size_bytes: int) -> float | None:
@@ -60,7 +60,7 @@ async def test_a_relay_that_does_not_keep_to_its_bounds_is_found(
     for _ in range(50):
         assert watched.wait_s(ANN, KEPT, 64 << 10) is not None
     for _ in range(said[RelayAnswer.THROUGH]):
-        watched.ended(ANN, KEPT)
+        watched.ended(ANN, KEPT, None)
     assert (load.lines, load.refused) == ((3, 2) if enforced else (5, 0))
     assert load.carried_bytes == load.metered_bytes == 50 * (64 << 10)
     checker = RelaysKeepTheirBounds(violations)

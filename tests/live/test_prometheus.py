@@ -10,8 +10,9 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ import openai
 import pytest
 
 from node.commands.dashboard import PANELS, alerts
+from node.gateway.metrics import CONTENT_TYPE
 from tests.engines.tiny_gguf import write_gguf
+from tests.gateway.relay_pages import simulated_pages
 from tests.live.command_line import joined
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
@@ -87,8 +90,38 @@ def under_load(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[str]:
-    """A Prometheus that scrapes the target each second; its URL."""
+def served_pages(pages: Sequence[str]) -> Iterator[list[str]]:
+    """Pages as they are, each at a port of its own on this machine; the places."""
+    servers = []
+    for page in pages:
+
+        class Page(BaseHTTPRequestHandler):
+            told = page.encode()
+
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("content-type", CONTENT_TYPE)
+                self.end_headers()
+                self.wfile.write(self.told)
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Page))
+    threads = [threading.Thread(target=it.serve_forever, daemon=True) for it in servers]
+    for it in threads:
+        it.start()
+    try:
+        yield [f"127.0.0.1:{it.server_port}" for it in servers]
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+
+
+@contextmanager
+def prometheus(folder: Path, targets: Sequence[str]) -> Iterator[str]:
+    """A Prometheus that scrapes the targets each second; its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -96,7 +129,7 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(folder / "alerts.json")],
-        "scrape_configs": [{"job_name": "baton", "static_configs": [{"targets": [target]}]}],
+        "scrape_configs": [{"job_name": "baton", "static_configs": [{"targets": list(targets)}]}],
     }
     (folder / "prometheus.json").write_text(json.dumps(config))
     words = (
@@ -129,8 +162,14 @@ def test_each_query_of_ours_and_of_vllms_gives_a_series(tmp_path: Path) -> None:
     model = write_gguf(tmp_path / "small.gguf", "qwen3", "q8_0", sizes=SIZES, context=64, seed=10)
     roles = ("--role", "infer", "--role", "gateway", "--role", "store")
     http = ("--http", "127.0.0.1:0", "--http-verdicts", "0/0", "--model", model)
-    with joined(tmp_path / "s", *roles, *http) as peer, under_load(peer.url):
-        with prometheus(tmp_path, peer.url.removeprefix("http://")) as base:
+    # This machine has no routers: what is said of relays is of peers in a simulated network.
+    pages = list(simulated_pages(tmp_path / "relays").values())
+    with (
+        served_pages(pages) as places,
+        joined(tmp_path / "s", *roles, *http) as peer,
+        under_load(peer.url),
+    ):
+        with prometheus(tmp_path, [peer.url.removeprefix("http://"), *places]) as base:
             missing, late_at_s = queries(), time.monotonic() + PATIENCE_S
             while missing and time.monotonic() < late_at_s:
                 time.sleep(1)
@@ -143,14 +182,15 @@ def test_each_query_of_ours_and_of_vllms_gives_a_series(tmp_path: Path) -> None:
             assert [it["health"] for it in rules["rules"]] == ["ok"] * len(rules["rules"])
         text = httpx.get(f"{peer.url}/metrics", timeout=20).text
     # The colon in vLLM's names is what promtool would not have.
-    own = [it for it in text.splitlines(keepends=True) if "baton_" in it]
-    checked = subprocess.run(
-        ["promtool", "check", "metrics"],
-        input="".join(own),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+    for page in (text, *pages):
+        own = [it for it in page.splitlines(keepends=True) if "baton_" in it]
+        checked = subprocess.run(
+            ["promtool", "check", "metrics"],
+            input="".join(own),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
     rules_file = tmp_path / "alerts.json"
     subprocess.run(["promtool", "check", "rules", str(rules_file)], check=True, capture_output=True)

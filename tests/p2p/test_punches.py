@@ -29,7 +29,7 @@ class Rules:
         self.lines += 1
         return RelayAnswer.THROUGH
 
-    def ended(self, asker: PeerId, kept: PeerId) -> None:
+    def ended(self, asker: PeerId, kept: PeerId, why: object) -> None:
         self.lines -= 1
 
     def wait_s(self, asker: PeerId, kept: PeerId, size_bytes: int) -> float | None:

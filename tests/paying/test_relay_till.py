@@ -69,6 +69,9 @@ async def test_what_is_promised_is_charged_and_no_byte_more(autojump_clock: Mock
         assert till.as_map()["carried_free_bytes"] == FREE_BYTES
         assert passed(till, BOB) == 8 * A_MIB
         assert bob.charged == 8 * A_MIB_COSTS
+        assert till.as_map()["carried_owed"] == 11 * A_MIB_COSTS
+        ann.redeemed, bob.redeemed = ann.highest, 6 * A_MIB_COSTS
+        assert till.as_map()["carried_owed"] == 2 * A_MIB_COSTS
         # What is held for work is not drawn on, nor what was promised in a model's name.
         of._latest[ANN].highest += 2 * A_MIB_COSTS
         ann.set_aside(2 * A_MIB_COSTS, None)
