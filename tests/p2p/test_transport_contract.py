@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from p2p.over_libp2p import MemoryNetwork, MemoryTransport
+from p2p.over_libp2p.endpoint import LibEndpoint
 from p2p.transport import GOSSIP_BYTES_MAX, ConnectionDown, ConnectionUp, Endpoint
 from tests.p2p.transports import (
     Kind,
@@ -296,6 +297,37 @@ async def test_a_full_inbox_drops_the_newest_and_counts_it(kind: Kind) -> None:
         await until(lambda: inbox.dropped > 0)
         assert a.statistics().heard_dropped == inbox.dropped
         assert (await anext(inbox)).data == b"0"
+
+
+async def test_gossip_that_was_passed_on_leaves_nothing_behind(kind: Kind) -> None:
+    async with kind.open("a") as a, kind.open("b") as b:
+        inbox = await a.subscribe("topic")
+        await b.subscribe("topic")
+        await connect(b, a)
+        await trio.sleep(1.3)
+        for number in range(100):
+            await b.publish("topic", b"%d" % number)
+            assert (await anext(inbox)).data == b"%d" % number
+        for it in (a, b):
+            assert isinstance(it, LibEndpoint)
+            kept = it._pubsub.router.recent_message_deliveries
+            assert {topic: len(times) for topic, times in kept.items()} == {"topic": 0}
+
+
+async def test_gossip_keeps_nothing_of_a_peer_that_left(kind: Kind) -> None:
+    async with kind.open("a") as a:
+        assert isinstance(a, LibEndpoint)
+        pauses = a._pubsub.router.back_off
+        await a.subscribe("topic")
+        async with kind.open("b") as b:
+            inbox = await b.subscribe("topic")
+            await connect(b, a)
+            await trio.sleep(1.3)
+            # Whoever leaves a mesh is not asked back into it for a while.
+            await inbox.unsubscribe()
+            await until(lambda: any(pauses.values()))
+        await until(lambda: not a.connected())
+        await until(lambda: not any(pauses.values()))
 
 
 async def test_after_unsubscribing_the_iteration_ends_and_nothing_comes(kind: Kind) -> None:
