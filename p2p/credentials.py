@@ -152,6 +152,8 @@ class Credentials:
     def check_invite(self, invite: Signed[Invite], wall_s: float) -> None:
         """Refused unless this invite admits somebody here and now, as far as its own words go."""
         said = invite.record
+        if self.own_end():
+            raise _refused("this peer admits nobody: it is no member itself any more")
         if invite.signer != self.network:
             raise _refused("this invite is to another private network")
         if said.share_of(self.me) == 0:

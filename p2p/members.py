@@ -96,7 +96,7 @@ class Members:
             invite, key = self.private.invite, self.private.claim_key
             if invite is None or key is None or self._is_member():
                 return
-            if invite.record.share_of(peer) == 0:
+            if invite.record.share_of(peer) == 0 or self.credentials.is_removed(peer):
                 return
             async with self.rpc.call(peer, deadline_s=deadline_s, unproven=True) as call:
                 await call.send(ClaimInvite(invite=invite.raw))

@@ -393,6 +393,12 @@ async def test_a_removed_peer_and_whom_it_admitted_learn_of_it_and_keep_no_netwo
         await asks(bob, ann.me)
     assert club.members("bob").as_map()["member"]
     assert club.members("bob").credentials.problem == ""
+    # Nor does it admit anybody any more.
+    stranger = await club.add("stranger", open=True, at="nobody")
+    await stranger.endpoint.connect(ann.endpoint.addresses[0], deadline_s=5.0)
+    answer = await claims(stranger, ann.me, await club.invite("ann"))
+    assert isinstance(answer, Refuse)
+    assert "no member itself" in answer.reason
     # An invite of the owner's brings back whom nobody removed.
     club.end("carl")
     await club.add("carl", await club.invite())
