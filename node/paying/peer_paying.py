@@ -71,8 +71,8 @@ async def open_paying(
     peers.handlers[Pay] = earning.on_pay
     peers.relay_cost, peers.dialing.skips = relays.relay_cost, relays.are_dear
     await own.refresh()
-    if isinstance(peers.relaying.till, RelayTill):
-        peers.relaying.till.begin(earning)
+    if peers.relaying.free is not None:
+        peers.relaying.till = RelayTill(earning)
     if own.typed:
         nursery.start_soon(own.run)
     nursery.start_soon(earning.redeem_forever)
