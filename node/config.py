@@ -66,6 +66,9 @@ class NodeConfig:
     map_port: bool = False
     # A line in which its owner signed that this peer is its own; empty where that is not shown.
     owner_line: str = ""
+    # What it is where nothing is typed, so that `config show` knows what was; None where a program
+    # made it.
+    untyped: "NodeConfig | None" = field(default=None, repr=False, compare=False)
     # How long a leaving peer may take to finish its work.
     leave_s: float = 10.0
 

@@ -3,7 +3,6 @@
 Parts are opened before what needs them and closed in reverse; nothing outlives the block.
 """
 
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -65,6 +64,7 @@ from node.task.events import Event, Failed
 from p2p.adverts import Capacity, Environment
 from p2p.blobs import Blobs
 from p2p.free_bytes import FreeBytes
+from p2p.notes import Notes
 from p2p.peers import NO_SURROUNDINGS, Peers, Surroundings, open_peers
 from p2p.transport import Transport
 from store import Store
@@ -132,7 +132,7 @@ class Node:
     log_watch: LogWatch
     loader: ModelLoader
     started_at_s: float
-    log: deque[str]
+    notes: Notes
     app_owner: AppOwner = field(init=False)
     # None in a network without a genesis.
     ledger: PeerLedger | None = None
@@ -157,7 +157,7 @@ class Node:
 
     def note(self, line: str) -> None:
         """Add a line to the log of this peer; the latest few are kept."""
-        self.log.append(line)
+        self.notes.note(line)
 
     def pause(self, why: str, *, by: str = MACHINE) -> None:
         """Take no work of others while OWNER or MACHINE has a reason; what is held is finished."""
@@ -265,11 +265,11 @@ def _assembled(
     dispatcher = Dispatcher(PeerDirectory(peers, nursery, orders=Orders(peers, nursery)))
     infer = InferRole(dependencies.engine, blobs, IndexCache(blobs), dependencies.proofs)
     verifies = Role.VERIFY in config.roles
-    lines: deque[str] = deque(maxlen=LINES_KEPT)
+    lines = Notes(LINES_KEPT, trio.current_time)
 
     def watch(event: Event) -> None:
         if isinstance(event, Failed):
-            lines.append(f"{event.what}: {event.peer.short}: {event.why}")
+            lines.note(f"{event.what}: {event.peer.short}: {event.why}")
 
     leg_server = LegServer(
         dependencies.key,
@@ -299,7 +299,7 @@ def _assembled(
     )
 
     def changed(line: str) -> None:
-        lines.append(line)
+        lines.note(line)
         peers.advertiser.changed()
 
     rechecking = Rechecking(dependencies.store, checking, answers, tasks)
@@ -326,7 +326,7 @@ def _assembled(
         log_watch=_log_watch(config, peers, leg_server, answers, nursery),
         loader=ModelLoader(models, probing, nursery, infer.prepare_proofs),
         started_at_s=trio.current_time(),
-        log=lines,
+        notes=lines,
     )
 
 

@@ -16,6 +16,7 @@ from p2p.connect import PATIENCE_S, NotCalled, connect, free, is_its_fault
 from p2p.credentials import Credentials
 from p2p.dialing import Dialing
 from p2p.ip_address import Scope, may_call
+from p2p.notes import Notes
 from p2p.score import Offence, Scores, Standing
 from p2p.streams import Call, Streams
 from p2p.timeouts import stretched
@@ -35,7 +36,6 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import RefusalCode
-from wire.latest import Latest
 from wire.membership import ClaimInvite
 from wire.message import Hello, Message, encode
 from wire.signing import SigningKey
@@ -65,7 +65,7 @@ class PeerRpc:
     doubts: Scores = field(default_factory=Scores)
     handlers: dict[type[Message], Handler] = field(default_factory=dict)
     streams: Streams = field(init=False)
-    problems: Latest[str, str] = field(default_factory=lambda: Latest(PROBLEMS_KEPT))
+    notes: Notes = field(default_factory=lambda: Notes(PROBLEMS_KEPT, trio.current_time))
     # Conversations under way with each, and when the last one began or ended.
     in_calls: Counter[PeerId] = field(default_factory=Counter)
     used_at_s: dict[PeerId, float] = field(default_factory=dict)
@@ -227,7 +227,12 @@ class PeerRpc:
 
     def note_problem(self, about: str, line: str) -> None:
         """Keep the last problem with each of the latest few, for `status`."""
-        self.problems[about] = line
+        self.notes.note(line, about)
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """The last problem with each of the latest few, in words."""
+        return self.notes.lines()
 
     @contextmanager
     def _in_use(self, peer: PeerId) -> Iterator[None]:

@@ -14,6 +14,8 @@ from p2p.dialing import Dialing
 from p2p.discovery import Discovery
 from p2p.gossip_rate import GossipRateConfig, GossipRateLimit
 from p2p.handshake_log import HandshakeLog
+from p2p.ip_address import for_neighbours
+from p2p.joining import NETWORK_DEFAULT, Joining
 from p2p.lan import LanDiscovery, LanService
 from p2p.members import Members, PrivateNetwork, open_members
 from p2p.neighbours import Neighbours
@@ -40,7 +42,6 @@ from wire.signed import Signed
 from wire.signing import SigningKey
 
 # The open network of who names no other.
-NETWORK_DEFAULT = "baton"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +189,16 @@ class Peers(PeerRpc):
             self.recovery,
         )
         return {name: value for it in parts for name, value in it.as_map().items()}
+
+    def joining(self) -> Joining:
+        """How another machine joins this network."""
+        members = self.members
+        return Joining(
+            address=for_neighbours(self.endpoint.addresses, outgoing_hosts()),
+            network=self.config.network,
+            is_private=members is not None,
+            is_owner=members is not None and members.is_owner,
+        )
 
     def look_around(self, around: Surroundings) -> None:
         """Be ready to find others by what is there."""

@@ -41,7 +41,7 @@ async def somebody_can(directory: PeerDirectory, stages: Sequence[Stage]) -> Non
             await trio.sleep(0.1)
     for stage in stages:
         if not directory.anybody(stage):
-            raise nobody_can(stage)
+            raise nobody_can(stage, directory.peers.joining())
 
 
 @dataclass(slots=True, eq=False)

@@ -284,10 +284,9 @@ class Attempts:
                 f"the answer came, but could not be checked, and is not given out: {found} of the"
                 f" verdicts agree, {needed} have to, and {plural(known, 'peer')} could give one"
             )
-            todo = (
-                f"ask anew with {fewer_verdicts(known)}; or have another"
-                " machine check, of another owner: python -m node join --role verify --model NAME"
-            )
+            joining = self.dispatcher.directory.peers.joining()
+            check = joining.have("of another owner check", "--role verify --model NAME")
+            todo = f"ask anew with {fewer_verdicts(known)}; or {check}"
         else:
             todo = (
                 "give it more time (--deadline), ask for fewer (--verdicts 1/1), or wait until more"

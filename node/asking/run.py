@@ -12,6 +12,7 @@ from node.dispatch.progress import StreamProgress
 from node.paying.bill import Bill
 from node.task.events import Accepted, Event, EventSink, Restarted, Streamed
 from p2p.adverts import Environment
+from p2p.joining import Joining
 from wire import limits
 from wire.content import ContentId, PeerId
 from wire.errors import BatonError, InputError
@@ -236,17 +237,17 @@ def record_of(request: TaskRequest, seed: bytes, environment: Environment) -> Ta
     )
 
 
-def nobody_can(stage: Stage) -> InputError:
+def nobody_can(stage: Stage, joining: Joining) -> InputError:
     """Why a task cannot even begin."""
     what = stage.role.name.lower()
     if stage.role is Role.INFER and stage.model is not None:
         return InputError(
             f"no other peer that is known here runs the model {stage.model}",
-            todo="see what is there (python -m node models), or serve it:"
-            " python -m node join ADDRESS --role infer --model NAME",
+            todo="see what is there (python -m node models), or"
+            f" {joining.have('serve it', '--role infer --model NAME')}",
         )
     return InputError(
         f"no other {what} peer is known here",
-        todo="see who is there (python -m node peers), or start one:"
-        f" python -m node join ADDRESS --role {what}",
+        todo="see who is there (python -m node peers), or"
+        f" {joining.have('be one', f'--role {what}')}",
     )

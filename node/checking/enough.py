@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from p2p.joining import Joining
 from wire.content import PeerId
 from wire.errors import InputError
 from wire.plural import plural
@@ -38,14 +39,14 @@ def prospect_of(
     return Prospect({it: len(owners - {owner_of(it)}) for it in makers})
 
 
-def too_few(prospect: Prospect, needed: int, called: str) -> InputError:
+def too_few(prospect: Prospect, needed: int, called: str, joining: Joining) -> InputError:
     """Why a task cannot be checked by as many as it asks for."""
     has_to = "has to" if needed == 1 else "have to"
     return InputError(
         f"nothing was asked: {plural(prospect.most, 'peer')} could check an answer of {called},"
         f" beside this peer and who makes it, and {needed} {has_to} agree",
-        todo=f"ask with {fewer_verdicts(prospect.most)}; or have another"
-        f" machine check: python -m node join --role verify --model {called}",
+        todo=f"ask with {fewer_verdicts(prospect.most)}; or"
+        f" {joining.have('check', f'--role verify --model {called}')}",
     )
 
 

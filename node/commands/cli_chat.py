@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from node.commands.command import Command
+from node.commands.command import Command, heading
 from node.commands.guest_options import device_options, guest_of
 from node.commands.options import deadline_option, state_option, text_of
 from node.gateway_config import verdicts_of
@@ -20,6 +20,7 @@ from node.gateway_config import verdicts_of
     ),
 )
 @click.argument("model")
+@heading("What the model is told")
 @click.option("--system", help="What the model is told before anything else.")
 @click.option(
     "--max-tokens", type=click.IntRange(1, 1 << 20), help="How many tokens to generate at most."
@@ -30,13 +31,6 @@ from node.gateway_config import verdicts_of
     help="How freely words are chosen. 0: always the likeliest one.",
 )
 @click.option("--seed", type=click.IntRange(0, 1 << 62), help="Makes chance repeatable.")
-@deadline_option(600, "After how many seconds an answer has failed.")
-@click.option(
-    "--verdicts",
-    default="0/0",
-    show_default=True,
-    help="How many verdicts an answer needs, of how many verifiers; 0/0: none.",
-)
 @click.option("--index", default="", help="Answer from this index, which ask --source printed.")
 @click.option(
     "--search",
@@ -44,7 +38,17 @@ from node.gateway_config import verdicts_of
     show_default=True,
     help="The model that the index was made with.",
 )
+@heading("How it is answered")
+@deadline_option(600, "After how many seconds an answer has failed.")
+@click.option(
+    "--verdicts",
+    default="0/0",
+    show_default=True,
+    help="How many verdicts an answer needs, of how many verifiers; 0/0: none.",
+)
+@heading("Where no peer is running")
 @device_options
+@heading("Also")
 @state_option
 def run_command(
     *,

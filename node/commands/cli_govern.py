@@ -82,14 +82,14 @@ def models_command(*, offline: Path | None, state: Path, as_json: bool) -> None:
     run(lambda: show_models(state.expanduser(), offline, as_json=as_json))
 
 
-def _parameter_lines() -> list[str]:
-    from node.commands.motion_file import parameter_lines
+def _parameter_rows() -> dict[str, list[tuple[str, str]]]:
+    from node.commands.motion_file import parameter_rows
 
-    return parameter_lines()
+    return {"Parameters": parameter_rows()}
 
 
 @govern_group.command(
-    "propose", cls=Command, examples=("govern propose motion.toml",), details=_parameter_lines
+    "propose", cls=Command, examples=("govern propose motion.toml",), details=_parameter_rows
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @state_option

@@ -7,7 +7,7 @@ import click
 
 from node.commands.cli_tasks import CONTENT_ID
 from node.commands.command import Assembly, Command, Group, run
-from node.commands.guest_options import guest_of, guest_options
+from node.commands.guest_options import guest_of, machine_options
 from node.commands.options import json_option, state_option
 
 SECONDS = click.FloatRange(0.1, 600.0)
@@ -193,7 +193,7 @@ def calibrate_command(
     type=SECONDS,
     help="For how many seconds each rate is measured.",
 )
-@guest_options
+@machine_options
 @state_option
 @json_option
 @click.pass_obj

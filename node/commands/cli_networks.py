@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from node.commands.cli_peer import ADDRESS
-from node.commands.command import Assembly, Command, run
+from node.commands.command import Assembly, Command, heading, run
 from node.commands.options import (
     deadline_option,
     json_option,
@@ -68,10 +68,15 @@ def demo_command(
     run(lambda: demo(place, question, shared, assembly.entropy, as_json=as_json))
 
 
-def _fault_lines() -> list[str]:
-    from node.devnet.faults import KINDS
+def _fault_rows() -> dict[str, list[tuple[str, str]]]:
+    """The kinds of faults, by what they strike."""
+    from node.devnet.faults import KINDS, STRUCK
 
-    return ["Faults", *(f"{name}: {kind.what}" for name, kind in KINDS.items())]
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, kind in KINDS.items():
+        struck = "a network with --economy" if kind.economic else STRUCK[kind.scope]
+        found.setdefault(f"Faults of {struck}", []).append((name, kind.what))
+    return found
 
 
 @click.command(
@@ -82,8 +87,9 @@ def _fault_lines() -> list[str]:
         "devnet --peers 40 --nat 0.8 --faults relay_kill=0.3",
         "devnet --peers 24 --economy --epochs 4 --faults member=0.3,nonpayer=0.2,thief=0.1",
     ),
-    details=_fault_lines,
+    details=_fault_rows,
 )
+@heading("The run")
 @click.option("--peers", default=50, show_default=True, help="How many peers there are.")
 @click.option(
     "--seed",
@@ -101,6 +107,7 @@ def _fault_lines() -> list[str]:
     help="NAME=SHARE[@SECOND][+SECONDS],… where SHARE is between 0 and 1, as kill=0.3,loss=0.05.",
 )
 @deadline_option(60, TASK_DEADLINE_HELP)
+@heading("What it is made of")
 @click.option(
     "--store",
     default="memory",
@@ -121,6 +128,7 @@ def _fault_lines() -> list[str]:
     help="The share of peers behind routers, a third of them symmetric, as 0.8; or one of each"
     " kind, as cone=0.3,symmetric=0.2,carrier=0.1,home=0.1.",
 )
+@heading("Credits")
 @click.option("--economy", is_flag=True, help="Pay with credits: a ledger, prices, channels.")
 @click.option(
     "--epochs", type=int, help="How many epochs a network with credits runs; 10 unless given."
@@ -128,6 +136,7 @@ def _fault_lines() -> list[str]:
 @click.option(
     "--epoch", type=int, help="How many seconds an epoch lasts; 10 unless given.", metavar="SECONDS"
 )
+@heading("Its report")
 @click.option("--html", type=click.Path(path_type=Path), help="Write the report as a web page.")
 @click.option(
     "--replay",

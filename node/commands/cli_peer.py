@@ -5,36 +5,22 @@ from typing import Any
 
 import click
 
-from node.commands.command import Assembly, Command, run
-from node.commands.gateway_options import gateway_pay_options, http_pay_of
-from node.commands.guest_options import guest_of, guest_options
+from node.commands.command import Assembly, Command, heading, run
+from node.commands.gateway_options import gateway_pay_options
+from node.commands.guest_options import machine_options, manners_options
 from node.commands.options import (
-    bytes_of,
-    console_of,
-    gateway_of,
     json_option,
-    layers_of,
     network_option,
-    roles_of,
     seed_options,
     state_option,
 )
 from node.console_config import CONSOLE_DEFAULT
 from node.paying_config import (
-    SERVICES,
     SPONSOR_EACH_DEFAULT,
-    TypedPrices,
-    read_prices,
-    read_relay_pay_max,
-    read_sponsoring,
 )
-from wire.errors import InputError
-from wire.kinds import Role
 
 PORT_DEFAULT = 4747
-# How an invite begins, and what a service manager calls the file with one.
-INVITE_PREFIX, CREDENTIAL = "baton1", "baton-invite"
-ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrnxiwGy1PP8iS"
+ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooW…"
 
 
 @click.command(
@@ -47,6 +33,7 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     ),
 )
 @click.argument("bootstrap", nargs=-1)
+@heading("What most peers are told")
 @click.option(
     "--role",
     "roles",
@@ -62,6 +49,65 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     " several times.",
 )
 @click.option(
+    "--http",
+    help="Serve OpenAI clients at this ADDRESS:PORT. The role gateway alone serves them at"
+    " 127.0.0.1:8000.",
+)
+@click.option(
+    "--console",
+    is_flag=True,
+    help=f"Serve a page about this peer at http://{CONSOLE_DEFAULT}/; `open` prints the link.",
+)
+@click.option(
+    "--invite-file",
+    type=click.Path(path_type=Path),
+    envvar="BATON_INVITE_FILE",
+    help="A file with the line that `invite` printed, to join a private network; also"
+    " BATON_INVITE_FILE, or the credential baton-invite of a systemd unit. A state folder that has"
+    " joined once needs it no more.",
+)
+@state_option
+@heading("The network")
+@network_option
+@click.option(
+    "--genesis",
+    type=click.Path(path_type=Path),
+    help="The genesis file of a network with a ledger, as `network new` wrote it. A state folder"
+    " that has joined it once needs it no more.",
+)
+@click.option(
+    "--owner",
+    metavar="LINE|FILE",
+    help="Show whose peer this is, by the line that `owner sign` printed, or a file with it: peers"
+    " of one owner never check each other, and of them one checks an answer at most.",
+)
+@seed_options
+@click.option(
+    "--no-lan",
+    is_flag=True,
+    help="Do not look for peers in the local network (mDNS), and do not be found there.",
+)
+@heading("How it is reached")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="The TCP port to listen on. Default: the one of its earlier starts, and at first"
+    f" {PORT_DEFAULT} for the first peer of a network; else, or if that is taken, any free port.",
+)
+@click.option("--listen", multiple=True, help="A multiaddr to listen on, instead of --port.")
+@click.option(
+    "--no-map-port",
+    is_flag=True,
+    help="Do not ask the router (PCP, NAT-PMP, UPnP) to pass a port on to this peer.",
+)
+@click.option(
+    "--relay-pay-max",
+    metavar="CREDITS",
+    help="What this peer pays others for a million KiB (about 1 GB) that they pass on for it, at"
+    " most. Of relays that ask for more only what is free is used. Default: nothing.",
+)
+@heading("Models and data")
+@click.option(
     "--layers",
     help="The layers of the model that this peer holds, as 0-17, where others hold the rest: who"
     " holds the first answers questions, through the others. Default: all.",
@@ -73,46 +119,26 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     help="A folder or a file of text that this peer may bring into the network.",
 )
 @click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    help="The TCP port to listen on. Default: the one of its earlier starts, and at first"
-    f" {PORT_DEFAULT} for the first peer of a network; else, or if that is taken, any free port.",
-)
-@click.option("--listen", multiple=True, help="A multiaddr to listen on, instead of --port.")
-@click.option(
-    "--no-lan",
-    is_flag=True,
-    help="Do not look for peers in the local network (mDNS), and do not be found there.",
-)
-@click.option(
-    "--no-map-port",
-    is_flag=True,
-    help="Do not ask the router (PCP, NAT-PMP, UPnP) to pass a port on to this peer.",
-)
-@seed_options
-@network_option
-@click.option(
-    "--genesis",
-    type=click.Path(path_type=Path),
-    help="The genesis file of a network with a ledger, as `network new` wrote it. A state folder"
-    " that has joined it once needs it no more.",
-)
-@click.option(
-    "--invite-file",
-    type=click.Path(path_type=Path),
-    envvar="BATON_INVITE_FILE",
-    help="A file with the line that `invite` printed, to join a private network; also"
-    " BATON_INVITE_FILE, or the credential baton-invite of a systemd unit. A state folder that has"
-    " joined once needs it no more.",
-)
-@click.option(
     "--quota", default="20GB", show_default=True, help="How much disk the store may take at most."
 )
 @click.option(
-    "--http",
-    help="Serve OpenAI clients at this ADDRESS:PORT. The role gateway alone serves them at"
-    " 127.0.0.1:8000.",
+    "--background-checks",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Which part of the answers that nobody checks is checked afterwards; 0: none.",
 )
+@click.option(
+    "--srs",
+    type=click.Path(path_type=Path),
+    help="The structured reference string with which proofs of small ONNX models are made and"
+    " checked, for the level zk: of a ceremony, or of `models srs`. Default: no proofs.",
+)
+@heading("The machine")
+@machine_options
+@heading("A guest's manners")
+@manners_options
+@heading("The gateway and the console")
 @click.option(
     "--http-name",
     "http_names",
@@ -132,24 +158,15 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     help="How many verdicts an answer over HTTP needs, of how many verifiers; 0/0: none.",
 )
 @click.option(
-    "--background-checks",
-    type=float,
-    default=0.05,
-    show_default=True,
-    help="Which part of the answers that nobody checks is checked afterwards; 0: none.",
+    "--http-apps",
+    is_flag=True,
+    help="Take keys of other peers' apps: they come in, and ask for what costs nothing.",
 )
 @click.option(
-    "--srs",
-    type=click.Path(path_type=Path),
-    help="The structured reference string with which proofs of small ONNX models are made and"
-    " checked, for the level zk: of a ceremony, or of `models srs`. Default: no proofs.",
+    "--console-at",
+    help="Serve that page at this ADDRESS:PORT; from other machines only with an API key.",
 )
-@click.option(
-    "--owner",
-    metavar="LINE|FILE",
-    help="Show whose peer this is, by the line that `owner sign` printed, or a file with it: peers"
-    " of one owner never check each other, and of them one checks an answer at most.",
-)
+@heading("Prices")
 @click.option(
     "--price",
     "prices",
@@ -161,13 +178,9 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     " passed on to a peer behind a router. May be given several times."
     " Default: free.",
 )
-@click.option(
-    "--relay-pay-max",
-    metavar="CREDITS",
-    help="What this peer pays others for a million KiB (about 1 GB) that they pass on for it, at"
-    " most. Of relays that ask for more only what is free is used. Default: nothing.",
-)
 @click.option("--price-check", help="What others pay, in credits, for each verdict. Default: free.")
+@gateway_pay_options
+@heading("Credits for newcomers")
 @click.option(
     "--sponsor",
     help="Give newcomers that ask (`wallet faucet`) so many credits in each epoch, out of this"
@@ -182,48 +195,17 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooWAU1jyZ5Bs2ypJWmVvWYRYrJyjDVGWDcrn
     is_flag=True,
     help="Give it to whoever does some work for it, not to four keys of each address prefix.",
 )
-@click.option(
-    "--console",
-    is_flag=True,
-    help=f"Serve a page about this peer at http://{CONSOLE_DEFAULT}/; `open` prints the link.",
-)
-@click.option(
-    "--console-at",
-    help="Serve that page at this ADDRESS:PORT; from other machines only with an API key.",
-)
-@gateway_pay_options
-@guest_options
-@click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
-@state_option
+@heading("Also")
 @json_option
-@click.pass_obj
+@click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
+@click.pass_context
 def join_command(
-    assembly: Assembly,
+    context: click.Context,
     /,
     *,
-    bootstrap: tuple[str, ...],
-    roles: tuple[str, ...],
-    names: tuple[str, ...],
-    layers: str | None,
-    files: tuple[Path, ...],
-    port: int | None,
-    listen: tuple[str, ...],
-    network: str,
-    genesis: Path | None,
-    quota: str,
-    http: str | None,
-    http_names: tuple[str, ...],
-    http_origins: tuple[str, ...],
-    http_verdicts: str,
-    background_checks: float,
-    prices: tuple[str, ...],
-    price_check: str | None,
-    console: bool,
-    console_at: str | None,
-    with_parent: int | None,
-    state: Path,
     as_json: bool,
-    **more: Any,
+    with_parent: int | None,
+    **typed: Any,
 ) -> None:
     """Run a peer until it is told to leave (Ctrl-C).
 
@@ -231,111 +213,12 @@ def join_command(
     Without one, peers that are known, in the local network or named by --seed-dns are met; where
     there are none a new network starts. The command with which others join is printed.
     """
-    from node.commands.genesis import read_genesis
     from node.commands.join import join
-    from node.commands.models import meant
-    from node.config import ROLES_DEFAULT, NodeConfig
-    from p2p.peers import PeersConfig
+    from node.commands.join_typed import config_typed
 
-    bootstrap, invited = _invited(assembly, bootstrap, more)
-    chosen = roles_of(roles) or ROLES_DEFAULT
-    price, apps, pay, gateway = more["http_price"], more.pop("http_apps"), http_pay_of(more), None
-    if http is not None or Role.GATEWAY in chosen:
-        chosen |= {Role.GATEWAY}
-        gateway = gateway_of(http, http_names, http_origins, http_verdicts, pay, price, apps=apps)
-    elif pay is not None or apps:
-        _refuse_without_gateway(apps=apps)
-    config = NodeConfig(
-        state=state.expanduser(),
-        peers=PeersConfig(**_placed(network, bootstrap, listen, port, more)),
-        port_named=bool(listen) or port is not None,
-        roles=chosen,
-        models=tuple(map(meant, names)) if {Role.INFER, Role.VERIFY} & chosen else (),
-        layers=None if layers is None else layers_of(layers),
-        files=files,
-        quota_bytes=bytes_of(quota),
-        gateway=gateway,
-        console=console_of(console_at) if console or console_at else None,
-        guest=guest_of(**more),
-        genesis=None if genesis is None else read_genesis(genesis),
-        background_checks=background_checks,
-        prices=_priced(prices, price_check, names),
-        **invited,
-    )
+    assembly: Assembly = context.obj
+    config = config_typed(join_command, typed, assembly.credentials)
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
-
-
-def _refuse_without_gateway(*, apps: bool) -> None:
-    """InputError: what was typed is for a gateway."""
-    option = "--http-apps" if apps else "--http-pay"
-    raise InputError(f"{option} is for a gateway", todo="add --role gateway, or --http")
-
-
-def _invited(
-    assembly: Assembly, typed: tuple[str, ...], more: dict[str, Any]
-) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The addresses of what was typed; and the invite, the LAN, the SRS, the owner, credits."""
-    from node.commands.members import read_invite
-    from node.commands.ownership import read_owner
-
-    lines = tuple(it for it in typed if it.lower().startswith(INVITE_PREFIX))
-    folder = assembly.credentials
-    invite, private = read_invite(lines, more.pop("invite_file"), folder and folder / CREDENTIAL)
-    addresses = tuple(it for it in typed if it not in lines)
-    relay_pay_max = read_relay_pay_max(more.pop("relay_pay_max"))
-    sponsoring = read_sponsoring(
-        more.pop("sponsor"), more.pop("sponsor_each"), puzzle=more.pop("sponsor_puzzle")
-    )
-    found: dict[str, Any] = {"invite": invite, "private": private, "lan": not more.pop("no_lan")}
-    found["map_port"] = not more.pop("no_map_port")
-    srs = more.pop("srs")
-    found |= {"srs": None if srs is None else srs.expanduser()}
-    found["owner_line"] = read_owner(more.pop("owner"))
-    return addresses, found | {"sponsoring": sponsoring, "relay_pay_max": relay_pay_max}
-
-
-def _placed(
-    network: str,
-    bootstrap: tuple[str, ...],
-    listen: tuple[str, ...],
-    port: int | None,
-    more: dict[str, Any],
-) -> dict[str, Any]:
-    """How the peer takes its place in the network, as settings of `PeersConfig`."""
-    from p2p.seed_records import checked_names
-
-    seeds, private_seeds = checked_names(more.pop("seed_names")), more.pop("private_seeds")
-    if private_seeds and not seeds:
-        raise InputError(
-            "--seed-dns-private says nothing without --seed-dns", todo="name one: --seed-dns NAME"
-        )
-    return {
-        "network": network,
-        "bootstraps": bootstrap,
-        "seed_names": seeds,
-        "private_seeds": private_seeds,
-        "listen": listen or (_listening(port, bootstrap or seeds),),
-        "keep_calling": True,
-    }
-
-
-def _listening(port: int | None, others: tuple[str, ...]) -> str:
-    """The address to listen on if none was named; a kept port, or one that is free, goes before."""
-    if port is None:
-        port = 0 if others else PORT_DEFAULT
-    return f"/ip4/0.0.0.0/tcp/{port}"
-
-
-def _priced(typed: tuple[str, ...], check: str | None, served: tuple[str, ...]) -> TypedPrices:
-    """The prices of models, by the names under which they are served."""
-    from node.commands.models import meant_among
-
-    found = read_prices(typed, check)
-    models = {
-        name if name in SERVICES else meant_among(name, served): it
-        for name, it in found.models.items()
-    }
-    return TypedPrices(models, found.check)
 
 
 @click.command(

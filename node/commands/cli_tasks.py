@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from node.commands.command import Command, run
+from node.commands.command import Command, heading, run
 from node.commands.options import (
     check_table,
     deadline_option,
@@ -35,6 +35,7 @@ FOLDER_ID = "bafybeiem7coag5mkjdmzv43ve2c4hwk27763sqd5vfqb5fold3iw3lmtgq"
 )
 @click.argument("model")
 @click.argument("words", required=False, metavar="[TEXT]")
+@heading("What is asked")
 @click.option("--text", help="The text to embed or to answer; with --index, the question.")
 @click.option("--file", "file", type=click.Path(path_type=Path), help="A UTF-8 file as the text.")
 @click.option(
@@ -60,6 +61,7 @@ FOLDER_ID = "bafybeiem7coag5mkjdmzv43ve2c4hwk27763sqd5vfqb5fold3iw3lmtgq"
     type=click.IntRange(1, 32),
     help="How many passages a search returns.",
 )
+@heading("What the model is told")
 @click.option(
     "--operation", help="What the model is to do, where it can do several things: embed, generate."
 )
@@ -88,12 +90,13 @@ FOLDER_ID = "bafybeiem7coag5mkjdmzv43ve2c4hwk27763sqd5vfqb5fold3iw3lmtgq"
 )
 @click.option("--seed", type=click.IntRange(0, 1 << 62), help="Makes chance repeatable.")
 @click.option("--image", hidden=True, help="Refused by name: no model here looks at images.")
+@heading("How it is checked, and paid")
 @deadline_option(120, "After how many seconds the task has failed.")
 @click.option(
     "--level",
     help="How the answer is checked. signed: not at all; spot: one answer in"
     f" {limits.SPOT_ONE_IN}, drawn after it was signed; replayed: always, the default;"
-    " exact: always, without tolerance, for models of models quantize --exact.",
+    " exact: always, without tolerance, for what `models quantize --exact` made.",
 )
 @click.option(
     "--verdicts",
@@ -108,7 +111,9 @@ FOLDER_ID = "bafybeiem7coag5mkjdmzv43ve2c4hwk27763sqd5vfqb5fold3iw3lmtgq"
 @click.option(
     "--fresh", is_flag=True, help="Do not reuse an answer that was kept for the same question."
 )
+@heading("With --rows")
 @rows_options
+@heading("Also")
 @state_option
 @json_option
 def ask_command(

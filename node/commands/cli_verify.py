@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from node.commands.cli_tasks import CONTENT_ID
 from node.commands.command import Assembly, Command
 from node.commands.options import json_option, state_option
 from wire.errors import InputError
@@ -15,7 +14,7 @@ from wire.errors import InputError
     "verify",
     cls=Command,
     examples=(
-        f"verify ~/.baton/receipts/{CONTENT_ID}.receipt",
+        "verify ~/.baton/receipts/bafkr4igz….receipt",
         "verify answer.car --model ./model.gguf",
         "verify layer.dispute --model digits.exact",
     ),

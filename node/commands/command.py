@@ -4,16 +4,24 @@ What can be typed is described in the files `cli_*.py`, which are imported for e
 for `--help`; what a command does lies beside them, and is imported only when the command runs.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from wire.errors import BatonError
 
 CALLED = "python -m node"
+F = TypeVar("F", bound=Callable[..., Any])
+# An example that is longer goes on in a second line.
+COLUMNS = 80
+# What an option does begins in a line of its own where the option is longer.
+OPTION_COLUMNS_MAX = 26
+# An option stays beside its value.
+_WORD = re.compile(r"""(?:--[a-z-]+ (?!-))?(?:"[^"]*"|'[^']*'|\S)+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,19 +45,63 @@ class Assembly:
     credentials: Path | None = None
 
 
+class Heading(click.Option):
+    """What stands over the options after it, in `--help`; no option itself."""
+
+    def __init__(self, declared: Sequence[str], *, text: str) -> None:
+        super().__init__(declared, hidden=True, expose_value=False)
+        self.text = text
+
+
+def heading(text: str) -> Callable[[F], F]:
+    """Put a heading over the options that are named below it."""
+    return click.option("--heading", cls=Heading, text=text)
+
+
+def together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Options that several commands have, shown in this order."""
+
+    def add(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
 class Command(click.Command):
-    """A command with examples, and with lines about it that only `--help` needs."""
+    """A command with examples, and with rows under headings that only `--help` needs."""
 
     def __init__(
         self,
         *arguments: Any,
         examples: Sequence[str] = (),
-        details: Callable[[], Sequence[str]] = tuple,
+        details: Callable[[], Mapping[str, Sequence[tuple[str, str]]]] = dict,
         **settings: Any,
     ) -> None:
+        laid_out = settings.pop("params", None) or ()
+        settings["params"] = [it for it in laid_out if not isinstance(it, Heading)]
         super().__init__(*arguments, **settings)
         self.examples = tuple(examples)
         self.details = details
+        self._laid_out = tuple(laid_out)
+
+    def sections(self, ctx: click.Context) -> list[tuple[str, list[tuple[str, str]]]]:
+        """The headings, each with what `--help` says of the options under it."""
+        found: list[tuple[str, list[tuple[str, str]]]] = [("Options", [])]
+        asked = self.get_help_option(ctx)
+        for shown in (*self._laid_out, *([asked] if asked else ())):
+            if isinstance(shown, Heading):
+                found.append((shown.text, []))
+            elif isinstance(shown, click.Option) and (record := shown.get_help_record(ctx)):
+                found[-1][1].append(record)
+        return [it for it in found if it[1]]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under their headings."""
+        for text, records in self.sections(ctx):
+            with formatter.section(text):
+                formatter.write_dl(records, col_max=OPTION_COLUMNS_MAX)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; what an error says is to be done is about the state folder that was named."""
@@ -64,9 +116,9 @@ class Command(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the details and the examples after the options."""
-        if lines := self.details():
-            with formatter.section(lines[0]):
-                formatter.write_dl([_halves(line) for line in lines[1:]])
+        for text, rows in self.details().items():
+            with formatter.section(text):
+                formatter.write_dl(rows)
         _write_examples(formatter, self.examples)
 
 
@@ -102,13 +154,20 @@ def _fill_in(error: BaseException, context: click.Context) -> None:
         error.todo = todo_here(error.todo, context)
 
 
-def _halves(line: str) -> tuple[str, str]:
-    name, _, text = line.partition(": ")
-    return name, text
-
-
 def _write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
     with formatter.section("Examples" if len(examples) > 1 else "Example"):
         for example in examples:
-            # Not wrapped: a line is copied as it stands.
-            formatter.write(f"  {CALLED} {example}\n")
+            formatter.write("".join(f"{it}\n" for it in example_lines(example)))
+
+
+def example_lines(example: str) -> list[str]:
+    """An example as it is typed, in lines that a shell takes for one if one would be too long."""
+    lines = [f"  {CALLED}"]
+    for word in _WORD.findall(example):
+        # Room is kept for what says that the line goes on.
+        if len(f"{lines[-1]} {word} \\") > COLUMNS:
+            lines[-1] += " \\"
+            lines.append(f"    {word}")
+        else:
+            lines[-1] += f" {word}"
+    return lines

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from node.commands.ask import SOCKET
 from node.commands.output import console, safe, show_json, show_table
+from node.commands.status_lines import noted_words
+from node.commands.to_type import advised
 from node.local.control import call, unheard
 
 DEADLINE_S = 30.0
@@ -25,7 +27,7 @@ async def show_logs(state: Path, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
         return
-    for line in found["lines"]:
-        console.print(safe(line))
-    if not found["lines"]:
+    for note in found["noted"]:
+        console.print(safe(advised(noted_words(note).removeprefix("noted "))))
+    if not found["noted"]:
         console.print("nothing was noted since this peer started")

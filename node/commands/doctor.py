@@ -11,7 +11,7 @@ from node.commands.ask import SOCKET
 from node.commands.cli_peer import PORT_DEFAULT
 from node.commands.join import Runtime
 from node.commands.output import console, safe, show_json
-from node.commands.to_type import hint
+from node.commands.to_type import advised, hint
 from node.gateway.keys import keys_file, read_keys
 from node.health.examining import examine, is_sound
 from node.health.facts import Facts
@@ -43,7 +43,7 @@ async def doctor(
     """Show what is wrong; returns 0 only if nothing is bad."""
     fixed = await trio.to_thread.run_sync(_fix, patient.state) if fix else []
     facts = await look(patient, runtime)
-    findings, runs = examine(facts), facts.peer is not None
+    findings, runs = _judged(facts), facts.peer is not None
     if as_json:
         rows = [asdict(it) | {"state": it.state.value} for it in findings]
         show_json({"sound": is_sound(findings), "runs": runs, "fixed": fixed, "findings": rows})
@@ -61,7 +61,12 @@ async def doctor(
 
 async def examined(state: Path, runtime: Runtime) -> Sequence[Finding]:
     """All causes for the peer that runs on this state folder, as its console shows them."""
-    return examine(await look(Patient(state=state, port=None, bootstraps=()), runtime))
+    return _judged(await look(Patient(state=state, port=None, bootstraps=()), runtime))
+
+
+def _judged(facts: Facts) -> tuple[Finding, ...]:
+    """The findings; what they advise is about the state folder that was named."""
+    return tuple(replace(it, advice=advised(it.advice)) for it in examine(facts))
 
 
 async def look(patient: Patient, runtime: Runtime) -> Facts:

@@ -1,19 +1,14 @@
 """Options of `join` that say what a gateway's clients pay, and how."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
+from node.commands.command import together
 from node.gateway_config import EVM_NETWORK_DEFAULT, HttpPay, pay_of
 
-F = TypeVar("F", bound=Callable[..., Any])
-_OPTIONS = (
-    click.option(
-        "--http-apps",
-        is_flag=True,
-        help="Take keys of other peers' apps: they come in, and ask for what costs nothing.",
-    ),
+gateway_pay_options = together(
     click.option(
         "--http-pay",
         metavar="MEANS",
@@ -39,14 +34,7 @@ _OPTIONS = (
 )
 
 
-def gateway_pay_options(command: F) -> F:
-    """Add the options to a command."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def http_pay_of(options: dict[str, Any]) -> HttpPay | None:
-    """What these options say, which are taken out of `options`; InputError if it makes no sense."""
+def http_pay_of(typed: Mapping[str, Any]) -> HttpPay | None:
+    """What these options say; InputError if it makes no sense."""
     named = ("http_pay", "http_price", "facilitator", "pay_to", "evm_network")
-    return pay_of(*(options.pop(it) for it in named))
+    return pay_of(*(typed[it] for it in named))

@@ -1,11 +1,11 @@
 """Options of `join`, `bench` and `run` that say what Baton takes of the machine."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from node.commands.command import together
 from node.commands.options import bytes_of
 from node.guest.rules import (
     DEVICES,
@@ -20,86 +20,68 @@ from wire.errors import InputError
 
 PAUSE = "pause"
 PAUSE_OR_RUN = click.Choice((PAUSE, "run"))
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def device_options(function: F) -> F:
-    """What models run on, in the order in which the options are shown."""
-    for option in reversed(
-        (
-            click.option(
-                "--device",
-                help=f"What models run on: {', '.join(DEVICES)}; cuda, amd and cl with a number"
-                " (cuda:1) where there are several. cl is OpenCL. Default: cpu.",
-            ),
-            click.option(
-                "--gpu", help="The numbers of the machine's GPUs to use, as 0,1. Default: the CPU."
-            ),
-            click.option(
-                "--vram",
-                help="How much memory of each GPU models may take at most, as 8GB. Default with"
-                " --device: 4GB.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
-
-
-def guest_options(function: F) -> F:
-    """The options, in the order in which they are shown."""
-    for option in reversed(
-        (
-            device_options,
-            click.option(
-                "--memory", help="How much memory models may take at most, as 8GB. Default: 4GB."
-            ),
-            click.option(
-                "--cpu",
-                default="100%",
-                show_default=True,
-                help="CPU limit while a model runs, as a share of one core.",
-            ),
-            click.option(
-                "--pause-when-busy",
-                is_flag=True,
-                help="Take no new work while other programs need the machine.",
-            ),
-            click.option(
-                "--schedule", help="Take work only between these local times, as 22:00-08:00."
-            ),
-            click.option(
-                "--on-battery",
-                type=PAUSE_OR_RUN,
-                default="run",
-                show_default=True,
-                help="What to do while the machine runs on its battery.",
-            ),
-            click.option(
-                "--max-temp",
-                help="Take no new work while the machine's hottest sensor shows more, as 85C.",
-            ),
-            click.option(
-                "--metered",
-                type=PAUSE_OR_RUN,
-                default="run",
-                show_default=True,
-                help="What to do while NetworkManager says that the network is paid by the byte.",
-            ),
-            click.option(
-                "--up", help="How much may be sent to other peers at most, as 2MB/s. Default: none."
-            ),
-            click.option(
-                "--down", help="How much may be received at most, as 10MB/s. Default: none."
-            ),
-            click.option(
-                "--per-month",
-                help="Take no new work once so much was sent and received in a month, as 50GB.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+# What models run on.
+device_options = together(
+    click.option(
+        "--device",
+        help=f"What models run on: {', '.join(DEVICES)}; cuda, amd and cl with a number"
+        " (cuda:1) where there are several. cl is OpenCL. Default: cpu.",
+    ),
+    click.option(
+        "--gpu", help="The numbers of the machine's GPUs to use, as 0,1. Default: the CPU."
+    ),
+    click.option(
+        "--vram",
+        help="How much memory of each GPU models may take at most, as 8GB. Default with"
+        " --device: 4GB.",
+    ),
+)
+# How much of the machine models take.
+machine_options = together(
+    device_options,
+    click.option("--memory", help="How much memory models may take at most, as 8GB. Default: 4GB."),
+    click.option(
+        "--cpu",
+        default="100%",
+        show_default=True,
+        help="CPU limit while a model runs, as a share of one core.",
+    ),
+)
+# When a peer takes no new work, and what it takes of the network.
+manners_options = together(
+    click.option(
+        "--pause-when-busy",
+        is_flag=True,
+        help="Take no new work while other programs need the machine.",
+    ),
+    click.option("--schedule", help="Take work only between these local times, as 22:00-08:00."),
+    click.option(
+        "--on-battery",
+        type=PAUSE_OR_RUN,
+        default="run",
+        show_default=True,
+        help="What to do while the machine runs on its battery.",
+    ),
+    click.option(
+        "--max-temp",
+        help="Take no new work while the machine's hottest sensor shows more, as 85C.",
+    ),
+    click.option(
+        "--metered",
+        type=PAUSE_OR_RUN,
+        default="run",
+        show_default=True,
+        help="What to do while NetworkManager says that the network is paid by the byte.",
+    ),
+    click.option(
+        "--up", help="How much may be sent to other peers at most, as 2MB/s. Default: none."
+    ),
+    click.option("--down", help="How much may be received at most, as 10MB/s. Default: none."),
+    click.option(
+        "--per-month",
+        help="Take no new work once so much was sent and received in a month, as 50GB.",
+    ),
+)
 
 
 def chosen_device(device: str | None, gpu: str | None) -> tuple[str, tuple[int, ...]]:

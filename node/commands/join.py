@@ -1,7 +1,6 @@
 """`join`: runs a peer until it is told to leave."""
 
 import os
-import shlex
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,7 +23,7 @@ from node.commands.output import (
 )
 from node.commands.running import collect_seldom, return_freed_memory
 from node.commands.standard_streams import streams
-from node.commands.to_type import hint
+from node.commands.to_type import advised, hint
 from node.config import NodeConfig
 from node.devnet.machine import Machine
 from node.dispatch.layer_chain import LayerChains
@@ -50,9 +49,7 @@ from node.upgrading.journal import cut_words
 from node.upgrading.started import Started, keep_started
 from p2p import timeouts
 from p2p.adverts import Environment
-from p2p.ip_address import for_neighbours
-from p2p.peers import NETWORK_DEFAULT, Surroundings
-from p2p.routes import outgoing_hosts
+from p2p.peers import Surroundings
 from p2p.traffic import Traffic
 from p2p.transport import Transport
 from store import Store, open_store
@@ -233,7 +230,7 @@ async def _open_console(
     from node.console.server import open_console
 
     look = partial(examined, node.config.state, runtime)
-    async with open_console(node, node.config.console, commands, look) as url:
+    async with open_console(node, node.config.console, commands, look, advised) as url:
         yield url
 
 
@@ -294,13 +291,7 @@ def announce(
     as_json: bool,
 ) -> None:
     addresses = node.peers.endpoint.addresses
-    join_line = f"python -m node join {for_neighbours(addresses, outgoing_hosts())}"
-    if (members := node.peers.members) is not None:
-        join_line = "python -m node join --invite-file FILE"
-    elif node.ledger is None and node.config.peers.network != NETWORK_DEFAULT:
-        join_line += f" --network {shlex.quote(node.config.peers.network)}"
-    if node.ledger is not None:
-        join_line += " --genesis FILE"
+    join_line, members = node.peers.joining().line(), node.peers.members
     if as_json:
         show_json(
             {

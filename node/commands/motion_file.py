@@ -149,14 +149,14 @@ def _change(typed: Mapping[str, Any]) -> ParameterChange:
     return ParameterChange(parameter=parameter, value=found)
 
 
-def parameter_lines() -> list[str]:
+def parameter_rows() -> list[tuple[str, str]]:
     """What `govern propose --help` says of each parameter: its bounds, and what it is."""
-    lines = ["Parameters"]
+    rows = []
     for parameter, (low, high) in BOUNDS.items():
         least, most, first = (shown_value(parameter, it) for it in (low, high, FIRST[parameter]))
         name = parameter.name.lower()
-        lines.append(f"{name}: {least} to {most}, at first {first}. {_MEANS[parameter]}")
-    return lines
+        rows.append((name, f"{least} to {most}, at first {first}. {_MEANS[parameter]}"))
+    return rows
 
 
 def percent(millionths: int) -> str:

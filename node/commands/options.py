@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from node.commands.command import together
 from node.console_config import CONSOLE_DEFAULT, ConsoleConfig
 from node.gateway_config import (
     HTTP_DEFAULT,
@@ -79,15 +80,9 @@ def network_option(function: F) -> F:
     )(function)
 
 
-def seed_options(function: F) -> F:
-    """`--seed-dns` and what goes with it: names that tell of peers."""
-    private = click.option(
-        "--seed-dns-private",
-        "private_seeds",
-        is_flag=True,
-        help="Call private addresses too, if a name of --seed-dns tells of some.",
-    )
-    names = click.option(
+# Names that tell of peers.
+seed_options = together(
+    click.option(
         "--seed-dns",
         "seed_names",
         multiple=True,
@@ -95,8 +90,14 @@ def seed_options(function: F) -> F:
         help="A name in the DNS whose text records tell of peers, as"
         " dnsaddr=/ip4/192.0.2.7/tcp/4747/p2p/12D3…: asked a second after the other ways, and"
         " until somebody is met. May be given several times.",
-    )
-    return names(private(function))
+    ),
+    click.option(
+        "--seed-dns-private",
+        "private_seeds",
+        is_flag=True,
+        help="Call private addresses too, if a name of --seed-dns tells of some.",
+    ),
+)
 
 
 def verdicts_option(function: F) -> F:
@@ -109,69 +110,54 @@ def verdicts_option(function: F) -> F:
     )(function)
 
 
-def rows_options(function: F) -> F:
-    """The options of `ask` that are about tables, as one map of their names."""
-    path = click.Path(path_type=Path)
-    for option in reversed(
-        (
-            click.option(
-                "--rows",
-                type=path,
-                help="A table whose rows are asked one by one: .csv, .tsv, .jsonl or .parquet.",
-            ),
-            click.option("--column", help="With --rows: the column with the text to ask."),
-            click.option(
-                "--input",
-                "inputs",
-                multiple=True,
-                metavar="NAME=COLUMN,…",
-                help="With --rows, of a function: an input, and the columns with its numbers or"
-                " lists of them; NAME:TYPE[SHAPE]=… where it is not float32. May be given several"
-                " times.",
-            ),
-            click.option(
-                "--one-by-one",
-                is_flag=True,
-                help="With --input: call the function for each row by itself, and not for many at"
-                " once.",
-            ),
-            click.option(
-                "--keep",
-                metavar="COLUMN,…",
-                help="With --rows: columns to copy beside the answers.",
-            ),
-            click.option(
-                "--out",
-                type=path,
-                help="With --rows: the table of answers to write, in any of these formats. Its"
-                " receipts lie beside it.",
-            ),
-            click.option(
-                "--resume", is_flag=True, help="With --rows: go on with a job that was cut short."
-            ),
-            click.option(
-                "--force", is_flag=True, help="With --rows: replace what is there, and begin again."
-            ),
-            click.option(
-                "--bad-rows",
-                type=click.Choice(("stop", "mark")),
-                default="stop",
-                show_default=True,
-                help="With --rows: what to do at a row without a text. stop: name it and end; mark:"
-                " leave its answer empty, and say why in the column error.",
-            ),
-            click.option(
-                "--spreadsheet",
-                is_flag=True,
-                help="With --rows, to CSV: put ' before an answer that a spreadsheet would run as a"
-                " formula.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
-
-
+# The options of `ask` that are about tables, which it has as one map of their names.
+rows_options = together(
+    click.option(
+        "--rows",
+        type=click.Path(path_type=Path),
+        help="A table whose rows are asked one by one: .csv, .tsv, .jsonl or .parquet.",
+    ),
+    click.option("--column", help="The column with the text to ask."),
+    click.option(
+        "--input",
+        "inputs",
+        multiple=True,
+        metavar="NAME=COLUMN,…",
+        help="Of a function: an input, and the columns with its numbers or lists of them;"
+        " NAME:TYPE[SHAPE]=… where it is not float32. May be given several"
+        " times.",
+    ),
+    click.option(
+        "--one-by-one",
+        is_flag=True,
+        help="With --input: call the function for each row by itself, and not for many at once.",
+    ),
+    click.option(
+        "--keep",
+        metavar="COLUMN,…",
+        help="Columns to copy beside the answers.",
+    ),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        help="The table of answers to write, in any of these formats. Its receipts lie beside it.",
+    ),
+    click.option("--resume", is_flag=True, help="Go on with a job that was cut short."),
+    click.option("--force", is_flag=True, help="Replace what is there, and begin again."),
+    click.option(
+        "--bad-rows",
+        type=click.Choice(("stop", "mark")),
+        default="stop",
+        show_default=True,
+        help="What to do at a row without a text. stop: name it and end; mark:"
+        " leave its answer empty, and say why in the column error.",
+    ),
+    click.option(
+        "--spreadsheet",
+        is_flag=True,
+        help="To CSV: put ' before an answer that a spreadsheet would run as a formula.",
+    ),
+)
 # The options that are about tables alone, and what those are called that have another name.
 _OF_TABLES = ("column", "inputs", "one_by_one", "keep", "out", "resume", "force", "spreadsheet")
 _OPTIONS = {"inputs": "input", "one_by_one": "one-by-one"}

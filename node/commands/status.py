@@ -13,15 +13,17 @@ from node.commands.output import (
     show_json,
     show_table,
     size,
-    state_words,
 )
 from node.commands.status_brief import brief_lines
 from node.commands.status_lines import (
     belonging_lines,
+    model_line,
     network_words,
     news_of,
+    noted_words,
     wrong_rows_lines,
 )
+from node.commands.to_type import advised
 from node.health.reach_words import ALONE, lasted, reach_words
 from node.local.control import call, unheard
 from wire.amount import show_credits
@@ -67,12 +69,7 @@ def _status(found: Mapping[str, Any]) -> None:
     for line in belonging_lines(found):
         console.print(f"  {line}")
     for model in found["models"]:
-        problem = f" [yellow]{safe(model['problem'])}[/yellow]" if model["problem"] else ""
-        speed = f", {model['units_per_s']:.1f} units/s" if "units_per_s" in model else ""
-        if model.get("pages"):
-            speed += f", {model['pages_used']} of {plural(model['pages'], 'page')}"
-        state = ", ".join(filter(None, (model.get("layers", ""), state_words(model))))
-        console.print(f"  model {safe(model['name'])}: {state}{speed}{problem}")
+        console.print(f"  {model_line(model)}")
         for line in _layer_lines(model):
             console.print(line)
     tasks = found["tasks"]
@@ -110,8 +107,8 @@ def _status(found: Mapping[str, Any]) -> None:
         console.print(f"  [yellow]{safe(found['unmet'])}[/yellow]")
     if found["engine"]["last_failure"]:
         console.print(f"  [yellow]engine: {safe(found['engine']['last_failure'])}[/yellow]")
-    for line in news_of(found):
-        console.print(f"  [dim]{safe(line)}[/dim]")
+    for note in news_of(found):
+        console.print(f"  [dim]{safe(advised(noted_words(note)))}[/dim]")
 
 
 def _traffic_line(traffic: Mapping[str, Any]) -> str:

@@ -11,19 +11,22 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.text import Text
 
-from node.commands.output import clock_words, plain_text, safe, state_words
+from node.commands.output import clock_words, plain_text
 from node.commands.status_lines import (
     belonging_lines,
+    model_line,
     network_words,
     news_of,
+    noted_words,
     wrong_rows_lines,
 )
 from node.commands.terminal import LineConsole, broken
-from node.commands.to_type import hint
+from node.commands.to_type import advised, hint
 from node.health.reach_words import ALONE, lasted, reach_words
 from wire.plural import plural
 
 MODELS_MAX = 4
+NAME_SHOWN_MAX = 40
 COLUMNS = 80
 # Besides the line that was typed, and the one that is typed next.
 ROWS_MAX = 22
@@ -50,33 +53,47 @@ def brief_lines(found: Mapping[str, Any]) -> list[str]:
             *_work_lines(found),
         )
     ]
-    # Of the last that came, since some are old.
-    news = [it for it in reversed(news_of(found)) if not it.startswith(_TOLD_ABOVE)]
+    news = [it for it in news_of(found) if not it["line"].startswith(_TOLD_ABOVE)]
     # Strangers cause news without end; what the disk does is not hidden by it.
-    news.sort(key=lambda it: not it.startswith(_OF_DISK))
+    of_disk = [it for it in news if it["line"].startswith(_OF_DISK)]
     wrong = [
         *_wrong(found),
         *(_one_row(it, LINE_CELLS_MAX) for it in belonging if _is_unwell(it)),
-        *(f"[yellow]noted: {_cut(it)}[/yellow]" for it in news),
+        *map(_noted_line, of_disk),
     ]
-    is_well = not wrong and not any(map(_is_unwell, lines))
-    lines += _fitting(wrong, ROWS_MAX - 1 - len(lines))
+    rest = [_noted_line(it) for it in news if it not in of_disk]
+    is_well = not wrong and not rest and not any(map(_is_unwell, lines))
+    lines += _fitting(wrong, rest, ROWS_MAX - 1 - len(lines))
     if is_well:
         lines.append("[green]nothing is known to be wrong[/green]")
     return [_one_row(head, COLUMNS), *(f"  {it}" for it in lines)]
 
 
-def _fitting(lines: Sequence[str], rows: int) -> list[str]:
-    """The first lines that have room in so many rows, and how many were left out."""
-    shown: list[str] = []
+def _noted_line(note: Mapping[str, Any]) -> str:
+    return f"[yellow]{_cut(advised(noted_words(note)))}[/yellow]"
+
+
+def _fitting(first: Sequence[str], last: Sequence[str], rows: int) -> list[str]:
+    """What has room in so many rows: of the first lines the first, then of the last the last.
+
+    How many were left out is told by a line more.
+    """
+    lines = [*first, *reversed(last)]
+    most, left_out = _fitting_count(lines, rows)
+    newest = lines[len(first) : most]
+    more = hint(f"and {left_out} more: python -m node status --all")
+    return [*lines[: min(most, len(first))], *reversed(newest), *([more] if left_out else [])]
+
+
+def _fitting_count(lines: Sequence[str], rows: int) -> tuple[int, int]:
+    """How many of the lines have room, and how many have none."""
     for place, line in enumerate(lines):
         taken = broken(Text.from_markup(f"  {line}"), _SCREEN).plain.split("\n")
         rows -= sum(1 + (cell_len(it) - 1) // COLUMNS for it in taken)
         # One row is kept for the last line, unless nothing is left for it to tell.
         if rows < (place + 1 < len(lines)):
-            return [*shown, hint(f"and {len(lines) - place} more: python -m node status --all")]
-        shown.append(line)
-    return shown
+            return place, len(lines) - place
+    return len(lines), 0
 
 
 def _one_row(line: str, cells: int = COLUMNS - 2) -> str:
@@ -120,9 +137,7 @@ def _model_lines(models: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     ordered = sorted(models, key=lambda it: not it["problem"])
     shown = ordered if len(ordered) <= MODELS_MAX else ordered[: MODELS_MAX - 1]
     for model in shown:
-        problem = f" [yellow]{_cut(model['problem'])}[/yellow]" if model["problem"] else ""
-        speed = f", {model['units_per_s']:.1f} units/s" if "units_per_s" in model else ""
-        yield f"model {safe(str(model['name'])[:40])}: {state_words(model)}{speed}{problem}"
+        yield model_line({**model, "name": str(model["name"])[:NAME_SHOWN_MAX]}, _cut)
     if rest := ordered[len(shown) :]:
         aside = sum(bool(it["problem"]) for it in rest)
         yield f"and {plural(len(rest), 'model')} more, {aside} with a problem"

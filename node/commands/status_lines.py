@@ -1,11 +1,11 @@
 """Lines that `status` shows of a peer on one screen, and among all that it knows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from node.commands.output import safe, short, size
-from node.health.reach_words import relay_words, seed_words
+from node.commands.output import safe, short, size, state_words
+from node.health.reach_words import ago, relay_words, seed_words, times_words
 from wire.plural import plural
 
 
@@ -43,6 +43,16 @@ def _membership_line(found: Mapping[str, Any]) -> str:
     return f"[yellow]no member of the private network {name}: {why}[/yellow]"
 
 
+def model_line(model: Mapping[str, Any], shown: Callable[[object], str] = safe) -> str:
+    """How a model is, in one line; `shown` makes words of others safe, and short where need be."""
+    problem = f" [yellow]{shown(model['problem'])}[/yellow]" if model["problem"] else ""
+    speed = f", {model['units_per_s']:.1f} units/s" if "units_per_s" in model else ""
+    if model.get("pages"):
+        speed += f", {model['pages_used']} of {plural(model['pages'], 'page')}"
+    state = ", ".join(filter(None, (model.get("layers", ""), state_words(model))))
+    return f"model {shown(model['name'])}: {state}{speed}{problem}"
+
+
 def wrong_rows_lines(model: Mapping[str, Any]) -> list[str]:
     """Who gave wrong rows of a model whose layers are at several peers."""
     return [
@@ -51,9 +61,14 @@ def wrong_rows_lines(model: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def news_of(found: Mapping[str, Any]) -> list[str]:
-    """What was noted lately, without what the lines of models say already."""
+def noted_words(note: Mapping[str, Any]) -> str:
+    """A line that was noted, when, and how often, in one line: others' words make no second."""
+    line = " ".join(str(note["line"]).split())
+    return f"noted {ago(note['s_ago'])}: {line}{times_words(note['times'])}"
+
+
+def news_of(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What was noted lately, without what the lines of models say already; the newest is last."""
     told = {f"model {it['name']} is ready" for it in found["models"]}
     told |= {f"model {it['name']} is set aside: {it['problem']}" for it in found["models"]}
-    # Words of others make no line that looks like one of ours.
-    return [" ".join(str(it).split()) for it in found["problems"] if it not in told]
+    return [it for it in found["noted"] if it["line"] not in told]

@@ -12,15 +12,26 @@ from node.commands.options import STATE_DEFAULT
 from node.commands.output import safe
 
 _HINT = re.compile(rf"{CALLED}((?: [a-z][a-z-]*)+)")
+# What follows `join` if it is told something: options, other options, or an address.
+_OPTIONS = re.compile(r" (?:--|…|ADDRESS)")
 _CLAUSE = re.compile(r"[.,;(\n]")
 # Whoever is to do it does it with a peer of their own.
-_OF_OTHERS = re.compile(r"\b(?:have|ask) (?:(?:the |its )(?:network's )?owner|it exported)\b")
+_OF_OTHERS = re.compile(
+    r"\b(?:have|ask) (?:(?:the |its )(?:network's )?owner|it exported|another machine)\b"
+    r"|\bon the standby\b|\bthe other machine\b"
+)
 
 
 def hint(markup: str) -> str:
     """What is printed on the console, whose commands name the state folder that was named here."""
     context = click.get_current_context(silent=True)
     return markup if context is None else _filled(markup, context, safe)
+
+
+def advised(line: str) -> str:
+    """The same for a line that goes into a document or on a page."""
+    context = click.get_current_context(silent=True)
+    return line if context is None else todo_here(line, context)
 
 
 def todo_here(todo: str, context: click.Context) -> str:
@@ -30,9 +41,12 @@ def todo_here(todo: str, context: click.Context) -> str:
 
 def _filled(text: str, context: click.Context, shown: Callable[[str], str]) -> str:
     state = context.params.get("state")
-    if not isinstance(state, Path) or _is_default(state):
+    if not isinstance(state, Path):
         return text
-    named = shown(f"--state {shlex.quote(str(state))}")
+    service = service_of(state) if _HINT.search(text) else None
+    if _is_default(state) and service is None:
+        return text
+    named = "" if _is_default(state) else shown(f"--state {shlex.quote(str(state))}")
     root = context.find_root().command
 
     def fill(match: re.Match[str]) -> str:
@@ -45,9 +59,34 @@ def _filled(text: str, context: click.Context, shown: Callable[[str], str]) -> s
         named_already = "--state" in after or str(state) in line
         if not depth or named_already or _OF_OTHERS.search(before):
             return match[0]
-        return " ".join((CALLED, *words[:depth], named, *words[depth:]))
+        if service is not None and words == ["join"]:
+            return _of_service(service, after)
+        return " ".join(filter(None, (CALLED, *words[:depth], named, *words[depth:])))
 
     return _HINT.sub(fill, text)
+
+
+def service_of(state: Path) -> str | None:
+    """What systemctl is told of the service that keeps the peer of a folder; None if none does.
+
+    "" for one of the machine, "--user" for one of this user.
+    """
+    from node.commands.service import SYSTEM_STATE, Service
+
+    if state == SYSTEM_STATE:
+        return "" if Service(for_user=False).file.exists() else None
+    try:
+        return "--user" if _is_default(state) and Service(for_user=True).file.exists() else None
+    except RuntimeError:
+        return None
+
+
+def _of_service(user: str, options: str) -> str:
+    """What starts the peer that a service keeps; with further options it is installed anew."""
+    if not _OPTIONS.match(options):
+        return " ".join(filter(None, ("systemctl", user, "start baton")))
+    dots = "" if options.lstrip().startswith("…") else "…"
+    return " ".join(filter(None, (CALLED, "service install", user, dots)))
 
 
 def _is_default(state: Path) -> bool:

@@ -5,7 +5,7 @@ places, so that a row that changes is sent alone. Words of others are text in ev
 templates escape them, and what cannot be printed is replaced.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from node.console.facts import PEERS_SHOWN, RECEIPTS_SHOWN, TASKS_SHOWN, ConsoleFacts
 from node.console.history import points_of
 from node.health.finding import State
-from node.health.reach_words import lasted, reach_words
+from node.health.reach_words import ago, lasted, reach_words, times_words
 from wire.amount import show_credits
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -50,11 +50,6 @@ def short(peer: object) -> str:
     return f"…{str(peer)[-6:]}"
 
 
-def ago(seconds: float) -> str:
-    """When something was, in words."""
-    return "just now" if seconds < 10 else f"{lasted(seconds)} ago"
-
-
 def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -67,6 +62,7 @@ def _environment() -> Environment:
         "plain": plain,
         "size": size,
         "ago": ago,
+        "times": times_words,
         "lasted": lasted,
         "short": short,
         "points": points_of,
@@ -119,12 +115,18 @@ def _rows(name: str, rows: Sequence[Any], count: int, macro: Any) -> dict[str, A
     }
 
 
-def page_of(parts: Mapping[str, str], version: int, token: str) -> bytes:
-    """The whole page; `version` is that of the parts, `token` what it says with each change."""
+def page_of(
+    parts: Mapping[str, str], version: int, token: str, advised: Callable[[str], str] = str
+) -> bytes:
+    """The whole page; `version` is that of the parts, `token` what it says with each change.
+
+    `advised` names the peer's state folder in a command to type.
+    """
     shown = _PAGE.render(
         parts=parts,
         version=version,
         token=token,
+        advised=advised,
         counts={
             "model": MODELS_SHOWN,
             "peer": PEERS_SHOWN,

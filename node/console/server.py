@@ -1,7 +1,7 @@
 """The console's listener, and the command that makes a link to it."""
 
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,12 +28,16 @@ LINK = "console-link"
 
 @asynccontextmanager
 async def open_console(
-    node: Node, config: ConsoleConfig, commands: dict[str, Command], examine: Examine
+    node: Node,
+    config: ConsoleConfig,
+    commands: dict[str, Command],
+    examine: Examine,
+    advised: Callable[[str], str] = str,
 ) -> AsyncIterator[str]:
     """Serve the console until the block ends; its address. InputError if it cannot be served.
 
     All that it shows and does are `commands`, those of the control socket, to which the one that
-    makes a link is added.
+    makes a link is added. `advised` names the state folder in a command to type.
     """
     file = keys_file(node.config.state)
     if not config.loopback and not read_keys(file):
@@ -48,7 +52,7 @@ async def open_console(
         sessions = Sessions(node.dependencies.environment.entropy)
         keyring = None if config.loopback else Keyring(file)
         live = LivePage(FactSource(commands, examine))
-        site = ConsoleSite(live, sessions, f"baton-console-{port}", keyring)
+        site = ConsoleSite(live, sessions, f"baton-console-{port}", keyring, advised)
         server = HttpServer(site.handle, LIMITS, node.dependencies.environment.wall_s, node.note)
 
         async def link(_arguments: Mapping[str, Any], _emit: Emit) -> dict[str, Any]:

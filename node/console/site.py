@@ -72,6 +72,8 @@ class ConsoleSite:
     sessions: Sessions
     cookie_name: str
     keyring: Keyring | None = None
+    # Names the state folder in a command to type, for whoever was let in.
+    advised: Callable[[str], str] = str
     _static: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -186,7 +188,8 @@ class ConsoleSite:
         if not self.live.parts:
             await visit.page(503, enter_page_of("The peer cannot tell now.", by_key=False))
             return
-        await visit.page(200, page_of(self.live.parts, self.live.version, visit.session.token))
+        parts, version = self.live.parts, self.live.version
+        await visit.page(200, page_of(parts, version, visit.session.token, self.advised))
 
     async def _peers(self, visit: Visit) -> None:
         page = _number_of(visit.query, "page", PAGES_MAX)

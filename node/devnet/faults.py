@@ -39,6 +39,16 @@ class FaultScope(Enum):
     MEMBERS = auto()
 
 
+# What a fault strikes, in words.
+STRUCK = {
+    FaultScope.EVENT: "machines and their connections",
+    FaultScope.ADVERSARY: "peers that misbehave",
+    FaultScope.SOURCE: "data peers",
+    FaultScope.RELAY: "relays",
+    FaultScope.LINK: "links",
+    FaultScope.RATE: "machines and their connections",
+    FaultScope.MEMBERS: "the ledger's members",
+}
 # What a peer does for a while or for good; no peer is two of these.
 MISBEHAVING = (FaultScope.ADVERSARY, FaultScope.SOURCE, FaultScope.RELAY)
 

@@ -353,7 +353,7 @@ CAUSES: tuple[Cause, ...] = (
         _called(
             CallEnd.MALFORMED,
             "{} is not the address of a peer",
-            "copy the whole line that `python -m node join` printed there",
+            "copy the whole line that its own `join` printed there",
         ),
     ),
     Cause("bootstrap-silent", "a bootstrap does not answer", _silent),

@@ -29,6 +29,16 @@ def lasted(seconds: float) -> str:
     return f"{seconds // 86400:.0f} days"
 
 
+def ago(seconds: float) -> str:
+    """When something was, in words."""
+    return "just now" if seconds < 10 else f"{lasted(seconds)} ago"
+
+
+def times_words(times: int) -> str:
+    """How often something was; nothing if it was once."""
+    return f" ({times} times)" if times > 1 else ""
+
+
 def reach_words(reach: Mapping[str, Any]) -> str:
     """One line: how, since when, and who confirmed it. Addresses are as strangers gave them."""
     how = str(reach["how"])

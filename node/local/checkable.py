@@ -42,7 +42,7 @@ async def makers_that_can_be_checked(
     if found.most >= needed:
         return found.makers(needed)
     if found.left and _knows_its_neighbours(node):
-        raise too_few(found, needed, called)
+        raise too_few(found, needed, called, node.peers.joining())
     return frozenset()
 
 

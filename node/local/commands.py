@@ -22,7 +22,7 @@ from node.local.owner_commands import OwnerCommands
 from node.local.receipt_commands import ReceiptCommands
 from node.local.row_commands import RowCommands
 from node.local.stake_commands import StakeCommands
-from node.local.views import Views, owner_text
+from node.local.views import Views, noted_lately, owner_text
 from node.peer import Node
 from store import Statistics, disk_bytes
 from wire import limits
@@ -59,6 +59,7 @@ class LocalCommands:
             await node.peers.neighbours.ask_around()
         answered, connected = node.peers.answered_last_minute()
         store = node.dependencies.store.statistics()
+        noted = noted_lately(node, store.problem)
         engine = node.dependencies.engine.statistics()
         orders = node.leg_server.dispatcher.directory.orders
         checks = node.tasks.checking.orders
@@ -106,11 +107,8 @@ class LocalCommands:
             "reach": node.peers.reach_map(),
             "unmet": node.peers.neighbours.unmet,
             **self._heard_map(),
-            "problems": [
-                *([f"store: {store.problem}"] if store.problem else []),
-                *list(node.peers.problems.values())[-5:],
-                *list(node.log)[-5:],
-            ],
+            "problems": [it["line"] for it in noted],
+            "noted": noted,
         }
 
     def _tasks_map(self) -> dict[str, int]:

@@ -100,7 +100,9 @@ class ModelCommands:
             if Role.INFER not in self.node.config.roles:
                 raise InputError(
                     f"nobody that is known here runs the model {typed!r}, and this peer runs none",
-                    todo=f"serve it: python -m node join ADDRESS --role infer --model {typed}",
+                    todo=self.node.peers.joining().have(
+                        "serve it", f"--role infer --model {typed}"
+                    ),
                 )
             row = row_of(self.node, model)
             if row is not None and row["problem"]:

@@ -2,17 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
-# What `join` sets where nothing is typed, unlike a program that makes a peer.
-JOIN_SETS: Mapping[str, object] = {
-    "state": Path("~/.baton").expanduser(),
-    "peers.keep_calling": True,
-    "quota_bytes": 20_000_000_000,
-    "lan": True,
-    "map_port": True,
-}
+# No settings: how the port came is told by its own origin, and what others would be by theirs.
+_OF_OTHERS = ("port_named", "untyped")
 TYPED, MEMBERSHIP = "command line", "membership"
 
 
@@ -22,29 +15,31 @@ def settings_of(config: Any, *, private: bool = False) -> list[dict[str, str]]:
     It is `default`, `command line`, `membership` for what a private network brings with it,
     `genesis` for the name of a network with a ledger, or `start` for the port that was looked for.
     """
-    rows = list(_rows(config, ""))
+    rows = list(_rows(config, config.untyped, ""))
     for row in rows:
         name = row["name"]
         if name == "private" and private:
             row |= {"value": str(True), "origin": MEMBERSHIP}
-        elif name == "peers.listen" and not config.port_named:
-            row["origin"] = "start"
+        elif name == "peers.listen":
+            row["origin"] = TYPED if config.port_named else "start"
         elif row["origin"] == TYPED and name == "peers.network":
             row["origin"] = "genesis" if config.genesis else MEMBERSHIP if private else TYPED
         elif row["origin"] == TYPED and name == "peers.bootstraps" and private:
             # Admitters' addresses stand beside those that were typed.
             row["origin"] = f"{TYPED}, {MEMBERSHIP}"
-    # How the port came is told by its own origin.
-    return [it for it in rows if it["name"] != "port_named"]
+    return rows
 
 
-def _rows(config: Any, prefix: str) -> Iterator[dict[str, str]]:
+def _rows(config: Any, untyped: Any, prefix: str) -> Iterator[dict[str, str]]:
+    """The fields, each beside that of `untyped`, what is there where nothing is typed."""
     for field in fields(config):
         value, name = getattr(config, field.name), prefix + field.name
-        if is_dataclass(value) and not isinstance(value, type):
-            yield from _rows(value, f"{name}.")
+        if name in _OF_OTHERS:
             continue
-        default = JOIN_SETS.get(name, _default_of(field))
+        default = _default_of(field) if untyped is None else getattr(untyped, field.name)
+        if is_dataclass(value) and not isinstance(value, type):
+            yield from _rows(value, default if type(default) is type(value) else None, f"{name}.")
+            continue
         is_typed = default is MISSING or value != default
         yield {"name": name, "value": _text(value), "origin": TYPED if is_typed else "default"}
 

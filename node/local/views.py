@@ -4,19 +4,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import trio
+
 from node.local.arguments import read_number
 from node.local.control import Command, Emit
 from node.local.settings import settings_of
 from node.local.stake_commands import stake_of
 from node.peer import Node
+from p2p.notes import as_maps, latest_of
 from wire.kinds import Role
 from wire.ownership import shown_in
+
+# Of what others caused, and of what the peer notes itself.
+NOTES_SHOWN = 5
 
 
 def owner_text(node: Node) -> str | None:
     """The owner that a peer shows in its adverts; None if it shows none."""
     shown = node.config.peers.ownership
     return None if shown is None else str(shown.owner)
+
+
+def noted_lately(node: Node, of_store: str) -> list[dict[str, Any]]:
+    """What was noted last, the newest at the end; what is wrong with the store is so now.
+
+    What strangers cause takes no room from what the peer notes itself.
+    """
+    shown = (*latest_of(node.peers.notes, NOTES_SHOWN), *latest_of(node.notes, NOTES_SHOWN))
+    told = as_maps(latest_of(shown, 2 * NOTES_SHOWN), trio.current_time())
+    return [*told, *([{"line": f"store: {of_store}", "s_ago": 0, "times": 1}] if of_store else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +57,8 @@ class Views:
 
     async def logs(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """What was noted last, oldest first."""
-        return {"lines": [*self.node.peers.problems.values(), *self.node.log]}
+        noted = as_maps([*self.node.peers.notes, *self.node.notes], trio.current_time())
+        return {"lines": [it["line"] for it in noted], "noted": noted}
 
     async def peers(self, arguments: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
         """The peers whose adverts are valid now: roles, models, addresses, standing.

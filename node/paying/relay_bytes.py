@@ -127,6 +127,8 @@ class RelayPayer:
     _uncalled: UncalledBytes = field(default_factory=UncalledBytes)
     # The channels that an earlier start of this peer has opened.
     _kept: frozenset[bytes] = field(init=False)
+    # Whether any line stood at the last look: without one the next may be late.
+    _has_lines: bool = True
     # Until when those that counted too much are avoided, and of whom it was said that it is dear.
     _avoided_until_at_s: Latest[PeerId, float] = field(default_factory=lambda: Latest(RELAYS_KEPT))
     _dear: Latest[PeerId, int] = field(default_factory=lambda: Latest(RELAYS_KEPT))
@@ -143,7 +145,7 @@ class RelayPayer:
         endpoint = self.payer.peers.endpoint
         async with trio.open_nursery() as nursery:
             while True:
-                await trio.sleep(LOOK_S if endpoint.lines() else IDLE_LOOK_S)
+                await trio.sleep(LOOK_S if self._has_lines else IDLE_LOOK_S)
                 for peer in self.look():
                     nursery.start_soon(endpoint.leave_line, peer)
 
@@ -151,7 +153,9 @@ class RelayPayer:
         """Pay for what moved since the last time; the peers whose lines are to be left."""
         endpoint = self.payer.peers.endpoint
         left: list[PeerId] = []
-        lines = {peer: it for peer, it in endpoint.lines().items() if it.dialed}
+        standing = endpoint.lines()
+        lines = {peer: it for peer, it in standing.items() if it.dialed}
+        self._has_lines = bool(standing)
         through: defaultdict[PeerId, list[PeerId]] = defaultdict(list)
         for peer, line in lines.items():
             through[line.relay].append(peer)

@@ -312,6 +312,6 @@ async def fuzzed(count: int, seed: int, state: Path) -> dict[str, Any]:
         "honest_answered": fuzz.outcome.honest_answered,
         "server": server.status(),
         "broken": broken[:20],
-        "notes": node.log[:5],
+        "notes": [it.line for it in node.notes][:5],
         "held": not broken,
     }

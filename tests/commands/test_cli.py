@@ -1,5 +1,6 @@
 """What can be typed: each command has help and examples, and each example is one that runs."""
 
+import re
 import shlex
 import shutil
 import tomllib
@@ -13,7 +14,7 @@ import trio
 from click.testing import CliRunner
 
 from node.commands.cli import VERSION, cli
-from node.commands.command import CALLED, Assembly, Command, Group
+from node.commands.command import CALLED, Assembly, Command, Group, example_lines
 from node.commands.models import meant_among
 from tests.tidy.tree import ROOT
 from wire.errors import InputError
@@ -70,8 +71,12 @@ def test_help_shows_one_to_three_examples_as_they_are_typed(words: tuple[str, ..
     assert 1 <= len(command.examples) <= 3
     shown = CliRunner().invoke(cli, [*words, "--help"])
     assert shown.exit_code == 0
+    # Past the last column of most terminals a line of it would break anywhere.
+    assert max(map(len, shown.output.splitlines())) <= 80
+    # As a shell reads a line that goes on in the next.
+    joined = re.sub(r" \\\n +", " ", shown.output)
     for example in command.examples:
-        assert f"  {CALLED} {example}\n" in shown.output
+        assert f"  {CALLED} {example}\n" in joined
         assert words == () or shlex.split(example)[: len(words)] == list(words)
 
 
@@ -121,6 +126,36 @@ def test_every_example_is_understood(example: str, no_work: None) -> None:
     else:
         with pytest.raises(Reached):
             cli.main(words, standalone_mode=False, obj=assembly)
+
+
+@pytest.mark.parametrize("words", [("join",), ("ask",), ("devnet",), ("run",)], ids=" ".join)
+def test_many_options_stand_under_headings(words: tuple[str, ...]) -> None:
+    command = COMMANDS[words]
+    context = click.Context(command, info_name=words[-1])
+    sections = command.sections(context)
+    assert "Options" not in [text for text, _ in sections]
+    assert len({text for text, _ in sections}) == len(sections) >= 3
+    assert all(1 <= len(rows) <= 12 for _, rows in sections)
+    shown = {name.split()[0].rstrip(",") for _, rows in sections for name, _ in rows}
+    there = [it for it in command.get_params(context) if isinstance(it, click.Option)]
+    assert shown == {it.opts[0] for it in there if not it.hidden}
+
+
+def test_who_is_new_to_join_finds_first_what_most_peers_are_told() -> None:
+    join = COMMANDS["join",]
+    text, rows = join.sections(click.Context(join, info_name="join"))[0]
+    assert text == "What most peers are told"
+    names = [name.split()[0] for name, _ in rows]
+    assert names == ["--role", "--model", "--http", "--console", "--invite-file", "--state"]
+
+
+def test_an_example_in_two_lines_is_one_for_a_shell() -> None:
+    long = f'ask minilm --index {"b" * 59} --text "how do I  open a file?"'
+    lines = example_lines(long)
+    assert len(lines) == 3
+    assert all(it.endswith(" \\") for it in lines[:-1])
+    found = shlex.split("".join(it.removesuffix("\\") for it in lines))
+    assert found == shlex.split(f"{CALLED} {long}")
 
 
 @named
@@ -225,7 +260,8 @@ def test_the_version_is_the_one_that_is_built() -> None:
 
 def test_the_faults_of_a_devnet_are_explained_in_its_help() -> None:
     shown = CliRunner().invoke(cli, ["devnet", "--help"]).output
-    assert "Faults:" in shown
+    assert "Faults of peers that misbehave:" in shown
+    assert "Faults of a network with --economy:" in shown
     assert "lazy_verifier" in shown
 
 

@@ -28,10 +28,14 @@ def told(**changed: Any) -> dict[str, Any]:
             "background_checks": {"share": 0.0},
             "store": dict.fromkeys(("used_bytes", "quota_bytes", "disk_bytes"), 1)
             | {"files_disk_bytes": 1},
-            "problems": ["model minilm is ready"],
+            "noted": [noted("model minilm is ready")],
         }
         | changed
     )
+
+
+def noted(line: str, s_ago: int = 0, times: int = 1) -> dict[str, Any]:
+    return {"line": line, "s_ago": s_ago, "times": times}
 
 
 def screen(found: dict[str, Any]) -> list[str]:
@@ -66,7 +70,10 @@ def test_what_is_wrong_is_said_and_who_is_paused_does_not_serve() -> None:
         clock_wrong_s=9.0,
         unmet="nobody answers",
         engine={"last_failure": "out of memory"},
-        problems=["store: the disk refused a write", "goes on: it is not paused any more"],
+        noted=[
+            noted("store: the disk refused a write"),
+            noted("goes on: it is not paused any more"),
+        ],
         models=[{"name": "m", "problem": "its numbers are NaN", "state": "aside"}],
     )
     text = "\n".join(screen(found))
@@ -85,9 +92,9 @@ def test_what_is_wrong_is_said_and_who_is_paused_does_not_serve() -> None:
 
 
 def test_a_peer_that_is_alone_and_works_again_has_nothing_wrong() -> None:
-    problems = ["paused: its owner paused it", "goes on: it is not paused any more"]
+    news = [noted("paused: its owner paused it"), noted("goes on: it is not paused any more")]
     member = membership(name="home", owner=False, members_connected=2, not_after_wall_s=1.8e9)
-    alone = told(connected=0, answered_last_minute=0, known=0, problems=problems, membership=member)
+    alone = told(connected=0, answered_last_minute=0, known=0, noted=news, membership=member)
     text = "\n".join(screen(alone))
     assert "no other peer is connected; 0 known" in text
     assert "0 of 0" not in text
@@ -106,7 +113,7 @@ def test_whatever_there_is_it_is_one_screen(capsys: pytest.CaptureFixture[str]) 
         clock_wrong_s=1e6,
         roles=["data", "infer", "verify", "store", "gateway", "ledger"],
         engine={"last_failure": long},
-        problems=[f"{number} {long}" for number in range(11)],
+        noted=[noted(f"{number} {long}") for number in range(11)],
         owner=PEER,
         seeds={f"seeds{it}.example.org": {"problem": long, "found": 0} for it in range(3)},
         membership=membership(name="home", owner=False, members_connected=0, member=False),
@@ -139,7 +146,7 @@ GOOD = "nothing is known to be wrong"
     [
         {
             "models": [{"name": "m", "problem": "its numbers are NaN", "state": "aside"}],
-            "problems": [],
+            "noted": [],
         },
         {"paused": "the schedule"},
         {"answered_last_minute": 0},
@@ -166,7 +173,10 @@ def test_what_is_well_leaves_out_nothing_that_is_wrong() -> None:
         ),
         background_checks={"share": 0.1, "wrong": 2},
         # Strangers cause as much news as they like.
-        problems=["store: 3 MiB are free", *(f"{it} {'word ' * 60}" for it in range(10))],
+        noted=[
+            *(noted(f"{it} {'word ' * 60}") for it in range(10)),
+            noted("store: 3 MiB are free"),
+        ],
     )
     rows = screen(found)
     text = "\n".join(rows)
@@ -182,7 +192,7 @@ def test_words_of_others_make_no_rows_of_their_own() -> None:
     found = told(
         unmet=forged,
         engine={"last_failure": forged},
-        problems=[forged, "界" * 400, "\u202eevil\x1b[2J"],
+        noted=[noted(forged), noted("界" * 400), noted("\u202eevil\x1b[2J")],
         models=[{"name": f"m\n{GOOD}", "problem": forged, "state": "aside"}],
         seeds={"a.example": {"problem": forged, "found": 0, "refused": {}}},
         membership=membership(
@@ -199,3 +209,21 @@ def test_words_of_others_make_no_rows_of_their_own() -> None:
         console.print(line)
     # A wide letter takes two cells.
     assert sum(-(-cell_len(it) // 80) or 1 for it in out.getvalue().splitlines()) <= 24
+
+
+def test_what_was_noted_says_when_and_how_often_and_the_newest_is_last() -> None:
+    news = [noted("an old one", 7000), noted("a call failed", 190, times=4), noted("the last", 3)]
+    rows = [it.strip() for it in screen(told(noted=news))]
+    assert rows[-3:] == [
+        "noted 1 h ago: an old one",
+        "noted 3 min ago: a call failed (4 times)",
+        "noted just now: the last",
+    ]
+
+
+def test_of_much_that_was_noted_the_oldest_has_no_room() -> None:
+    news = [noted(f"{it} {'word ' * 30}", 1000 - it) for it in range(10)]
+    text = "\n".join(screen(told(noted=news)))
+    assert "9 word" in text
+    assert "0 word" not in text
+    assert text.index("8 word") < text.index("9 word") < text.index("more: python -m node status")

@@ -1,13 +1,16 @@
 """A command that somebody is told to type is about the state folder that was named."""
 
 import ast
+import re
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from node.commands import to_type
 from node.commands.cli import cli
+from node.commands.service import Service
 from node.commands.to_type import hint, todo_here
 from tests.tidy.tree import ROOT
 
@@ -47,6 +50,13 @@ def in_context(state: str | None) -> click.Context:
         ("have the owner print one: python -m node owner sign PEER", None),
         ("ask the network's owner for a new line: python -m node invite --label NAME", None),
         ("ask its owner for an invite: python -m node invite", None),
+        ("or have another machine check: python -m node join /ip4/9 --role verify", None),
+        (
+            "print an invite: python -m node invite > FILE; and have another machine join with it:"
+            " python -m node join --invite-file FILE",
+            "print an invite: python -m node invite --state /s/a > FILE; and have another machine"
+            " join with it: python -m node join --invite-file FILE",
+        ),
         ("python -m node demo", None),
         ("python -m node --help", None),
         ("python -m node nosuch", None),
@@ -77,6 +87,48 @@ def test_a_user_without_a_home_is_told_too(monkeypatch: pytest.MonkeyPatch) -> N
         assert hint("python -m node join") == "python -m node join"
 
 
+@pytest.mark.parametrize(
+    ("said", "user", "meant"),
+    [
+        ("start one: python -m node join (or name another)", "", "systemctl start baton"),
+        ("start one: python -m node join", "--user", "systemctl --user start baton"),
+        (
+            "start it with: python -m node join --console",
+            "",
+            "python -m node service install … --console",
+        ),
+        (
+            "restart with: python -m node join … --model m",
+            "--user",
+            "python -m node service install --user … --model m",
+        ),
+        ("see it with: python -m node logs", "", "python -m node logs --state /s/a"),
+        ("have another machine check: python -m node join ADDRESS", "", "join ADDRESS"),
+    ],
+)
+def test_who_is_kept_by_a_service_is_started_by_it(
+    said: str, user: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_type, "service_of", lambda _state: user)
+    told = todo_here(said, in_context("/s/a"))
+    assert meant in told
+    assert "start baton" in meant or "start baton" not in told
+
+
+def test_a_service_of_this_user_keeps_the_folder_that_nobody_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert to_type.service_of(tmp_path / ".baton") is None
+    unit = Service(for_user=True).file
+    unit.parent.mkdir(parents=True)
+    unit.touch()
+    assert to_type.service_of(tmp_path / ".baton") == "--user"
+    assert to_type.service_of(tmp_path / "other") is None
+    said = "start one: python -m node join"
+    assert todo_here(said, in_context(None)) == "start one: systemctl --user start baton"
+
+
 def test_what_commands_print_and_what_errors_say_names_it(tmp_path: Path) -> None:
     state = str(tmp_path / "one")
     shown = CliRunner().invoke(cli, ["app", "list", "--state", state]).output
@@ -99,3 +151,19 @@ def test_every_command_that_is_printed_goes_that_way() -> None:
                 if plain and "hint(" not in text and not any(it in text for it in ELSEWHERE):
                     missing.append(f"{file.name}:{node.lineno}")
     assert not missing
+
+
+# Peers of one's own, in a network that they know already.
+OWN = ("node/commands/quantize.py", "node/client/http.py", "node/commands/demo.py")
+
+
+def test_how_another_machine_joins_is_said_by_one_piece_of_code() -> None:
+    """It is not the same in a private network, one with a name or one with a ledger."""
+    line = re.compile(r"python -m node join (?:ADDRESS )?--role|have another\"?\s+f?\"? ?machine")
+    found = [
+        str(file.relative_to(ROOT))
+        for room in ("node", "p2p", "wire", "store")
+        for file in (ROOT / room).rglob("*.py")
+        if line.search(file.read_text(encoding="utf-8"))
+    ]
+    assert sorted({*found} - {*OWN}) == ["p2p/joining.py"]

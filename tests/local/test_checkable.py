@@ -32,7 +32,7 @@ async def test_two_machines_are_told_at_once_that_two_cannot_agree(
             await AskCommands(asker).ask(ASKED, events.append)
         assert trio.current_time() - began_at_s < 8
         assert "--verdicts 1/1 or, unchecked, 0/0" in failed.value.todo
-        assert "join --role verify --model hash" in failed.value.todo
+        assert "--role verify --model hash" in failed.value.todo
         assert events == []
         assert asker.tasks.statistics().accepted == 0
         # What is told works, also with the one that checks as one of two that could answer.

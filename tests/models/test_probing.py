@@ -130,7 +130,7 @@ async def test_a_model_that_breaks_after_an_engine_failure_is_withdrawn_at_once(
         engine.mood = "fails"
         engine.restarts = 1
         await until_advertised(worker, seeing, wanted=False, within_s=15)
-        assert any("set aside" in line for line in worker.log)
+        assert any("set aside" in line for line in worker.notes.lines().values())
         engine.mood = "well"
         await until_advertised(worker, seeing, wanted=True, within_s=30)
 

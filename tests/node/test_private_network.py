@@ -13,8 +13,8 @@ from trio.testing import MockClock
 from node.asking.answers import Answered
 from node.commands.cli_peer import join_command
 from node.commands.join import announce, narrate
+from node.commands.join_typed import config_typed
 from node.commands.members import begin_private, read_invite
-from node.commands.options import STATE_DEFAULT, bytes_of
 from node.config import NodeConfig
 from node.local.commands import LocalCommands
 from node.local.control import unheard
@@ -23,7 +23,6 @@ from node.local.settings import settings_of
 from node.peer import Node
 from node.private_network import belonging
 from p2p.member_rows import OwnMembership, keep_own, own_membership
-from p2p.peers import PeersConfig
 from store import open_memory_store, open_store
 from tests.node.asking import asked, request, texts_of, vectors_of
 from tests.node.engines import Counted, Stuck
@@ -89,6 +88,20 @@ async def test_members_answer_each_others_tasks_until_one_is_removed(
         for command in ("invite", "members_remove"):
             with pytest.raises(InputError, match="only the owner"):
                 await typed(ann, command, peer=str(bob.peers.me))
+
+
+async def test_who_lacks_a_verifier_is_told_what_lets_one_in(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with owned(tmp_path) as (network, owner):
+        bob = await invited(network, owner, I, label="bob")
+        await network.settled()
+        for node, first in ((owner, "or print an invite: "), (bob, "owner print an invite: ")):
+            ask = {"model": "hash", "text": "a", "needed": 2, "verifiers": 2, "deadline_s": 60}
+            with pytest.raises(InputError, match="nothing was asked") as refused:
+                await typed(node, "ask", **ask)
+            assert f"{first}python -m node invite > FILE" in refused.value.todo
+            assert "join --invite-file FILE --role verify --model hash" in refused.value.todo
 
 
 async def test_a_member_is_removed_by_its_label_or_the_end_of_its_key(
@@ -191,15 +204,13 @@ def test_no_view_of_the_settings_tells_the_secret_of_an_invite(tmp_path: Path) -
         assert secret not in told
 
 
-def test_settings_that_nobody_typed_are_not_said_to_be_typed(tmp_path: Path) -> None:
-    quota = next(it for it in join_command.params if it.name == "quota").default
-    config = NodeConfig(
-        state=STATE_DEFAULT.expanduser(),
-        peers=PeersConfig(listen=("/ip4/0.0.0.0/tcp/9",), keep_calling=True),
-        quota_bytes=bytes_of(str(quota)),
-        lan=True,
-        map_port=True,
-    )
+def joined(*words: str) -> NodeConfig:
+    """The configuration of a peer that is started with these words."""
+    return config_typed(join_command, join_command.make_context("join", list(words)).params, None)
+
+
+def test_settings_that_nobody_typed_are_not_said_to_be_typed() -> None:
+    config = joined()
     told = {it["name"]: it for it in settings_of(config)}
     assert {it["name"] for it in told.values() if it["origin"] != "default"} == {"peers.listen"}
     assert told["peers.listen"]["origin"] == "start"
@@ -209,6 +220,27 @@ def test_settings_that_nobody_typed_are_not_said_to_be_typed(tmp_path: Path) -> 
     assert (told["private"]["value"], told["private"]["origin"]) == ("True", "membership")
     assert told["peers.network"]["origin"] == "membership"
     assert told["lan"]["origin"] == "command line"
+
+
+def test_what_was_typed_is_said_to_be(tmp_path: Path) -> None:
+    words = ("--state", str(tmp_path), "--quota", "1GB", "--no-lan", "--port", "4747", "--http")
+    config = joined(*words, "127.0.0.1:9", "--http-verdicts", "1/2", "--memory", "8GB")
+    told = {it["name"] for it in settings_of(config) if it["origin"] == "command line"}
+    assert told == {
+        *("state", "quota_bytes", "lan", "peers.listen", "roles", "guest.memory_bytes"),
+        *("gateway.port", "gateway.needed", "gateway.verifiers"),
+    }
+    assert not any(it["name"].startswith("untyped") for it in settings_of(config))
+
+
+def test_a_user_without_a_home_has_settings_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As the user of a service."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+    told = {it["name"]: it["origin"] for it in settings_of(joined("--state", str(tmp_path)))}
+    assert told["state"] == "command line"
 
 
 async def test_a_folder_belongs_to_one_private_network_for_good(tmp_path: Path) -> None:
