@@ -23,6 +23,7 @@ if _CLASH := clashing(Path(__file__).parent):
     sys.exit(1)
 
 from node.commands.failure import failure_of, leaves
+from node.commands.run_log import run_log
 from node.commands.standard_streams import streams
 
 
@@ -162,7 +163,9 @@ def _free_bytes() -> int:
 def _say(errors: list[BaseException], as_json: bool) -> int:
     """One line for the first error that says most, and with --json a document; the exit code."""
     failure = failure_of(errors)
-    if failure.line:
+    if failure.line and run_log.is_json and not failure.output_lost:
+        run_log.write("error", failure.line, failure.document)
+    elif failure.line:
         sys.stderr.write(f"error: {failure.line}\n")
     if failure.line and as_json and not failure.output_lost:
         sys.stdout.write(json.dumps(failure.document, indent=2) + "\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from node.config import NodeConfig
 from p2p.ip_address import host_of, is_loopback
+from p2p.routes import outgoing_hosts
 from store.files import appearing
 
 FILE = "port"
@@ -31,13 +32,19 @@ def kept_port(state: Path) -> int | None:
 def at_own_port(config: NodeConfig) -> NodeConfig:
     """The configuration with the kept port, or any if another program has that; waits for a disk.
 
-    Where the user named a port, it stays as it is.
+    Where the user named a port, it stays as it is. A machine whose ways out are all of IPv6 is
+    listened on by that too: its IPv4 may only be late.
     """
     if config.port_named:
         return config
     port = kept_port(config.state) or port_in(config.peers.listen)
     free = port if port and _is_free(port) else 0
-    return replace(config, peers=replace(config.peers, listen=(f"/ip4/0.0.0.0/tcp/{free}",)))
+    listen: tuple[str, ...] = (f"/ip4/0.0.0.0/tcp/{free}",)
+    if (hosts := outgoing_hosts()) and all(":" in it for it in hosts):
+        # One port for both: invites and forwards name one.
+        free = free if free and _is_free(free, socket.AF_INET6) else _any_free()
+        listen = (f"/ip4/0.0.0.0/tcp/{free}", f"/ip6/::/tcp/{free}")
+    return replace(config, peers=replace(config.peers, listen=listen))
 
 
 def keep_port(config: NodeConfig, addresses: Sequence[str]) -> str:
@@ -70,8 +77,16 @@ def port_in(addresses: Sequence[str]) -> int:
     return 0
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
+def _any_free() -> int:
+    """A port that nobody has now, by either kind of address."""
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int, family: socket.AddressFamily = socket.AF_INET) -> bool:
+    with socket.socket(family) as probe:
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # As a server does: what has just ended is in nobody's way. Without SO_REUSEPORT, with
         # which a second peer of this user could share the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -7,17 +7,32 @@ that peer nor its admitter is revoked. The owner needs none.
 
 import math
 from dataclasses import dataclass, field
+from typing import Self
 
 from wire import limits
 from wire.content import PeerId
 from wire.errors import Refused, WireError
 from wire.kinds import RefusalCode, Role
+from wire.latest import Latest
 from wire.membership import ALL_ROLES, Invite, Membership, Revoked
 from wire.signed import Signed, open_signed
 
+ADMITTER_REMOVED = "you were admitted by a peer that was removed: ask for a new invite"
+OWN_ADMITTER_REMOVED = "the peer that admitted this one was removed: ask for a new invite"
 # How long a membership lasts; it is renewed when half of that has passed.
 MEMBERSHIP_S = 30 * 86_400
 DAY_S = 86_400
+CUT_OFF_KEPT = 1024
+
+
+class NotAMember(Refused):
+    """Somebody else is no member, by what it showed us: nothing is wrong with us."""
+
+    @classmethod
+    def named(cls, peer: PeerId, why: Refused) -> Self:
+        """`why` is what that peer would be told."""
+        words = f"{peer.short} is no member here, and is told: {why.message}"
+        return cls(words, code=RefusalCode.STRANGER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +71,8 @@ class Credentials:
     problem: str = ""
     # Connected peers that have shown a membership; each was checked.
     proven: dict[PeerId, Credential] = field(default_factory=dict)
+    # Who showed a membership that the list has ended: these are shown the list, and no stranger is.
+    _cut_off: Latest[PeerId, None] = field(default_factory=lambda: Latest(CUT_OFF_KEPT))
 
     def __post_init__(self) -> None:
         if self.me == self.network:
@@ -93,6 +110,9 @@ class Credentials:
             raise _refused(f"your membership does not hold: {error.message}") from error
         self._check_said(signed.record, peer, wall_s)
         self._check_signer(signed, by)
+        if self.is_removed(signed.signer):
+            self._cut_off[peer] = None
+            raise _refused(ADMITTER_REMOVED)
         said = signed.record
         return Credential(
             peer=peer,
@@ -128,12 +148,12 @@ class Credentials:
             raise _refused("your membership is signed by a peer that its invite does not name")
         if signed.record.roles & ~by.record.roles:
             raise _refused("your membership allows more than its invite")
-        if self.is_removed(signed.signer):
-            raise _refused("you were admitted by a peer that was removed: ask for a new invite")
 
     def check_invite(self, invite: Signed[Invite], wall_s: float) -> None:
         """Refused unless this invite admits somebody here and now, as far as its own words go."""
         said = invite.record
+        if self.own_end():
+            raise _refused("this peer admits nobody: it is no member itself any more")
         if invite.signer != self.network:
             raise _refused("this invite is to another private network")
         if said.share_of(self.me) == 0:
@@ -147,6 +167,19 @@ class Credentials:
     def is_removed(self, peer: PeerId) -> bool:
         """Whether the owner has revoked this peer."""
         return self.revoked is not None and peer in self.revoked.record.peers
+
+    def is_cut_off(self, peer: PeerId) -> bool:
+        """Whether `peer` was a member, as far as we know, until the owner's list ended that."""
+        return self.is_removed(peer) or peer in self._cut_off
+
+    def own_end(self) -> str:
+        """Why this peer is a member no more, by the list; "" if the list does not say so."""
+        if self.is_removed(self.me):
+            return "the owner of this network has removed this peer"
+        by = None if self.own is None else self.own.admitter
+        return (
+            "" if by is None or by == self.me or not self.is_removed(by) else OWN_ADMITTER_REMOVED
+        )
 
     def _check_not_revoked(self, peer: PeerId) -> None:
         if self.is_removed(peer):

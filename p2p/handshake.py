@@ -16,6 +16,7 @@ from p2p.adverts import Advertiser
 from p2p.anti_entropy import NEWS_TO_NEWCOMER_MAX, AntiEntropy
 from p2p.connect import TROUBLES, connect
 from p2p.connection_ages import ConnectionAges
+from p2p.credentials import NotAMember
 from p2p.dialing import Dial, Dialing
 from p2p.handshake_log import HandshakeLog
 from p2p.peer_rpc import PeerRpc
@@ -62,12 +63,15 @@ class Handshake:
     unmet: str = ""
     # In a private network: asks whom we called to admit us, if we are no member yet.
     claim: Callable[[PeerId, float], Awaitable[None]] | None = None
+    # In a private network: asks whoever takes us for no member why.
+    ask_why: Callable[[PeerId], Awaitable[None]] | None = None
     connection_ages: ConnectionAges = field(default_factory=ConnectionAges)
     # Whom we called ourselves: whoever calls us, and however many, these stay.
     _ours: dict[PeerId, None] = field(default_factory=dict)
     # Who is about to close its connection, and is not dead; and since when.
     _parting: dict[PeerId, float] = field(default_factory=dict)
-    # Connected, and of another network or version for all that is known: nothing is swapped.
+    # Connected, and of another network or version for all that is known: nothing is swapped. Who
+    # neither parts nor is being greeted has not answered our Hello, and is greeted again.
     _strange: set[PeerId] = field(default_factory=set)
     _calls: dict[PeerId, _Call] = field(default_factory=dict)
     # What each said in its last Welcome: which start of it, and which version it speaks.
@@ -133,7 +137,7 @@ class Handshake:
         self.view.meet(peer)
         self.unmet = ""
         if self.rpc.credentials is not None:
-            self.rpc.credentials.problem = ""
+            self.rpc.credentials.problem = self.rpc.credentials.own_end()
         self._ours[peer] = None
         self.connection_ages.begun(peer, trio.current_time())
         self.anti_entropy.believed.add(peer)
@@ -146,8 +150,13 @@ class Handshake:
 
     def _note_refusal(self, error: BatonError) -> None:
         """In a private network: why we are taken for no member, for `status`."""
-        if self.rpc.credentials is not None and isinstance(error, Refused):
-            self.rpc.credentials.problem = error.message
+        credentials = self.rpc.credentials
+        if (
+            credentials is not None
+            and isinstance(error, Refused)
+            and not isinstance(error, NotAMember)
+        ):
+            credentials.problem = credentials.own_end() or error.message
 
     async def greeted(self, peer: PeerId, deadline_s: float) -> Answer:
         """What `peer` answers to our Hello, be it us who says it or another call of ours."""
@@ -164,10 +173,14 @@ class Handshake:
         except TROUBLES as error:
             call.error = error
             if isinstance(error, Refused):
+                if self.ask_why is not None and error.code is RefusalCode.STRANGER:
+                    await self.ask_why(peer)
                 await self.endpoint.disconnect(peer)
             raise
         finally:
-            self._strange.discard(peer)
+            # Also a greeting that is given up leaves a connection, and nobody knows to whom.
+            if call.answer is not None or not self.endpoint.is_connected(peer):
+                self._strange.discard(peer)
             del self._calls[peer]
             call.ended.set()
         return call.answer
@@ -176,7 +189,10 @@ class Handshake:
         async with self.rpc.call(peer, deadline_s=deadline_s, unproven=True) as typed_call:
             await typed_call.send(self.hello())
             welcome = await typed_call.expect(Welcome)
-            self._prove(peer, welcome.membership, welcome.invite)
+            try:
+                self._prove(peer, welcome.membership, welcome.invite)
+            except Refused as error:
+                raise NotAMember.named(peer, error) from error
             self._versions[peer] = (welcome.instance, welcome.version)
             await self.advertiser.take_in_batch(welcome.adverts, peer)
             same = welcome.same_key

@@ -96,7 +96,7 @@ class Members:
             invite, key = self.private.invite, self.private.claim_key
             if invite is None or key is None or self._is_member():
                 return
-            if invite.record.share_of(peer) == 0:
+            if invite.record.share_of(peer) == 0 or self.credentials.is_removed(peer):
                 return
             async with self.rpc.call(peer, deadline_s=deadline_s, unproven=True) as call:
                 await call.send(ClaimInvite(invite=invite.raw))
@@ -114,6 +114,10 @@ class Members:
             await self._adopt(own, invite.raw)
 
     def _is_member(self) -> bool:
+        return self._lasts() and not self.credentials.own_end()
+
+    def _lasts(self) -> bool:
+        """Whether our membership has not come to its end by its own words."""
         own = self.credentials.own
         return own is not None and self.rpc.environment.wall_s() < own.until_wall_s
 
@@ -221,12 +225,12 @@ class Members:
         """
         if not self.credentials.take_revoked(raw):
             return False
+        if ended := self.credentials.own_end():
+            self.credentials.problem = ended
         for peer in self.credentials.fallen():
             self.rpc.view.forget(peer)
             self.rpc.dialing.left(peer)
             await self.rpc.endpoint.disconnect(peer)
-        if self.credentials.is_removed(self.rpc.me):
-            self.credentials.problem = "the owner of this network has removed this peer"
         self._news.set()
         return True
 
@@ -246,9 +250,19 @@ class Members:
         if told.version < self.credentials.revoked_version and known is not None:
             await self._tell(peer, known.raw)
 
-    async def _tell(self, peer: PeerId, raw: bytes) -> RevokedNews:
+    async def ask_why(self, peer: PeerId) -> None:
+        """It takes us for no member: by a list that we do not know yet, it may be."""
+        if self.credentials.own is None or self.is_owner:
+            return
+        try:
+            await self._tell(peer, b"", unproven=True)
+        except TROUBLES as error:
+            self.rpc.note_problem(str(peer), str(error))
+
+    async def _tell(self, peer: PeerId, raw: bytes, *, unproven: bool = False) -> RevokedNews:
         version = self.credentials.revoked_version
-        async with self.rpc.call(peer, deadline_s=stretched(NEWS_DEADLINE_S)) as call:
+        deadline_s = stretched(NEWS_DEADLINE_S)
+        async with self.rpc.call(peer, deadline_s=deadline_s, unproven=unproven) as call:
             await call.send(RevokedNews(version=version, revoked=raw))
             told = await call.expect(RevokedNews)
             if told.version > version and not told.revoked:
@@ -285,14 +299,14 @@ class Members:
         own = self.credentials.own
         removed = self.credentials.is_removed(self.rpc.me)
         kept = self.private.own is not None and bool(self.private.own.membership)
-        ended = (own is not None or kept) and not self._is_member()
+        ended = (own is not None or kept) and not self._lasts()
         # All that it called lately took it for none; whoever takes it clears that.
         refused = bool(self.credentials.problem) and not self.credentials.proven
         return {
             "network": str(self.credentials.network),
             "name": self.credentials.name,
             "owner": self.is_owner,
-            "member": self._is_member() and not removed and not refused,
+            "member": self._is_member() and not refused,
             "removed": removed,
             "expired": ended,
             "label": "" if own is None else own.label,
@@ -328,6 +342,7 @@ def open_members(rpc: PeerRpc, neighbours: Neighbours, private: PrivateNetwork) 
     )
     rpc.credentials, rpc.greet = credentials, neighbours.greeted
     neighbours.claim, neighbours.swapped = members.claim, members.compare
+    neighbours.ask_why = members.ask_why
     advertiser = neighbours.advertiser
     advertiser.publishes, advertiser.allows = False, credentials.allows
     advertiser.own_roles = lambda: credentials.own.roles if credentials.own else -1

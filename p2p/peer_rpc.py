@@ -36,7 +36,7 @@ from wire.errors import (
     WireError,
 )
 from wire.kinds import RefusalCode
-from wire.membership import ClaimInvite
+from wire.membership import ClaimInvite, RevokedNews
 from wire.message import Hello, Message, encode
 from wire.signing import SigningKey
 
@@ -169,6 +169,15 @@ class PeerRpc:
             or credentials.admits(peer, self.environment.wall_s())
         )
 
+    def _may_say(self, peer: PeerId, message: Message) -> bool:
+        """Whether this is answered: in a private network to members, and joining to anybody."""
+        if isinstance(message, _OF_ANYBODY) or self._is_member(peer):
+            return True
+        # Who is a member no more may ask why.
+        credentials = self.credentials
+        asks_why = isinstance(message, RevokedNews)
+        return asks_why and credentials is not None and credentials.is_cut_off(peer)
+
     async def reach(self, peer: PeerId, *, deadline_s: float) -> None:
         """Have a connection to `peer`; TransportError if it is not reached."""
         if peer != self.me and not self.endpoint.is_connected(peer):
@@ -207,7 +216,7 @@ class PeerRpc:
                     await channel.send(encode(_BANNED))
                 else:
                     message = await call.receive()
-                    if isinstance(message, _OF_ANYBODY) or self._is_member(call.peer):
+                    if self._may_say(call.peer, message):
                         await self.handlers.get(type(message), _not_yet)(call, message)
                     else:
                         await call.send(_NO_MEMBER)

@@ -7,6 +7,9 @@
 import base64
 import binascii
 import hashlib
+import re
+import unicodedata
+from contextlib import suppress
 
 from wire import limits
 from wire.errors import InputError, WireError
@@ -18,6 +21,14 @@ PREFIX = "baton1"
 _SEED_BYTES, _CHECKSUM_BYTES = 32, 4
 _BYTES_MAX = limits.INVITE_BYTES_MAX + limits.ENVELOPE_BYTES_MAX + _SEED_BYTES + _CHECKSUM_BYTES
 TOKEN_CHARACTERS_MAX = len(PREFIX) + -(-_BYTES_MAX * 8 // 5)
+# What is looked through for a line: a QR code and its line, or a mail that quotes one.
+TEXT_CHARACTERS_MAX = 8 * TOKEN_CHARACTERS_MAX
+_BEGINS = re.compile(
+    rf"""(["'`])({PREFIX}[^\s"'`]*)\1|<({PREFIX}[^\s<>]*)>|(?:^|(?<=\s))({PREFIX}\S*)""",
+    re.IGNORECASE,
+)
+# How mail marks each line that it quotes.
+_QUOTED = re.compile(r"^[>|\s]+", re.MULTILINE)
 _TODO = "copy the whole line that `invite` printed there, or ask for a new one"
 
 
@@ -29,8 +40,31 @@ def write_token(invite: Signed[Invite], seed: bytes) -> str:
 
 
 def read_token(text: str) -> tuple[Signed[Invite], SigningKey]:
-    """The invite and its claim key; InputError for any other text, also if one letter differs."""
-    line = "".join(text.split()) if len(text) <= 2 * TOKEN_CHARACTERS_MAX else text
+    """The invite and its claim key; InputError for any other text, also if one letter differs.
+
+    The line is found within what people paste with it: a prompt, quotes, a mail that wraps it.
+    """
+    *others, last = _lines_in(text)
+    for line in others:
+        with suppress(InputError):
+            return _read_line(line)
+    return _read_line(last)
+
+
+def _lines_in(text: str) -> tuple[str, ...]:
+    """What may be the line: where it begins, up to the next space, and with all that follows."""
+    # Some programs put marks that nobody sees where a long word may be broken.
+    plain = "".join(
+        it for it in text[:TEXT_CHARACTERS_MAX] if it.isascii() or unicodedata.category(it) != "Cf"
+    )
+    found = _BEGINS.search(plain)
+    if found is None:
+        return ("".join(plain.split()),)
+    whole = "".join(_QUOTED.sub("", plain[found.start(found.lastindex or 0) :]).split())
+    return found[found.lastindex or 0], whole
+
+
+def _read_line(line: str) -> tuple[Signed[Invite], SigningKey]:
     if line.isupper():
         # As a QR code has it.
         line = line.lower()

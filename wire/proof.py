@@ -9,10 +9,9 @@ that it is never one for a record. A proof tells how many records were signed wi
 nothing about the others.
 """
 
-import functools
 import hashlib
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from wire import limits, merkle
 from wire.content import PeerId
@@ -26,6 +25,8 @@ ROOTS_MAX = 1024
 # Checked signatures of small records that are remembered.
 SMALL_MAX = 1024
 _SMALL_BYTES_MAX = 1024
+_DIGEST_BYTES = 32
+_BUCKET_BYTES = 4 * _DIGEST_BYTES
 
 _PLACE = struct.Struct(">II")
 _COUNT = struct.Struct(">I")
@@ -88,7 +89,7 @@ def check_proof(peer: PeerId, domain: str, body: bytes, proof: bytes) -> None:
     """BadSignature unless `proof` says that `peer` signed `body` in `domain`."""
     if len(proof) == SIGNATURE_BYTES:
         if len(body) <= _SMALL_BYTES_MAX:
-            _check_once(_check_small, peer, domain, body, proof)
+            _small_held.check_once(peer, domain, body, proof)
         else:
             check_signature(peer, domain, body, proof)
         return
@@ -100,45 +101,35 @@ def check_proof(peer: PeerId, domain: str, body: bytes, proof: bytes) -> None:
     _check_root(peer, root, count, proof[:SIGNATURE_BYTES])
 
 
-class _Claim:
-    """That a signature holds: one claim is another if their digests are equal."""
+class _Held:
+    """Which signatures held, as digests, in bytes that are all there from the beginning.
 
-    __slots__ = ("digest", "words")
+    A table that fills would grow for hours in a peer that little reaches. Chance gives a digest its
+    bucket of four: nearly all of the latest `digests_max / 4` are found again.
+    """
 
-    def __init__(self, peer: PeerId, domain: str, body: bytes, signature: bytes) -> None:
+    __slots__ = ("_bytes",)
+
+    def __init__(self, digests_max: int) -> None:
+        # No zeros: pages of these are not there until something is written. No digest is this.
+        self._bytes = bytearray(b"\xff" * (digests_max * _DIGEST_BYTES))
+
+    def check_once(self, peer: PeerId, domain: str, body: bytes, signature: bytes) -> None:
         # Key and signature have one length each, so no two claims are the same bytes.
-        self.digest = hashlib.sha256(signature + peer + separated(domain, body)).digest()
-        self.words: tuple[PeerId, str, bytes, bytes] | None = (peer, domain, body, signature)
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Claim) and self.digest == other.digest
-
-
-def _check_once(
-    check: Callable[[_Claim], None], peer: PeerId, domain: str, body: bytes, signature: bytes
-) -> None:
-    claim = _Claim(peer, domain, body, signature)
-    check(claim)
-    # What is remembered is the digest: a peer has thousands of these, and the records are long.
-    claim.words = None
+        digest = hashlib.sha256(signature + peer + separated(domain, body)).digest()
+        buckets = len(self._bytes) // _BUCKET_BYTES
+        begin = int.from_bytes(digest[:4], "big") % buckets * _BUCKET_BYTES
+        bucket = self._bytes[begin : begin + _BUCKET_BYTES]
+        if digest not in bucket:
+            # An error is not remembered: only what held is.
+            check_signature(peer, domain, body, signature)
+            self._bytes[begin : begin + _BUCKET_BYTES] = digest + bucket[:-_DIGEST_BYTES]
 
 
-# An error is not remembered: only what held is. A peer opens a receipt when it comes, and again for
-# the answer, its events and its page.
-@functools.lru_cache(maxsize=SMALL_MAX)
-def _check_small(claim: _Claim) -> None:
-    assert claim.words is not None
-    check_signature(*claim.words)
-
-
-@functools.lru_cache(maxsize=ROOTS_MAX)
-def _check_signed_root(claim: _Claim) -> None:
-    assert claim.words is not None
-    check_signature(*claim.words)
+# A peer opens a receipt when it comes, and again for the answer, its events and its page.
+_small_held = _Held(SMALL_MAX)
+_roots_held = _Held(ROOTS_MAX)
 
 
 def _check_root(peer: PeerId, root: bytes, count: int, signature: bytes) -> None:
-    _check_once(_check_signed_root, peer, BATCH_DOMAIN, _COUNT.pack(count) + root, signature)
+    _roots_held.check_once(peer, BATCH_DOMAIN, _COUNT.pack(count) + root, signature)

@@ -14,10 +14,10 @@ from node.commands.options import (
     seed_options,
     state_option,
 )
+from node.commands.run_log import run_log
 from node.console_config import CONSOLE_DEFAULT
-from node.paying_config import (
-    SPONSOR_EACH_DEFAULT,
-)
+from node.paying_config import SPONSOR_EACH_DEFAULT
+from wire.errors import InputError
 
 PORT_DEFAULT = 4747
 ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooW…"
@@ -196,6 +196,13 @@ ADDRESS = "/ip4/192.0.2.7/tcp/4747/p2p/12D3KooW…"
     help="Give it to whoever does some work for it, not to four keys of each address prefix.",
 )
 @heading("Also")
+@click.option(
+    "--log",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Write what happens as lines for people, or as JSON objects, one a line.",
+)
 @json_option
 @click.option("--with-parent", type=int, hidden=True, help="End when this parent process does.")
 @click.pass_context
@@ -203,6 +210,7 @@ def join_command(
     context: click.Context,
     /,
     *,
+    log: str,
     as_json: bool,
     with_parent: int | None,
     **typed: Any,
@@ -217,6 +225,13 @@ def join_command(
     from node.commands.join_typed import config_typed
 
     assembly: Assembly = context.obj
+    if log == "json" and as_json:
+        raise InputError(
+            "--json prints one document, and --log json a line for each thing that happens",
+            todo="give one of them",
+        )
+    if log == "json":
+        run_log.wall_s = assembly.wall_s
     config = config_typed(join_command, typed, assembly.credentials)
     run(lambda: join(config, assembly.runtime(), as_json=as_json, with_parent=with_parent))
 

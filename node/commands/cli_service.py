@@ -46,10 +46,13 @@ def install_command(
 
     JOIN_OPTIONS are those of `join`.
     """
+    from node.commands.join_typed import config_typed
     from node.commands.service import Service, install
 
     # What `join` would not take is said now, and not by a service that never starts.
-    join_command.make_context("join", list(join_options), parent=context.find_root())
+    parsed = join_command.make_context("join", list(join_options), parent=context.find_root())
+    if not shown_only:
+        config_typed(join_command, parsed.params, None)
     run(lambda: install(Service(user), join_options, shown_only=shown_only))
 
 

@@ -21,7 +21,8 @@ from node.commands.output import (
     show_aside,
     show_json,
 )
-from node.commands.running import collect_seldom, return_freed_memory
+from node.commands.run_log import run_log
+from node.commands.running import collect_seldom, keep_one_heap, return_freed_memory
 from node.commands.standard_streams import streams
 from node.commands.to_type import advised, hint
 from node.config import NodeConfig
@@ -97,6 +98,7 @@ async def join(
     config: NodeConfig, runtime: Runtime, *, as_json: bool, with_parent: int | None = None
 ) -> None:
     """Run a peer until SIGTERM or Ctrl-C; BatonError says why it could not, or had to end."""
+    keep_one_heap()
     _outlive_terminal()
     check_socket_path(config.socket)
     life = _Life()
@@ -124,7 +126,9 @@ async def join(
             nursery.start_soon(return_freed_memory)
             await life.leave.wait()
             runtime.service_manager.tell(stopping=1)
-            if not as_json:
+            if run_log.is_json:
+                run_log.write("leaving", "finishing the work in hand")
+            elif not as_json:
                 console.print("leaving: finishing the work in hand …")
         nursery.cancel_scope.cancel()
 
@@ -292,23 +296,25 @@ def announce(
 ) -> None:
     addresses = node.peers.endpoint.addresses
     join_line, members = node.peers.joining().line(), node.peers.members
-    if as_json:
-        show_json(
-            {
-                "peer": str(node.peers.me),
-                "addresses": list(addresses),
-                "join": join_line,
-                "state": str(node.config.state),
-                **({"unmet": unmet} if (unmet := node.peers.neighbours.unmet) else {}),
-                **({} if url is None else {"http": url}),
-                **({} if console_url is None else {"console": console_url}),
-                **({} if node.ledger is None else {"ledger": str(node.ledger.genesis.id)}),
-                **({} if members is None else {"private": str(members.credentials.network)}),
-                **({"devices": [asdict(it) for it in devices]} if devices else {}),
-            }
-        )
-        return
     roles = ", ".join(sorted(role.name.lower() for role in node.config.roles))
+    if as_json or run_log.is_json:
+        document = {
+            "peer": str(node.peers.me),
+            "addresses": list(addresses),
+            "join": join_line,
+            "state": str(node.config.state),
+            **({"unmet": unmet} if (unmet := node.peers.neighbours.unmet) else {}),
+            **({} if url is None else {"http": url}),
+            **({} if console_url is None else {"console": console_url}),
+            **({} if node.ledger is None else {"ledger": str(node.ledger.genesis.id)}),
+            **({} if members is None else {"private": str(members.credentials.network)}),
+            **({"devices": [asdict(it) for it in devices]} if devices else {}),
+        }
+        if run_log.is_json:
+            run_log.write("up", roles, document)
+        else:
+            show_json(document)
+        return
     console.print(f"[bold]peer {node.peers.me}[/bold] is up: {roles}")
     if {Role.INFER, Role.VERIFY} & node.config.roles and not node.config.models:
         console.print(
@@ -349,8 +355,11 @@ async def narrate(node: Node) -> None:
     def say(about: str, line: str) -> None:
         if said.get(about) != line:
             said[about] = line
-            # A model's name is whatever the stranger who made it wrote there.
-            console.print(safe(line))
+            if run_log.is_json:
+                run_log.write(about, line)
+            else:
+                # A model's name is whatever the stranger who made it wrote there.
+                console.print(safe(line))
 
     while True:
         answered, connected = node.peers.answered_last_minute()

@@ -22,7 +22,7 @@ from p2p.member_rows import OwnMembership, keep_own, own_membership
 from store import open_store
 from wire import limits
 from wire.errors import InputError
-from wire.invite_token import TOKEN_CHARACTERS_MAX, read_token
+from wire.invite_token import TEXT_CHARACTERS_MAX, read_token
 from wire.membership import Invite
 from wire.plural import plural
 from wire.signed import Signed
@@ -32,6 +32,12 @@ DEADLINE_S = 30.0
 # A store is opened for one row of it.
 QUOTA_BYTES = 16 << 20
 _OTHERS_MAY_READ = 0o077
+# A file with a QR code beside the line has three bytes for most characters.
+_FILE_BYTES_MAX = 3 * TEXT_CHARACTERS_MAX
+# How a text from Windows may begin.
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+# What a service's credential holds once the file with the invite is gone.
+NO_INVITE = "gone"
 
 
 async def begin_private(
@@ -84,7 +90,7 @@ def read_invite(
         return None, False
     try:
         with source.open("rb") as opened:
-            raw = opened.read(2 * TOKEN_CHARACTERS_MAX + 1)
+            raw = opened.read(_FILE_BYTES_MAX)
         open_to_others = source.stat().st_mode & _OTHERS_MAY_READ
     except FileNotFoundError:
         show_aside(f"the invite file {source} is not there; it is needed only to join")
@@ -93,13 +99,9 @@ def read_invite(
         raise InputError(
             f"{source} cannot be read: {error.strerror}", todo="check what --invite-file names"
         ) from error
-    try:
-        text = raw.decode("ascii")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{source} holds no invite: it is no plain text",
-            todo="put the line that `invite` printed there into it",
-        ) from error
+    text = raw.decode("utf-16" if raw.startswith(_UTF_16) else "utf-8", errors="replace")
+    if text == NO_INVITE and source is credential:
+        return None, True
     token = read_token(text)
     # Said of an invite alone: what was named by mistake may have to be readable.
     if open_to_others and source is not credential:
@@ -197,7 +199,13 @@ async def remove(state: Path, peer: str, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
         return
-    console.print(f"{found['peer']} is no member any more; those connected here are told now")
+    if found["known"]:
+        console.print(f"{found['peer']} is no member any more; those connected here are told now")
+    else:
+        console.print(
+            f"no member {found['peer']} was ever met here: if there is one, it is none any more"
+        )
+        show_aside("if you meant another one, see: python -m node members")
     for invite_id in found["invites_revoked"]:
         console.print(f"  nor does invite {invite_id[:8]} admit anybody: that peer has its line")
 

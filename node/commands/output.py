@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from node.commands.run_log import run_log
 from node.commands.terminal import LineConsole, table_of
 
 BAR_CELLS = 30
@@ -37,7 +38,13 @@ def show_json(document: Mapping[str, Any]) -> None:
 
 
 def show_aside(line: str) -> None:
-    """One line on standard error, for whoever waits while standard output is kept for a result."""
+    """One line on standard error, for whoever waits while standard output is kept for a result.
+
+    A peer whose log is of objects writes it there.
+    """
+    if run_log.is_json:
+        run_log.write("notice", line)
+        return
     sys.stderr.write(line + "\n")
 
 

@@ -13,6 +13,8 @@ T = TypeVar("T")
 # Objects more than there were, at which the collector looks through the new ones.
 COLLECTED_OBJECTS = 10_000
 RETURN_EVERY_S = 60.0
+# The name that glibc's `mallopt` has for how many heaps there may be.
+_HEAPS_MAX = -8
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:
@@ -34,6 +36,19 @@ def collect_seldom() -> None:
     """
     gc.freeze()
     gc.set_threshold(COLLECTED_OBJECTS, 10, 10)
+
+
+def keep_one_heap() -> None:
+    """Have all threads take memory from one place; to be called before there are others.
+
+    By default glibc gives a thread a heap of its own, where whatever it made stays. Threads come
+    and go here, what one made is let go of by another, and each of these heaps grows for hours by
+    pages that little lies on. They would allow several threads to allocate at the same moment,
+    which Python's do not.
+    """
+    choose = getattr(ctypes.CDLL(None), "mallopt", None)
+    if choose is not None:
+        choose(_HEAPS_MAX, 1)
 
 
 async def return_freed_memory() -> None:

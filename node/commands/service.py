@@ -11,21 +11,26 @@ from pathlib import Path
 
 import trio
 
+from node.commands.join_typed import CREDENTIAL, INVITE_PREFIX
+from node.commands.members import NO_INVITE
 from node.commands.models import meant
 from node.commands.output import console, safe, show_json
 from node.commands.to_type import hint
 from store.files import appearing
 from wire.errors import BatonError, InputError
+from wire.ownership import PREFIX as OWNER_PREFIX
 
 UNIT = "baton.service"
 WATCHDOG_S = 120
 SYSTEM_STATE = Path("/var/lib/baton")
 _DEADLINE_S = 30.0
+# More than the unit lets a peer take for the work in hand, and then to start.
+_RESTART_S = 180.0
 # It is there while systemd runs the machine, as `sd_booted` has it.
 _BOOTED = Path("/run/systemd/system")
 # Folders of / of which a service of the machine sees nothing, or has its own.
 _NOT_SEEN = ("home", "root", "tmp")
-_PATH_OPTIONS = ("--model", "--files", "--genesis")
+_PATH_OPTIONS = ("--model", "--files", "--genesis", "--state", "--invite-file", "--srs", "--owner")
 # Devices of GPUs; without an option that names one, the service sees none.
 _GPU_OPTIONS = ("--gpu", "--device")
 _GPU_DEVICES = ("char-nvidia-frontend", "char-nvidia", "char-nvidia-uvm", "char-drm", "char-kfd")
@@ -94,6 +99,10 @@ class Service:
 
     def unit(self, arguments: Sequence[str], prefix: Path) -> str:
         """The unit's text; `arguments` are those of `join`, `prefix` where Python is installed."""
+        invites: list[str] = []
+        if not self.for_user:
+            # Its own user may not read the file: systemd, which may, hands it over.
+            arguments, invites = _without(arguments, "--invite-file")
         python = prefix / "bin" / "python"
         state = () if self.for_user else ("--state", str(SYSTEM_STATE))
         words = (str(python), "-m", "node", "join", *state, *arguments)
@@ -117,6 +126,8 @@ class Service:
             "LimitNOFILE=65536",
             "TasksMax=4096",
             *([] if self.for_user else self._confined(arguments, prefix)),
+            *(_credential(it) for it in invites[-1:]),
+            *([f"SetCredential={CREDENTIAL}:{NO_INVITE}"] if invites else []),
             "",
             "[Install]",
             f"WantedBy={'default' if self.for_user else 'multi-user'}.target",
@@ -157,6 +168,7 @@ async def install(service: Service, arguments: Sequence[str], *, shown_only: boo
     """Write the unit and start it; InputError says what stands in the way."""
     prefix = Path(sys.prefix)
     arguments = placed(arguments)
+    _check_words(service, arguments)
     unit = service.unit(arguments, prefix)
     if shown_only:
         console.print(unit, end="", markup=False)
@@ -172,7 +184,9 @@ async def install(service: Service, arguments: Sequence[str], *, shown_only: boo
             todo="run it with sudo, or install it for this user alone: --user",
         ) from error
     await service.systemctl("daemon-reload")
-    await service.systemctl("enable", "--now", UNIT)
+    await service.systemctl("enable", UNIT)
+    # One that runs finishes the work in hand, and begins again with the options given now.
+    await service.systemctl("restart", UNIT, deadline_s=_RESTART_S)
     user = "--user " if service.for_user else ""
     console.print(f"[green]installed[/green] {safe(service.file)}: it runs, and starts again by")
     console.print(hint(f"itself. See it with: python -m node service status {user}".rstrip()))
@@ -202,7 +216,42 @@ def placed(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def _whole(option: str, value: str) -> str:
-    return meant(value) if option == "--model" else str(Path(value).expanduser().absolute())
+    if option == "--model":
+        return meant(value)
+    path = Path(value).expanduser().absolute()
+    # An owner is a line, or a file with one.
+    return value if option == "--owner" and value.startswith(OWNER_PREFIX) else str(path)
+
+
+def _without(arguments: Sequence[str], option: str) -> tuple[tuple[str, ...], list[str]]:
+    """The arguments that are left without an option, and its values."""
+    words, values, is_value = [], [], False
+    for word in arguments:
+        if is_value or word.startswith(f"{option}="):
+            values.append(word if is_value else word.partition("=")[2])
+            is_value = False
+        elif not (is_value := word == option):
+            words.append(word)
+    return tuple(words), values
+
+
+def _credential(file: str) -> str:
+    """Has systemd hand a file over, whoever may read it; without it there is what stands in."""
+    return f"LoadCredential={CREDENTIAL}:{file.replace('%', '%%')}"
+
+
+def _check_words(service: Service, arguments: Sequence[str]) -> None:
+    """InputError for what a unit is no place for."""
+    if any(it.lower().startswith(INVITE_PREFIX) for it in arguments):
+        raise InputError(
+            "everybody on this machine could read an invite in a service's unit",
+            todo="put it into a file, and give --invite-file FILE",
+        )
+    if not service.for_user and _without(arguments, "--state")[1]:
+        raise InputError(
+            f"a service of the machine keeps its state folder in {SYSTEM_STATE}",
+            todo="leave --state out, or install for this user alone: --user",
+        )
 
 
 def _check_place(service: Service, prefix: Path, arguments: Sequence[str]) -> None:
@@ -213,7 +262,7 @@ def _check_place(service: Service, prefix: Path, arguments: Sequence[str]) -> No
             f"Baton is installed in {prefix}, which a service's own user may not read",
             todo="install it elsewhere, as /opt/baton, or as a service of root: --user",
         )
-    for word in arguments:
+    for word in _without(arguments, "--invite-file")[0]:
         path = Path(word.partition("=")[2] if word.startswith("--") else word)
         at_home = path.is_relative_to("/home") and prefix.is_relative_to("/home")
         if path.is_absolute() and path.parts[1:2] and path.parts[1] in _NOT_SEEN and not at_home:

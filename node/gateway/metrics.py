@@ -6,6 +6,7 @@ Generations are told by the names that vLLM uses, so that its dashboards work; a
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import trio
@@ -18,13 +19,14 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from node.gateway.openapi import answers
 from node.gateway.relay_figures import relay_figures
 from node.peer import Node
-from node.task.events import Event, EventSink, Streamed
+from node.task.events import Event, EventSink, Offered, Streamed
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Clients choose the names of models: more than so many are one, by this name.
@@ -35,6 +37,7 @@ UNITS_OBSERVED_MAX = 64
 _LATENCY_S = (0.1, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0)
 _FIRST_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0)
 _TOKEN_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
+_TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 _MODEL = ("model_name",)
 
 
@@ -48,6 +51,8 @@ class Watch:
     metrics: "GenerationMetrics"
     model: str
     began_at_s: float
+    _taken_at_s: float | None = None
+    _first_at_s: float | None = None
     _last_at_s: float | None = None
     _streams: bool = False
 
@@ -66,6 +71,8 @@ class Watch:
         def on_event(event: Event) -> None:
             if isinstance(event, Streamed) and event.units:
                 self._tokens(event.units)
+            elif isinstance(event, Offered) and self._taken_at_s is None:
+                self._taken_at_s = trio.current_time()
             told(event)
 
         return on_event
@@ -81,20 +88,50 @@ class Watch:
         self._last_at_s = now_at_s
         if before_at_s is None:
             self._waits(False)
-            self.metrics.first_token.labels(self.model).observe(now_at_s - self.began_at_s)
+            self._first(now_at_s)
             return
         observe = self.metrics.token.labels(self.model).observe
         # A peer says how many there were: a number that is not true must not keep us busy.
         for _ in range(min(units, UNITS_OBSERVED_MAX)):
             observe((now_at_s - before_at_s) / units)
 
+    def _first(self, now_at_s: float) -> None:
+        metrics, self._first_at_s = self.metrics, now_at_s
+        metrics.first_token.labels(self.model).observe(now_at_s - self.began_at_s)
+        # Until a peer took it, and from then on; it may have been taken long before we heard of it.
+        taken_at_s = self.began_at_s if self._taken_at_s is None else self._taken_at_s
+        metrics.queue.labels(self.model).observe(taken_at_s - self.began_at_s)
+        metrics.prefill.labels(self.model).observe(now_at_s - taken_at_s)
+
     def ended(self, reason: str, prompt_tokens: int, tokens: int) -> None:
         """The answer is there, whole."""
         metrics, now_at_s = self.metrics, trio.current_time()
+        if self._first_at_s is not None:
+            metrics.decode.labels(self.model).observe(now_at_s - self._first_at_s)
+        metrics.prompt_length.labels(self.model).observe(prompt_tokens)
+        metrics.length.labels(self.model).observe(tokens)
         metrics.latency.labels(self.model).observe(now_at_s - self.began_at_s)
         metrics.prompt_tokens.labels(self.model).inc(prompt_tokens)
         metrics.tokens.labels(self.model).inc(tokens)
         metrics.success.labels(self.model, reason).inc()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Renamed(Collector):
+    """Tells a family by another name too, without being fed a second time."""
+
+    family: Histogram
+    name: str
+
+    def collect(self) -> Iterator[Metric]:
+        """The same figures."""
+        for found in self.family.collect():
+            other = Metric(self.name, found.documentation, found.type)
+            other.samples = [
+                it._replace(name=self.name + it.name.removeprefix(found.name))
+                for it in found.samples
+            ]
+            yield other
 
 
 class GenerationMetrics:
@@ -129,6 +166,35 @@ class GenerationMetrics:
             buckets=_TOKEN_S,
             registry=registry,
         )
+        histogram = partial(Histogram, labelnames=_MODEL, registry=registry)
+        self.queue = histogram(
+            "vllm:request_queue_time_seconds",
+            "From a streamed request until a peer took it.",
+            buckets=_FIRST_S,
+        )
+        self.prefill = histogram(
+            "vllm:request_prefill_time_seconds",
+            "From a peer's taking of a streamed request to the first token.",
+            buckets=_FIRST_S,
+        )
+        self.decode = histogram(
+            "vllm:request_decode_time_seconds",
+            "From the first token of a stream to its whole answer.",
+            buckets=_LATENCY_S,
+        )
+        self.prompt_length = histogram(
+            "vllm:request_prompt_tokens", "Tokens of each prompt.", buckets=_TOKENS
+        )
+        self.length = histogram(
+            "vllm:request_generation_tokens", "Tokens of each answer.", buckets=_TOKENS
+        )
+        for family, name in (
+            # So the releases of vLLM before 0.10 called it.
+            (self.token, "vllm:time_per_output_token_seconds"),
+            # Several answers to one request are each a generation here.
+            (self.length, "vllm:request_max_num_generation_tokens"),
+        ):
+            registry.register(Renamed(family, name))
         self.prompt_tokens = Counter(
             "vllm:prompt_tokens", "Tokens of the prompts.", _MODEL, registry=registry
         )
@@ -218,6 +284,10 @@ class PeerFigures:
             if count:
                 used.add_metric([loaded.manifest.name], taken / count)
         yield used
+        # As the releases of vLLM before 0.10 called it.
+        before = GaugeMetricFamily("vllm:gpu_cache_usage_perc", used.documentation)
+        before.samples = [it._replace(name=before.name) for it in used.samples]
+        yield before
 
 
 def open_registry(node: Node) -> CollectorRegistry:

@@ -5,6 +5,8 @@ from node.health.facts import Facts, ResourceFacts
 from node.health.finding import NOT_RUNNING, Cause, Judged, bad, ok, unknown, warn
 from wire.plural import plural
 
+# With less the look itself, of 4 KiB, finds no room.
+FULL_BYTES = 64 << 10
 FREE_BYTES_BAD = 64 << 20
 FREE_BYTES_WARN = 1 << 30
 FREE_FILES_SHARE = 0.01
@@ -77,7 +79,9 @@ def _disk(facts: Facts) -> Judged:
     if free is None:
         return unknown("the disk of the state folder cannot be looked at")
     remedy = f"df -h {state.path}; make room, or: python -m node models rm NAME"
-    if state.writable is False:
+    if state.writable is False and free < FULL_BYTES:
+        return bad(f"the disk of {state.path} is full", remedy)
+    if state.writable is False and state.free_files_share != 0.0:
         return bad(f"{state.path} cannot be written", f"check its disk: findmnt -T {state.path}")
     if free < FREE_BYTES_BAD:
         return bad(f"{free >> 20} MiB are free on the disk of {state.path}", remedy)

@@ -150,10 +150,14 @@ class MemberCommands:
         """The invites of which something is kept here, the latest first."""
         members = self._members
         wall_s = self.node.dependencies.environment.wall_s()
+        proven = list(members.credentials.proven.values())
         rows: list[dict[str, Any]] = []
         for kept in members.rows.invites():
             record = kept.invite.record
-            used_up = len(kept.claimed) >= record.share_of(self.node.peers.me)
+            # Whom others admitted by it is known of those who are connected.
+            met = [it.peer for it in proven if it.invite_id == record.id]
+            used_by = list(dict.fromkeys((*kept.claimed, *met)))
+            used_up = len(used_by) >= record.uses_max
             ended = wall_s > record.not_after_s
             state = "expired" if ended else "used" if used_up else "open"
             rows.append(
@@ -162,7 +166,7 @@ class MemberCommands:
                     "label": record.label,
                     "state": "revoked" if kept.revoked else state,
                     "uses": record.uses_max,
-                    "used_by": [str(it) for it in kept.claimed],
+                    "used_by": [str(it) for it in used_by],
                     "roles": role_names(record.roles),
                     "issued_at_s": record.issued_at_s,
                     "not_after_s": record.not_after_s,
@@ -234,19 +238,23 @@ class MemberCommands:
         Its connections are closed everywhere.
         """
         members = self._members
-        peer = await self._meant(read_text(arguments, "peer"))
+        peer, known = await self._meant(read_text(arguments, "peer"))
         connected = peer in members.credentials.proven
         raw, invites = await members.admission.remove(peer)
         await members.take_revoked(raw)
         return {
             "peer": str(peer),
+            "known": known,
             "was_connected": connected,
             "invites_revoked": [it.invite.record.id.hex() for it in invites],
             "version": members.credentials.revoked_version,
         }
 
-    async def _meant(self, typed: str) -> PeerId:
-        """The member that was typed; InputError where none is known, or several are."""
+    async def _meant(self, typed: str) -> tuple[PeerId, bool]:
+        """The member that was typed, and whether it is known here; InputError if it cannot be one.
+
+        InputError too where several are called so.
+        """
         members = self._members
         rows = (await self.members({}, unheard))["members"]
         found = members_called(typed, {it["peer"]: it["label"] for it in rows if not it["removed"]})
@@ -256,10 +264,10 @@ class MemberCommands:
                 todo=f"give the key of one: {', '.join(found[:4])}",
             )
         if found:
-            return read_key(found[0])
+            return read_key(found[0]), True
         me, invites = self.node.peers.me, members.rows.invites()
         admitters = {it.peer for kept in invites for it in kept.invite.record.admitters}
         if typed.startswith(_KEYS_BEGIN) and admitters | {members.credentials.network} != {me}:
             # Another one may have admitted it, and this peer never met it.
-            return read_key(typed)
+            return read_key(typed), False
         raise InputError(f"no member is called {typed[:60]!r}", todo="see: python -m node members")

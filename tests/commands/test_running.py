@@ -1,7 +1,9 @@
-"""A peer's memory: what it was using at its busiest is the system's again soon afterwards."""
+"""A peer's memory: one heap, and what it used at its busiest is the system's again soon."""
 
 import ctypes
 import gc
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -39,6 +41,41 @@ async def test_what_was_freed_between_what_is_used_is_given_back(
         assert own_bytes() < before_bytes - PIECE_BYTES * PIECES // 2
         nursery.cancel_scope.cancel()
     assert all(it == bytes([1]) * PIECE_BYTES for it in kept)
+
+
+# Threads that hold something larger than Python keeps in places of its own, all at once.
+THREADS_ALLOCATE = """
+import ctypes, sys, threading
+from node.commands.running import keep_one_heap
+if sys.argv[1] == "one":
+    keep_one_heap()
+together = threading.Barrier(5)
+def allocate():
+    held = [bytes(2000) for _ in range(100)]
+    together.wait()
+    together.wait()
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for it in threads:
+    it.start()
+together.wait()
+library = ctypes.CDLL(None)
+library.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(library.fopen(sys.argv[2].encode(), b"w"))
+library.malloc_info(0, file)
+library.fclose(file)
+together.wait()
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_info"), reason="only glibc has heaps of threads"
+)
+@pytest.mark.parametrize("heaps", ["one", "as many as threads"])
+def test_threads_of_a_peer_share_one_heap(heaps: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", THREADS_ALLOCATE, heaps, str(tmp_path / "heaps")]
+    subprocess.run(words, check=True)
+    found = (tmp_path / "heaps").read_text().count("<heap nr=")
+    assert found == 1 if heaps == "one" else found > 1
 
 
 class Ring:

@@ -83,7 +83,10 @@ async def gone(ours: socket.socket) -> float:
 async def test_one_answer_for_each_request_in_their_order(autojump_clock: MockClock) -> None:
     last = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     async with serving() as served:
+        began_at_s = trio.current_time()
         data = await served.answers(b"".join(GET % b"%d" % it for it in range(50)) + last)
+        # Closed as it was asked to be, and not because nothing more came.
+        assert trio.current_time() - began_at_s < LIMITS.idle_s
     assert data.count(b"HTTP/1.1 200 OK\r\n") == 51
     places = [data.index(b"\r\n\r\n/%d" % it) for it in range(50)]
     assert places == sorted(places)

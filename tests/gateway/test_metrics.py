@@ -54,6 +54,23 @@ def test_generations_are_told_by_the_names_of_vllm(http: httpx.Client) -> None:
 
 
 @pytest.mark.usefixtures("asked")
+def test_the_other_panels_of_vllms_dashboards_find_theirs_too(http: httpx.Client) -> None:
+    told = figures(http)
+    for streamed in ("queue", "prefill", "decode"):
+        assert told[f"vllm:request_{streamed}_time_seconds_count", "hash"] >= 1
+    parts = [told[f"vllm:request_{it}_time_seconds_sum", "hash"] for it in ("queue", "prefill")]
+    first_s = told["vllm:time_to_first_token_seconds_sum", "hash"]
+    assert sum(parts) == pytest.approx(first_s)
+    for name in ("prompt", "generation", "max_num_generation"):
+        assert told[f"vllm:request_{name}_tokens_count", "hash"] >= 2
+    for name in ("prompt", "generation"):
+        counted = told[f"vllm:{name}_tokens_total", "hash"]
+        assert told[f"vllm:request_{name}_tokens_sum", "hash"] == counted
+    by_now = told["vllm:inter_token_latency_seconds_count", "hash"]
+    assert told["vllm:time_per_output_token_seconds_count", "hash"] == by_now
+
+
+@pytest.mark.usefixtures("asked")
 @pytest.mark.parametrize("query", QUERIES)
 def test_each_query_of_the_dashboard_asks_for_what_is_there(http: httpx.Client, query: str) -> None:
     told = {name for name, _ in figures(http)}

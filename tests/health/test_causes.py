@@ -73,6 +73,8 @@ CAUSED: dict[str, tuple[Callable[[], Facts], State]] = {
     "clock, of 2100": (lambda: facts(wall_s=WALL_S * 2.3), State.BAD),
     "clock, that went back": (part("state", newest_wall_s=WALL_S + 900 * 86_400), State.BAD),
     "disk": (part("state", free_bytes=1 << 20), State.BAD),
+    "disk, with no byte left": (part("state", free_bytes=0, writable=False), State.BAD),
+    "disk, with no file left": (part("state", free_files_share=0.0, writable=False), State.BAD),
     "folder-modes": (part("state", mode=0o755), State.BAD),
     "folder-version": (part("state", version="baton state 99"), State.BAD),
     "folder-damaged": (
@@ -200,6 +202,20 @@ def test_a_cause_is_found_alone_and_by_its_name(name: str) -> None:
 def test_a_cause_that_has_others_with_it_is_found(name: str) -> None:
     made, names = TOGETHER[name]
     assert set(found(made())) == names
+
+
+def test_a_disk_without_room_is_told_from_one_that_cannot_be_written() -> None:
+    said = {}
+    for name, seen in {
+        "full": {"free_bytes": 8192},
+        "no room for more files": {"free_files_share": 0.0},
+        "cannot be written": {},
+    }.items():
+        made = part("state", writable=False, **seen)()
+        said[name] = next(it for it in examine(made) if it.name == "disk")
+    assert all(name in it.seen for name, it in said.items())
+    assert said["full"].advice.startswith("df -h")
+    assert said["no room for more files"].advice.startswith("df -i")
 
 
 def test_a_clock_that_nothing_sets_is_set_by_hand() -> None:

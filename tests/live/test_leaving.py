@@ -1,5 +1,6 @@
 """Signals and closed pipes: a peer leaves politely, a command ends at once, nobody stays behind."""
 
+import json
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,36 @@ def started(*arguments: object) -> subprocess.Popen[bytes]:
 def ended(process: subprocess.Popen[bytes]) -> Done:
     out, err = process.communicate(timeout=DEADLINE_S)
     return Done(process.returncode, out.decode(), err.decode())
+
+
+def test_a_log_of_objects_is_one_on_each_line_from_the_first_word_to_the_last(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "invite").write_text("no invite\n")
+    state = ("--log", "json", "--state", tmp_path / "state", "--listen", "/ip4/127.0.0.1/tcp/0")
+    wrong = ended(started("join", *state, "--invite-file", tmp_path / "invite"))
+    assert wrong.code == 1
+    assert wrong.err == ""
+    (told,) = [json.loads(it) for it in wrong.out.splitlines()]
+    assert told["about"] == "error"
+    assert "this is no invite" in told["error"]["message"]
+    assert "give one of them" in baton("join", "--json", *state).error
+    peer = started("join", *state, "--role", "infer", "--model", "hash")
+    assert peer.stdout is not None
+    lines = [peer.stdout.readline()]
+    # Its own end, or the test's timeout, ends this.
+    while b"hash: ready" not in lines[-1]:
+        lines.append(peer.stdout.readline())
+        assert lines[-1]
+    peer.send_signal(signal.SIGTERM)
+    done = ended(peer)
+    assert (done.code, done.err) == (0, "")
+    said = [json.loads(it) for it in [*lines, *done.out.splitlines()]]
+    assert all({"at", "about", "text"} <= it.keys() for it in said)
+    assert [*map(datetime.fromisoformat, [it["at"] for it in said])]
+    assert said[0]["about"] == "up"
+    assert said[0]["state"] == str(tmp_path / "state")
+    assert said[-1]["about"] == "leaving"
 
 
 def until(true: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:

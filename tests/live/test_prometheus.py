@@ -41,8 +41,22 @@ OF_VLLM = (
             "e2e_request_latency_seconds",
             "time_to_first_token_seconds",
             "inter_token_latency_seconds",
+            # By this name its releases before 0.10 told the same.
+            "time_per_output_token_seconds",
+            "request_prompt_tokens",
+            "request_generation_tokens",
         )
     ),
+    *(
+        f'rate(vllm:request_{it}_sum{{model_name="small"}}[10s])'
+        for it in (
+            "queue_time_seconds",
+            "prefill_time_seconds",
+            "decode_time_seconds",
+            "max_num_generation_tokens",
+        )
+    ),
+    'vllm:gpu_cache_usage_perc{model_name="small"}',
     "rate(vllm:e2e_request_latency_seconds_sum[10s])"
     " / rate(vllm:e2e_request_latency_seconds_count[10s])",
     'vllm:num_requests_running{model_name="small"}',

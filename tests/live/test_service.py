@@ -55,8 +55,33 @@ def test_a_path_is_whole_since_a_service_starts_in_another_folder() -> None:
         f"join --model {ROOT}/a.gguf --model={ROOT}/b.gguf --model minilm --genesis {ROOT}/c"
     )
 
+    typed = ("--invite-file", "bob.invite", "--state=s", "--srs", "d", "--owner", "of")
+    (start,) = [it for it in lines_of("--user", *typed) if it.startswith("ExecStart=")]
+    assert start.endswith(
+        f"join --invite-file {ROOT}/bob.invite --state={ROOT}/s --srs {ROOT}/d --owner {ROOT}/of"
+    )
 
-def test_what_join_would_not_take_is_said_at_once() -> None:
+
+def test_an_invite_is_handed_over_by_systemd_and_is_in_no_unit() -> None:
+    for typed in (("--invite-file", "a b%.invite"), ("--invite-file=a b%.invite",)):
+        lines = lines_of("--role", "infer", *typed)
+        (start,) = [it for it in lines if it.startswith("ExecStart=")]
+        assert start.endswith("join --state /var/lib/baton --role infer")
+        assert f"LoadCredential=baton-invite:{ROOT}/a b%%.invite" in lines
+        # Once the file is gone the service starts all the same.
+        assert "SetCredential=baton-invite:gone" in lines
+    assert not any("Credential" in it for it in lines_of("--role", "infer"))
+    for user in ((), ("--user",)):
+        said = baton("service", "install", "--print", *user, "baton1abcdefgh").error
+        assert "--invite-file" in said
+
+
+def test_what_join_would_not_take_is_said_at_once(tmp_path: Path) -> None:
+    assert "--schedule" in baton("service", "install", "--user", "--schedule", "noon").error
+    (tmp_path / "invite").write_text("baton1abc\n")
+    altered = ("--invite-file", tmp_path / "invite")
+    assert "cut or altered" in baton("service", "install", "--user", *altered).error
+    assert "/var/lib/baton" in baton("service", "install", "--print", "--state", tmp_path).error
     assert "No such option '--modle'" in baton("service", "install", "--modle", "x").error
     assert "--port" in baton("service", "install", "--print", "--port", "99999").error
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from node.config import NodeConfig
-from node.own_port import FILE, at_own_port, keep_port, kept_port
+from node.own_port import FILE, at_own_port, keep_port, kept_port, port_in
 from p2p.peers import PeersConfig
+from tests.ports import free_port
 
 
 def config(state: Path, *listen: str, named: bool = False) -> NodeConfig:
@@ -34,9 +35,7 @@ def taken() -> Iterator[int]:
 
 @pytest.fixture
 def free() -> int:
-    with closing(socket.socket()) as other:
-        other.bind(("", 0))
-        return int(other.getsockname()[1])
+    return free_port()
 
 
 def test_the_port_of_the_first_start_is_taken_again(tmp_path: Path, free: int) -> None:
@@ -53,6 +52,22 @@ def test_a_kept_port_that_is_taken_now_stays_the_wanted_one(tmp_path: Path, take
     assert "65535" in line
     assert len(line) <= 80
     assert kept_port(tmp_path) == taken
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_where_every_way_out_is_of_ipv6_the_peer_listens_by_it_at_one_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int, free: int
+) -> None:
+    monkeypatch.setattr("node.own_port.outgoing_hosts", lambda: ("2001:db8::7",))
+    by_both = (f"/ip4/0.0.0.0/tcp/{free}", f"/ip6/::/tcp/{free}")
+    assert at_own_port(config(tmp_path, f"/ip4/0.0.0.0/tcp/{free}")).peers.listen == by_both
+    # Another free one, where that one is taken.
+    four, six = at_own_port(config(tmp_path, f"/ip4/0.0.0.0/tcp/{taken}")).peers.listen
+    assert port_in([four]) == port_in([six]) not in (0, taken)
+    named = config(tmp_path, f"/ip4/0.0.0.0/tcp/{free}", named=True)
+    assert at_own_port(named) == named
+    monkeypatch.setattr("node.own_port.outgoing_hosts", lambda: ("192.0.2.7", "2001:db8::7"))
+    assert len(at_own_port(config(tmp_path)).peers.listen) == 1
 
 
 def test_a_port_that_was_typed_is_neither_moved_nor_left_behind(tmp_path: Path, taken: int) -> None:

@@ -117,12 +117,32 @@ async def test_a_member_is_removed_by_its_label_or_the_end_of_its_key(
                 await typed(owner, "members_remove", peer=wrong)
         # Whom another one may have admitted is barred, though this peer never met it.
         await typed(owner, "invite", uses=2, admitters=[str(owner.peers.me), str(ann.peers.me)])
-        assert (await typed(owner, "members_remove", peer=stranger))["peer"] == stranger
+        found = await typed(owner, "members_remove", peer=stranger)
+        assert (found["peer"], found["known"]) == (stranger, False)
         for called, node in (("bob", bob), (ann.peers.me.short, ann)):
             found = await typed(owner, "members_remove", peer=called)
-            assert found["peer"] == str(node.peers.me)
+            assert (found["peer"], found["known"]) == (str(node.peers.me), True)
         rows = (await typed(owner, "members"))["members"]
         assert {it["label"] for it in rows if it["removed"]} == {"", "ann", "bob"}
+
+
+async def test_what_others_admitted_by_an_invite_counts_in_its_owners_list(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with owned(tmp_path) as (network, owner):
+        ann = await invited(network, owner, V, label="ann")
+        await network.settled()
+        made = await typed(owner, "invite", uses=1, admitters=[str(ann.peers.me)])
+
+        async def row() -> dict[str, Any]:
+            listed = (await typed(owner, "invite_list"))["invites"]
+            return next(it for it in listed if it["id"] == made["id"])
+
+        # The owner has no use of its own to give, and one is left all the same.
+        assert ((await row())["state"], (await row())["used_by"]) == ("open", [])
+        bob = await network.add(V, invite=read_token(made["line"]))
+        await network.settled()
+        assert ((await row())["state"], (await row())["used_by"]) == ("used", [str(bob.peers.me)])
 
 
 def test_what_two_members_are_called_names_neither_alone() -> None:
@@ -303,3 +323,12 @@ def test_an_invite_comes_from_a_line_a_file_or_a_credential_and_is_never_repeate
         read_invite((), tmp_path, None)
     with pytest.raises(InputError, match="one invite"):
         read_invite((LINE, LINE), None, None)
+    # A service was told of one that is there no more: it needs it no more either.
+    file.write_text("gone")
+    assert read_invite((), None, file) == (None, True)
+    with pytest.raises(InputError):
+        read_invite((), file, None)
+    for encoding in ("utf-16", "utf-8-sig"):
+        file.write_text(LINE + "\r\n", encoding=encoding)
+        given, _ = read_invite((), file, None)
+        assert given is not None

@@ -373,6 +373,52 @@ async def test_a_removed_member_is_cut_off_at_once_everywhere_also_in_mid_call(
         await club.joined("bob")
 
 
+async def test_a_removed_peer_and_whom_it_admitted_learn_of_it_and_keep_no_network_of_their_own(
+    autojump_clock: MockClock, club: Club
+) -> None:
+    ann, bob = await club.joined("ann"), await club.joined("bob")
+    carl = await club.add("carl", await club.invite("ann"), at="ann")
+    await until(lambda: carl.endpoint.is_connected(club.network), 60)
+    owner = club.members(OWNER)
+    await owner.take_revoked((await owner.admission.remove(ann.me))[0])
+    await until(lambda: bool(club.members("ann").as_map()["removed"]), 60)
+    told = club.members("carl").as_map
+    await until(lambda: not told()["member"], 60)
+    assert "was removed" in str(told()["problem"])
+    assert not told()["expired"]
+    await until(lambda: not ann.endpoint.is_connected(carl.me), 60)
+    # Who is sound is told of what others are, and says nothing like it of itself.
+    await bob.endpoint.connect(ann.endpoint.addresses[0], deadline_s=5.0)
+    with pytest.raises(Refused, match="is no member here"):
+        await asks(bob, ann.me)
+    assert club.members("bob").as_map()["member"]
+    assert club.members("bob").credentials.problem == ""
+    # Nor does it admit anybody any more.
+    stranger = await club.add("stranger", open=True, at="nobody")
+    await stranger.endpoint.connect(ann.endpoint.addresses[0], deadline_s=5.0)
+    answer = await claims(stranger, ann.me, await club.invite("ann"))
+    assert isinstance(answer, Refuse)
+    assert "no member itself" in answer.reason
+    # An invite of the owner's brings back whom nobody removed.
+    club.end("carl")
+    await club.add("carl", await club.invite())
+    assert club.members("carl").as_map()["member"]
+
+
+async def test_a_list_of_revoked_ids_is_shown_to_whom_it_ends_and_to_no_stranger(
+    autojump_clock: MockClock, club: Club
+) -> None:
+    bob = await club.joined("bob")
+    owner = club.members(OWNER)
+    await owner.take_revoked((await owner.admission.remove(bob.me))[0])
+    news = RevokedNews(version=0, revoked=b"")
+    stranger = await alone(club, "stranger")
+    assert isinstance(await asks(stranger, club.network, stranger.neighbours.hello()), Refuse)
+    answer = await asks(stranger, club.network, news)
+    assert isinstance(answer, Refuse)
+    assert answer.cause is RefusalCode.STRANGER
+
+
 async def test_whoever_was_away_learns_with_swaps_who_was_removed(
     autojump_clock: MockClock, club: Club
 ) -> None:

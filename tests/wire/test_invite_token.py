@@ -25,6 +25,41 @@ def test_a_line_is_read_as_it_was_written_also_with_line_ends_around_and_in_it()
     assert len(LINE) < 640
 
 
+WRAPPED = "\n".join(LINE[place : place + 70] for place in range(0, len(LINE), 70))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"$ python -m node join {LINE} --role infer",
+        f'"{LINE}"',
+        f"`{LINE}`",
+        f"<{LINE}>",
+        f'{{"id": "00", "line": "{LINE}", "uses": 1}}',
+        f"\ufeff{LINE}\r\n",
+        f"{LINE[:300]}\u200b{LINE[300:]}",
+        f"{LINE}\n\n  █▀▀▀▀▀█ ▀█▄▀ █▄▄█\n  █ ███ █ ▀▄▀█▄█▀█\n",
+        f"# of bob\n{LINE}\ninvite 6c000c71: 1 use\n",
+        "On Monday ada wrote:\n> " + WRAPPED.replace("\n", "\n> "),
+        WRAPPED + "\n",
+    ],
+)
+def test_a_line_is_found_within_what_people_paste_with_it(text: str) -> None:
+    invite, key = read_token(text)
+    assert (invite.record, key.seed) == (INVITE, OTHER_KEY.seed)
+
+
+@pytest.mark.parametrize(
+    "strange", ["\u0430", "\uff41", "\u0131", "\u017f", "\u212a", ".", '"', "a", "="]
+)
+def test_a_letter_put_in_or_one_that_only_looks_like_it_is_refused(strange: str) -> None:
+    for place in range(0, len(LINE), 11):
+        for text in (LINE[:place] + strange + LINE[place + 1 :], f"{LINE[:place]}{strange}a{LINE}"):
+            if text[place] != LINE[place]:
+                with pytest.raises(InputError):
+                    read_token(text)
+
+
 def test_a_line_altered_in_any_letter_or_cut_anywhere_is_refused() -> None:
     for place, letter in enumerate(LINE):
         other = "a" if letter != "a" else "b"

@@ -312,23 +312,46 @@ def test_a_small_record_that_held_is_not_checked_again(monkeypatch: pytest.Monke
         check_proof(OTHER_KEY.peer, *small, signature)
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    assert proof._check_signed_root.cache_info().maxsize == proof.ROOTS_MAX <= 1024
-    assert proof._check_small.cache_info().maxsize == proof.SMALL_MAX <= 1024
-
-
-def test_what_is_remembered_does_not_hold_the_record() -> None:
-    item = ("receipt", bytes(1000))
+def test_what_is_remembered_of_signatures_takes_no_more_memory() -> None:
+    # 0.3 MB in a peer that opens an advert every few seconds would be growth for an hour and more.
+    items = [("receipt", number.to_bytes(4, "big") + bytes(900)) for number in range(500)]
+    proofs = [KEY.sign(*it) for it in items]
+    batches = [prove(items[at : at + 2], KEY) for at in range(0, len(items), 2)]
     tracemalloc.start()
     try:
         before_bytes, _ = tracemalloc.get_traced_memory()
-        for number in range(200):
-            body = number.to_bytes(4, "big") + item[1]
-            check_proof(KEY.peer, item[0], body, KEY.sign(item[0], body))
+        for item, signature in zip(items, proofs, strict=True):
+            check_proof(KEY.peer, *item, signature)
+        for at, (first, _) in enumerate(batches):
+            check_proof(KEY.peer, *items[2 * at], first)
         after_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert (after_bytes - before_bytes) / 200 < 500
+    assert after_bytes - before_bytes < 4096
+
+
+def test_the_latest_signatures_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Other threads of this process may have a network of their own.
+    checks, here = [], threading.get_ident()
+    check = proof.check_signature
+
+    def counted(peer: bytes, domain: str, body: bytes, signature: bytes) -> None:
+        if threading.get_ident() == here:
+            checks.append(domain)
+        check(peer, domain, body, signature)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(proof, "check_signature", counted)
+    items = [("receipt", b"one of many %d" % number) for number in range(proof.SMALL_MAX)]
+    proofs = [KEY.sign(*it) for it in items]
+    for item, signature in zip(items, proofs, strict=True):
+        check_proof(KEY.peer, *item, signature)
+    assert len(checks) == len(items)
+    checks.clear()
+    latest = proof.SMALL_MAX // 4
+    for item, signature in zip(items[-latest:], proofs[-latest:], strict=True):
+        check_proof(KEY.peer, *item, signature)
+    # Few of them share a bucket with four others.
+    assert len(checks) <= latest // 16
 
 
 def test_the_file_of_an_answer_of_a_bundle_stays_small() -> None:
