@@ -361,6 +361,9 @@ def test_of_more_connections_than_there_is_room_for_the_quietest_are_closed(
             many.append(found)
             found.sendall(head_of(served, path="/healthz").replace(b"POST", b"GET", 1))
             assert status_of(found.recv(1 << 16)) == 200
+            # Those that asked for nothing yet hear why.
+            told = b"HTTP/1.1 503" if quietest < 4 else b""
+            assert many[quietest].recv(1 << 16)[:12] == told
             assert many[quietest].recv(1) == b""
         for it in many:
             it.close()
