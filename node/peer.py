@@ -41,7 +41,6 @@ from node.models.loader import ModelLoader
 from node.models.probing import Probing
 from node.paying.own_tariff import OwnTariff
 from node.paying.peer_paying import PeerPaying, open_paying
-from node.paying.relay_till import RelayTill
 from node.paying_config import RELAY
 from node.private_network import belonging
 from node.remembering import remember_forever, remembered
@@ -64,6 +63,7 @@ from node.serving.verify_role import VerifyRole
 from node.task.events import Event, Failed
 from p2p.adverts import Capacity, Environment
 from p2p.blobs import Blobs
+from p2p.free_bytes import FreeBytes
 from p2p.notes import Notes
 from p2p.peers import NO_SURROUNDINGS, Peers, Surroundings, open_peers
 from p2p.transport import Transport
@@ -148,7 +148,7 @@ class Node:
             # Until `begin_paying` work would be free.
             self._set_paused("its prices are not known yet")
             if RELAY in self.config.prices.models:
-                self.peers.relaying.till = RelayTill()
+                self.peers.relaying.free = FreeBytes()
 
     @property
     def model_problems(self) -> dict[str, str]:

@@ -15,8 +15,9 @@ import trio
 from p2p.adverts import Advertiser
 from p2p.connect import TROUBLES
 from p2p.dial_back import DialingBack
+from p2p.free_bytes import FreeBytes
 from p2p.handshake import Handshake
-from p2p.ip_address import CIRCUIT, host_of, is_public, is_relayed, network_of
+from p2p.ip_address import CIRCUIT, host_of, is_public, is_relayed, network_of, prefix_of
 from p2p.peer_rpc import PeerRpc
 from p2p.reachability import Reach
 from p2p.relay_limits import PunchLimits, RelayCounts
@@ -58,6 +59,9 @@ class _Lease:
 class LineTill(Protocol):
     """Who is paid for the bytes that a relay passes on."""
 
+    @property
+    def paid_bytes(self) -> int: ...
+
     def charge(self, asker: PeerId, size_bytes: int) -> bool:
         """Charge whoever asked for a line for so many bytes; False while that is not promised."""
 
@@ -65,7 +69,7 @@ class LineTill(Protocol):
         """Whether an asker pays, and has promised more than it was charged."""
 
     def as_map(self) -> Mapping[str, object]:
-        """What was paid and what was free, for `status`."""
+        """What came of it, for `status`."""
 
 
 @dataclass(slots=True)
@@ -80,7 +84,9 @@ class Relaying:
     willing: bool = True
     counts: RelayCounts = field(default_factory=RelayCounts)
     punch_limits: PunchLimits = field(default_factory=PunchLimits)
-    # None where nothing is asked for what is passed on.
+    # None where nothing is asked for what is passed on: what is free all the same, and who is paid
+    # for the rest; while a peer starts there is nobody yet.
+    free: FreeBytes | None = None
     till: LineTill | None = None
     _relays: dict[PeerId, _Lease] = field(default_factory=dict)
     _taken: dict[PeerId, int] = field(default_factory=dict)
@@ -263,7 +269,11 @@ class Relaying:
         return self.counts.wait_s(asker, kept, size_bytes, trio.current_time())
 
     def charge(self, asker: PeerId, size_bytes: int) -> bool:
-        return self.till is None or self.till.charge(asker, size_bytes)
+        till, free = self.till, self.free
+        if free is None or (till is not None and till.charge(asker, size_bytes)):
+            return True
+        network = prefix_of(host_of(self.rpc.endpoint.remote_address(asker) or ""))
+        return free.take(asker, network, size_bytes, trio.current_time())
 
     def takes(self, relay: PeerId) -> bool:
         taken = self._taken.get(relay, 0)
@@ -295,5 +305,17 @@ class Relaying:
             # Of lines that this peer asked others for.
             "asked_lines": sum(it.dialed for it in endpoint.lines().values()),
             "asked_bytes": endpoint.statistics().relayed_bytes,
-            **({} if self.till is None else self.till.as_map()),
+            **self._paid_map(),
+        }
+
+    def _paid_map(self) -> Mapping[str, object]:
+        """Where something is asked for it: what was paid, what was free, and who owes a promise."""
+        till, free = self.till, self.free
+        if till is None or free is None:
+            return {}
+        return {
+            **till.as_map(),
+            "carried_paid_bytes": till.paid_bytes,
+            "carried_free_bytes": max(0, self.counts.carried_bytes - till.paid_bytes),
+            "owing": free.owing(trio.current_time()),
         }

@@ -18,6 +18,7 @@ import trio
 
 from p2p.framed_stream import FramedCall, FramedStream, Unread
 from p2p.loopback import loopback_pair
+from p2p.stream_pool import StreamPool
 from p2p.transport import ByteStream, Endpoint, Transport
 from wire import limits
 from wire.content import PeerId
@@ -170,39 +171,6 @@ class _Asking(Call):
             self.finish()
 
 
-class _Pool:
-    """The streams that we have opened to one peer; a caller waits while all are in use."""
-
-    def __init__(self) -> None:
-        # One slot for every stream in `busy`, and for every stream that is being opened.
-        self.slots = trio.Semaphore(limits.STREAMS_PER_PEER_MAX)
-        self.busy: set[FramedStream] = set()
-        self.idle: list[FramedStream] = []
-        self.users = 0
-
-    def take_idle(self) -> FramedStream | None:
-        while self.idle:
-            # The stream that was used last is the likeliest to be alive.
-            framed = self.idle.pop()
-            if framed.error is None:
-                return framed
-        return None
-
-    def give_back(self, framed: FramedStream) -> None:
-        if framed in self.busy:
-            self.busy.remove(framed)
-            self.slots.release()
-            if framed.error is None:
-                self.idle.append(framed)
-
-    def drop(self, framed: FramedStream) -> None:
-        if framed in self.busy:
-            self.busy.remove(framed)
-            self.slots.release()
-        elif framed in self.idle:
-            self.idle.remove(framed)
-
-
 Serve = Callable[[Call], Awaitable[None]]
 
 
@@ -215,7 +183,7 @@ class Streams:
         self._attached = trio.Event()
         self._endpoint: Endpoint
         self._nursery: trio.Nursery
-        self._pools: dict[PeerId, _Pool] = {}
+        self._pools: dict[PeerId, StreamPool] = {}
         self._inbound: Counter[PeerId] = Counter()
         # All streams that others opened share this bound; the callers bound what we ask for.
         self._unread = Unread()
@@ -242,7 +210,7 @@ class Streams:
         none is free in time, TooSlow if the peer does not accept one in time.
         """
         deadline_at_s = trio.current_time() + deadline_s
-        pool = self._pools.setdefault(peer, _Pool())
+        pool = self._pools.setdefault(peer, StreamPool())
         pool.users += 1
         try:
             framed = await self._lent(peer, pool, deadline_at_s)
@@ -279,6 +247,11 @@ class Streams:
                 nursery.start_soon(self._serve_lane, framed)
                 await framed.run()
 
+    def renew(self, peer: PeerId) -> None:
+        """Open new streams to `peer` for further calls; those of calls under way end with them."""
+        if (pool := self._pools.pop(peer, None)) is not None:
+            pool.retire()
+
     def statistics(self) -> StreamsStatistics:
         """Streams open now and unread bytes, and what was opened, reused, refused and served."""
         idle = sum(len(pool.idle) for pool in self._pools.values())
@@ -296,7 +269,7 @@ class Streams:
         )
 
     async def _lent(
-        self, peer: PeerId, pool: _Pool, deadline_at_s: float, *, fresh: bool = False
+        self, peer: PeerId, pool: StreamPool, deadline_at_s: float, *, fresh: bool = False
     ) -> FramedStream:
         in_use = StreamsInUse(
             f"all {limits.STREAMS_PER_PEER_MAX} streams to {peer.short} are in use",
@@ -335,7 +308,7 @@ class Streams:
         self._nursery.start_soon(self.accept, peer, there)
         return here
 
-    def _run(self, peer: PeerId, pool: _Pool, framed: FramedStream) -> None:
+    def _run(self, peer: PeerId, pool: StreamPool, framed: FramedStream) -> None:
         def end() -> None:
             self._counts["out"] -= 1
             pool.drop(framed)
@@ -347,7 +320,7 @@ class Streams:
         self._counts["out"] += 1
         self._nursery.start_soon(framed.run)
 
-    def _forget(self, peer: PeerId, pool: _Pool) -> None:
+    def _forget(self, peer: PeerId, pool: StreamPool) -> None:
         if not (pool.users or pool.idle or pool.busy) and self._pools.get(peer) is pool:
             del self._pools[peer]
 

@@ -181,6 +181,8 @@ class Lined:
     dialed: bool
     brought_bytes: int = 0
     fetched_bytes: int = 0
+    # What moved by calls of this peer.
+    called_bytes: int = 0
 
 
 @dataclass(slots=True)

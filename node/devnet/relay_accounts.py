@@ -12,7 +12,8 @@ from node.devnet.economy_watch import paying_of
 from node.devnet.invariants import Violations
 from node.devnet.peer import DevPeer
 from node.paying.channels import PaidChannel
-from node.paying.relay_price import FREE_BYTES, FREE_BYTES_PER_S, cost_of_bytes
+from node.paying.relay_price import cost_of_bytes
+from p2p.free_bytes import FREE_BYTES, FREE_BYTES_PER_S
 from wire.amount import show_credits
 from wire.content import PeerId
 

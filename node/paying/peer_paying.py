@@ -8,6 +8,7 @@ import trio
 
 from node.ledger.wallet import Wallet
 from node.paying.earning_channels import EarningChannels
+from node.paying.own_lines import OwnLines
 from node.paying.own_tariff import OwnTariff
 from node.paying.payer import Payer
 from node.paying.paying_channels import PayingChannels
@@ -71,8 +72,8 @@ async def open_paying(
     peers.handlers[Pay] = earning.on_pay
     peers.relay_cost, peers.dialing.skips = relays.relay_cost, relays.are_dear
     await own.refresh()
-    if isinstance(peers.relaying.till, RelayTill):
-        peers.relaying.till.begin(earning)
+    if peers.relaying.free is not None:
+        peers.relaying.till = RelayTill(earning)
     if own.typed:
         nursery.start_soon(own.run)
     nursery.start_soon(earning.redeem_forever)
@@ -80,5 +81,6 @@ async def open_paying(
     nursery.start_soon(settling_up.reclaim_forever)
     nursery.start_soon(settling_up.keep_forever)
     nursery.start_soon(relays.run)
+    nursery.start_soon(OwnLines(peers).run)
     till, vouchers = Till(peers.me, own, earning), RequestVouchers(paying)
     return PeerPaying(payer, till, own, vouchers, relays)

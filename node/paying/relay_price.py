@@ -1,19 +1,12 @@
-"""What bytes that a relay passes on cost, and which of them it passes on for nothing. Pure."""
+"""What bytes that a relay passes on cost. Pure."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from p2p.token_bucket import TokenBucket, TokenBuckets
 from wire.amount import AMOUNT_MAX
-from wire.content import PeerId
 from wire.tariff import RELAYED, UNITS, Tariff
 
 # A price is for UNITS KiB.
 _PARTS = 1024 * UNITS
-# Of one asker that has promised nothing, at once and a second: enough to meet somebody, to gossip,
-# and to open a channel. Keys cost nothing, so of all together it is bounded too.
-FREE_BYTES, FREE_BYTES_PER_S = 1 << 20, 2 << 10
-ALL_FREE_BYTES, ALL_FREE_BYTES_PER_S = 64 << 20, 128 << 10
-ASKERS_MAX = 4096
 
 
 def relay_price(tariff: Tariff | None) -> int:
@@ -49,24 +42,3 @@ class ByteBill:
         """Count so many more; what is charged now."""
         charged, self._parts = divmod(self._parts + size_bytes * price, _PARTS)
         return charged
-
-
-@dataclass(slots=True)
-class FreeBytes:
-    """What a relay passes on although nobody has promised to pay for it."""
-
-    _each: TokenBuckets = field(
-        default_factory=lambda: TokenBuckets(FREE_BYTES, FREE_BYTES_PER_S, ASKERS_MAX)
-    )
-    _all: TokenBucket = field(
-        default_factory=lambda: TokenBucket(ALL_FREE_BYTES, ALL_FREE_BYTES_PER_S)
-    )
-
-    def take(self, asker: PeerId, size_bytes: int, now_at_s: float) -> bool:
-        """Whether so many bytes are free now; the last piece may be more than there is left."""
-        key = asker.hex()
-        if self._all.wait_s(now_at_s) or self._each.wait_s(key, now_at_s):
-            return False
-        self._all.spend(size_bytes, now_at_s)
-        self._each.spend(key, size_bytes, now_at_s)
-        return True

@@ -98,12 +98,13 @@ class Line:
 
     def seen(self, relay: PeerId, dialed: bool) -> Lined:
         """What moved, and for whom."""
-        brought, fetched = self.read_bytes, self.moved_bytes - self.read_bytes
-        if isinstance(self.muxed, SoundYamux):
+        brought, fetched, called = self.read_bytes, self.moved_bytes - self.read_bytes, 0
+        if isinstance(muxed := self.muxed, SoundYamux):
             # As much again is for headers and credit, and for what is on its way to its reader.
-            brought -= 2 * self.muxed.called_read_bytes
-            fetched -= 2 * self.muxed.called_written_bytes
-        return Lined(relay, self.moved_bytes, dialed, max(0, brought), max(0, fetched))
+            brought -= 2 * muxed.called_read_bytes
+            fetched -= 2 * muxed.called_written_bytes
+            called = muxed.called_read_bytes + muxed.called_written_bytes
+        return Lined(relay, self.moved_bytes, dialed, max(0, brought), max(0, fetched), called)
 
     async def close(self) -> None:
         """End the line here; a read that waits ends too."""
@@ -120,8 +121,8 @@ class Circuits:
 
     def __init__(self, swarm: SoundSwarm, open_stream: OpenStream) -> None:
         self.rules: RelayRules | None = None
-        # By the peer at the other end: through whom, and whether we called.
-        self.lines: dict[PeerId, tuple[PeerId, Line, bool]] = {}
+        # By the peer at the other end and whether we called: through whom, and what moved.
+        self.lines: dict[tuple[PeerId, bool], tuple[PeerId, Line]] = {}
         self.open_stream = open_stream
         self._swarm = swarm
         # By relay, what moved over all lines that this peer asked it for, ended ones too.
@@ -149,7 +150,7 @@ class Circuits:
             if not connected:
                 await stream.reset()
         line.muxed = connection.muxed_conn
-        self.lines[peer] = (relay, line, True)
+        self.lines[peer, True] = (relay, line)
         nursery.start_soon(self._hold, connection.muxed_conn, stream, line)
 
     async def knock(self, relay: PeerId, peer: PeerId) -> None:
@@ -166,8 +167,12 @@ class Circuits:
                 await stream.reset()
 
     def seen(self) -> dict[PeerId, Lined]:
-        """The lines that stand, by the peer at the other end."""
-        return {it: line.seen(relay, dialed) for it, (relay, line, dialed) in self.lines.items()}
+        """The lines that stand, by the peer at the other end; ours where each has called."""
+        return {
+            peer: line.seen(relay, dialed)
+            for (peer, dialed), (relay, line) in self.lines.items()
+            if dialed or (peer, True) not in self.lines
+        }
 
     def relayed_bytes(self) -> int:
         """What moved over all lines that this peer asked for."""
@@ -178,7 +183,7 @@ class Circuits:
         found = self.asked[relay] = self.asked.pop(relay, Moved())
         if len(self.asked) > _RELAYS_COUNTED:
             # Never one whose lines stand: it counts what moves, and so does this peer.
-            standing = {through for through, *_ in self.lines.values()} | {relay}
+            standing = {through for through, _ in self.lines.values()} | {relay}
             for it in [it for it in self.asked if it not in standing][:1]:
                 self._forgotten_bytes += self.asked.pop(it).size_bytes
         return found
@@ -189,8 +194,8 @@ class Circuits:
             await muxed.event_closed.wait()
             await trio.sleep(_PARTING_S)
         finally:
-            for peer in [it for it, known in self.lines.items() if known[1] is line]:
-                del self.lines[peer]
+            for known in [it for it, (_, other) in self.lines.items() if other is line]:
+                del self.lines[known]
             await stream.reset()
 
     # At the relay
@@ -305,7 +310,8 @@ class Circuits:
                 muxed = await self._swarm.upgrade_inbound_raw_conn(raw, _NOWHERE)
             if muxed is not None:
                 if (asker := peer_of(muxed.peer_id)) is not None:
-                    self.lines[asker] = (stream.peer, line, False)
+                    line.muxed = muxed
+                    self.lines[asker, False] = (stream.peer, line)
                 await self._hold(muxed, stream, line)
         finally:
             rules.left(stream.peer)

@@ -156,14 +156,17 @@ class LibEndpoint:
                 return
             self._dials[peer] = trio.Event()
             try:
-                if target.relay is None:
-                    await self._swarm.dial_addr(target.where, libp2p_id(peer))
-                else:
-                    await self._dial(target.relay, deadline_s)
-                    relay = target.relay.peer
-                    await self._circuits.dial(relay, peer, self._socket_of(relay), self._nursery)
+                await self._call(target, deadline_s)
             finally:
                 self._dials.pop(peer).set()
+
+    async def _call(self, target: Dialable, deadline_s: float) -> None:
+        if target.relay is None:
+            await self._swarm.dial_addr(target.where, libp2p_id(target.peer))
+            return
+        await self._dial(target.relay, deadline_s)
+        relay = target.relay.peer
+        await self._circuits.dial(relay, target.peer, self._socket_of(relay), self._nursery)
 
     async def knock(self, address: str, *, deadline_s: float) -> None:
         target = read_dialable(address, self._forms)
@@ -189,7 +192,7 @@ class LibEndpoint:
     async def connect_beside(self, address: str, *, deadline_s: float) -> None:
         target = read_dialable(address, self._forms)
         with dialing(str(target.where), deadline_s), trio.fail_after(deadline_s):
-            await self._swarm.dial_addr(target.where, libp2p_id(target.peer))
+            await self._call(target, deadline_s)
 
     def punched(self) -> frozenset[PeerId]:
         return frozenset(self._punches.peers())
@@ -375,11 +378,8 @@ class _Changes(INotifee):  # type: ignore[misc]
         self._changed(conn.muxed_conn.peer_id)
 
     async def opened_stream(self, _network: Any, _stream: Any) -> None: ...
-
     async def closed_stream(self, _network: Any, _stream: Any) -> None: ...
-
     async def listen(self, _network: Any, _multiaddr: Any) -> None: ...
-
     async def listen_close(self, _network: Any, _multiaddr: Any) -> None: ...
 
 

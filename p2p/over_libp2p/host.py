@@ -155,12 +155,13 @@ class SoundSwarm(Swarm):  # type: ignore[misc]
 
     def _best_connection(self, connections: list[Any]) -> Any:
         # Of two with as many streams libp2p takes the one at the higher address in memory, which is
-        # another one in each run; this takes the older one, and first one that no relay pays for.
-        def rank(connection: Any) -> tuple[bool, bool, int]:
-            in_doubt, relayed = (
-                getattr(connection.muxed_conn, it, False) for it in ("in_doubt", "is_relayed")
-            )
-            return not in_doubt, not relayed, len(connection.get_streams())
+        # another one in each run; this takes the older one, and first one that no relay is paid
+        # for, then one that is paid by who calls.
+        def rank(connection: Any) -> tuple[bool, bool, bool, int]:
+            muxed = connection.muxed_conn
+            in_doubt, relayed = (getattr(muxed, it, False) for it in ("in_doubt", "is_relayed"))
+            own = relayed and muxed.is_initiator
+            return not in_doubt, not relayed, own, len(connection.get_streams())
 
         return max(connections, key=rank)
 

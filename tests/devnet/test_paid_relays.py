@@ -13,8 +13,8 @@ from node.devnet.net import Devnet
 from node.devnet.plan import plan_peers
 from node.devnet.relay_accounts import FREE, NO_MORE, RelayAccounts
 from node.devnet.report import report_of
-from node.paying.relay_price import FREE_BYTES
 from node.paying_config import RELAY, TypedPrice
+from p2p.free_bytes import FREE_BYTES
 from tests.devnet.running import economy, opened
 
 

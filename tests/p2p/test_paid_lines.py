@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from p2p.connect import connect
+from p2p.free_bytes import FreeBytes
 from p2p.over_libp2p import Site
 from p2p.over_libp2p.circuits import UNPAID_S
 from p2p.peers import Peers
@@ -31,6 +32,7 @@ class Till:
     """Passes on what a test lets it."""
 
     left_bytes: int
+    paid_bytes: int = 0
     charged: dict[PeerId, int] = field(default_factory=dict)
     refused: int = 0
 
@@ -46,14 +48,21 @@ class Till:
         return asker in self.charged
 
     def as_map(self) -> Mapping[str, object]:
-        return {"owing": self.refused}
+        return {"carried_earned": self.left_bytes}
+
+
+class Nothing(FreeBytes):
+    """What is free where nothing is."""
+
+    def take(self, *_: object) -> bool:
+        return False
 
 
 async def line(internet: Internet, till: LineTill) -> tuple[Peers, Peers, Peers]:
     """A relay, an asker, and the one that is kept, with a line between them."""
     await servers(internet, 1)
     relay = internet.peers["server 1"]
-    relay.relaying.till = till
+    relay.relaying.till, relay.relaying.free = till, Nothing()
     target = await kept(internet, "target", home(1), 1)
     asker = await internet.add("asker", Site("192.168.1.2", home(2, refuses=True)))
     await hears(asker, target)
@@ -66,7 +75,7 @@ async def test_both_ends_of_a_line_count_the_same_and_who_asked_is_charged(
 ) -> None:
     till = Till(1 << 30)
     relay, asker, target = await line(internet, till)
-    assert relay.relaying.as_map()["owing"] == 0
+    assert relay.relaying.as_map()["carried_earned"] == till.left_bytes
     await trio.sleep(1)
     first = asker.endpoint.relayed()[relay.me].size_bytes
     assert first == till.charged[asker.me]

@@ -187,12 +187,14 @@ async def test_a_lease_of_another_or_for_another_is_none(
 ) -> None:
     await servers(internet, 1)
     relay = internet.peers["server 1"]
-    found = ((key_of("thief"), None), (relay.key, key_of("other").peer))
+    about, found = (
+        "a lease of another",
+        ((key_of("thief"), None), (relay.key, key_of("other").peer)),
+    )
     for number, (signer, named) in enumerate(found):
         relay.handlers[Reserve] = partial(lease_of, signer, named)
         target = await internet.add(f"target {number}", Site("192.168.1.2", home(number + 1)))
-        problems = target.problems
-        await until(lambda said=problems: "a lease of another" in "".join(said.values()), 60)
+        await until(lambda it=target: about in "".join(it.problems.values()), 60)
         assert not keepers_of(target)
         assert target.dialing_back.as_map()["how"] == "alone"
 

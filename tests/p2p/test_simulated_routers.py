@@ -74,7 +74,7 @@ async def test_a_line_over_which_much_moves_is_replaced(
     autojump_clock: MockClock, internet: Internet
 ) -> None:
     asker, target = await two_homes(internet, home(1), home(2, carrier=home(3)))
-    _, line, _ = asker.endpoint._circuits.lines[target.me]  # type: ignore[attr-defined]
+    _, line = asker.endpoint._circuits.lines[target.me, True]  # type: ignore[attr-defined]
     line.moved_bytes += PUNCH_AFTER_BYTES
     await until(lambda: not asker.endpoint.lines(), 60)
     assert asker.endpoint.punched() == {target.me}

@@ -12,8 +12,8 @@ from trio.testing import MockClock
 from node.commands import ledger as shown
 from node.devnet.relay_faults import BadRules
 from node.local.ledger_commands import LedgerCommands
-from node.paying.relay_price import FREE_BYTES
 from node.paying_config import read_prices
+from p2p.free_bytes import FREE_BYTES
 from p2p.score import Standing
 from tests.node.network import S, open_network
 from tests.p2p.transports import until
@@ -97,6 +97,9 @@ async def test_the_lines_of_who_pays_nothing_end_at_the_allowance(
         told = relay.peers.relaying.as_map()
         assert told["carried_paid_bytes"] == told["carried_earned"] == 0
         assert FREE_BYTES < told["carried_free_bytes"] < 3 * FREE_BYTES
+        # What is free is shared by networks: that of the asker's router, where the relay sees it.
+        assert relay.peers.relaying.free is not None
+        assert list(relay.peers.relaying.free._peers) == ["46.2.0.0/24"]
         problem = asker.peers.problems[f"relay {relay.peers.me}"]
         assert "asks for 1 credits for a million KiB, and nothing is to be paid" in problem
         assert "--relay-pay-max 1" in problem

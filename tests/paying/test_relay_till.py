@@ -8,7 +8,6 @@ from trio.testing import MockClock
 from node.paying.channels import EarningChannel
 from node.paying.earned_sums import SUM, EarnedSums
 from node.paying.earning_channels import EarningChannels
-from node.paying.relay_price import FREE_BYTES
 from node.paying.relay_till import RelayTill
 from store import Store, Table, open_memory_store
 from tests.p2p.transports import key_of
@@ -57,16 +56,15 @@ def passed(till: RelayTill, asker: PeerId, most_bytes: int = 8 * A_MIB) -> int:
 
 async def test_what_is_promised_is_charged_and_no_byte_more(autojump_clock: MockClock) -> None:
     async with open_memory_store(quota_bytes=1 << 20) as store:
-        of, till = channels(store, tariff()), RelayTill()
-        till.begin(of)
+        of = channels(store, tariff())
+        till = RelayTill(of)
         ann, bob = add(of, ANN, 3 * A_MIB_COSTS), add(of, BOB, 10**6)
         assert till.has_promised(ANN)
-        assert passed(till, ANN) == 3 * A_MIB + FREE_BYTES
+        assert passed(till, ANN) == 3 * A_MIB
         assert not till.has_promised(ANN)
         assert ann.charged == ann.highest == ann.models[RELAYED] == till.earned
         assert (ann.tasks, bob.charged) == (0, 0), "nobody pays for another"
-        assert till.as_map()["owing"] == 1
-        assert till.as_map()["carried_free_bytes"] == FREE_BYTES
+        assert till.paid_bytes == 3 * A_MIB
         assert passed(till, BOB) == 8 * A_MIB
         assert bob.charged == 8 * A_MIB_COSTS
         assert till.as_map()["carried_owed"] == 11 * A_MIB_COSTS
@@ -78,25 +76,23 @@ async def test_what_is_promised_is_charged_and_no_byte_more(autojump_clock: Mock
         assert passed(till, ANN) == 0
 
 
-async def test_without_its_word_an_asker_has_what_is_free(autojump_clock: MockClock) -> None:
+async def test_without_its_word_nothing_is_charged_to_an_asker(autojump_clock: MockClock) -> None:
     async with open_memory_store(quota_bytes=1 << 20) as store:
         old = tariff(2_000_000)
         for changes in ({"relays": False}, {"tariff": old.id}, {"highest": 0}, {"expiry": 0}):
-            of, till = channels(store, tariff()), RelayTill()
-            till.begin(of)
+            of = channels(store, tariff())
+            till = RelayTill(of)
             channel = add(of, ANN, 10**6, **changes)
             assert not till.has_promised(ANN)
-            assert passed(till, ANN) == FREE_BYTES, changes
+            assert passed(till, ANN) == 0, changes
             assert (channel.charged, till.paid_bytes) == (0, 0)
 
 
-async def test_a_relay_that_is_starting_gives_what_is_free_and_one_without_a_price_all(
+async def test_a_relay_whose_owner_asks_for_nothing_any_more_gives_all(
     autojump_clock: MockClock,
 ) -> None:
     async with open_memory_store(quota_bytes=1 << 20) as store:
-        till = RelayTill()
-        assert passed(till, ANN) == FREE_BYTES
-        till.begin(channels(store, None))
+        till = RelayTill(channels(store, None))
         assert passed(till, ANN) == 8 * A_MIB
         assert till.paid_bytes == 0
 

@@ -9,8 +9,6 @@ import trio
 from trio.testing import MockClock
 
 from node.paying import uncalled_bytes
-from node.paying.relay_price import FreeBytes
-from node.paying.relay_till import RelayTill
 from node.paying.uncalled_bytes import (
     ALL_BYTES,
     EACH_BYTES,
@@ -20,6 +18,7 @@ from node.paying.uncalled_bytes import (
     UncalledBytes,
 )
 from node.peer import Node
+from p2p.free_bytes import FreeBytes
 from p2p.transport import Lined
 from tests.node.network import open_network
 from tests.p2p.transports import key_of
@@ -161,8 +160,6 @@ async def test_who_pays_is_not_kept_out_by_those_who_use_up_what_is_free(
 ) -> None:
     async with open_network(tmp_path) as network:
         (relay,) = await relays(network, PRICE)
-        till = relay.peers.relaying.till
-        assert isinstance(till, RelayTill)
         asker, kept = await homes(network, **PAYS)
         # Others, with as many keys as they like, take all there is before anybody else can.
         monkeypatch.setattr(FreeBytes, "take", lambda *_: False)
