@@ -70,7 +70,8 @@ class Handshake:
     _ours: dict[PeerId, None] = field(default_factory=dict)
     # Who is about to close its connection, and is not dead; and since when.
     _parting: dict[PeerId, float] = field(default_factory=dict)
-    # Connected, and of another network or version for all that is known: nothing is swapped.
+    # Connected, and of another network or version for all that is known: nothing is swapped. Who
+    # neither parts nor is being greeted has not answered our Hello, and is greeted again.
     _strange: set[PeerId] = field(default_factory=set)
     _calls: dict[PeerId, _Call] = field(default_factory=dict)
     # What each said in its last Welcome: which start of it, and which version it speaks.
@@ -177,7 +178,9 @@ class Handshake:
                 await self.endpoint.disconnect(peer)
             raise
         finally:
-            self._strange.discard(peer)
+            # Also a greeting that is given up leaves a connection, and nobody knows to whom.
+            if call.answer is not None or not self.endpoint.is_connected(peer):
+                self._strange.discard(peer)
             del self._calls[peer]
             call.ended.set()
         return call.answer

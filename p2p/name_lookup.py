@@ -6,12 +6,15 @@ they are a bounded number, those included that nobody waits for any more.
 """
 
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import trio
+
+from p2p.lookup_turns import LookupTurns, Turn, TurnState
 
 LOOKUPS_MAX = 16
 
@@ -40,6 +43,72 @@ class NameLookup:
             return made
 
 
+@dataclass(slots=True)
+class _Line:
+    """Whose turn it is, and an event for each change of that."""
+
+    turns: LookupTurns = field(default_factory=LookupTurns)
+    changed: trio.Event = field(default_factory=trio.Event)
+
+    def told(self) -> None:
+        """Have all that wait look where they stand."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    async def wait(self, turn: Turn) -> None:
+        """Until a lookup may begin; OSError if it was dropped."""
+        self.told()
+        has_waited = False
+        try:
+            while turn.state is TurnState.WAITING:
+                await self.changed.wait()
+            has_waited = True
+        finally:
+            if not has_waited:
+                self.turns.leave(turn)
+                self.told()
+        if turn.state is TurnState.DROPPED:
+            raise OSError("its peer had too many others looked up meanwhile")
+
+
+@dataclass(frozen=True, slots=True)
+class StrangersLookup:
+    """Names that strangers gave: each has its share of the resolver, however slow its names are."""
+
+    line: trio.lowlevel.RunVar[_Line]
+
+    async def look_up(self, asker: Hashable, host: str, port: int) -> Sequence[str]:
+        """As `NameLookup.look_up`; OSError also where `asker` has asked for too many since."""
+        line, token = self._line(), trio.lowlevel.current_trio_token()
+        await line.wait(line.turns.ask(asker))
+        found, ended = list[Any](), trio.Event()
+
+        def end(outcome: Any) -> None:
+            found.append(outcome)
+            ended.set()
+            line.turns.answered(asker)
+            line.told()
+
+        def deliver(outcome: Any) -> None:
+            # The peer may have ended meanwhile.
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(end, outcome)
+
+        # The thread has the place from here on, whoever waits for it.
+        ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        trio.lowlevel.start_thread_soon(ask, deliver)
+        await ended.wait()
+        return [str(it[4][0]) for it in found[0].unwrap()]
+
+    def _line(self) -> _Line:
+        try:
+            return self.line.get()
+        except LookupError:
+            made = _Line()
+            self.line.set(made)
+            return made
+
+
 # Those that the owner named, and those that strangers did: these hold up none of the former.
 OF_OWNER = NameLookup(trio.lowlevel.RunVar("lookups of the owner's names"))
-OF_STRANGERS = NameLookup(trio.lowlevel.RunVar("lookups of strangers' names"))
+OF_STRANGERS = StrangersLookup(trio.lowlevel.RunVar("lookups of strangers' names"))

@@ -123,7 +123,8 @@ class Neighbours(Handshake):
             # Spread, so that a thousand peers started at once do not speak at once.
             await trio.sleep(pause_s * (0.5 + self.rpc.environment.random.random()))
             # Two that banned each other would keep it up by asking and not answering.
-            connected = sorted(self.view.connected - self._strange)
+            strange = self._strange & (self._calls.keys() | self._parting.keys())
+            connected = sorted(self.view.connected - strange)
             able = [it for it in connected if self.rpc.standing(it) is not Standing.BANNED]
             # What others say reaches us over them: no relay has to carry it.
             direct = [it for it in able if not self.endpoint.is_relayed(it)]
@@ -138,6 +139,8 @@ class Neighbours(Handshake):
 
     async def _swap_quietly(self, peer: PeerId) -> None:
         try:
+            if peer in self._strange:
+                await self.greeted(peer, timeouts.stretched(SWAP_DEADLINE_S))
             await self.swap(peer)
             if self.swapped is not None:
                 await self.swapped(peer)

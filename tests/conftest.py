@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from trio.testing import MockClock
 
 from node.commands.running import collect_seldom
@@ -12,8 +12,9 @@ from node.devnet.virtual_time import virtual_time
 from node.engines.host.launch import default_device
 from tests.repeats import with_soak
 
-# A busy machine is no reason for a property to fail; pytest's timeout ends what hangs.
-settings.register_profile("baton", deadline=None)
+# A busy machine is no reason for a property to fail, neither as an example runs nor as it is made;
+# pytest's timeout ends what hangs.
+settings.register_profile("baton", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("baton")
 # Left to itself, tinygrad takes the first device that it finds, and a machine with an OpenCL driver
 # has more than its processor. What a test starts runs where the expected numbers were made.

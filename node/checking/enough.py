@@ -39,15 +39,18 @@ def prospect_of(
     return Prospect({it: len(owners - {owner_of(it)}) for it in makers})
 
 
-def too_few(prospect: Prospect, needed: int, called: str, joining: Joining) -> InputError:
-    """Why a task cannot be checked by as many as it asks for."""
-    has_to = "has to" if needed == 1 else "have to"
-    return InputError(
-        f"nothing was asked: {plural(prospect.most, 'peer')} could check an answer of {called},"
-        f" beside this peer and who makes it, and {needed} {has_to} agree",
-        todo=f"ask with {fewer_verdicts(prospect.most)}; or"
-        f" {joining.have('check', f'--role verify --model {called}')}",
-    )
+class TooFewCanCheck(InputError):
+    """A task asks for more verdicts than can come: `most` peers could check its answer."""
+
+    def __init__(self, most: int, needed: int, called: str, joining: Joining) -> None:
+        has_to = "has to" if needed == 1 else "have to"
+        super().__init__(
+            f"nothing was asked: {plural(most, 'peer')} could check an answer of {called},"
+            f" beside this peer and who makes it, and {needed} {has_to} agree",
+            todo=f"ask with {fewer_verdicts(most)}; or"
+            f" {joining.have('check', f'--role verify --model {called}')}",
+        )
+        self.most = most
 
 
 def fewer_verdicts(count: int) -> str:

@@ -133,6 +133,8 @@ class _Bundles:
     begun_before: int
     # Tasks whose answers were there already.
     kept_before: int = 0
+    # Whether none has been answered yet.
+    is_first: bool = True
 
     async def ask(self, batch: RowBatch, inputs: list[bytes]) -> BundleAnswer:
         """One bundle over the control socket; BatonError as the peer says it."""
@@ -149,6 +151,7 @@ class _Bundles:
             "fresh": given["fresh"],
             "price_max": self.bound.left,
             "job": str(self.asked.files.out.absolute()),
+            "first": self.is_first,
         }
         pieces = _Pieces(len(inputs), self.bound)
         deadline_s = TRIES * (float(given["deadline_s"]) + ROOM_S + 30)
@@ -157,6 +160,7 @@ class _Bundles:
         )
         if "unanswered" in result:
             raise RowsUnanswered(str(result["unanswered"]), todo=str(result["todo"]))
+        self.is_first = False
         self.kept_before += int(result["kept_before"])
         if begun_before:
             # A peer of an earlier version, which runs on, tells none.

@@ -36,10 +36,10 @@ async def planned(asked: UpgradeAsked, versions: Path, python: str) -> UpgradeJo
     """
     assert asked.release is not None
     wheel, version = wheel_in(asked.release)
-    # What it needs is said by a file in it, so one that was cut is found out now.
-    lock_of(wheel)
     if asked.release_key is not None:
         check_released(wheel, wheel.parent, asked.release_key)
+    # What it needs is said by a file in it, so one that was cut is found out now.
+    lock_of(wheel)
     old, for_user, unit = await _how_it_runs(asked.state)
     if old.version == version:
         raise InputError(

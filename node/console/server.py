@@ -20,7 +20,10 @@ from node.peer import Node
 from wire.errors import InputError
 
 LIMITS = HttpLimits(connections_max=64, first_byte_s=5.0, idle_s=20.0, body_s=5.0, send_s=10.0)
-BACKLOG = 64
+# Who comes with a thousand others waits for its turn, not for its system to call again.
+BACKLOG = 1024
+# What the kernel holds for a browser that reads nothing, before that is noticed.
+SEND_BUFFER_BYTES = 128 << 10
 # Event streams have no end of their own to wait for.
 CLOSE_S = 0.2
 LINK = "console-link"
@@ -76,9 +79,12 @@ async def open_console(
 
 def _listening(config: ConsoleConfig) -> socket.socket:
     try:
-        return listening_on(config.host, config.port, BACKLOG)
+        listening = listening_on(config.host, config.port, BACKLOG)
     except OSError as error:
         raise InputError(
             f"the console cannot listen on {config.host} port {config.port}: {error.strerror}",
             todo="give it another place: --console-at 127.0.0.1:0",
         ) from error
+    # What is accepted has it from here.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return listening

@@ -9,6 +9,7 @@ import json
 import math
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -31,6 +32,13 @@ LINGER_BYTES_MAX = 16 << 20
 LINGER_S = 1.0
 # Besides its deadline a piece has the time that the slowest of clients needs for its size.
 SLOWEST_BYTES_PER_S = 64 << 10
+# Its server's places are all taken by now, and one may be free at any moment.
+_NO_ROOM = ErrorDetail(
+    status=503,
+    message="as many connections are open here as may be: close some, or try again in a moment",
+    code="too_many_connections",
+    retry_after_s=2.0,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +96,9 @@ class Connection:
     _until_at_s: float = math.inf
     _ahead_bytes: int = 0
     _lingering: bool = False
+    # Whether an answer was begun to what is at work, or has ever been.
+    _has_begun: bool = False
+    _has_answered: bool = False
 
     async def run(self) -> None:
         """Serve the client until it is gone, is given up, or has had its last answer."""
@@ -104,6 +115,17 @@ class Connection:
     def end_with(self, handler: Handler) -> None:
         """Make the next answer the last one, which `handler` gives if it is not being made yet."""
         self.is_last, self.handler = True, handler
+
+    def turn_away(self) -> None:
+        """End at once for want of room; who asked for something and heard nothing is told so."""
+        if self._at_work is not None:
+            is_owed = not self._has_begun
+        else:
+            waits = self.parser.is_in_head or bool(self.parser.requests)
+            is_owed = waits or not self._has_answered
+        if not self._lingering:
+            turn_away(self.socket, self.date, is_owed=is_owed)
+        self.scope.cancel()
 
     @property
     def is_busy(self) -> bool:
@@ -202,7 +224,7 @@ class Connection:
 
     async def _answer(self, request: IncomingRequest) -> bool:
         """Whether the connection may go on after it."""
-        self._at_work, self._ahead_bytes = request, 0
+        self._at_work, self._ahead_bytes, self._has_begun = request, 0, False
         self._awaited, self._until_at_s = "nothing", math.inf
         self.statistics.requests += 1
         exchange = Exchange(request, self)
@@ -221,13 +243,7 @@ class Connection:
         """Say why nothing more is read on this connection."""
         count(self.statistics.refused, str(refusal.status))
         fault = ErrorDetail(status=refusal.status, message=refusal.message, code=refusal.code)
-        body = json.dumps(fault.body).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        await self.send(head_bytes(refusal.status, headers, self.date) + body)
+        await self.send(_last_words(fault, self.date))
 
     def _linger(self) -> None:
         """Close our side, and read on for a while: else what was sent could be lost with it."""
@@ -261,6 +277,7 @@ class Connection:
 
     async def send(self, data: bytes) -> None:
         """Have the client take `data`; one that does not, or is gone, ends the connection."""
+        self._has_begun = self._has_answered = True
         try:
             sent = self.socket.send(data)
         except BlockingIOError:
@@ -290,3 +307,30 @@ class Connection:
         """End the connection from within a request: what is at work ends as cancelled."""
         self.scope.cancel()
         await trio.sleep_forever()
+
+
+def turn_away(connected: socket.socket, date: bytes, *, is_owed: bool = True) -> None:
+    """Say to a client that there is no room; nothing, if it is owed no answer and asks nothing.
+
+    What it sent is read first: a connection closed over that takes back what it was told.
+    """
+    try:
+        asks = bool(connected.recv(READ_BYTES))
+    except OSError:
+        # Nothing came yet, or it is gone.
+        asks = False
+    if is_owed or asks:
+        with suppress(OSError):
+            connected.send(_last_words(_NO_ROOM, date))
+
+
+def _last_words(fault: ErrorDetail, date: bytes) -> bytes:
+    """A fault after which the connection ends."""
+    body = json.dumps(fault.body).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *((name.encode(), value.encode()) for name, value in fault.all_headers.items()),
+        (b"connection", b"close"),
+    ]
+    return head_bytes(fault.status, headers, date) + body

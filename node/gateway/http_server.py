@@ -15,7 +15,14 @@ from typing import Any
 import trio
 
 from node.gateway.connection_limits import ConnectionSlot, ConnectionTable, prefix_of
-from node.gateway.http_connection import Connection, Handler, HttpLimits, HttpStatistics, count
+from node.gateway.http_connection import (
+    Connection,
+    Handler,
+    HttpLimits,
+    HttpStatistics,
+    count,
+    turn_away,
+)
 
 # Connections taken from the kernel before others get their turn.
 ACCEPTED_AT_ONCE = 32
@@ -98,6 +105,7 @@ class HttpServer:
             evicted = self.table.evicted(place)
             self._evict(evicted)
             if evicted is place:
+                turn_away(connected, self._date_now())
                 return
             connection = Connection(
                 connected,
@@ -140,7 +148,7 @@ class HttpServer:
         self.statistics.evicted += 1
         # A newcomer for whom there is no room has none yet.
         if (connection := self._connections.get(place)) is not None:
-            connection.scope.cancel()
+            connection.turn_away()
 
     @contextmanager
     def _contained(self) -> Iterator[None]:

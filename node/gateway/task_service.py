@@ -11,8 +11,10 @@ from node.asking.answers import Answered
 from node.asking.following import Follower
 from node.asking.run import TaskRequest, TaskState
 from node.asking.tasks import TASKS_UNDER_WAY_MAX
+from node.checking.enough import TooFewCanCheck
 from node.engines.interface import LOADING_RETRY_S, loading_words
 from node.gateway.catalogue import Catalogue
+from node.gateway.checkable import makers_that_can_be_checked
 from node.gateway.client_request import ClientRequest
 from node.gateway.errors import (
     ErrorDetail,
@@ -30,11 +32,10 @@ from node.gateway_config import GatewayConfig
 from node.peer import Node
 from node.task.events import Event, EventSink, Failed, Offered, Streamed, ignore_event
 from node.task.levels import CheckTerms, LevelImpossible, asked_at, terms_of, terms_of_numbers
-from p2p.timeouts import stretched
 from wire import limits
 from wire.content import ContentId
 from wire.errors import BatonError, InputError
-from wire.kinds import Level, RefusalCode, Role
+from wire.kinds import RefusalCode
 from wire.latest import Latest
 from wire.task import Stage
 
@@ -47,9 +48,6 @@ TASKS_MAX = TASKS_UNDER_WAY_MAX - 16
 # Of their tasks at most so many are left alone: nobody waits for them at a connection.
 UNATTENDED_MAX = TASKS_UNDER_WAY_MAX // 2
 TERMS_KEPT = 256
-# How long verifiers are looked for beyond those that are known.
-SEEK_S = 2.0
-SEEK_LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,10 +173,9 @@ class TaskService:
         loading = self.node.dependencies.engine.statistics().loading
         for model in [it.model for it in request.stages if it.model is not None]:
             if model in loading:
-                manifest = self.node.models.manifest_of(model)
-                name = manifest.name if manifest is not None else model
                 raise unavailable(
-                    f"the model {name} is {loading_words(loading[model])}",
+                    f"the model {self.node.models.name_of(model) or model} is"
+                    f" {loading_words(loading[model])}",
                     code="model_loading",
                     retry_after_s=LOADING_RETRY_S,
                 )
@@ -226,7 +223,7 @@ class TaskService:
             purse.end(paid, answered)
 
     async def _submitted(self, request: TaskRequest) -> ContentId:
-        await self._somebody_checks(request)
+        request = await self._checkable(request)
         try:
             # Cut short, it would leave a task that nobody knows the id of.
             with trio.CancelScope(shield=True):
@@ -234,26 +231,18 @@ class TaskService:
         except BatonError as error:
             raise self._not_accepted(request, error) from error
 
-    async def _somebody_checks(self, request: TaskRequest) -> None:
-        """HttpError where the verdicts asked for cannot come: nobody waits for those."""
-        if request.level is Level.SIGNED:
-            return
-        checking, model = self.node.tasks.checking, request.stages[-1].model
-        if len(checking.verifiers(model)) >= request.needed:
-            return
-        seek_s = stretched(SEEK_S)
-        with trio.move_on_after(seek_s):
-            while len(checking.verifiers(model)) < request.needed:
-                # It finds nothing where another request has just begun to seek the same.
-                await self.node.peers.seek(Role.VERIFY, model, deadline_s=seek_s)
-                await trio.sleep(SEEK_LOOK_S)
-        if (known := len(checking.verifiers(model))) < request.needed:
+    async def _checkable(self, request: TaskRequest) -> TaskRequest:
+        """A task as it goes to who can be checked; HttpError where the verdicts cannot come."""
+        try:
+            makers = await makers_that_can_be_checked(self.node, request, request.stages[-1])
+        except TooFewCanCheck as error:
+            fewer = f"for {error.most}/{error.most} verdicts, or " if error.most else ""
             raise unavailable(
-                f"{known} peers are known that check this model, and {request.needed} have to"
-                " agree: ask for fewer verdicts, or for none with 0/0",
+                f"{error.message}: ask {fewer}for none, 0/0; or have another machine check them",
                 code="too_few_verifiers",
                 retry_after_s=RETRY_AFTER_S,
-            )
+            ) from error
+        return replace(request, only=makers) if makers else request
 
     async def done(
         self, request: TaskRequest, on_event: EventSink, accepted: Callable[[ContentId], None]
@@ -266,7 +255,7 @@ class TaskService:
             if purse is not None:
                 watch.paid = await purse.begin(request)
                 request = watch.paid.priced
-            await self._somebody_checks(request)
+            request = await self._checkable(request)
             answered = await self.node.tasks.ask(request, watch)
         except BatonError as error:
             if watch.task is None:

@@ -7,6 +7,7 @@ TLS still checks the server's certificate against the name. The door to httpcore
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import httpcore
@@ -14,7 +15,8 @@ import trio
 
 from node.ingest.addresses import Address, dialled, why_not
 from node.ingest.location import HostRules, Location, address_of
-from p2p.name_lookup import OF_OWNER, OF_STRANGERS, NameLookup
+from p2p.name_lookup import OF_OWNER, OF_STRANGERS
+from wire.content import PeerId
 from wire.errors import InputError, Unreachable
 
 # The text of every address of a host, as `getaddrinfo` has them.
@@ -27,18 +29,18 @@ DIALLED_MAX = 3
 
 async def resolve(host: str, port: int) -> Sequence[str]:
     """Ask the system for the addresses of a host that the owner named; Unreachable if none."""
-    return await _resolved(OF_OWNER, host, port)
+    return await _resolved(OF_OWNER.look_up, host, port)
 
 
-async def resolve_strange(host: str, port: int) -> Sequence[str]:
+async def resolve_strange(asker: PeerId | None, host: str, port: int) -> Sequence[str]:
     """The same for one that a stranger named, whose name server may be slow on purpose."""
-    return await _resolved(OF_STRANGERS, host, port)
+    return await _resolved(partial(OF_STRANGERS.look_up, asker), host, port)
 
 
-async def _resolved(lookup: NameLookup, host: str, port: int) -> Sequence[str]:
+async def _resolved(look_up: Resolve, host: str, port: int) -> Sequence[str]:
     try:
         with trio.fail_after(RESOLVE_S):
-            return await lookup.look_up(host, port)
+            return await look_up(host, port)
     except trio.TooSlowError as error:
         raise Unreachable(f"nobody said within {RESOLVE_S:g} s where {host} is") from error
     except (OSError, UnicodeError) as error:
@@ -54,11 +56,12 @@ class Network:
 
     resolve: Resolve
     backend: httpcore.AsyncNetworkBackend
-    resolve_strange: Resolve | None = None
+    resolve_strange: Callable[[PeerId | None, str, int], Awaitable[Sequence[str]]] | None = None
 
-    def for_strangers(self) -> "Network":
-        """The same as strangers have it: none of what they name holds up what the owner does."""
-        return replace(self, resolve=self.resolve_strange or self.resolve)
+    def for_stranger(self, asker: PeerId | None) -> "Network":
+        """The same as a stranger has it: nothing that it names holds up the owner, or another."""
+        strange = self.resolve_strange
+        return self if strange is None else replace(self, resolve=partial(strange, asker))
 
 
 def real_network() -> Network:

@@ -16,6 +16,7 @@ import trio
 
 from node.ingest.guard import Guard, Network
 from node.ingest.location import HostRules, Location, read_url
+from wire.content import PeerId
 from wire.errors import BatonError, InputError, Malformed, Oversize, TooSlow, Unreachable, WireError
 
 BODY_BYTES_MAX = 4 << 20
@@ -40,6 +41,8 @@ class Request:
     secret: Mapping[str, str] = field(default_factory=dict)
     # Whether it was another peer that named the URL.
     strange: bool = False
+    # Which peer that was, if one is known.
+    asker: PeerId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +82,7 @@ class HttpFetcher:
         for what the server sends, Unreachable, TooSlow.
         """
         location, urls, secret = asked.location, [asked.location.url], dict(asked.secret)
-        network = self.network.for_strangers() if asked.strange else self.network
+        network = self.network.for_stranger(asked.asker) if asked.strange else self.network
         try:
             with trio.fail_after(FETCH_S_MAX):
                 while True:

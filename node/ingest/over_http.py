@@ -52,6 +52,7 @@ class OverHttp:
             headers={it.name: it.value for it in source.headers if it.name not in named},
             secret=secret,
             strange=strange,
+            asker=asker,
         )
         if not source.paging:
             found = await self._one(asked, rules, asker)
@@ -70,7 +71,7 @@ class OverHttp:
     async def _one(self, asked: Request, rules: HostRules, asker: PeerId | None) -> Response:
         rules.check(asked.location, strange=asked.strange)
         self.budget.take(asked.location.host, asker, trio.current_time())
-        await self.robots.check(asked.location, rules, strange=asked.strange)
+        await self.robots.check(asked.location, rules, strange=asked.strange, asker=asker)
         return await self.fetcher.get(asked, rules)
 
     async def _pages(
@@ -94,6 +95,7 @@ class OverHttp:
                 headers=asked.headers,
                 secret=asked.secret,
                 strange=asked.strange,
+                asker=asker,
             )
             page = await self._in_time(request, rules, asker, may_wait=bool(found))
             found.append(page)

@@ -10,6 +10,7 @@ import trio
 
 from node.ingest.http_fetch import USER_AGENT, HttpFetcher, Request, Response
 from node.ingest.location import HostRules, Location, read_url
+from wire.content import PeerId
 from wire.errors import InputError, Refused, TransportError, WireError
 from wire.latest import Latest
 
@@ -38,11 +39,20 @@ class Robots:
     fetcher: HttpFetcher
     _known: Latest[_Origin, _Known] = field(default_factory=lambda: Latest(ORIGINS_MAX))
 
-    async def check(self, location: Location, hosts: HostRules, *, strange: bool) -> None:
+    async def check(
+        self,
+        location: Location,
+        hosts: HostRules,
+        *,
+        strange: bool,
+        asker: PeerId | None = None,
+    ) -> None:
         """InputError if the host does not want this URL fetched; Refused while it cannot say."""
         known = self._known.get(location.origin)
         if known is None or known.until_at_s <= trio.current_time():
-            known = await self._read(location, hosts, strange)
+            known = await self._read(
+                Request(location=_robots_of(location), strange=strange, asker=asker), hosts
+            )
             self._known[location.origin] = known
         if known.rules is None:
             raise Refused(
@@ -54,18 +64,19 @@ class Robots:
                 f"{location.place} asks that {location.url} is not fetched (robots.txt)"
             )
 
-    async def _read(self, location: Location, hosts: HostRules, strange: bool) -> _Known:
-        host = f"[{location.host}]" if ":" in location.host else location.host
-        url = f"{location.scheme}://{host}:{location.port}/robots.txt"
+    async def _read(self, asked: Request, hosts: HostRules) -> _Known:
         try:
-            found = await self.fetcher.answer(
-                Request(location=read_url(url), strange=strange), hosts
-            )
+            found = await self.fetcher.answer(asked, hosts)
         except (TransportError, WireError):
             return _Known(trio.current_time() + TROUBLE_KEPT_S, None)
         # The longest file takes a third of a second.
         rules = await trio.to_thread.run_sync(_rules, found)
         return _Known(trio.current_time() + (TROUBLE_KEPT_S if rules is None else KEPT_S), rules)
+
+
+def _robots_of(location: Location) -> Location:
+    host = f"[{location.host}]" if ":" in location.host else location.host
+    return read_url(f"{location.scheme}://{host}:{location.port}/robots.txt")
 
 
 def _rules(found: Response) -> RobotFileParser | None:

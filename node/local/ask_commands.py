@@ -14,10 +14,10 @@ from node.asking import as_maps
 from node.asking.answers import Answered
 from node.asking.following import Follower
 from node.asking.run import TaskRequest
+from node.gateway.checkable import makers_that_can_be_checked
 from node.gateway.reading import Reader
 from node.local import questions
 from node.local.arguments import read_content_id, read_number, read_request, read_text
-from node.local.checkable import makers_that_can_be_checked
 from node.local.control import Command, Emit, unheard
 from node.local.indexing import Indexing, list_sources
 from node.local.model_commands import named_as, until_ready

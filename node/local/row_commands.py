@@ -14,6 +14,8 @@ import trio
 
 from node.asking.answers import Answered
 from node.asking.run import TaskRequest
+from node.checking.enough import TooFewCanCheck
+from node.gateway.checkable import makers_that_can_be_checked
 from node.local import questions
 from node.local.arguments import read_request, read_text
 from node.local.control import Command, Emit
@@ -93,7 +95,8 @@ class RowCommands:
         With `fresh` no answer of an earlier task will do. `unanswered` says why the answers are not
         of these rows, where the model gives something else. All bundles under way of one `job` cost
         no more than the first of them is told by `price_max`; events say what tasks come to, and
-        `charged_before` what those did whose answers were kept.
+        `charged_before` what those did whose answers were kept. `first` is one before which the
+        command has had no answer: what nobody could check is refused then, and later waited for.
         """
         stage = _stage(arguments)
         inputs, numbers = _inputs(arguments), _numbers(arguments)
@@ -101,8 +104,11 @@ class RowCommands:
         sources = sources_of(stage.operation, inputs)
         if len(sources) != len(numbers):
             raise InputError(f"{plural(len(sources), 'row')} have {plural(len(numbers), 'number')}")
+        is_first = bool(arguments.get("first"))
         with self._bounded(_job(arguments), request.price_max) as within:
-            answered = await self._answered(request, inputs, _Paying(within, emit), fresh=fresh)
+            answered = await self._answered(
+                request, inputs, _Asked(within, emit, is_first), fresh=fresh
+            )
         outputs = [it.output for it in answered]
         try:
             each = outputs_of(stage.operation, outputs, len(numbers))
@@ -142,18 +148,18 @@ class RowCommands:
                     self._within.pop(job, None)
 
     async def _answered(
-        self, request: TaskRequest, inputs: Sequence[bytes], paying: "_Paying", *, fresh: bool
+        self, request: TaskRequest, inputs: Sequence[bytes], bundle: "_Asked", *, fresh: bool
     ) -> list[Answered]:
         found: dict[int, Answered] = {}
 
         async def one(place: int) -> None:
             asked = replace(request, input=inputs[place])
-            found[place] = await self._one(asked, paying, fresh=fresh)
+            found[place] = await self._one(asked, bundle, fresh=fresh)
 
         await gather(one, range(len(inputs)), at_once=TASKS_AT_ONCE)
         return [found[place] for place in range(len(inputs))]
 
-    async def _one(self, request: TaskRequest, paying: "_Paying", *, fresh: bool) -> Answered:
+    async def _one(self, request: TaskRequest, bundle: "_Asked", *, fresh: bool) -> Answered:
         """An answer that is kept, or comes; a task that fails is tried again.
 
         So is one whose answer cannot be read: it is kept too, and would come back for ever.
@@ -167,13 +173,13 @@ class RowCommands:
             if kept is not None and can_be_read(stage.operation, request.input, kept.output):
                 return kept
             try:
-                found = await self._done(request, source, paying, tried)
+                found = await self._done(request, source, bundle, tried)
                 if can_be_read(stage.operation, request.input, found.output):
                     return found
                 self._blame(found)
                 raise TaskFailed("the peer's answer cannot be read")
             except TaskFailed:
-                if await paying.within.goes_on(request, tried):
+                if await bundle.within.goes_on(request, tried):
                     # Others may be paid more, and are asked at once.
                     continue
                 if (wait_s := next(waits_s, None)) is None:
@@ -181,27 +187,41 @@ class RowCommands:
                 await trio.sleep(wait_s)
 
     async def _done(
-        self, request: TaskRequest, source: ContentId, paying: "_Paying", tried: Tried
+        self, request: TaskRequest, source: ContentId, bundle: "_Asked", tried: Tried
     ) -> Answered:
         """The end of a task that is under way, or is begun within the job's bound."""
         if (task := self.node.tasks.under_way_as(request, source)) is not None:
-            return await self._watch(task, paying)
-        async with paying.within.part(request, tried) as held:
-            task = await self._submitted(replace(request, price_max=held))
-            return await self._watch(task, paying)
+            return await self._watch(task, bundle)
+        checkable = await self._checkable(request, bundle)
+        async with bundle.within.part(checkable, tried) as held:
+            task = await self._submitted(replace(checkable, price_max=held))
+            return await self._watch(task, bundle)
 
-    async def _watch(self, task: ContentId, paying: "_Paying") -> Answered:
+    async def _checkable(self, request: TaskRequest, bundle: "_Asked") -> TaskRequest:
+        """A task as it goes to who can be checked; TooFewCanCheck before anything was asked."""
+        (stage,) = request.stages
+        try:
+            makers = await makers_that_can_be_checked(self.node, request, stage)
+        except TooFewCanCheck as error:
+            if bundle.is_first:
+                error.todo = f"go on with --resume, and {error.todo}"
+                raise
+            # Who checked what was asked before may be back before its deadline.
+            return request
+        return replace(request, only=makers)
+
+    async def _watch(self, task: ContentId, bundle: "_Asked") -> Answered:
         if task in self._watched:
             return await self.node.tasks.watch(task, ignore_event)
         self._watched.add(task)
         try:
             found = await self.node.tasks.watch(task, ignore_event)
         except BatonError:
-            paying.count(self.node.tasks.cost_of(task))
+            bundle.count(self.node.tasks.cost_of(task))
             raise
         finally:
             self._watched.discard(task)
-        paying.count(self.node.tasks.cost_of(task))
+        bundle.count(self.node.tasks.cost_of(task))
         return found
 
     def _blame(self, answered: Answered) -> None:
@@ -223,11 +243,14 @@ class RowCommands:
 
 
 @dataclass(frozen=True, slots=True)
-class _Paying:
-    """What a bundle's tasks may cost, and whom to tell what they came to."""
+class _Asked:
+    """What a bundle's tasks may cost, whom to tell what they came to, and whether it is of the
+    first that a command asks for.
+    """
 
     within: WithinBound
     emit: Emit
+    is_first: bool
 
     def count(self, charged: int) -> None:
         if charged:

@@ -6,14 +6,14 @@ import os
 import re
 import shutil
 import subprocess
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PathDistribution
+from email import message_from_string
 from pathlib import Path
 
 import trio
 
+from node.upgrading.archive import opened, read_bounded
 from node.upgrading.locked import LOCK, name_in, needed, normal
 from node.upgrading.started import VERSION
 from store.files import appearing
@@ -24,6 +24,7 @@ _WHEEL = re.compile(r"baton-([0-9][0-9A-Za-z.+_]{0,39})-[a-z0-9_.]+-[a-z0-9_.]+-
 # Written last: an environment without it was cut while it was made.
 _WHOLE = "baton-version.json"
 _LOCK_BYTES_MAX = 4 << 20
+_METADATA_BYTES_MAX = 1 << 20
 # Some libraries have no wheel. What packs them, which is Python alone, is under a hash as they are.
 _BUILDS = "setuptools"
 # What others set for pip and uv is not heard: it could add libraries, or put them elsewhere.
@@ -131,7 +132,7 @@ def extras_of(wheel: Path, names: Collection[str]) -> tuple[str, ...]:
     have = {normal(it) for it in names}
     missing: set[str] = set()
     found: set[str] = set()
-    for line in _metadata(wheel).requires or ():
+    for line in _requires(wheel):
         for extra in _EXTRA.findall(line):
             found.add(extra)
             if name_in(line) not in have:
@@ -144,7 +145,7 @@ def libraries_of(wheel: Path, extras: Collection[str]) -> str:
 
     InputError if the file is no wheel, or does not say it.
     """
-    lines = _metadata(wheel).requires or ()
+    lines = _requires(wheel)
     return needed(
         lock_of(wheel), [name_in(it) for it in lines if set(_EXTRA.findall(it)) <= set(extras)]
     )
@@ -152,29 +153,23 @@ def libraries_of(wheel: Path, extras: Collection[str]) -> str:
 
 def lock_of(wheel: Path) -> str:
     """All libraries that a wheel names; InputError if the file is no wheel, or names none."""
-    try:
-        with zipfile.ZipFile(wheel) as files, files.open(LOCK) as file:
-            return file.read(_LOCK_BYTES_MAX).decode()
-    except KeyError as error:
-        raise InputError(
-            f"{wheel.name} does not say which libraries it needs",
-            todo="take a release that does: its wheel has a libraries.lock",
-        ) from error
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise _no_wheel(wheel) from error
+    with opened(wheel) as files:
+        if LOCK not in files.namelist():
+            raise InputError(
+                f"{wheel.name} does not say which libraries it needs",
+                todo="take a release that does: its wheel has a libraries.lock",
+            )
+        return read_bounded(files, LOCK, _LOCK_BYTES_MAX)
 
 
-def _metadata(wheel: Path) -> PathDistribution:
-    try:
-        with zipfile.ZipFile(wheel) as files:
-            folder = next(it for it in files.namelist() if it.endswith(".dist-info/METADATA"))
-        return PathDistribution(zipfile.Path(wheel, folder.removesuffix("METADATA")))
-    except (OSError, ValueError, StopIteration, zipfile.BadZipFile) as error:
-        raise _no_wheel(wheel) from error
-
-
-def _no_wheel(wheel: Path) -> InputError:
-    return InputError(f"{wheel.name} is no wheel: it was cut or altered", todo="fetch it again")
+def _requires(wheel: Path) -> list[str]:
+    """What a wheel says that it needs, a line each; InputError if the file is no wheel."""
+    with opened(wheel) as files:
+        name = next((it for it in files.namelist() if it.endswith(".dist-info/METADATA")), None)
+        if name is None:
+            raise ValueError("it has no metadata")
+        said = message_from_string(read_bounded(files, name, _METADATA_BYTES_MAX))
+        return [str(it) for it in said.get_all("Requires-Dist", ())]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ hands messages on in order instead of starting a task for each. A peer that brea
 disconnected. Signed address records are ignored: Baton has its own adverts.
 """
 
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -89,6 +90,8 @@ class SoundGossip(GossipSub):  # type: ignore[misc]
         # No score has a weight here: all are zero and are kept for ever, and by them libp2p grafts
         # two more neighbours at each heartbeat, until everybody sends all to twice as many.
         self.scorer = None
+        # When each message was passed on: libp2p forgets it only where it adapts its degree.
+        self.recent_message_deliveries: Any = defaultdict(lambda: deque(maxlen=0))
 
     async def heartbeat(self) -> None:
         while True:
@@ -100,6 +103,12 @@ class SoundGossip(GossipSub):  # type: ignore[misc]
         thin = any(len(peers) < self.degree_low for peers in self.mesh.values())
         self.heartbeat_interval = _HEARTBEAT_S if thin else _HEARTBEAT_AT_REST_S
         return super().mesh_heartbeat()
+
+    def remove_peer(self, peer_id: Any) -> None:
+        super().remove_peer(peer_id)
+        # libp2p keeps the pause of a peer that was pruned until this one comes back to it.
+        for pauses in self.back_off.values():
+            pauses.pop(peer_id, None)
 
     async def send_recent_messages(self, peer_id: Any, topic: str) -> None:
         """Do nothing: a new neighbour learns what it has missed by a swap."""

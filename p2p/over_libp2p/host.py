@@ -4,6 +4,7 @@ It offers only noise, learns nothing from identify, and dials nobody on its own.
 `p2p.connection_limiter` decides how long connections without a finished handshake are kept.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,7 @@ from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from libp2p.protocol_muxer.exceptions import MultiselectClientError, MultiselectError
+from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
@@ -211,8 +213,20 @@ class _Watched:
         return self.stream.get_remote_address()
 
 
+class _Patient(MultiselectClient):  # type: ignore[misc]
+    """Negotiates until its caller's deadline: libp2p's own would be taken for another program."""
+
+    async def select_one_of(self, protocols: Any, communicator: Any, *_timeout: float) -> Any:
+        return await super().select_one_of(protocols, communicator, math.inf)
+
+
 class SoundUpgrader(TransportUpgrader):  # type: ignore[misc]
     """Makes a muxed connection from a socket; libp2p's own class does not accept our yamux."""
+
+    def __init__(self, **protocols: Any) -> None:
+        super().__init__(**protocols)
+        for it in (self.security_multistream, self.muxer_multistream):
+            it._selector.multiselect_client = _Patient()
 
     async def upgrade_connection(self, conn: Any, peer_id: ID) -> SoundYamux:
         try:

@@ -1,5 +1,6 @@
 """A gateway with an engine in place of the network: only the application and the server."""
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,15 @@ from node.asking.run import TaskRequest
 from node.engines.hash_engine import HashEngine, hash_manifest
 from node.engines.interface import Job
 from node.peer import Node
+from p2p.joining import Joining
+from p2p.notes import Notes
+from p2p.score import Standing
 from wire.content import ContentId
 from wire.errors import Missing
+from wire.signing import SigningKey
 
 JOBS_MAX = 512
+ME = SigningKey(bytes(32)).peer
 
 
 @dataclass(slots=True)
@@ -25,7 +31,11 @@ class DirectTasks:
     """Takes the place of a peer's tasks: it calls the engine at once."""
 
     engine: HashEngine
-    checking: Any = field(default_factory=lambda: SimpleNamespace(verifiers=lambda _: []))
+    checking: Any = field(
+        default_factory=lambda: SimpleNamespace(
+            verifiers=lambda _: [], owners=lambda: SimpleNamespace(owner_of=lambda peer: peer)
+        )
+    )
     _requests: dict[ContentId, TaskRequest] = field(default_factory=dict)
     _count: int = 0
 
@@ -88,7 +98,11 @@ async def direct_node(state: Path) -> Node:
 
     peers = SimpleNamespace(
         mine=lambda: SimpleNamespace(record=SimpleNamespace(plays=lambda _: False)),
-        view=SimpleNamespace(living=lambda _: []),
+        me=ME,
+        connected=frozenset,
+        joining=Joining,
+        standing=lambda _: Standing.GOOD,
+        view=SimpleNamespace(living=lambda _: [], advert_of=lambda _: None),
         # There is nobody to meet first.
         neighbours=SimpleNamespace(bootstraps=()),
         dialing=SimpleNamespace(known=dict),
@@ -98,22 +112,27 @@ async def direct_node(state: Path) -> Node:
     models = SimpleNamespace(
         known=lambda: {manifest.id: manifest},
         manifest_of={manifest.id: manifest}.get,
+        name_of=lambda _: manifest.name,
     )
+    directory = SimpleNamespace(playing=lambda _: [SimpleNamespace(signer=ME)])
     dependencies = SimpleNamespace(
         engine=SimpleNamespace(statistics=lambda: SimpleNamespace(loading={})),
         environment=SimpleNamespace(wall_s=trio.current_time, random=Random(1), entropy=os.urandom),
         store=SimpleNamespace(get=not_kept),
     )
-    noted: list[str] = []
+    notes = Notes(8, trio.current_time)
     node = SimpleNamespace(
         tasks=DirectTasks(engine),
         models=models,
         peers=peers,
+        leg_server=SimpleNamespace(dispatcher=SimpleNamespace(directory=directory)),
+        # It is known by now that nobody checks.
+        started_at_s=-math.inf,
         dependencies=dependencies,
         config=SimpleNamespace(state=state, leave_s=1.0),
         status_sources={},
         ledger=None,
-        log=noted,
-        note=noted.append,
+        notes=notes,
+        note=notes.note,
     )
     return cast("Node", node)

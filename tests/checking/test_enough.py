@@ -1,6 +1,6 @@
 """Whether the verifiers that are known could check an answer, whoever makes it."""
 
-from node.checking.enough import prospect_of, too_few
+from node.checking.enough import TooFewCanCheck, prospect_of
 from p2p.joining import Joining
 from wire.content import PeerId
 from wire.signing import SigningKey
@@ -31,11 +31,15 @@ def test_the_peers_of_one_owner_have_one_voice_and_none_about_their_own() -> Non
 
 
 def test_what_is_said_names_only_what_can_work() -> None:
-    one = str(too_few(prospect_of({A}, {B}, ME, alone), 2, "hash", Joining(address="/ip4/9")))
+    one = str(
+        TooFewCanCheck(prospect_of({A}, {B}, ME, alone).most, 2, "hash", Joining(address="/ip4/9"))
+    )
     assert "1 peer could check an answer of hash" in one
     assert "--verdicts 1/1 or, unchecked, 0/0" in one
     assert "machine check: python -m node join /ip4/9 --role verify --model hash" in one
-    none = str(too_few(prospect_of({A}, {A}, ME, alone), 1, "hash", Joining(is_private=True)))
+    none = str(
+        TooFewCanCheck(prospect_of({A}, {A}, ME, alone).most, 1, "hash", Joining(is_private=True))
+    )
     assert "--verdicts 0/0, which nobody checks" in none
     assert "owner print an invite: python -m node invite > FILE; and" in none
     assert "join --invite-file FILE --role verify --model hash" in none

@@ -135,7 +135,7 @@ def test_files_are_listed_told_and_deleted(served: Served) -> None:
 
 
 def test_forms_that_are_none_and_pages_are_refused(served: Served) -> None:
-    with httpx.Client(base_url=served.url) as http:
+    with httpx.Client(base_url=served.url, timeout=60) as http:
         form = {"files": {"file": ("a", b"{}")}, "data": {"purpose": "batch"}}
         assert http.post("/v1/files", **form).status_code == 200  # type: ignore[arg-type]
         page = http.post("/v1/files", headers={"sec-fetch-site": "cross-site"}, **form)  # type: ignore[arg-type]

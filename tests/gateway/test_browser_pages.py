@@ -79,7 +79,9 @@ def test_a_page_of_another_site_is_refused_whatever_it_asks(
 
 def test_what_a_page_loads_without_an_origin_is_refused_too(open_to_one: Served) -> None:
     for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200)):
-        found = httpx.get(f"{open_to_one.url}/v1/models", headers={"sec-fetch-site": site})
+        found = httpx.get(
+            f"{open_to_one.url}/v1/models", headers={"sec-fetch-site": site}, timeout=60
+        )
         assert found.status_code == status
         # Nor is what others get shown inside a page, or taken for a script.
         assert found.headers["cross-origin-resource-policy"] == "same-origin"
@@ -116,7 +118,7 @@ def test_a_page_that_was_allowed_may_ask_and_read(open_to_one: Served) -> None:
 
 
 def test_no_cookie_is_ever_asked_for_or_allowed(open_to_one: Served) -> None:
-    found = httpx.get(f"{open_to_one.url}/v1/models", headers={"origin": FRIEND})
+    found = httpx.get(f"{open_to_one.url}/v1/models", headers={"origin": FRIEND}, timeout=60)
     assert "access-control-allow-credentials" not in found.headers
     assert "set-cookie" not in found.headers
 

@@ -23,6 +23,7 @@ def test_a_request_is_written_down_byte_for_byte_once_of_its_kind(
                 f"{url}/v1/chat/completions",
                 content=body,
                 headers={"content-type": "application/json", "x-mine": "7"},
+                timeout=60,
             )
             assert answer.status_code >= 400
     first, second = map(json.loads, file.read_text(encoding="utf-8").splitlines())

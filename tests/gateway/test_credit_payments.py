@@ -2,8 +2,8 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from node.gateway.server import open_gateway
 from node.gateway_config import HttpPay
 from node.local.commands import LocalCommands
 from node.local.control import open_control
+from node.paying import earning_channels
 from node.paying_config import read_price
 from node.peer import Node
 from tests.gateway.conftest import QUICK
@@ -61,23 +62,32 @@ def header(offer: dict[str, Any], payload: dict[str, str]) -> dict[str, str]:
     return {"payment-signature": base64.b64encode(json.dumps(told).encode()).decode()}
 
 
+@contextmanager
+def redeemed_when_told() -> Iterator[None]:
+    """A payee redeems when a test says so, and not by its clock amid a test of five seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(earning_channels, "REDEEM_S_MIN", 3600.0)
+        yield
+
+
 @asynccontextmanager
 async def shop_in(folder: Path) -> AsyncIterator[Shop]:
     """A gateway that keeps the ledger alone, a worker, and a peer whose owner is a client."""
-    async with open_network(folder) as network:
-        genesis = genesis_of(network, members=1, granted=2)
-        gateway = await network.start(S, Role.LEDGER, models=(), number=0, genesis=genesis)
-        await network.start(I, engine=SpeakingEngine(), number=1, genesis=genesis)
-        payer = await network.start(S, models=(), number=2, genesis=genesis)
-        await network.settled()
-        pay = HttpPay(price=read_price("0.01/1k:0.6/1k+0.001"), credits=True)
-        payer.config.state.mkdir(parents=True, exist_ok=True)
-        async with (
-            open_gateway(gateway, replace(QUICK, pay=pay, idle_s=60.0)) as url,
-            httpx.AsyncClient(base_url=url, timeout=60) as http,
-            open_control(payer.config.socket, LocalCommands(payer).commands()),
-        ):
-            yield Shop(gateway, payer, http, url)
+    with redeemed_when_told():
+        async with open_network(folder) as network:
+            genesis = genesis_of(network, members=1, granted=2)
+            gateway = await network.start(S, Role.LEDGER, models=(), number=0, genesis=genesis)
+            await network.start(I, engine=SpeakingEngine(), number=1, genesis=genesis)
+            payer = await network.start(S, models=(), number=2, genesis=genesis)
+            await network.settled()
+            pay = HttpPay(price=read_price("0.01/1k:0.6/1k+0.001"), credits=True)
+            payer.config.state.mkdir(parents=True, exist_ok=True)
+            async with (
+                open_gateway(gateway, replace(QUICK, pay=pay, idle_s=60.0)) as url,
+                httpx.AsyncClient(base_url=url, timeout=60) as http,
+                open_control(payer.config.socket, LocalCommands(payer).commands()),
+            ):
+                yield Shop(gateway, payer, http, url)
 
 
 async def test_a_transfer_pays_for_one_request_of_whoever_made_it(tmp_path: Path) -> None:

@@ -486,7 +486,7 @@ def test_a_request_has_an_id(http: httpx.Client) -> None:
 def test_two_slashes_are_one_and_what_is_not_there_is_told(
     http: httpx.Client, served: Served
 ) -> None:
-    assert httpx.get(f"{served.url}//v1/models").status_code == 200
+    assert httpx.get(f"{served.url}//v1/models", timeout=60).status_code == 200
     found = http.get("/v1/chat")
     assert found.status_code == 404
     assert "/v1/chat/completions" in found.json()["error"]["message"]

@@ -123,14 +123,17 @@ def test_nothing_is_left_under_way_by_what_failed(served: Served) -> None:
 def test_a_body_in_another_encoding_is_refused_in_words_of_ours(served: Served, path: str) -> None:
     body = gzip.compress(b'{"model": "hash"}')
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
-    found = httpx.post(served.url + path, content=body, headers=headers)
+    found = httpx.post(served.url + path, content=body, headers=headers, timeout=60)
     assert found.status_code == 400
     fault = found.json()["error"]
     assert fault["param"] == "content-encoding"
     assert "('gzip') is not read here: send it as it is" in fault["message"]
     # Also where the client does not say what it did.
     found = httpx.post(
-        served.url + path, content=body, headers={"content-type": "application/json"}
+        served.url + path,
+        content=body,
+        headers={"content-type": "application/json"},
+        timeout=60,
     )
     assert found.status_code == 400
     assert found.json()["error"]["message"].startswith("the body is no JSON")

@@ -2,14 +2,14 @@
 
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from node.gateway.availability import say_leaving
-from node.gateway.http_connection import AHEAD_BYTES_MAX, HttpLimits
+from node.gateway.http_connection import AHEAD_BYTES_MAX, HttpLimits, turn_away
 from node.gateway.http_exchange import Exchange
 from node.gateway.http_server import HttpServer
 
@@ -83,7 +83,10 @@ async def gone(ours: socket.socket) -> float:
 async def test_one_answer_for_each_request_in_their_order(autojump_clock: MockClock) -> None:
     last = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
     async with serving() as served:
+        began_at_s = trio.current_time()
         data = await served.answers(b"".join(GET % b"%d" % it for it in range(50)) + last)
+        # Closed as it was asked to be, and not because nothing more came.
+        assert trio.current_time() - began_at_s < LIMITS.idle_s
     assert data.count(b"HTTP/1.1 200 OK\r\n") == 51
     places = [data.index(b"\r\n\r\n/%d" % it) for it in range(50)]
     assert places == sorted(places)
@@ -390,3 +393,61 @@ async def test_newcomers_take_the_places_of_the_quietest(autojump_clock: MockClo
             for ours in crowd:
                 ours.close()
         assert served.server.statistics.evicted >= 293
+
+
+async def test_who_has_to_go_is_told_why_unless_it_was_answered(autojump_clock: MockClock) -> None:
+    async def slow(exchange: Exchange) -> None:
+        if exchange.request.head.target == b"/begun":
+            exchange.start(200, [])
+            await exchange.send(b"a part", more=True)
+        if exchange.request.head.target != b"/quick":
+            await trio.sleep_forever()
+        await echo(exchange)
+
+    async with serving(slow) as served, AsyncExitStack() as stack:
+        first = [stack.enter_context(served.connect()) for _ in range(LIMITS.connections_max)]
+        sent = (b"", (GET % b"")[:9], GET % b"waits", GET % b"begun", GET % b"quick")
+        for ours, data in zip(first, sent, strict=False):
+            ours.send(data)
+            await trio.sleep(0.1)
+        answer = await heard(first[4], lambda data: data.endswith(b"quick"))
+        assert answer.startswith(b"HTTP/1.1 200")
+        for _ in range(LIMITS.connections_max):
+            stack.enter_context(served.connect())
+        heard_of = [await heard(it) for it in first]
+        for place in (0, 1, 2, 5):
+            assert heard_of[place].startswith(b"HTTP/1.1 503"), place
+            assert b'"code": "too_many_connections"' in heard_of[place]
+            assert b"retry-after: 2\r\n" in heard_of[place]
+        assert heard_of[3].endswith(b"a part\r\n")
+        assert b"503" not in heard_of[3]
+        assert heard_of[4] == b""
+
+
+@pytest.mark.parametrize("asks", [False, True])
+async def test_what_nobody_read_yet_is_answered_too(asks: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        if asks:
+            ours.send(GET % b"")
+        turn_away(theirs, b"now", is_owed=False)
+        theirs.shutdown(socket.SHUT_RDWR)
+        assert ours.recv(4096)[:12] == (b"HTTP/1.1 503" if asks else b"")
+        # Nobody reads it, and nothing waits for that.
+        theirs.close()
+        turn_away(theirs, b"now")
+
+
+async def test_where_all_are_at_work_a_newcomer_is_told_so(autojump_clock: MockClock) -> None:
+    async def held(exchange: Exchange) -> None:
+        exchange.hold_connection()
+        await trio.sleep_forever()
+
+    async with serving(held) as served, AsyncExitStack() as stack:
+        for _ in range(LIMITS.connections_max):
+            stack.enter_context(served.connect()).send(GET % b"")
+        await trio.sleep(0.1)
+        found = await served.answers(GET % b"")
+        assert found.startswith(b"HTTP/1.1 503")
+        assert b"connection: close" in found

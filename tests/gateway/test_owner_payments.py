@@ -18,7 +18,7 @@ from node.peer import Node
 from tests.apps.test_apps import made
 from tests.gateway.conftest import QUICK
 from tests.gateway.engine import SpeakingEngine
-from tests.gateway.test_credit_payments import CHAT, PATH
+from tests.gateway.test_credit_payments import CHAT, PATH, redeemed_when_told
 from tests.ledger.test_members import genesis_of
 from tests.node.network import START_S, I, Network, S, open_network
 from wire.kinds import Role
@@ -59,13 +59,14 @@ class Lent:
 
 @asynccontextmanager
 async def lent_in(folder: Path) -> AsyncIterator[Lent]:
-    async with open_network(folder) as network:
-        genesis = genesis_of(network, members=1, granted=2)
-        gateway = await network.start(S, Role.LEDGER, models=(), number=0, genesis=genesis)
-        await network.start(I, engine=SpeakingEngine(), number=1, genesis=genesis)
-        owner = await network.start(S, models=(), number=2, genesis=genesis)
-        await network.settled()
-        yield Lent(network, owner, gateway)
+    with redeemed_when_told():
+        async with open_network(folder) as network:
+            genesis = genesis_of(network, members=1, granted=2)
+            gateway = await network.start(S, Role.LEDGER, models=(), number=0, genesis=genesis)
+            await network.start(I, engine=SpeakingEngine(), number=1, genesis=genesis)
+            owner = await network.start(S, models=(), number=2, genesis=genesis)
+            await network.settled()
+            yield Lent(network, owner, gateway)
 
 
 async def ask(http: httpx.AsyncClient, secret: str, **more: Any) -> httpx.Response:

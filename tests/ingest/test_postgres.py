@@ -1,7 +1,6 @@
 """A PostgreSQL server of this test's own, where one is installed: asked, and never written to."""
 
 import os
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,7 @@ from node.ingest.database import read_database
 from node.ingest.extractor import Extractor
 from node.ingest.postgres_query import query_postgres
 from node.ingest.table import DataTable
+from tests.ports import free_port
 from wire.errors import Malformed, Oversize
 
 PASSWORD = "of this test"
@@ -36,9 +36,7 @@ def server() -> Iterator[dict[str, str]]:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not found:
         pytest.skip("no PostgreSQL server is installed here")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="baton-postgres-") as folder_name:
         folder = Path(folder_name)
         if os.getuid() == 0:

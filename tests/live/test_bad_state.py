@@ -19,6 +19,7 @@ import pytest
 
 from node.own_port import kept_port
 from tests.live.command_line import LOOPBACK, Done, Peer, at_once, environment, joined
+from tests.ports import free_port
 
 NOBODY = 65_534
 AS_ROOT = os.geteuid() == 0
@@ -174,9 +175,7 @@ def test_a_killed_peers_socket_does_not_hinder_the_next_start(state: Path) -> No
 
 def test_a_port_is_kept_over_a_start_at_which_another_program_has_it(state: Path) -> None:
     plain = ("--role", "store", "--no-lan", "--no-map-port", "--network", "kept-port")
-    with closing(socket.socket()) as other:
-        other.bind(("", 0))
-        port = other.getsockname()[1]
+    port = free_port()
     with joined(state, *plain, "--port", port) as peer:
         assert peer.stop().code == 0
     with closing(socket.socket()) as other:

@@ -169,6 +169,11 @@ def test_crowds_that_send_little_and_read_nothing_crowd_nobody_out(gateway: Peer
                 answered(gateway)
         for _ in range(5):
             assert answered(gateway) < 10
+    with ExitStack() as stack:
+        # At once, and with nothing between: a crowd that comes slowly goes by its own limits.
+        for _ in range(700):
+            stack.enter_context(connect(gateway)).sendall(kinds[3])
+        answered(gateway)
         http = gateway.ask("status", "--json").document["http"]
         assert http["open"] <= 512
         assert http["evicted"] > 0

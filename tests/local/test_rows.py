@@ -16,11 +16,12 @@ from node.local.commands import LocalCommands
 from node.local.row_commands import PIECE_BYTES
 from node.rows.plan import outputs_of
 from p2p.score import Standing
-from tests.node.network import I, Network, S, open_network
+from tests.node.network import I, Network, S, V, open_network
 from wire.content import ContentId
 from wire.errors import InputError, TaskFailed
 from wire.generation import Generation
 from wire.payload import Texts, Vectors
+from wire.receipt import Answer, Receipt
 from wire.rows import RowBundle, RowDigest, root_of_rows
 from wire.signed import open_signed
 
@@ -180,3 +181,62 @@ async def test_arguments_that_are_none_are_refused(
         asker = await network.start(I, S)
         with pytest.raises(InputError, match=said):
             await LocalCommands(asker).commands()["rows"](asked(**wrong), Heard())
+
+
+async def test_rows_that_nobody_could_check_are_told_so_before_the_first_is_asked(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        commands, _ = await started(network)
+        await network.start(V)
+        await trio.sleep(20)
+        rows, terms = commands.commands()["rows"], {"needed": 2, "verifiers": 2}
+        began_at_s = trio.current_time()
+        with pytest.raises(InputError, match="1 peer could check an answer of hash") as failed:
+            await rows(asked(first=True, **terms), Heard())
+        assert trio.current_time() - began_at_s < 8
+        assert "--resume" in failed.value.todo
+        assert "--verdicts 1/1" in failed.value.todo
+        assert commands.node.tasks.statistics().accepted == 0
+        # What can be checked is, and what was answered so before needs nobody now.
+        terms = {"needed": 1, "verifiers": 1}
+        assert (await rows(asked(first=True, **terms), Heard()))["tasks"] == 1
+        network.kill(network.nodes[-1])
+        await trio.sleep(60)
+        assert (await rows(asked(first=True, **terms), Heard()))["kept_before"] == 1
+
+
+async def test_a_table_that_was_begun_waits_for_verifiers_that_come_back(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        commands, _ = await started(network)
+        await trio.sleep(20)
+        given = asked(first=False, needed=1, verifiers=1, deadline_s=60)
+        ended: list[Mapping[str, Any]] = []
+
+        async def ask() -> None:
+            ended.append(await commands.commands()["rows"](given, Heard()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.sleep(15)
+            await network.start(V)
+        assert ended[0]["tasks"] == 1
+
+
+async def test_rows_go_to_makers_that_can_be_checked(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        commands, _ = await started(network, unit_s=0.5)
+        worker = network.nodes[-1].peers.me
+        # It is faster, and nobody could check what it makes.
+        await network.start(I, V, S, engine=HashEngine())
+        await network.settled()
+        for number in range(4):
+            heard, inputs = Heard(), [Texts(texts=(f"{number}",)).to_bytes()]
+            given = asked(inputs=inputs, numbers=[number], needed=1, verifiers=1)
+            await commands.commands()["rows"](given, heard)
+            answer = open_signed(heard.parts["answer", 0], Answer).record
+            assert open_signed(answer.receipts[-1], Receipt).signer == worker

@@ -11,6 +11,7 @@ import pytest
 from node.config import NodeConfig
 from node.own_port import FILE, at_own_port, keep_port, kept_port, port_in
 from p2p.peers import PeersConfig
+from tests.ports import free_port
 
 
 def config(state: Path, *listen: str, named: bool = False) -> NodeConfig:
@@ -34,9 +35,7 @@ def taken() -> Iterator[int]:
 
 @pytest.fixture
 def free() -> int:
-    with closing(socket.socket()) as other:
-        other.bind(("", 0))
-        return int(other.getsockname()[1])
+    return free_port()
 
 
 def test_the_port_of_the_first_start_is_taken_again(tmp_path: Path, free: int) -> None:

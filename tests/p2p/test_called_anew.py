@@ -2,12 +2,14 @@
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from p2p.over_libp2p import muxer
 from tests.p2p.transports import answers, connect, kind_of, until
 
 
 async def test_an_older_connection_of_who_calls_anew_proves_itself_or_ends(
+    autojump_clock: MockClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(muxer, "_PROVE_DEADLINE_S", 0.3)
@@ -34,7 +36,7 @@ async def test_an_older_connection_of_who_calls_anew_proves_itself_or_ends(
             thawed.set()
 
 
-async def test_an_older_connection_that_lives_is_kept() -> None:
+async def test_an_older_connection_that_lives_is_kept(autojump_clock: MockClock) -> None:
     kind = kind_of("tcp")
     async with kind.open("stays") as stays, kind.open("moves") as before:
         await connect(before, stays)

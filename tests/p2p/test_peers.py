@@ -278,6 +278,42 @@ async def test_through_a_peer_that_called_both_two_networks_hear_nothing_of_each
         assert between.peers.connected() == {here.me}
 
 
+async def test_who_answers_a_hello_late_is_taken_for_one_of_us_only_then(
+    autojump_clock: MockClock, hood: Neighbourhood
+) -> None:
+    """As on busy machines: whoever joins waits a moment for the others once one has answered."""
+    here, ours, there = (
+        await hood.add("here"),
+        await hood.add("ours"),
+        await hood.add("there", network="elsewhere", bootstraps=()),
+    )
+
+    until_at_s = trio.current_time() + 30
+
+    def late(keeper: Keeper) -> Handler:
+        answer = keeper.peers.handlers[Hello]
+
+        async def answer_late(typed_call: TypedCall, message: Message) -> None:
+            await trio.sleep_until(until_at_s)
+            await answer(typed_call, message)
+
+        return answer_late
+
+    for keeper in (ours, there):
+        keeper.peers.handlers[Hello] = late(keeper)
+    bootstraps = tuple(it.peers.endpoint.addresses[0] for it in (here, ours, there))
+    async with hood.open("between", bootstraps=bootstraps) as between:
+        await between.peers.join()
+        assert between.peers.connected() == {here.me, ours.me, there.me}
+        for _ in range(60):
+            await trio.sleep(1.0)
+            assert between.peers.view.advert_of(there.me) is None
+            assert not there.peers.view
+        assert between.peers.connected() == {here.me, ours.me}
+        assert ours.peers.view.advert_of(between.me) is not None
+        assert not between.peers.neighbours._strange
+
+
 async def test_a_peer_of_another_version_is_told_which_is_spoken(
     autojump_clock: MockClock, hood: Neighbourhood
 ) -> None:

@@ -207,7 +207,9 @@ async def test_a_conversation_one_byte_at_a_time(kind: Transport) -> None:
         assert answer == [Frame(FrameKind.DATA, b"slowly"), Frame(FrameKind.END)]
 
 
-async def test_an_answer_nobody_asked_for_is_not_taken(memory: Transport) -> None:
+async def test_an_answer_nobody_asked_for_is_not_taken(
+    memory: Transport, autojump_clock: trio.testing.MockClock
+) -> None:
     async def babble(_peer: PeerId, stream: ByteStream) -> None:
         await stream.write(Frame(FrameKind.DATA, b"unasked").to_bytes() * 2)
         await trio.sleep_forever()

@@ -4,10 +4,13 @@ import hashlib
 import itertools
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import cast
 
 import trio
 
 from p2p.over_libp2p import MemoryNetwork, MemoryTransport, TcpTransport
+from p2p.over_libp2p.endpoint import LibEndpoint
+from p2p.over_libp2p.host import libp2p_id
 from p2p.streams import Serve, Streams, open_streams
 from p2p.transport import Accept, ByteStream, Endpoint, Transport
 from wire.content import PeerId
@@ -67,6 +70,12 @@ async def until(ready, deadline_s: float = 10) -> None:
     with trio.fail_after(deadline_s):
         while not ready():
             await trio.sleep(0.01)
+
+
+async def until_sends(source: Endpoint, target: PeerId, topic: str = "topic") -> None:
+    """Until `source` sends `target` what it has of a topic: heartbeats of gossip bring it about."""
+    mesh = cast("LibEndpoint", source)._pubsub.router.mesh[topic]
+    await until(lambda: libp2p_id(target) in mesh, 60)
 
 
 async def read_all(stream: ByteStream, size_bytes: int) -> bytes:

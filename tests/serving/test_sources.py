@@ -65,9 +65,10 @@ def test_short_paragraphs_share_a_passage_and_long_ones_are_cut_at_spaces() -> N
 @pytest.mark.parametrize("line", ["=\n", "word ", "x"])
 def test_one_paragraph_of_the_largest_file_is_cut_within_a_second(line: str) -> None:
     text = line * (FILE_BYTES_MAX // len(line))
-    started_at_s = time.perf_counter()
+    # Of this thread's own time: what others do on the machine is no matter of the text.
+    began_s = time.thread_time()
     passages = cut(text)
-    assert time.perf_counter() - started_at_s < 1.0
+    assert time.thread_time() - began_s < 1.0
     assert without_blanks("".join(passages)) == without_blanks(text)
 
 

@@ -53,12 +53,22 @@ def test_a_process_that_sleeps_waits_for_nobody() -> None:
     process = subprocess.Popen(["sleep", "60"])
     try:
         waits = Processes(lambda: (process.pid,))
+        # To become what sleeps it needs the processor, which others may have.
+        until_asleep(process.pid)
         before_s = waits()
         time.sleep(0.5)
         assert waits() - before_s < 0.1
     finally:
         process.kill()
         process.wait()
+
+
+def until_asleep(process: int) -> None:
+    while True:
+        name, _, rest = Path(f"/proc/{process}/stat").read_text().rpartition(")")
+        if name.endswith("(sleep") and rest.split()[0] == "S":
+            return
+        time.sleep(0.01)
 
 
 def test_who_has_gone_is_not_waited_for() -> None:

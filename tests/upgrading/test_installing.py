@@ -197,6 +197,27 @@ async def test_a_page_without_end_takes_no_more_memory_than_it_may(
             await replace(one, index=index).fill("lone==1.0\n", release.prefix, None)
 
 
+@pytest.mark.soak
+async def test_a_page_with_a_million_names_takes_no_more_time_and_memory_than_it_may(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pip works on it for minutes.
+    monkeypatch.setattr("node.upgrading.installing.DEADLINE_S", 15.0)
+    page = release.library.parent / "index.html"
+    names = (f"lone-1.0.{it}-py3-none-any.whl" for it in range(1_000_000))
+    page.write_text("".join(f'<a href="{it}">{it}</a>\n' for it in names))
+    release.prefix.mkdir()
+    one = installer(release, os.environ)
+    await one.make(release.prefix)
+    async with serving(release.library.parents[1]) as index:
+        with (
+            trio.fail_after(60.0),
+            pytest.raises(BatonError, match=r"did not end within|cannot be"),
+        ):
+            await replace(one, index=index).fill("lone==1.0\n", release.prefix, None)
+    assert not [*release.prefix.glob("lib/*/site-packages/lone*")]
+
+
 async def test_uv_hears_no_settings_either(
     release: Release, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

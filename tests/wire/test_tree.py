@@ -60,7 +60,7 @@ def leaves(blocks: dict[ContentId, bytes], node: ContentId, size_bytes: int) -> 
 @example(SMALL_BLOCK_BYTES * SMALL_CHILDREN**2)
 @example(SMALL_BLOCK_BYTES * SMALL_CHILDREN**2 + 1)
 @example(SMALL_BLOB_BYTES)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_what_was_split_is_read_back_whole(small: None, size_bytes: int) -> None:
     data = content(size_bytes)
     rows = list(split(data))

@@ -91,7 +91,10 @@ def test_something_else_altogether_is_refused(tmp_path: Path, data: bytes) -> No
     refused(tmp_path, data, "no whole ONNX file")
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(at=st.integers(0, len(FOREST) - 1), data=st.binary(min_size=1, max_size=8))
 def test_any_bytes_are_read_or_refused(tmp_path: Path, at: int, data: bytes) -> None:
     path = tmp_path / "fuzzed.onnx"

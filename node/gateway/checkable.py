@@ -1,4 +1,4 @@
-"""Whether a task of this peer's owner can be checked, told before it is sent.
+"""Whether a task of this peer's owner or its gateway can be checked, told before it is sent.
 
 Else it would be done, wait for verifiers that do not come, and be lost at its deadline.
 """
@@ -6,7 +6,7 @@ Else it would be done, wait for verifiers that do not come, and be lost at its d
 import trio
 
 from node.asking.run import TaskRequest
-from node.checking.enough import Prospect, prospect_of, too_few
+from node.checking.enough import Prospect, TooFewCanCheck, prospect_of
 from node.peer import Node
 from p2p.score import Standing
 from p2p.timeouts import stretched
@@ -21,11 +21,12 @@ LOOK_S = 0.25
 
 
 async def makers_that_can_be_checked(
-    node: Node, request: TaskRequest, stage: Stage, called: str
+    node: Node, request: TaskRequest, stage: Stage, called: str = ""
 ) -> frozenset[PeerId]:
     """Who is to answer so that enough are left to check it; empty for anybody.
 
-    InputError where nobody is, as far as this peer knows its network.
+    TooFewCanCheck where nobody is, as far as this peer knows its network; not while there are
+    neighbours that have not told what they do. `called` is the model as it was typed.
     """
     needed = request.needed
     if request.level in (Level.SIGNED, Level.SPOT_CHECKED):
@@ -42,7 +43,9 @@ async def makers_that_can_be_checked(
     if found.most >= needed:
         return found.makers(needed)
     if found.left and _knows_its_neighbours(node):
-        raise too_few(found, needed, called, node.peers.joining())
+        name = "" if stage.model is None else node.models.name_of(stage.model)
+        called = called or name or str(stage.model)
+        raise TooFewCanCheck(found.most, needed, called, node.peers.joining())
     return frozenset()
 
 
