@@ -189,6 +189,12 @@ class Recount:
         member = seat["member"]
         if seat["weight"] and member != author and not self.ballots[motion].get(member):
             return 6
+        back = [key for key, it in self.waiting.items() if it["weight"] and it["member"] == member]
+        if back and not seat["weight"] and member not in self.members:
+            # Nobody waits any more for a seat that is taken back.
+            for key in back:
+                del self.waiting[key]
+            return 1
         self.waiting[seat["since"], motion] = seat
         return 1
 

@@ -153,6 +153,10 @@ class ConsoleSite:
             await visit.page(status, page)
 
     async def _enter(self, visit: Visit) -> None:
+        if visit.exchange.request.head.method == "HEAD":
+            # What only looks whether a link is good, as programs do that show one, uses it not up.
+            await visit.page(200, enter_page_of("", by_key=self.keyring is not None))
+            return
         now_at_s = trio.current_time()
         if not self.sessions.may_guess(now_at_s, visit.address):
             await self._let_nobody_in(visit, "Too many tries: wait a few seconds.", 429)

@@ -17,7 +17,7 @@ from node.ledger.motion_shelf import (
     motions_in,
     parameter_row,
 )
-from node.ledger.seats import agreed_to, seat_row
+from node.ledger.seats import agreed_to, seat_row, taken_back
 from node.ledger.use_window import noted, strangers_in, week_of, weights_of
 from wire.amount import CREDIT
 from wire.content import PeerId
@@ -140,7 +140,9 @@ def _decided(draft: Draft, name: bytes, row: MotionRow, houses: Houses) -> Motio
             draft.motions.update(changed)
         draft.motions.update(map(builder_row, row.motion.builders))
         for seat in row.motion.seats:
-            if agreed_to(seat, row.author, ballots):
+            if gone := taken_back(draft.motion_rows(), draft.books.members, seat):
+                draft.motions.update(gone)
+            elif agreed_to(seat, row.author, ballots):
                 draft.motions.update((seat_row(name, seat),))
             else:
                 state = MotionState.DECLINED

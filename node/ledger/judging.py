@@ -107,7 +107,7 @@ def _judge_motions(draft: Draft, owner: PeerId, record: AccountOrder) -> None:
         for seat in motion.seats:
             if not is_key(seat.member):
                 raise _never("nobody can have the key that is to keep the ledger")
-            _checked(check_seat, draft.books.members, seat, draft.epoch)
+            _checked(check_seat, rows, draft.books.members, seat, draft.epoch)
         if count >= OPEN_MOTIONS_MAX:
             raise Refused(
                 f"{OPEN_MOTIONS_MAX} motions are open: no more is taken before one is decided",

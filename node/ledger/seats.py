@@ -7,7 +7,7 @@ more weight changes at once than may be bad; what is too much waits for the epoc
 
 A new member is seated at the end of an epoch in which it has said that it is there, by a ballot on
 the motion that seats it: one that is off, in a ledger of one, would keep every later epoch from
-ending. Until then the change waits.
+ending. Until then the change waits, and a motion that gives it no weight takes it back at once.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +38,18 @@ def waiting_seats(rows: Rows) -> Iterator[tuple[bytes, SeatClaim]]:
     """The changes that wait, with their keys, in the order in which they are made."""
     for key in sorted(key for key in rows if key[:1] == SEAT):
         yield key, SeatClaim.from_bytes(rows[key])
+
+
+def taken_back(rows: Rows, members: Sequence[Member], claim: SeatClaim) -> RowChanges:
+    """Without the seats that wait for an account, where a claim gives it none; nothing otherwise.
+
+    Of a member nothing is taken back: its change has its epoch, as any other.
+    """
+    if claim.weight or any(it.key == claim.member for it in members):
+        return {}
+    keys = [key for key, it in waiting_seats(rows) if it.weight and it.member == claim.member]
+    marks = (_mark(_motion_of(key), claim.member) for key in keys)
+    return dict.fromkeys((*keys, *(it for it in marks if it in rows)))
 
 
 def is_to_be_seated(
@@ -127,7 +139,7 @@ def _weight_for(weights: Mapping[PeerId, int], claim: SeatClaim) -> int | None:
     return min(claim.weight, max(others))
 
 
-def check_seat(members: Sequence[Member], claim: SeatClaim, epoch: int) -> None:
+def check_seat(rows: Rows, members: Sequence[Member], claim: SeatClaim, epoch: int) -> None:
     """Malformed for a claim that changes nothing, could not be followed, or is too far away."""
     if not epoch < claim.since <= epoch + SINCE_EPOCHS_MAX:
         raise Malformed(
@@ -135,6 +147,8 @@ def check_seat(members: Sequence[Member], claim: SeatClaim, epoch: int) -> None:
             f" {claim.since}"
         )
     weights = {it.key: it.weight for it in members}
+    if taken_back(rows, members, claim):
+        return
     if weights.get(claim.member, 0) == claim.weight:
         raise Malformed("this account is such a member already" if claim.weight else "no member")
     if _weight_for(weights, claim) is None:

@@ -58,6 +58,8 @@ async def until_full(console: Console) -> list[trio.socket.SocketType]:
     return slow
 
 
+# Little processor time, and up to half a minute of waiting.
+@pytest.mark.soak
 async def test_who_reads_nothing_loses_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,10 +68,11 @@ async def test_who_reads_nothing_loses_its_place(
     async with serving(tmp_path) as console:
         console.findings = [Finding("disk", "full", State.BAD, "x" * 20_000, "")]
         await console.enter()
-        slow = await until_full(console)
-        await asked(console.node, request(**UNCHECKED))
-        # It is given up, and not only those that hear no more of it.
-        with trio.fail_after(30):
+        slow = [await who_reads_nothing(console) for _ in range(WATCHERS_MAX)]
+        with trio.fail_after(60):
+            while not watchers(console):
+                await trio.sleep(0.01)
+            await asked(console.node, request(**UNCHECKED))
             while watchers(console):
                 await trio.sleep(0.01)
         async with console.events() as events:

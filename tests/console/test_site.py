@@ -46,6 +46,8 @@ async def test_a_link_lets_a_browser_in_and_what_it_gets_is_well_guarded(tmp_pat
         # The cookie is of no use to scripts, nor to other sites.
         link = (await console.commands["console-link"]({}, unheard))["url"]
         target = link.removeprefix(console.url.rstrip("/"))
+        # What shows a link may look at it before the browser follows it.
+        assert "set-cookie" not in (await console.ask("HEAD", target)).headers
         told = (await console.ask("GET", target)).headers["set-cookie"]
         assert "HttpOnly" in told
         assert "SameSite=Strict" in told

@@ -13,7 +13,14 @@ from node.ledger.committee import Committee, places_in
 from node.ledger.committees import CHANGES_MAX, Committees
 from node.ledger.jury_draw import _moved
 from node.ledger.motion_shelf import BALLOT, MotionShelf
-from node.ledger.seats import WAITING_EPOCHS_MAX, check_seat, seat_row, seats_after
+from node.ledger.seats import (
+    WAITING_EPOCHS_MAX,
+    check_seat,
+    seat_row,
+    seats_after,
+    taken_back,
+    waiting_seats,
+)
 from tests.ledger.made import ONE, THREE, TWO, nobody
 from tests.ledger.simulation import KEYS, OWNERS, Plan, genesis_of
 from tests.ledger.test_motions import MEMBER, Network, recount_of
@@ -228,6 +235,55 @@ def test_a_seat_waits_for_its_member_and_not_for_ever() -> None:
     assert (len(seated), done) == (4, dict.fromkeys(shelf.rows))
 
 
+@pytest.mark.parametrize("has_said_so", [False, True])
+def test_a_seat_that_waits_is_taken_back_at_once_by_a_later_motion(has_said_so: bool) -> None:
+    network = Seated()
+    assert network.decide(THREE, seat(THREE, 1, since=20)) is MotionState.PASSED
+    first = network.motion
+    if has_said_so:
+        # Somebody else has its key by now, and is early.
+        network.vote(THREE, first)
+    assert network.decide(ONE, seat(THREE, 0, since=9)) is MotionState.PASSED
+    assert not [*waiting_seats(network.member.books.motions.rows)]
+    assert BALLOT + first + THREE.peer not in network.member.books.motions.rows
+    with pytest.raises(Refused, match="the motion is decided"):
+        network.vote(THREE, first)
+    with pytest.raises(Refused, match="no member"):
+        network.propose(ONE, seats=(seat(THREE, 0, since=30),))
+    network.end(20)
+    assert network.seated() == {MEMBER}
+    # Another motion may seat it all the same.
+    assert network.decide(THREE, seat(THREE, 1, since=30)) is MotionState.PASSED
+    while network.member.epoch < 30:
+        network.vote(THREE, network.motion)
+        network.end()
+    assert network.seated() == {MEMBER, THREE}
+    network.check()
+
+
+def test_who_says_that_it_is_there_in_the_epoch_that_takes_its_seat_back_has_none() -> None:
+    network = Seated()
+    assert network.decide(THREE, seat(THREE, 1, since=4)) is MotionState.PASSED
+    first, last = network.motion, network.propose(ONE, seats=(seat(THREE, 0, since=9),))
+    network.end()
+    for key in (ONE, MEMBER):
+        network.vote(key, last)
+    network.vote(THREE, first)
+    network.end()
+    assert network.row(last).state is MotionState.PASSED
+    assert (network.member.epoch, network.seated()) == (4, {MEMBER})
+    network.check()
+
+
+def test_of_a_member_that_leaves_nothing_is_taken_back_before_its_epoch() -> None:
+    members = members_of(4)
+    shelf = rows_of(claimed(0, 2), claimed(5, 1))
+    leaves = SeatClaim(member=KEYS[0].peer, weight=0, since=9)
+    assert taken_back(shelf.rows, members, leaves) == {}
+    assert taken_back(shelf.rows, members, replace(leaves, member=KEYS[6].peer)) == {}
+    assert len(taken_back(shelf.rows, members, replace(leaves, member=KEYS[5].peer))) == 1
+
+
 def test_who_is_to_keep_the_ledger_says_so_itself_or_is_no_member() -> None:
     network = Seated()
     assert network.decide(ONE, seat(THREE, 1, since=2)) is MotionState.DECLINED
@@ -305,7 +361,7 @@ def test_nobody_weighs_more_than_the_heaviest_other_and_no_committee_is_too_larg
     full = tuple(sorted(full, key=lambda it: it.key))
     assert seats_after(rows_of(claimed(5, 1)).rows, full, 1)[0] == full
     with pytest.raises(Malformed, match="the committee is full"):
-        check_seat(full, claimed(5, 1), 0)
+        check_seat({}, full, claimed(5, 1), 0)
 
 
 def test_secrets_of_a_jury_keep_their_members_when_others_come_and_go() -> None:
