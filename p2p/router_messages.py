@@ -114,6 +114,12 @@ def _check_pmp(data: bytes, operation: int, size_bytes: int) -> None:
 def _answer(port: int, lifetime_s: int, host: str) -> PortAnswer:
     if not port:
         raise Malformed("the router names no port")
+    if not lifetime_s:
+        # So it says that a port is passed on no more; another protocol may be answered better.
+        raise Refused(
+            "the router passes no port on: it gives one for no time",
+            code=RefusalCode.NOT_WILLING,
+        )
     return PortAnswer(external_port=port, lifetime_s=lifetime_s, host=host)
 
 

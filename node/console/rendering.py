@@ -5,6 +5,7 @@ places, so that a row that changes is sent alone. Words of others are text in ev
 templates escape them, and what cannot be printed is replaced.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from node.health.reach_words import ago, lasted, reach_words, times_words
 from wire.amount import show_credits
 
 TEMPLATES = Path(__file__).parent / "templates"
+EARNED_FOR_SHOWN = 4
 MODELS_SHOWN = 24
 FINDINGS_SHOWN, OTHERS_SHOWN = 24, 64
 # Longer words of others are cut.
@@ -89,7 +91,7 @@ def parts_of(facts: ConsoleFacts) -> dict[str, str]:
         "controls": macros.taking(status),
         "work": macros.work(status, facts.history),
         "machine": macros.machine(status, facts.history),
-        "earnings": macros.earnings(facts.earnings),
+        "earnings": macros.earnings(_earned(facts.earnings)),
         "peers-line": macros.peers_line(status, facts.peers),
         "doctor-line": macros.doctor_line(facts.findings, facts.examined_s_ago),
         "problems": macros.problems(status),
@@ -106,6 +108,22 @@ def parts_of(facts: ConsoleFacts) -> dict[str, str]:
     parts |= _rows("finding", alarms, FINDINGS_SHOWN, macros.finding)
     parts |= _rows("sound", others, OTHERS_SHOWN, macros.finding)
     return {name: str(it).strip() for name, it in parts.items()}
+
+
+def _earned(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The earnings, with what most of them are for."""
+    if found is None:
+        return None
+    sums: Counter[str] = Counter()
+    for row in found["sums"]:
+        whole = row["name"] or short(row["model"]) if row["for"] == "model" else row["for"]
+        sums[str(whole)] += row["charged"]
+    shown = sums.most_common(EARNED_FOR_SHOWN)
+    return {
+        **found,
+        "earned_for": [{"name": name, "charged": charged} for name, charged in shown],
+        "earned_for_more": len(sums) - len(shown),
+    }
 
 
 def _rows(name: str, rows: Sequence[Any], count: int, macro: Any) -> dict[str, Any]:

@@ -14,10 +14,14 @@ from node.console.sessions import SESSION_LIFE_S, Session, Sessions, cookie_of
 from node.console.visitor import ALWAYS, headers_of, stranger
 from node.gateway.http_exchange import Exchange, Headers, RequestRefused
 from node.gateway.keys import Keyring
+from node.gateway.request_parser import Refusal
+from p2p.timeouts import stretched
 from wire.errors import BatonError
 
 TOKEN = "x-baton-token"  # noqa: S105 - the name of a header
 FORM_BYTES_MAX = 4096
+# Whoever wants a body says how long it may take to come.
+FORM_S = 5.0
 PEERS_EACH = 100
 PAGES_MAX = 1000
 # An event stream on which nothing happens says so, so that its end is noticed on both sides.
@@ -149,6 +153,10 @@ class ConsoleSite:
             await visit.page(status, page)
 
     async def _enter(self, visit: Visit) -> None:
+        if visit.exchange.request.head.method == "HEAD":
+            # What only looks whether a link is good, as programs do that show one, uses it not up.
+            await visit.page(200, enter_page_of("", by_key=self.keyring is not None))
+            return
         now_at_s = trio.current_time()
         if not self.sessions.may_guess(now_at_s, visit.address):
             await self._let_nobody_in(visit, "Too many tries: wait a few seconds.", 429)
@@ -270,10 +278,14 @@ def _number_of(query: Mapping[str, str], name: str, most: int) -> int:
 
 
 async def _form_of(exchange: Exchange) -> dict[str, str]:
-    """What a small form says; nothing of one that is large."""
+    """What a small form says; nothing of one that is large, RequestRefused for one that is slow."""
     data = b""
-    while part := await exchange.body_part():
-        data += part
-        if len(data) > FORM_BYTES_MAX:
-            return {}
+    with trio.move_on_after(stretched(FORM_S)) as waiting:
+        while part := await exchange.body_part():
+            data += part
+            if len(data) > FORM_BYTES_MAX:
+                return {}
+    if waiting.cancelled_caught:
+        words = f"the form did not come within {FORM_S:g} s"
+        raise RequestRefused(Refusal(408, words, "body_too_slow"))
     return _query_of(data.decode("latin-1"))

@@ -109,6 +109,11 @@ class LedgerCommands:
             "ahead": sum(it["ahead"] for it in rows),
             "to_fund": sum(growth_of(it["redeemed"]) for it in rows),
             "lost": sum(it["lost"] for it in rows),
+            # Of the channels that are open, what others were paid, and of it relays.
+            "paid": {
+                name: sum(it[name] for it in self.node.paying.payer.channels.rows())
+                for name in ("charged", "relayed")
+            },
         }
 
     def earned(self) -> list[dict[str, Any]]:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import trio
 
-from node.console import server
+from node.console import server, site
 from node.console.live import WATCHERS_MAX
+from node.console_config import ConsoleConfig
+from node.gateway.keys import add_key, keys_file
 from node.health.finding import Finding, State
 from tests.console.served import Console, serving
 from tests.node.asking import asked, request
@@ -74,6 +76,26 @@ async def test_who_reads_nothing_loses_its_place(
             assert await events.begin() == 200
         for one in slow:
             one.close()
+
+
+async def test_a_form_that_does_not_come_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "FORM_S", 0.2)
+    keys = keys_file(tmp_path / "0")
+    add_key(keys, "phone", 600, lambda size: b"k" * size, 0.0)
+    async with serving(tmp_path, ConsoleConfig(host="0.0.0.0", port=0)) as console:
+        console.url = console.url.replace("0.0.0.0", "127.0.0.1")
+        head = f"POST /enter HTTP/1.1\r\nHost: {console.host}\r\nOrigin: http://{console.host}"
+        async with await console.connect() as stream:
+            # Anybody who reaches the port may send this, and hold a place with it.
+            await stream.send_all(f"{head}\r\nContent-Length: 50\r\n\r\nkey=".encode())
+            data = b""
+            with trio.fail_after(20):
+                while part := await stream.receive_some():
+                    data += part
+        assert data.startswith(b"HTTP/1.1 408")
+        assert b"did not come within" in data
 
 
 class Crowd:

@@ -60,9 +60,13 @@ def _look_at(page: Any, console: Console) -> None:
     page.goto(console.url)
     for name in PANELS:
         assert page.locator(f"#p-{name}").is_visible()
-    # Nothing is wider than the screen: what is wide scrolls by itself.
+    # Nothing is wider than the screen: what is wide scrolls by itself, and an id breaks.
+    page.evaluate("document.getElementById('headline').firstElementChild.append('b'.repeat(60))")
     wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(wider) <= 0
+    # A table without rows says nothing, so its head is not there.
+    assert not page.get_by_role("columnheader", name="receipt").is_visible()
+    assert page.get_by_text("no answer is kept yet").is_visible()
     # By keyboard alone: to a panel by its number, to a button by its name, and pressed.
     page.keyboard.press("4")
     assert page.evaluate("document.activeElement.id") == "p-models"

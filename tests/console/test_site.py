@@ -1,6 +1,7 @@
 """The console over HTTP: who comes in, what it shows, what its buttons do, what it bears."""
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import trio
 
 from node.console.facts import FactSource
 from node.console.live import WATCHERS_MAX
+from node.console.rendering import parts_of
 from node.console.server import open_console
 from node.console_config import ConsoleConfig
 from node.gateway.keys import add_key, keys_file
@@ -44,13 +46,15 @@ async def test_a_link_lets_a_browser_in_and_what_it_gets_is_well_guarded(tmp_pat
         # The cookie is of no use to scripts, nor to other sites.
         link = (await console.commands["console-link"]({}, unheard))["url"]
         target = link.removeprefix(console.url.rstrip("/"))
+        # What shows a link may look at it before the browser follows it.
+        assert "set-cookie" not in (await console.ask("HEAD", target)).headers
         told = (await console.ask("GET", target)).headers["set-cookie"]
         assert "HttpOnly" in told
         assert "SameSite=Strict" in told
         assert (await console.ask("GET", target)).status == 401
         # Here nobody comes in by a key, and codes are not guessed.
         assert (await console.ask("POST", "/enter", body=b"key=sk-baton-x")).status == 403
-        tried = [(await console.ask("GET", f"/enter?code={it}")).status for it in range(8)]
+        tried = [(await console.ask("GET", f"/enter?code={it}")).status for it in range(30)]
         assert set(tried[:2]) == {401}
         assert tried[-1] == 429
 
@@ -268,3 +272,26 @@ async def test_a_command_that_fails_once_leaves_the_next_looks_whole(tmp_path: P
             await source.look()
         console.commands["receipts"] = sound
         assert (await source.look()).receipts["receipts"] == []
+
+
+async def test_a_network_goes_by_its_name_and_what_was_earned_says_for_what(tmp_path: Path) -> None:
+    async with serving(tmp_path) as console:
+        facts = await FactSource(console.commands, console.examine).look()
+    status = {**facts.status, "network": "bafkreihse5o3usoi5", "ledger": {"name": "<home>"}}
+    noted = [{"line": "a call failed", "s_ago": 190, "times": 4}]
+    paid = {"charged": 7_000, "relayed": 5_000}
+    sums = [
+        {"for": "relay", "name": "", "model": None, "charged": 2_000_000},
+        {"for": "model", "name": "minilm", "model": "bafk", "charged": 500_000},
+        {"for": "model", "name": "minilm", "model": "bafk", "charged": 500_000},
+    ]
+    earnings = {"charged": 3_000_000, "redeemed": 1, "unredeemed": 2, "lost": 0, "paid": paid}
+    parts = parts_of(
+        replace(facts, status=status | {"noted": noted}, earnings=earnings | {"sums": sums})
+    )
+    assert 'in <b title="bafkreihse5o3usoi5">&lt;home&gt;</b>, up for' in parts["headline"]
+    assert "3 credits: 2 for relay, 1 for minilm</dd>" in parts["earnings"]
+    assert "0.007 credits, of it 0.005 for what relays passed on" in parts["earnings"]
+    assert "<b>3 min ago</b> a call failed (4 times)" in parts["problems"]
+    # Nothing is drawn of work where there was none.
+    assert "units/s" not in parts["work"]

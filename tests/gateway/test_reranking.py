@@ -33,7 +33,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_texts_are_ranked_by_their_scores(url: str) -> None:
     body = {"model": "reranker", "query": "small red fox", "documents": DOCUMENTS}
     with httpx.Client(base_url=url, timeout=60) as http:
-        told = http.post("/v1/rerank", json=body).json()
+        answer = http.post("/v1/rerank", json=body)
+        assert answer.status_code == 200, answer.text
+        told = answer.json()
         assert [it["index"] for it in told["results"]] == [1, 2, 0]
         scores = [it["relevance_score"] for it in told["results"]]
         assert scores == pytest.approx([share(3), share(2), share(0)])

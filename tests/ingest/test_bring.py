@@ -225,7 +225,9 @@ async def test_who_wants_it_anew_waits_for_no_more_than_two_fetches(
     assert max(took) <= 16.1
 
 
-async def test_a_budget_that_is_used_up_asks_no_server(tmp_path: Path) -> None:
+async def test_a_budget_that_is_used_up_asks_no_server(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     network = MadeUpNetwork()
     ingest = ingest_at(tmp_path, network)
     for number in range(int(HOST_BURST)):

@@ -66,6 +66,14 @@ def test_a_router_says_which_port_and_for_how_long() -> None:
     assert len(pmp_request(4747, 3600, 4747)) == 12
 
 
+def test_a_port_that_is_given_for_no_time_is_none() -> None:
+    ended = pcp_answer()[:4] + bytes(4) + pcp_answer()[8:]
+    with pytest.raises(Refused, match="no time"):
+        read_pcp(ended, 4747, NONCE)
+    with pytest.raises(Refused, match="no time"):
+        read_pmp(pmp_answer()[:-4] + bytes(4), 4747)
+
+
 def test_an_answer_to_something_else_is_none() -> None:
     for data in (
         *(pcp_answer()[:size] for size in (0, 3, 23, 59)),
