@@ -23,6 +23,7 @@ from store.files import NO_ROOM
 from store.folder import open_folder
 from store.group_commit import Action, CommitRequest, CommitStatistics, Committer, MoveOnAfter
 from store.placed import PlacedRows
+from store.private_file import open_own
 from store.quota import Quota
 from store.recency import Recency
 from store.rows import CATALOG_TABLES
@@ -40,6 +41,8 @@ _FOLDER = "store"
 # The file in it, and the folder in which that is written anew.
 _DATA = "data.mdb"
 _ANEW = "anew"
+# LMDB maps this one too: a head, and a place for each of 126 readers.
+_LOCK, _LOCK_BYTES = "lock.mdb", 8192
 # The store's file is written anew at the start if more than this of it is free, and more than is
 # used, and if no more than this is used: a start should not take long.
 FREE_BYTES_MIN = 256 << 20
@@ -279,10 +282,23 @@ async def open_store(
 def _open_environment(path: Path) -> Any:
     # LMDB would give the folder the mode of its files, and only root may enter such a folder.
     path.mkdir(mode=0o700, exist_ok=True)
+    _reserve(path / _LOCK)
     with _translated():
         return lmdb.open(
             str(path), map_size=MAP_BYTES_START, max_dbs=32, mode=0o600, max_spare_txns=_READERS
         )
+
+
+def _reserve(lock: Path) -> None:
+    """Have the disk give the room of LMDB's lock file, which it maps; OSError if there is none.
+
+    LMDB makes it without, and the system would end this process at the first write to it.
+    """
+    descriptor = open_own(lock, os.O_RDWR)
+    try:
+        os.posix_fallocate(descriptor, 0, _LOCK_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 async def _open_compact(path: Path) -> Any:

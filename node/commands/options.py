@@ -1,7 +1,10 @@
 """Options that several commands share, and how their text becomes what the node understands."""
 
+import os
+import pwd
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,12 +53,37 @@ def _as_given_before(context: click.Context, parameter: click.Parameter, value: 
     return value
 
 
+class _StateFolder(click.Path):
+    """A folder; of one that cannot be read, since it is another user's, it is said whose."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            with suppress(OSError):
+                if Path(value).stat().st_uid != os.geteuid():
+                    raise _of_another_user(Path(value)) from None
+            raise
+
+
+def _of_another_user(folder: Path) -> InputError:
+    number = folder.stat().st_uid
+    try:
+        name = pwd.getpwuid(number).pw_name
+    except KeyError:
+        name = f"#{number}"
+    return InputError(
+        f"{folder} belongs to the user {name}",
+        todo=f"run this as that user: sudo -u {name} …; or name another folder with --state",
+    )
+
+
 def state_option(function: F) -> F:
     """`--state`: which peer of this machine a command is about."""
     return click.option(
         "--state",
         callback=_as_given_before,
-        type=click.Path(path_type=Path, file_okay=False),
+        type=_StateFolder(path_type=Path, file_okay=False),
         default=STATE_DEFAULT,
         show_default=True,
         help="The folder where this peer keeps its key, its store and its receipts.",

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from node.own_port import kept_port
+from store.folder import open_folder as used_folder
 from tests.live.command_line import LOOPBACK, Done, Peer, at_once, environment, joined
 from tests.ports import free_port
 
@@ -145,6 +146,18 @@ def test_a_folder_without_permission_is_refused(tmp_path_factory: pytest.TempPat
     assert not (folder / "x").exists()
 
 
+def test_whose_a_folder_is_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    if not AS_ROOT:
+        pytest.skip("only root may be another user")
+    (tmp_path / "s").mkdir(mode=0o700)
+    for place in (tmp_path, *above(tmp_path)):
+        place.chmod(0o755)
+    named = ("--state", tmp_path / "s")
+    commands = [(it, *named) for it in ("join", "status", "doctor", "leave")]
+    for done in at_once(commands, uid=NOBODY):
+        assert f"{tmp_path}/s belongs to the user root: run this as that user" in done.error
+
+
 def test_a_port_that_is_not_allowed_is_said(tmp_path: Path) -> None:
     if not AS_ROOT:
         pytest.skip("the privileged port may be free to this user")
@@ -249,6 +262,17 @@ def test_a_peers_folder_on_a_disk_that_cannot_be_written_or_of_another_user_stay
         assert peer.stop().code == 0
 
 
+def filled(disk: Path) -> Path:
+    """The file with which there is no byte left."""
+    filling = disk / "filling"
+    with filling.open("wb", buffering=0) as file:
+        for size_bytes in (1 << 20, 1):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size_bytes)):
+                    """Until the disk takes no more."""
+    return filling
+
+
 @pytest.mark.soak
 def test_a_peer_whose_disk_filled_up_while_it_was_down_says_so_and_loses_nothing(
     small_disk: Path, tmp_path: Path
@@ -258,12 +282,7 @@ def test_a_peer_whose_disk_filled_up_while_it_was_down_says_so_and_loses_nothing
     with joined(state, "--role", "store") as peer:
         kept = peer.ask("put", tmp_path / "small", "--json").document["id"]
         assert peer.stop().code == 0
-    filling = small_disk / "filling"
-    with contextlib.suppress(OSError), filling.open("wb", buffering=0) as file:
-        while file.write(bytes(1 << 20)):
-            """Until the disk takes no more."""
-        while file.write(bytes(1)):
-            """To the last byte."""
+    filling = filled(small_disk)
     [done] = at_once([("join", "--json", "--state", state, *LOOPBACK)])
     assert "no room left" in done.error
     assert "free some space" in done.error
@@ -307,6 +326,15 @@ def test_on_a_disk_that_is_already_full_join_says_so(small_disk: Path) -> None:
     with contextlib.suppress(OSError), (small_disk / "filling").open("wb", buffering=0) as file:
         while file.write(bytes(1 << 20)):
             """Until the disk takes no more."""
+    [done] = at_once([("join", "--json", "--state", small_disk / "s", *LOOPBACK)])
+    assert "no room left on the disk" in done.error
+    assert "free some space" in done.error
+
+
+def test_where_the_store_is_yet_to_be_made_a_full_disk_is_said_too(small_disk: Path) -> None:
+    """What LMDB maps must be on the disk: the system ends whoever writes to what has no room."""
+    with used_folder(small_disk / "s"):
+        filled(small_disk)
     [done] = at_once([("join", "--json", "--state", small_disk / "s", *LOOPBACK)])
     assert "no room left on the disk" in done.error
     assert "free some space" in done.error
