@@ -120,7 +120,19 @@ def lost_key(path: Path, held: Sequence[str] = ()) -> StoreUnusable:
     )
 
 
+def leads_nowhere(path: Path) -> str:
+    """What the folder's name is a link to, in words, if that is not there; "" else."""
+    if path.is_symlink() and not path.exists():
+        return f"{path} is a link to {path.readlink()}, which is not there"
+    return ""
+
+
 def _made(path: Path) -> Path:
+    if nowhere := leads_nowhere(path):
+        raise StoreUnusable(
+            nowhere,
+            todo="mount the disk that it lies on or delete the link, or name another folder",
+        )
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_folder(path)
     return path
@@ -161,18 +173,19 @@ def _check_version(path: Path) -> None:
         return
     raise StoreUnusable(
         f"{path} is of version {found.strip()!r}, this Baton reads {expected.strip()!r}",
-        todo=_way_out(path),
+        todo=way_out(path),
     )
 
 
-def _way_out(path: Path) -> str:
+def way_out(path: Path) -> str:
+    """What to do with a folder of another version."""
     kept = kept_at(path, FOLDER_VERSION)
     if kept.is_dir():
         return (
             "run the newer Baton, whose it is; to go back to this one, run it on a copy of"
             f" {kept}: the folder as it was before"
         )
-    return "run the Baton that made it, or give this one another state folder"
+    return "run the Baton that made it, or give this one another state folder: --state DIR"
 
 
 def folder_version(path: Path) -> tuple[int, bool] | None:

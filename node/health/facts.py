@@ -32,6 +32,8 @@ class StateFacts:
     mode: int | None = None
     key_mode: int | None = None
     version: str | None = None
+    # What to do if it is not that of this Baton.
+    way_out: str = ""
     # What a peer left there and is not as it left it, in words; "" for nothing.
     damage: str | None = None
     # The version that this Baton reads and writes.

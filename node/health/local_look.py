@@ -20,7 +20,16 @@ from typing import Any
 
 from node.guest.sensors import Sensors, said_by
 from node.health.facts import PortFacts, ResourceFacts, ServiceFacts, StateFacts, ToolFacts
-from store.folder import FOLDER_VERSION, KEY_FILE, SEED_BYTES, has_lost_key, locked_by, lost_key
+from store.folder import (
+    FOLDER_VERSION,
+    KEY_FILE,
+    SEED_BYTES,
+    has_lost_key,
+    leads_nowhere,
+    locked_by,
+    lost_key,
+    way_out,
+)
 
 UNIT = "baton"
 # A limit of cgroups that is as good as none.
@@ -97,6 +106,8 @@ class LocalLook:
         try:
             found = self.state.stat()
         except FileNotFoundError:
+            if nowhere := leads_nowhere(self.state):
+                return StateFacts(**named, there=True, damage=nowhere)
             found_at = self._disk(self._parent())
             return StateFacts(**named, there=False, locked_by=0, **found_at)
         except OSError:
@@ -114,6 +125,7 @@ class LocalLook:
             mode=stat.S_IMODE(found.st_mode),
             key_mode=key_mode,
             version=version,
+            way_out=way_out(self.state),
             damage=None if version is None else self._damage(),
             locked_by=locked_by(self.state),
             newest_wall_s=self._newest_wall_s(),

@@ -122,7 +122,7 @@ def _folder_version(facts: Facts) -> Judged:
         return ok(version)
     return bad(
         f"the folder is of version {version!r}, this Baton reads {facts.state.version_here!r}",
-        "run the Baton that made it, or give another folder: --state DIR",
+        facts.state.way_out,
     )
 
 

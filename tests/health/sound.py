@@ -70,6 +70,7 @@ def facts(**changed: Any) -> Facts:
             mode=0o700,
             key_mode=0o600,
             version="baton state 1",
+            way_out="run the Baton that made it",
             damage="",
             version_here="baton state 1",
             locked_by=7,

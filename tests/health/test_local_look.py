@@ -72,6 +72,18 @@ def test_what_is_damaged_in_a_folder_is_told(tmp_path: Path) -> None:
     assert "files is no folder" in str(there.folder().damage)
 
 
+def test_a_folder_whose_disk_is_not_mounted_is_no_new_one(tmp_path: Path) -> None:
+    (tmp_path / "state").symlink_to(tmp_path / "disk" / "baton")
+    assert "disk/baton, which is not there" in str(LocalLook(tmp_path / "state").folder().damage)
+
+
+def test_the_way_back_from_a_half_migrated_folder_is_told(tmp_path: Path) -> None:
+    with open_folder(tmp_path / "state") as state:
+        (state / "version").write_text("baton state 1 to 2\n")
+        (state / "kept" / "v1").mkdir(parents=True)
+        assert f"on a copy of {state}/kept/v1" in LocalLook(state).folder().way_out
+
+
 def test_memory_is_what_the_control_group_still_lets_take(tmp_path: Path) -> None:
     root = put(
         tmp_path,

@@ -135,6 +135,17 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
         pytest.fail("opened")
 
 
+def test_a_link_to_a_folder_that_is_not_there_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "state").symlink_to(tmp_path / "disk")
+    with (
+        pytest.raises(StoreUnusable, match="disk, which is not there") as refused,
+        open_folder(tmp_path / "state"),
+    ):
+        pytest.fail("opened")
+    assert "mount" in refused.value.todo
+    assert not (tmp_path / "disk").exists()
+
+
 def test_a_folder_that_may_not_be_written_is_refused() -> None:
     def refused() -> None:
         for path in (folder, folder / "new"):
