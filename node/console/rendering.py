@@ -16,6 +16,7 @@ from node.console.facts import PEERS_SHOWN, RECEIPTS_SHOWN, TASKS_SHOWN, Console
 from node.console.history import points_of
 from node.health.finding import State
 from node.health.reach_words import ago, lasted, reach_words, times_words
+from node.local.owner_commands import OWNER_PAUSED
 from wire.amount import show_credits
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -89,6 +90,7 @@ def parts_of(facts: ConsoleFacts) -> dict[str, str]:
         "headline": macros.headline(status),
         "reach": macros.reach(status),
         "controls": macros.taking(status),
+        "switch": macros.switch(status["paused"] == OWNER_PAUSED),
         "work": macros.work(status, facts.history),
         "machine": macros.machine(status, facts.history),
         "earnings": macros.earnings(_earned(facts.earnings)),

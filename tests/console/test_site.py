@@ -136,12 +136,17 @@ async def test_changes_come_as_they_happen_and_alone(tmp_path: Path) -> None:
             assert b"text/event-stream" in events.head
             first = await events.next()
             assert "takes work" in first["parts"]["controls"]
+            # The one that applies is offered, and not the other.
+            assert "/pause" in (switch := first["parts"]["switch"])
+            assert "/resume" not in switch
             assert "peer-0" in first["parts"]
             nursery.start_soon(console.ask, "POST", "/pause")
             later = await events.next()
             while "controls" not in later["parts"]:
                 later = await events.next()
             assert "its owner paused it" in later["parts"]["controls"]
+            assert "/resume" in (switch := later["parts"]["switch"])
+            assert "/pause" not in switch
             assert later["version"] > first["version"]
             # What stayed as it was is not sent again.
             assert "peer-7" not in later["parts"]

@@ -12,6 +12,13 @@ function say(words) {
   line.hidden = !words;
 }
 
+// What had the focus inside is another element now: a keyboard goes on from its successor.
+function put(element, inside) {
+  const focused = element.contains(document.activeElement);
+  element.innerHTML = inside;
+  if (focused) element.querySelector("button, a, summary")?.focus();
+}
+
 function listen() {
   const stream = new EventSource(`/events?since=${version}`);
   stream.onmessage = (event) => {
@@ -19,7 +26,7 @@ function listen() {
     version = found.version;
     for (const [name, inside] of Object.entries(found.parts)) {
       const element = document.getElementById(name);
-      if (element) element.innerHTML = inside;
+      if (element) put(element, inside);
     }
     if (main.classList.contains("old")) say("");
     main.classList.remove("old");
@@ -48,7 +55,9 @@ async function reason() {
 
 async function post(button) {
   if (button.dataset.ask && !window.confirm(button.dataset.ask)) return;
-  button.disabled = true;
+  // Not disabled: whoever has no mouse would lose the place.
+  if (button.ariaBusy === "true") return;
+  button.ariaBusy = "true";
   try {
     const answer = await fetch(button.dataset.post, {
       method: "POST",
@@ -60,7 +69,7 @@ async function post(button) {
   } catch {
     say("The peer does not answer.");
   } finally {
-    button.disabled = false;
+    button.ariaBusy = "false";
   }
 }
 
