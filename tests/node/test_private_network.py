@@ -177,7 +177,10 @@ async def test_a_task_that_a_removed_member_has_is_answered_by_another(tmp_path:
                 await typed(owner, "members_remove", peer=str(bob.peers.me))
         assert answers[text].output == vectors_of(text)
         assert stuck.calls == 1
-        assert bob.peers.me not in ann.peers.connected()
+        # Who was slow may have been answered for by another before its removal was heard of.
+        with trio.fail_after(60.0):
+            while bob.peers.me in ann.peers.connected():
+                await trio.sleep(0.02)
 
 
 async def test_an_invite_is_given_on_terms_that_make_sense_or_not_at_all(
