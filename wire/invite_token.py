@@ -29,6 +29,8 @@ _BEGINS = re.compile(
 )
 # How mail marks each line that it quotes.
 _QUOTED = re.compile(r"^[>|\s]+", re.MULTILINE)
+# Fewer are a word about invites, and no line of one.
+_BEGUN_CHARACTERS = len(PREFIX) + 10
 _TODO = "copy the whole line that `invite` printed there, or ask for a new one"
 
 
@@ -52,16 +54,28 @@ def read_token(text: str) -> tuple[Signed[Invite], SigningKey]:
 
 
 def _lines_in(text: str) -> tuple[str, ...]:
-    """What may be the line: where it begins, up to the next space, and with all that follows."""
+    """What may be the line: where it begins, up to the next space, and with all that follows.
+
+    InputError where several lines begin: who hid one among them decides for nobody.
+    """
     # Some programs put marks that nobody sees where a long word may be broken.
     plain = "".join(
         it for it in text[:TEXT_CHARACTERS_MAX] if it.isascii() or unicodedata.category(it) != "Cf"
     )
-    found = _BEGINS.search(plain)
-    if found is None:
-        return ("".join(plain.split()),)
-    whole = "".join(_QUOTED.sub("", plain[found.start(found.lastindex or 0) :]).split())
-    return found[found.lastindex or 0], whole
+    found = {
+        it[place].lower(): it.start(place)
+        for it in _BEGINS.finditer(plain)
+        if len(it[place := it.lastindex or 0]) >= _BEGUN_CHARACTERS
+    }
+    if len(found) > 1:
+        raise InputError(
+            f"this text holds {len(found)} invites, which may be to different networks",
+            todo="give only the line of the network that you mean to join",
+        )
+    for begun, start in found.items():
+        whole = "".join(_QUOTED.sub("", plain[start:]).split())
+        return plain[start : start + len(begun)], whole
+    return ("".join(plain.split()),)
 
 
 def _read_line(line: str) -> tuple[Signed[Invite], SigningKey]:

@@ -42,9 +42,9 @@ def keep_one_heap() -> None:
     """Have all threads take memory from one place; to be called before there are others.
 
     By default glibc gives a thread a heap of its own, where whatever it made stays. Threads come
-    and go here, what one made is let go of by another, and each of these heaps grows for hours by
-    pages that little lies on. They would allow several threads to allocate at the same moment,
-    which Python's do not.
+    and go here, what one made is let go of by another, and each of these heaps keeps pages that
+    little lies on. They would allow several threads to allocate at the same moment, which Python's
+    do not.
     """
     choose = getattr(ctypes.CDLL(None), "mallopt", None)
     if choose is not None:

@@ -242,6 +242,16 @@ def _credential(file: str) -> str:
 
 def _check_words(service: Service, arguments: Sequence[str]) -> None:
     """InputError for what a unit is no place for."""
+    if strange := [it for it in (*arguments, sys.prefix) if not it.isprintable()]:
+        raise InputError(
+            f"{strange[0][:60]!r} has characters that end a line, or that nobody sees",
+            todo="give it another name: a unit is lines of plain text",
+        )
+    if any(it != it.strip() or it.endswith("\\") for it in _without(arguments, "--invite-file")[1]):
+        raise InputError(
+            "systemd does not read the name of a file that ends with a space or a backslash",
+            todo="call the file of --invite-file otherwise",
+        )
     if any(it.lower().startswith(INVITE_PREFIX) for it in arguments):
         raise InputError(
             "everybody on this machine could read an invite in a service's unit",

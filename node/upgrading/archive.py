@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 
 from wire.errors import InputError
@@ -30,6 +31,7 @@ _LONGER_BYTES = 20
 # No drive, no folder of another system, nothing that a terminal would act on.
 _PART = re.compile(r"[ !-.0-9;-\[\]-~]{1,255}")
 _ENCRYPTED = 0x1
+_READ_BYTES = 64 << 10
 _FAULTS = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
@@ -69,9 +71,12 @@ def _check_list(wheel: Path) -> None:
         end = file.read()
     if len(end) < _END.size:
         raise ValueError("it is too short")
-    magic, *_, list_bytes, _, comment_bytes = _END.unpack(end[-_END.size :])
+    magic, *_, list_bytes, begins, comment_bytes = _END.unpack(end[-_END.size :])
     if magic != _END_MAGIC or comment_bytes:
         raise ValueError("it has no end")
+    # Of two lists one program reads that which ends here, and another that which begins there.
+    if begins + list_bytes + _END.size != size_bytes:
+        raise ValueError("its list is not where it says")
     if end.startswith(_LONGER_MAGIC) or list_bytes > LIST_BYTES_MAX:
         raise _unlike(wheel, "its list of files is too long")
 
@@ -99,8 +104,21 @@ def _check_files(wheel: Path, files: zipfile.ZipFile) -> None:
         while folder := folder.rpartition("/")[0]:
             if folder in known and folder not in folders:
                 raise _unlike(wheel, f"it lists files in {folder[:60]!r}, which is one")
-        # What stands before each file has to say the same name: some programs go by that.
-        files.open(row).close()
+        _check_size(files, row)
+
+
+def _check_size(files: zipfile.ZipFile, row: zipfile.ZipInfo) -> None:
+    """That a file is as long as the list says: not every program ends where that does.
+
+    What stands before the file has to say the same name, too.
+    """
+    left_bytes, one_more = row.file_size, copy(row)
+    one_more.file_size += 1
+    with files.open(one_more) as file:
+        while data := file.read(_READ_BYTES):
+            left_bytes -= len(data)
+    if left_bytes:
+        raise ValueError("a file is longer or shorter than it says")
 
 
 def _fault(row: zipfile.ZipInfo, name: str) -> str:
@@ -114,6 +132,9 @@ def _fault(row: zipfile.ZipInfo, name: str) -> str:
     kind = stat.S_IFMT(row.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "which is a link or a device"
+    if row.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # The library unpacks what else there is without a bound.
+        return "which is packed as none of ours is"
     return "which is encrypted" if row.flag_bits & _ENCRYPTED else ""
 
 

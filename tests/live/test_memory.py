@@ -1,4 +1,4 @@
-"""Where a peer's threads take memory from: a heap of each of them would grow for hours."""
+"""Where a peer's threads take memory from: a heap of each keeps pages that little lies on."""
 
 import os
 from itertools import pairwise

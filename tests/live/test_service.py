@@ -1,5 +1,6 @@
 """The peer as a service: its unit, what systemd thinks of that, and what systemd is told."""
 
+import os
 import re
 import shutil
 import signal
@@ -74,6 +75,24 @@ def test_an_invite_is_handed_over_by_systemd_and_is_in_no_unit() -> None:
     for user in ((), ("--user",)):
         said = baton("service", "install", "--print", *user, "baton1abcdefgh").error
         assert "--invite-file" in said
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("--files", "/srv/a\nExecStartPre=/bin/evil"),
+        ("--invite-file", "/srv/a\nUser=root"),
+        ("--invite-file=/srv/a\\",),
+        ("--srs", b"/srv/\xff"),
+    ],
+)
+def test_no_word_adds_a_line_to_the_unit(typed: tuple[str | bytes, ...]) -> None:
+    words = [it if isinstance(it, str) else os.fsdecode(it) for it in typed]
+    done = baton("service", "install", "--print", *words)
+    assert done.code == 1, done
+    assert len(done.error.strip().splitlines()) <= 2
+    assert "evil" not in done.out
+    assert "User=" not in done.out
 
 
 def test_what_join_would_not_take_is_said_at_once(tmp_path: Path) -> None:

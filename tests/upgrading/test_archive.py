@@ -141,6 +141,47 @@ def test_files_that_unpack_to_more_than_a_release_are_refused(
     assert "it has" in looked_at(packed(tmp_path, {"node/a": Random(1).randbytes(2000)}))
 
 
+@pytest.mark.parametrize("way", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_is_packed_to_fill_memory_is_not_unpacked(tmp_path: Path, way: int) -> None:
+    wheel = tmp_path / "baton-0.2.0-py3-none-any.whl"
+    whole_bytes = 40 << 20
+    with zipfile.ZipFile(wheel, "w") as out:
+        for name in SOUND:
+            out.writestr(name, b" " * (whole_bytes if name == LOCK else 9), compress_type=way)
+    # The list says that it is little.
+    wheel.write_bytes(
+        wheel.read_bytes().replace(struct.pack("<I", whole_bytes), struct.pack("<I", 10))
+    )
+    tracemalloc.start()
+    said = looked_at(wheel)
+    most_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "packed as none of ours is" in said
+    assert most_bytes < 32 << 20
+
+
+@pytest.mark.parametrize("said_bytes", [10, 5_000])
+def test_a_file_that_is_not_as_long_as_the_list_says_is_refused(
+    tmp_path: Path, said_bytes: int
+) -> None:
+    wheel = packed(tmp_path, {"node/a": " " * 3_000})
+    told, whole = struct.pack("<I", said_bytes), struct.pack("<I", 3_000)
+    wheel.write_bytes(wheel.read_bytes().replace(whole, told))
+    assert "cut or altered" in looked_at(wheel)
+
+
+def test_an_archive_with_a_second_list_is_refused(tmp_path: Path) -> None:
+    """Its end names the place of the one, and stands behind the other."""
+    data = packed(tmp_path, {"node/a.py": "x"}).read_bytes()
+    begins = data.index(b"PK\x01\x02")
+    wheel = packed(tmp_path, {"node/b.py": "x"})
+    other = wheel.read_bytes()
+    wheel.write_bytes(data[:begins] + data[begins:-22] + other)
+    with zipfile.ZipFile(wheel) as files:
+        assert "node/b.py" in files.namelist()
+    assert "cut or altered" in looked_at(wheel)
+
+
 def test_what_is_read_of_it_is_bounded(tmp_path: Path) -> None:
     for name, read in ((LOCK, lock_of), ("baton-0.2.0.dist-info/METADATA", extras_list)):
         with pytest.raises(InputError, match="cut or altered"):

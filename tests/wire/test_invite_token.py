@@ -49,6 +49,29 @@ def test_a_line_is_found_within_what_people_paste_with_it(text: str) -> None:
     assert (invite.record, key.seed) == (INVITE, OTHER_KEY.seed)
 
 
+OTHERS_LINE = write_token(sign(INVITE, OTHER_KEY), OTHER_KEY.seed)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{OTHERS_LINE}\n{LINE}",
+        f"{LINE} or <{OTHERS_LINE}>",
+        # The right one cannot be read, as it is wrapped and more follows.
+        f"> {WRAPPED.replace(chr(10), chr(10) + '> ')}\n\n{' ' * 400}{OTHERS_LINE}",
+        f"'{OTHERS_LINE[:200]}' is old: {LINE}",
+    ],
+)
+def test_of_two_lines_in_one_text_none_is_chosen(text: str) -> None:
+    with pytest.raises(InputError, match="2 invites"):
+        read_token(text)
+
+
+def test_a_word_about_invites_or_the_same_line_again_is_no_second_one() -> None:
+    for text in (f"it begins with baton1 and is long: {LINE}", f"{LINE}\n> {LINE.upper()}\n"):
+        assert read_token(text)[0].signer == KEY.peer
+
+
 @pytest.mark.parametrize(
     "strange", ["\u0430", "\uff41", "\u0131", "\u017f", "\u212a", ".", '"', "a", "="]
 )
