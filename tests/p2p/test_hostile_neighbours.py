@@ -8,12 +8,15 @@ import trio
 from trio.testing import MockClock
 
 from p2p.anti_entropy import AntiEntropy
+from p2p.neighbours import Neighbours
+from p2p.typed_call import TypedCall, refusal_of
 from p2p.view import Hearing, View, ViewConfig
 from tests.p2p.adverts import NOW_S, advert_of
 from tests.p2p.keepers import Keeper, Neighbourhood, open_neighbourhood
 from tests.p2p.transports import key_of
+from wire.content import PeerId
 from wire.errors import Refused
-from wire.message import Goodbye, Newer, Pong, Swap
+from wire.message import Goodbye, Message, Newer, Pong, Swap
 
 
 @pytest.fixture
@@ -56,6 +59,30 @@ async def test_keys_that_part_and_stay_do_not_have_a_peer_to_themselves(
             nursery.start_soon(part_and_stay)
     await trio.sleep(20)
     assert honest <= victim.peers.connected()
+
+
+async def test_who_never_swaps_does_not_have_all_of_a_peers_turns(
+    autojump_clock: MockClock, hood: Neighbourhood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, rogue, honest = [await hood.add(name) for name in ("victim", "rogue", "honest")]
+    swap = Neighbours.swap
+
+    async def swap_unless_rogue(neighbours: Neighbours, peer: PeerId) -> None:
+        if neighbours is not rogue.peers.neighbours:
+            await swap(neighbours, peer)
+
+    async def refuse(call: TypedCall, _: Message) -> None:
+        await call.send(refusal_of(Refused("later", retry_after_s=1.0)))
+
+    await hood.acquainted()
+    rogue.peers.handlers[Swap] = refuse
+    monkeypatch.setattr(Neighbours, "swap", swap_unless_rogue)
+    # It was never heard, as one that has just called is not.
+    victim.peers.handshake_log._answered.clear()
+    before = victim.peers.neighbours.swaps
+    await trio.sleep(60)
+    assert {rogue.me, honest.me} <= victim.peers.connected()
+    assert victim.peers.neighbours.swaps >= before + 3
 
 
 async def test_a_swap_that_is_never_finished_is_given_up(
