@@ -202,9 +202,10 @@ class Handshake:
         """The version that a peer speaks; it is greeted if it has not said. One of TROUBLES."""
         if peer == self.rpc.me:
             return self.speaks
-        if peer not in self._versions:
-            await self._greet(peer, deadline_s)
-        return self._versions[peer][1]
+        if (told := self._versions.get(peer)) is not None:
+            return told[1]
+        # It may say meanwhile that it began anew, and is not in the table then.
+        return (await self._greet(peer, deadline_s))[0].version
 
     def told_versions(self) -> list[int]:
         """The versions that connected peers said they speak."""

@@ -55,7 +55,7 @@ class HandshakeLog:
         return sum(now_at_s - self._answered.get(peer, -within_s) < within_s for peer in peers)
 
     def longest_unheard(self, peers: Sequence[PeerId], random: Random) -> PeerId:
-        """Who of `peers` answered or was asked the longest ago; drawn among those who never were."""
+        """Who of `peers` answered or was asked the longest ago; drawn if several never were."""
 
         def since_at_s(peer: PeerId) -> float:
             kept = (self._answered, self._asked)
