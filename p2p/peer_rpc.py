@@ -183,13 +183,17 @@ class PeerRpc:
         if peer != self.me and not self.endpoint.is_connected(peer):
             await self._reach(peer, min(deadline_s, stretched(self.dial_deadline_s)))
 
-    async def _reach(self, peer: PeerId, deadline_s: float) -> None:
+    def to_call(self, peer: PeerId) -> tuple[str, ...]:
+        """Where `peer` may be called now; what its advert says is a stranger's word."""
         advert = self.view.advert_of(peer)
         said = advert.record.reached_at if advert else ()
-        addresses = self.dialing.to_call(
+        return self.dialing.to_call(
             peer, tuple(it for it in said if may_call(it, Scope.GLOBAL)), trio.current_time()
         )
-        if not addresses and said:
+
+    async def _reach(self, peer: PeerId, deadline_s: float) -> None:
+        addresses = self.to_call(peer)
+        if not addresses and (advert := self.view.advert_of(peer)) and advert.record.reached_at:
             raise NotCalled(f"{peer.short} is not called where it is said to be, for now")
         try:
             await connect(self.endpoint, peer, addresses, deadline_s, self.relay_cost)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import trio
 
 from node.paying.relay_bytes import DEAR
-from p2p.ip_address import is_relayed, relay_of
+from p2p.ip_address import CIRCUIT, relay_of
 from p2p.peer_rpc import PeerRpc
 from p2p.timeouts import stretched
 from p2p.token_bucket import TokenBuckets
@@ -67,9 +67,9 @@ class OwnLines:
     def _address(self, peer: PeerId) -> str | None:
         """Where a second line to `peer` is asked for: by the cheapest relay that is paid."""
         cost = self.rpc.relay_cost
-        advert = self.rpc.view.advert_of(peer)
-        said = () if advert is None else advert.record.reached_at
-        costs = {it: cost(relay_of(it)) for it in said if is_relayed(it)}
+        # An advert may name another peer, this one among them.
+        said = (it for it in self.rpc.to_call(peer) if it.endswith(f"{CIRCUIT}/p2p/{peer}"))
+        costs = {it: cost(relay_of(it)) for it in said}
         best = min(costs, key=costs.__getitem__, default=None)
         return None if best is None or costs[best] >= DEAR else best
 

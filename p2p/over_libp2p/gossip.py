@@ -15,6 +15,7 @@ from libp2p.custom_types import TProtocol
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.utils import safe_bytes_from_hex
 
 from p2p.over_libp2p.errors import contained
 from p2p.transport import GOSSIP_BYTES_MAX, TOPIC_BYTES_MAX
@@ -26,6 +27,9 @@ _READ_BYTES = 64 << 10
 _SUBSCRIPTIONS_PER_RPC_MAX = 100
 _SUBSCRIPTIONS_PER_PEER_MAX = 100
 _CONTROLS_PER_RPC_MAX = 256
+# As in other implementations; all that is recent here has far fewer ids, and fewer messages.
+_IDS_PER_RPC_MAX = 5000
+_MESSAGES_PER_RPC_MAX = 1000
 _VARINT_BYTES_MAX = 4
 _SEEN_TTL_S = 120
 _SEEN_MAX = 65_536
@@ -92,6 +96,8 @@ class SoundGossip(GossipSub):  # type: ignore[misc]
         self.scorer = None
         # When each message was passed on: libp2p forgets it only where it adapts its degree.
         self.recent_message_deliveries: Any = defaultdict(lambda: deque(maxlen=0))
+        # Of the recent messages, those that each peer asked for and was given.
+        self._given: dict[Any, set[Any]] = {}
 
     async def heartbeat(self) -> None:
         while True:
@@ -109,6 +115,18 @@ class SoundGossip(GossipSub):  # type: ignore[misc]
         # libp2p keeps the pause of a peer that was pruned until this one comes back to it.
         for pauses in self.back_off.values():
             pauses.pop(peer_id, None)
+        self._given.pop(peer_id, None)
+
+    async def handle_iwant(self, iwant_msg: Any, sender_peer_id: Any) -> None:
+        """Give each peer a message once: libp2p copies it as often as it is named."""
+        recent = self.mcache.msgs
+        given = self._given.get(sender_peer_id, set()) & recent.keys()
+        named = {safe_bytes_from_hex(it): it for it in iwant_msg.messageIDs}
+        fresh = [it for it in named if it in recent and it not in given]
+        if fresh:
+            self._given[sender_peer_id] = given.union(fresh)
+            asked = rpc_pb2.ControlIWant(messageIDs=[named[it] for it in fresh])
+            await super().handle_iwant(asked, sender_peer_id)
 
     async def send_recent_messages(self, peer_id: Any, topic: str) -> None:
         """Do nothing: a new neighbour learns what it has missed by a swap."""
@@ -199,7 +217,26 @@ class SoundPubsub(Pubsub):  # type: ignore[misc]
             del buffer[: skip + size]
             await self._take(peer_id, message)
 
+    def _bound(self, control: Any) -> None:
+        """Leave of it what is about our topics; ValueError if it is too much."""
+        naming = (control.ihave, control.iwant, control.idontwant)
+        topical = (control.ihave, control.graft, control.prune)
+        if max(map(len, (*naming, *topical))) > _CONTROLS_PER_RPC_MAX:
+            raise ValueError("too much control in one message")
+        if sum(len(it.messageIDs) for several in naming for it in several) > _IDS_PER_RPC_MAX:
+            raise ValueError("too many messages are named in one")
+        # libp2p keeps something for each topic that is named, known or not.
+        for several in topical:
+            ours = [it for it in several if it.topicID in self.topic_ids]
+            del several[:]
+            several.extend(ours)
+        # It would call whoever it is told of here, wherever that is said to be.
+        for prune in control.prune:
+            prune.ClearField("peers")
+
     async def _take(self, peer_id: Any, message: Any) -> None:
+        if len(message.publish) > _MESSAGES_PER_RPC_MAX:
+            raise ValueError("too many messages in one")
         for one in message.publish:
             if self._is_subscribed_to_msg(one) and self.manager.is_running:
                 await self.push_msg(peer_id, one)
@@ -212,9 +249,7 @@ class SoundPubsub(Pubsub):  # type: ignore[misc]
         if message.HasField("control"):
             control = message.control
             message.ClearField("senderRecord")
-            several = (control.ihave, control.iwant, control.graft, control.prune)
-            if max(map(len, several)) > _CONTROLS_PER_RPC_MAX:
-                raise ValueError("too much control in one message")
+            self._bound(control)
             with contained("a gossip control message"):
                 await self.router.handle_rpc(message, peer_id)
 

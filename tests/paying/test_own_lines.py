@@ -8,7 +8,9 @@ import pytest
 from trio.testing import MockClock
 
 from node.paying import own_lines, uncalled_bytes
+from node.paying.own_lines import OwnLines
 from node.peer import Node
+from p2p.ip_address import CIRCUIT, is_relayed
 from tests.node.network import I, Network, S, open_network
 from tests.p2p.transports import until
 from tests.paying import relays as relayed
@@ -28,6 +30,7 @@ from tests.paying.relays import (
 from tests.paying.test_uncalled_bytes import PAYS
 from wire.errors import BatonError
 from wire.ledger import Genesis, Grant
+from wire.signed import sign
 
 granted_one = relayed.genesis_of
 
@@ -113,3 +116,29 @@ async def test_a_payer_has_over_its_line_all_that_it_calls_for(
         paid, _ = ends(asker, relay)
         assert paid.relayed_bytes > 7 * A_MIB
         assert kept.paying.statistics()["spent"] == 0
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_strangers_advert_aims_no_second_line(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_network(tmp_path) as network:
+        relay, asker, kept = await two_homes(network, **PAYS)
+        lines, me = OwnLines(kept.peers), asker.peers.me
+        heard = kept.peers.view.advert_of(me)
+        assert heard is not None
+        (true,) = (it for it in heard.record.reached_at if is_relayed(it))
+        assert lines._address(me) == true
+        other, stranger = kept.peers.me, network.key(9).peer
+        aimed = replace(
+            heard.record,
+            seq=heard.record.seq + 1,
+            addresses=(
+                f"/ip4/192.168.1.1/tcp/9000/p2p/{stranger}{CIRCUIT}/p2p/{me}",
+                f"/dns4/example.org/tcp/9000/p2p/{stranger}{CIRCUIT}/p2p/{me}",
+                f"/ip4/1.2.3.4/tcp/9000/p2p/{stranger}{CIRCUIT}/p2p/{other}",
+                true,
+            ),
+        )
+        kept.peers.advertiser.take_in(sign(aimed, network.key(ASKER)), relay.peers.me)
+        assert lines._address(me) == true
