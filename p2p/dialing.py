@@ -13,7 +13,7 @@ from p2p.token_bucket import TokenBucket
 from p2p.transport import WrongPeer
 from wire import limits
 from wire.content import PeerId
-from wire.errors import BatonError
+from wire.errors import BatonError, Refused
 from wire.latest import Latest
 
 
@@ -65,6 +65,7 @@ class Dial:
 class _Target:
     addresses: tuple[str, ...]
     failures: int = 0
+    refusals: int = 0
     due_at_s: float = 0.0
     dialing: bool = False
     # It was connected once, so it is more than somebody's word.
@@ -162,11 +163,11 @@ class Dialing:
                 self._anchors.append(peer)
 
     def connected(self, peer: PeerId) -> None:
-        """A connection to the peer stands, whoever opened it: earlier failures no longer count."""
+        """A connection stands, whoever opened it: failures no longer count, but refusals do."""
         self._connected.add(peer)
         if (target := self._peers.get(peer)) is not None:
             # A call of ours that is still under way says itself when it has ended.
-            target.failures = 0
+            target.failures = target.refusals
             target.proven = True
 
     def disconnected(
@@ -178,7 +179,7 @@ class Dialing:
         """
         self._connected.discard(peer)
         if (target := self._peers.get(peer)) is not None:
-            target.due_at_s = now_at_s + self._wait_s(_PARTED if parted else 0)
+            target.due_at_s = now_at_s + self._wait_s(max(target.refusals, _PARTED * parted))
             target.lost = lost
             self._marked[peer] = None
 
@@ -198,7 +199,7 @@ class Dialing:
 
     def failed(self, dial: Dial, now_at_s: float, error: BatonError | None = None) -> None:
         """A dial has ended without a connection at `now_at_s`; the next one is made later."""
-        self._ended(dial, failed=True, now_at_s=now_at_s)
+        self._ended(dial, failed=True, refused=isinstance(error, Refused), now_at_s=now_at_s)
         if dial.peer is not None:
             self.unreachable(dial.addresses, now_at_s, error)
 
@@ -254,12 +255,11 @@ class Dialing:
         if owner is not None and now_at_s < owner.until_at_s:
             return owner.peer == peer
         for where in (place_of(address), host_of(address)):
-            failing = self._failing.get(where) if where else None
-            if failing is not None and now_at_s < failing.due_at_s:
+            if (failing := self._failing.get(where)) and now_at_s < failing.due_at_s:
                 return False
         return True
 
-    def _ended(self, dial: Dial, *, failed: bool, now_at_s: float) -> None:
+    def _ended(self, dial: Dial, now_at_s: float, *, failed: bool, refused: bool = False) -> None:
         if dial.peer is None:
             target = self._bootstraps.get(dial.addresses[0])
         else:
@@ -269,6 +269,7 @@ class Dialing:
         target.dialing = target.lost = False
         counts = not self.cut_off or target.failures < _FAILURES_CUT_OFF
         target.failures = target.failures + counts if failed else 0
+        target.refusals = target.refusals + refused if failed else 0
         target.due_at_s = now_at_s + self._wait_s(target.failures)
         # A stranger that never answers makes room for one that may; who was met may come back.
         most = _MET_FAILURES_MAX if target.proven else _FAILURES_MAX
@@ -278,7 +279,7 @@ class Dialing:
     def _wait_s(self, failures: int) -> float:
         config = self.config
         most_s = config.cut_off_retry_s_max if self.cut_off else config.retry_s_max
-        wait_s = min(most_s, config.first_retry_s * 2.0**failures)
+        wait_s = min(most_s, config.first_retry_s * 2.0 ** min(failures, 64))
         # Half of it is drawn, so that a restarted bootstrap is not called by all at once.
         return wait_s * (0.5 + 0.5 * self.random.random())
 
@@ -325,8 +326,7 @@ class Dialing:
     def _next_anchor(self, now_at_s: float) -> Dial | None:
         """A peer that was met before this start, each called once in any case.
 
-        Else a bootstrap that lies, and keys that all call us, would have a restarted peer to
-        themselves.
+        Else a lying bootstrap, and keys that all call us, would have a restarted peer alone.
         """
         while self._anchors:
             peer = self._anchors.pop(0)
@@ -349,8 +349,8 @@ class Dialing:
         """
         large = len(self._peers) >= self.config.large_network
         every_s = self.config.roam_large_every_s if large else self.config.roam_every_s
-        wait_s = every_s * (0.5 + self.random.random())
-        first, self._roam_at_s = not self._roam_at_s, now_at_s + wait_s
+        every_s *= 0.5 + self.random.random()
+        first, self._roam_at_s = not self._roam_at_s, now_at_s + every_s
         if first:
             return []
         lost = [

@@ -127,7 +127,7 @@ class Handshake:
                 await self.claim(peer, deadline_s)
             welcome, other = await self.greeted(peer, deadline_s)
         except TROUBLES as error:
-            self._note_refusal(error)
+            self._note_refusal(dial, error)
             self.dialing.failed(dial, trio.current_time(), error)
             self.rpc.note_problem(dial.addresses[0], str(error))
             raise
@@ -148,15 +148,19 @@ class Handshake:
             self._told_of(other)
         return peer
 
-    def _note_refusal(self, error: BatonError) -> None:
-        """In a private network: why we are taken for no member, for `status`."""
+    def _note_refusal(self, dial: Dial, error: BatonError) -> None:
+        """In a private network: why we are taken for no member, for `status`.
+
+        It is the word of whoever was called, who may be a stranger: only the owner's list is sure.
+        """
         credentials = self.rpc.credentials
         if (
             credentials is not None
             and isinstance(error, Refused)
             and not isinstance(error, NotAMember)
         ):
-            credentials.problem = credentials.own_end() or error.message
+            who = dial.addresses[0] if dial.peer is None else dial.peer.short
+            credentials.problem = credentials.own_end() or f"{who} says: {error.message}"
 
     async def greeted(self, peer: PeerId, deadline_s: float) -> Answer:
         """What `peer` answers to our Hello, be it us who says it or another call of ours."""
@@ -202,9 +206,10 @@ class Handshake:
         """The version that a peer speaks; it is greeted if it has not said. One of TROUBLES."""
         if peer == self.rpc.me:
             return self.speaks
-        if peer not in self._versions:
-            await self._greet(peer, deadline_s)
-        return self._versions[peer][1]
+        if (told := self._versions.get(peer)) is not None:
+            return told[1]
+        # It may say meanwhile that it began anew, and is not in the table then.
+        return (await self._greet(peer, deadline_s))[0].version
 
     def told_versions(self) -> list[int]:
         """The versions that connected peers said they speak."""

@@ -31,6 +31,8 @@ class HandshakeLog:
     started_wall_s: float
     peers_max: int = 1000
     _answered: Latest[PeerId, float] = field(init=False)
+    # When each was asked last, whether or not it answered.
+    _asked: Latest[PeerId, float] = field(init=False)
     _skews: Latest[PeerId, float] = field(default_factory=lambda: Latest(_SKEWS_KEPT))
     _told_skews: Latest[PeerId, float] = field(default_factory=lambda: Latest(_SKEWS_KEPT))
     same_key: bool = False
@@ -38,18 +40,28 @@ class HandshakeLog:
 
     def __post_init__(self) -> None:
         self._answered = Latest(self.peers_max)
+        self._asked = Latest(self.peers_max)
 
     def answered(self, peer: PeerId, now_at_s: float) -> None:
         """`peer` saw us and said so."""
         self._answered[peer] = now_at_s
+
+    def asked(self, peer: PeerId, now_at_s: float) -> None:
+        """`peer` has its turn: it is the others' until they had theirs, whatever it says."""
+        self._asked[peer] = now_at_s
 
     def answered_within(self, peers: Iterable[PeerId], now_at_s: float, within_s: float) -> int:
         """How many of `peers` answered us in the last `within_s`."""
         return sum(now_at_s - self._answered.get(peer, -within_s) < within_s for peer in peers)
 
     def longest_unheard(self, peers: Sequence[PeerId], random: Random) -> PeerId:
-        """Who of `peers` answered the longest ago, drawn among those who never did."""
-        return min(peers, key=lambda it: (self._answered.get(it, -math.inf), random.random()))
+        """Who of `peers` answered or was asked the longest ago; drawn if several never were."""
+
+        def since_at_s(peer: PeerId) -> float:
+            kept = (self._answered, self._asked)
+            return max(it.get(peer, -math.inf) for it in kept)
+
+        return min(peers, key=lambda it: (since_at_s(it), random.random()))
 
     def told_same_key(self, other: Signed[Advert], now_at_s: float) -> bool:
         """Somebody showed an advert that another start of our key has signed; whether it is news.

@@ -77,16 +77,22 @@ class StrangersLookup:
 
     line: trio.lowlevel.RunVar[_Line]
 
-    async def look_up(self, asker: Hashable, host: str, port: int) -> Sequence[str]:
-        """As `NameLookup.look_up`; OSError also where `asker` has asked for too many since."""
+    async def look_up(
+        self, asker: Hashable, network: Hashable, host: str, port: int
+    ) -> Sequence[str]:
+        """As `NameLookup.look_up`; OSError also where `asker` has asked for too many since.
+
+        `network` is where the asker sits, as others of one owner may.
+        """
         line, token = self._line(), trio.lowlevel.current_trio_token()
-        await line.wait(line.turns.ask(asker))
+        turn = line.turns.ask(asker, network)
+        await line.wait(turn)
         found, ended = list[Any](), trio.Event()
 
         def end(outcome: Any) -> None:
             found.append(outcome)
             ended.set()
-            line.turns.answered(asker)
+            line.turns.answered(turn)
             line.told()
 
         def deliver(outcome: Any) -> None:

@@ -131,9 +131,9 @@ class Neighbours(Handshake):
             able = direct or able
             if able:
                 quick = max(0, quick - 1)
-                await self._swap_quietly(
-                    self.handshake_log.longest_unheard(able, self.rpc.environment.random)
-                )
+                peer = self.handshake_log.longest_unheard(able, self.rpc.environment.random)
+                self.handshake_log.asked(peer, trio.current_time())
+                await self._swap_quietly(peer)
             if self.ended is not None:
                 raise self.ended
 

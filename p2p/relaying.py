@@ -126,6 +126,9 @@ class Relaying:
             await trio.sleep(LOOK_S)
             now_at_s = trio.current_time()
             for peer, lease in list(self._relays.items()):
+                if peer not in self._relays:
+                    # It went while another gave its lease.
+                    continue
                 if lease.until_at_s <= now_at_s or not self._needed():
                     del self._relays[peer]
                     self._changed()

@@ -39,7 +39,7 @@ PANELS: tuple[Panel, ...] = (
         ],
     ),
     Panel(
-        "Work for others a second",
+        "Work done here a second",
         "ops",
         [
             ("legs", f"rate(baton_legs_done_total{_RATE})"),

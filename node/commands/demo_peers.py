@@ -91,7 +91,9 @@ def prepare_folder(folder: Path) -> None:
                 todo="name another folder with --folder",
             )
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # By default it lies in the state folder of a later peer, which nobody else may open.
+    for path in (*reversed(folder.absolute().parents), folder):
+        path.mkdir(exist_ok=True, mode=0o700)
     (folder / MARKER).write_text("made by python -m node demo; may be deleted\n")
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 import trio
 from trio import TaskStatus  # type: ignore[attr-defined]
 
+from node.commands.narrating import narrate
 from node.commands.network_of_peer import as_owned, in_network
 from node.commands.output import (
-    clock_words,
     console,
     device_words,
-    progress_line,
     safe,
     show_aside,
     show_json,
@@ -33,7 +32,6 @@ from node.engines.host.launch import EngineConfig
 from node.engines.proving.prover import open_proofs
 from node.guest.machine_use import GpuUse
 from node.health.clock import wrong_clock_words
-from node.health.reach_words import seed_words
 from node.ingest.opening import open_ingest, open_poster
 from node.local.commands import LocalCommands
 from node.local.control import Command, check_socket_path, open_control
@@ -344,54 +342,3 @@ def announce(
     console.print(
         f"state in {safe(node.config.state)}; Ctrl-C finishes the work in hand and leaves"
     )
-
-
-async def narrate(node: Node) -> None:
-    """Print one line for each change, and nothing else: a log that stays short for months."""
-    said: dict[str, str] = {"pause": "not paused"}
-    # Who has just come is given the time to answer.
-    heard_at_s = trio.current_time()
-
-    def say(about: str, line: str) -> None:
-        if said.get(about) != line:
-            said[about] = line
-            if run_log.is_json:
-                run_log.write(about, line)
-            else:
-                # A model's name is whatever the stranger who made it wrote there.
-                console.print(safe(line))
-
-    while True:
-        answered, connected = node.peers.answered_last_minute()
-        say("peers", f"peers: {connected} connected, {len(node.peers.view)} known")
-        for progress in node.models.on_their_way():
-            done = (progress.done_bytes, progress.size_bytes)
-            say(f"model {progress.name}", progress_line(progress.name, progress.step, *done))
-        say(
-            "pause", f"paused: {node.leg_server.paused}" if node.leg_server.paused else "not paused"
-        )
-        for name, problem in node.model_problems.items():
-            say(f"problem {name}", f"model {name}: {problem}")
-        if node.peers.handshake_log.same_key:
-            say("key", "another machine uses this peer's key: its state folder was copied")
-        if node.peers.neighbours.unmet:
-            say("unmet", node.peers.neighbours.unmet)
-        else:
-            said.pop("unmet", None)
-        for name, told in (node.peers.seeds.as_map() if node.peers.seeds else {}).items():
-            if not connected and told["asked"]:
-                say(f"seeds {name}", seed_words(name, told))
-        stands = node.peers.members.as_map() if node.peers.members else {"problem": ""}
-        if stands["problem"] and not stands["member"]:
-            say("member", f"no member of {stands['name']}: {stands['problem']}")
-        else:
-            said.pop("member", None)
-        if (skew_s := node.peers.handshake_log.clock_wrong_s()) is not None:
-            say("clock", f"this machine's clock is {clock_words(skew_s)} most others': set it")
-        if answered or not connected:
-            heard_at_s = trio.current_time()
-        if trio.current_time() - heard_at_s > 60:
-            say("heard", "no peer answered in the last minute: check this machine's network")
-        else:
-            said.pop("heard", None)
-        await trio.sleep(0.5)

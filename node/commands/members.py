@@ -105,7 +105,7 @@ def read_invite(
     token = read_token(text)
     # Said of an invite alone: what was named by mistake may have to be readable.
     if open_to_others and source is not credential:
-        show_aside(f"others on this machine may read {source}: chmod 600 {source}")
+        show_aside(f"others on this machine may read {source} and use it: chmod 600 {source}")
     return token, True
 
 
@@ -124,11 +124,16 @@ async def invite(
     if qr:
         # In capitals, which are as good, it fits a terminal of 80 columns.
         show_qr(found["line"].upper())
+    to_file = (
+        "bring the line to the other machine in a file (invite > FILE writes one)"
+        if console.is_terminal
+        else "bring this output to the other machine as a file"
+    )
     roles = "every role" if found["roles"] == ["all"] else ", ".join(found["roles"])
     show_aside(
         f"invite {found['id'][:8]}: {plural(found['uses'], 'use')}, until"
         f" {_time(found['not_after_s'])}; {roles}\n"
-        "with the line above in FILE (or: invite > FILE), on the other machine:\n"
+        f"{to_file}; there:\n"
         "  python -m node join --invite-file FILE"
     )
     if found["for_this_machine_alone"]:

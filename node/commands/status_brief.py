@@ -146,8 +146,8 @@ def _model_lines(models: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _work_lines(found: Mapping[str, Any]) -> Iterator[str]:
     tasks = found["tasks"]
     yield (
-        f"for others: {plural(found['legs_done'], 'leg')} and"
-        f" {plural(found['checks_done'], 'check')} done"
+        f"done here: {plural(found['legs_done'], 'leg')} and"
+        f" {plural(found['checks_done'], 'check')}"
     )
     yield (
         f"own tasks: {tasks['answered']} answered, {tasks['failed']} failed,"

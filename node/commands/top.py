@@ -56,7 +56,7 @@ def picture_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Group:
         f" {now['answered_last_minute']} answered in the last minute",
         f"own tasks  {tasks['under_way']} under way, {tasks['answered']} answered,"
         f" {tasks['failed']} failed",
-        f"for others {plural(now['legs_under_way'], 'leg')} under way, {now['legs_done']} done,"
+        f"here       {plural(now['legs_under_way'], 'leg')} under way, {now['legs_done']} done,"
         f" {plural(now['checks_done'], 'check')}",
         f"work       {rate_of(before, now):.1f} units/s (tokens, texts or calls)",
         f"store      {size(store['used_bytes'])} of {size(store['quota_bytes'])}",

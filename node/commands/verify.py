@@ -276,14 +276,14 @@ def _conclusion(report: AuditReport, summary: Summary | None) -> str:
     if report.disputed:
         return (
             "[bold red]this answer is disputed[/bold red]: a verifier proved a row wrong, and too"
-            " few of those\nthat agree looked at that row. Do not rely on it."
+            " few of those that agree looked at that row. Do not rely on it."
         )
     if not report.holds:
         return "[bold red]the receipt does not hold: do not rely on this answer[/bold red]"
     if summary is None or not summary.needed:
         return (
             "[bold yellow]nobody checked this answer[/bold yellow]: it is proved who gave it, and"
-            f" that nothing was\nchanged since; not that {_what_is_open(report)}."
+            f" that nothing was changed since; not that {_what_is_open(report)}."
             " To have one checked: ask --verdicts 2/3"
         )
     return (
@@ -296,8 +296,8 @@ def _conclusion(report: AuditReport, summary: Summary | None) -> str:
 def _what_was_checked(report: AuditReport) -> str:
     """What verifiers did, by the level."""
     if report.level is Level.ZERO_KNOWLEDGE:
-        return "checked the proof\nthat came with this answer, and computed nothing again"
-    return "recomputed parts\nof this answer and found the same"
+        return "checked the proof that came with this answer, and computed nothing again"
+    return "recomputed parts of this answer and found the same"
 
 
 def _what_is_open(report: AuditReport) -> str:

@@ -25,14 +25,17 @@ async def makers_that_can_be_checked(
 ) -> frozenset[PeerId]:
     """Who is to answer so that enough are left to check it; empty for anybody.
 
-    TooFewCanCheck where nobody is, as far as this peer knows its network; not while there are
-    neighbours that have not told what they do. `called` is the model as it was typed.
+    TooFewCanCheck where nobody is, as far as this peer knows its network; not while there are new
+    neighbours that have not told what they do: one that keeps it back is waited for once. `called`
+    is the model as it was typed.
     """
     needed = request.needed
     if request.level in (Level.SIGNED, Level.SPOT_CHECKED):
         return frozenset()
     found = _prospect(node, stage)
+    silent = frozenset[PeerId]()
     if found.most < needed:
+        silent = _silent(node)
         now_at_s = trio.current_time()
         until_at_s = max(now_at_s + stretched(SEEK_S), node.started_at_s + stretched(SETTLED_S))
         with trio.move_on_at(until_at_s):
@@ -42,7 +45,7 @@ async def makers_that_can_be_checked(
                 await trio.sleep(LOOK_S)
     if found.most >= needed:
         return found.makers(needed)
-    if found.left and _knows_its_neighbours(node):
+    if found.left and not _silent(node) - silent:
         name = "" if stage.model is None else node.models.name_of(stage.model)
         called = called or name or str(stage.model)
         raise TooFewCanCheck(found.most, needed, called, node.peers.joining())
@@ -57,7 +60,7 @@ def _prospect(node: Node, stage: Stage) -> Prospect:
     return prospect_of(makers, checking.verifiers(stage.model), peers.me, owners.owner_of)
 
 
-def _knows_its_neighbours(node: Node) -> bool:
-    """Whether everybody who is connected has told what it does."""
+def _silent(node: Node) -> frozenset[PeerId]:
+    """Who is connected and has not told what it does."""
     view = node.peers.view
-    return all(view.advert_of(it) is not None for it in node.peers.connected())
+    return frozenset(it for it in node.peers.connected() if view.advert_of(it) is None)

@@ -32,9 +32,12 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     return await _resolved(OF_OWNER.look_up, host, port)
 
 
-async def resolve_strange(asker: PeerId | None, host: str, port: int) -> Sequence[str]:
-    """The same for one that a stranger named, whose name server may be slow on purpose."""
-    return await _resolved(partial(OF_STRANGERS.look_up, asker), host, port)
+async def resolve_strange(asker: PeerId | None, place: str, host: str, port: int) -> Sequence[str]:
+    """The same for one that a stranger named, whose name server may be slow on purpose.
+
+    `place` is the network that the stranger is called from.
+    """
+    return await _resolved(partial(OF_STRANGERS.look_up, asker, place), host, port)
 
 
 async def _resolved(look_up: Resolve, host: str, port: int) -> Sequence[str]:
@@ -56,12 +59,14 @@ class Network:
 
     resolve: Resolve
     backend: httpcore.AsyncNetworkBackend
-    resolve_strange: Callable[[PeerId | None, str, int], Awaitable[Sequence[str]]] | None = None
+    resolve_strange: Callable[[PeerId | None, str, str, int], Awaitable[Sequence[str]]] | None = (
+        None
+    )
 
-    def for_stranger(self, asker: PeerId | None) -> "Network":
+    def for_stranger(self, asker: PeerId | None, place: str) -> "Network":
         """The same as a stranger has it: nothing that it names holds up the owner, or another."""
         strange = self.resolve_strange
-        return self if strange is None else replace(self, resolve=partial(strange, asker))
+        return self if strange is None else replace(self, resolve=partial(strange, asker, place))
 
 
 def real_network() -> Network:

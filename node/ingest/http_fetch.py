@@ -7,7 +7,7 @@ those of TLS become ours here.
 import hashlib
 import ssl
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import urljoin
 
@@ -66,6 +66,8 @@ class HttpFetcher:
 
     network: Network
     tls: ssl.SSLContext
+    # From which network a peer is called: who it belongs to says it once it runs.
+    place_of: Callable[[PeerId], str] = lambda _: ""
 
     async def get(self, asked: Request, rules: HostRules) -> Response:
         """The document, as `answer` finds it; Malformed also for a status other than 200."""
@@ -82,7 +84,10 @@ class HttpFetcher:
         for what the server sends, Unreachable, TooSlow.
         """
         location, urls, secret = asked.location, [asked.location.url], dict(asked.secret)
-        network = self.network.for_stranger(asked.asker) if asked.strange else self.network
+        network = self.network
+        if asked.strange:
+            place = "" if asked.asker is None else self.place_of(asked.asker)
+            network = network.for_stranger(asked.asker, place)
         try:
             with trio.fail_after(FETCH_S_MAX):
                 while True:

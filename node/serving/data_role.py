@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -15,6 +16,8 @@ from node.serving.role import Done, Emit, LegInput, LegWork
 from node.serving.sources import Source, passages_of
 from node.task.units import PASSAGES_PER_LEG
 from p2p.blobs import Blobs
+from p2p.ip_address import host_of, prefix_of
+from p2p.peers import Peers
 from p2p.timeouts import stretched
 from store import Store
 from wire import limits
@@ -182,7 +185,12 @@ def data_role(sources: Source, ingest: Ingest | None, blobs: Blobs) -> DataRole:
     """The role of a peer that runs, whose data sets come from its store or from other peers."""
     if ingest is not None:
         ingest.get_content = published_by(blobs)
+        ingest.fetcher.place_of = partial(_place_of, blobs.peers)
     return DataRole(sources, blobs.store, ingest, blobs.peers.me)
+
+
+def _place_of(peers: Peers, asker: PeerId) -> str:
+    return prefix_of(host_of(peers.endpoint.remote_address(asker) or ""))
 
 
 def published_by(blobs: Blobs) -> GetContent:

@@ -161,12 +161,13 @@ class LibEndpoint:
                 self._dials.pop(peer).set()
 
     async def _call(self, target: Dialable, deadline_s: float) -> None:
-        if target.relay is None:
+        if target.peer == self._me:
+            raise Unreachable("a peer is not called by itself, wherever others say they are")
+        if (at := target.relay) is None:
             await self._swarm.dial_addr(target.where, libp2p_id(target.peer))
             return
-        await self._dial(target.relay, deadline_s)
-        relay = target.relay.peer
-        await self._circuits.dial(relay, target.peer, self._socket_of(relay), self._nursery)
+        await self._dial(at, deadline_s)
+        await self._circuits.dial(at.peer, target.peer, self._socket_of(at.peer), self._nursery)
 
     async def knock(self, address: str, *, deadline_s: float) -> None:
         target = read_dialable(address, self._forms)

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from node.commands.demo_story import Story, on_event
-from node.commands.join import narrate
+from node.commands.narrating import narrate
 from node.commands.output import show_json
 from node.engines.hash_engine import hash_manifest
 from tests.node.network import I, S, open_network
@@ -50,6 +50,29 @@ async def test_who_has_just_come_is_given_time_to_answer(
         with trio.move_on_after(90):
             await narrate(node)
         assert "no peer answered in the last minute" in capsys.readouterr().out
+
+
+async def test_who_is_refused_again_and_again_fills_no_log(
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A removed member calls for months, and each time is connected for a moment."""
+    async with open_network(tmp_path) as network:
+        node = await network.start(S)
+        looks = iter(range(1_000_000))
+        monkeypatch.setattr(
+            type(node.peers), "answered_last_minute", lambda _: (0, next(looks) % 2)
+        )
+        with trio.move_on_after(60):
+            await narrate(node)
+        assert capsys.readouterr().out.count("peers: ") == 1
+        # One that stays is told of.
+        monkeypatch.setattr(type(node.peers), "answered_last_minute", lambda _: (1, 1))
+        with trio.move_on_after(10):
+            await narrate(node)
+        assert "peers: 1 connected" in capsys.readouterr().out
 
 
 def test_a_json_document_holds_no_letter_that_a_terminal_obeys(

@@ -9,7 +9,11 @@ import trio
 from trio.testing import MockClock
 
 from node.local.ask_commands import AskCommands
+from p2p.over_libp2p import MemoryTransport
+from p2p.transport import ByteStream
 from tests.node.network import D, I, S, V, open_network
+from tests.p2p.transports import key_of
+from wire.content import PeerId
 from wire.errors import InputError
 
 ASKED = {"model": "hash", "text": "hello", "deadline_s": 120}
@@ -78,4 +82,23 @@ async def test_a_source_that_nobody_could_check_is_not_brought_in(
         await network.settled()
         with pytest.raises(InputError, match="0 peers could check"):
             await AskCommands(asker).embed(ASKED | {"sources": ["pydoc:try"]}, unheard)
+        assert asker.tasks.statistics().accepted == 0
+
+
+async def test_a_stranger_that_tells_nothing_of_itself_has_no_task_done_in_vain(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async def silent(_peer: PeerId, stream: ByteStream) -> None:
+        await trio.sleep_forever()
+
+    async with open_network(tmp_path) as network:
+        asker = await network.start(S)
+        await network.start(I, S)
+        await network.settled()
+        await trio.sleep(20)
+        transport = MemoryTransport(network.memory, wall_ns=lambda: 1)
+        async with transport.open(key_of("silent"), ["/memory/0"], accept=silent) as stranger:
+            await stranger.connect(asker.peers.endpoint.addresses[0], deadline_s=5.0)
+            with pytest.raises(InputError, match="0 peers could check"):
+                await AskCommands(asker).ask(ASKED, unheard)
         assert asker.tasks.statistics().accepted == 0

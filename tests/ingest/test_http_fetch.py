@@ -24,6 +24,7 @@ from node.ingest.location import HostRules, read_url
 from node.ingest.robots import Robots
 from p2p.name_lookup import LOOKUPS_MAX
 from tests.ingest.servers import TLS, MadeUpNetwork, answering, loopback_server, moved, reply
+from wire.content import PeerId
 from wire.errors import BatonError, InputError, Malformed, Oversize, Refused, TooSlow, Unreachable
 
 URL = "http://example.org/first"
@@ -296,5 +297,37 @@ async def test_a_strangers_name_holds_up_none_of_the_owners(
                 nursery.start_soon(given_up, number)
         with trio.fail_after(2.0), pytest.raises(InputError, match="not fetched: 127"):
             await fetcher.get(Request(location=read_url(URL)), HostRules())
+    finally:
+        ended.set()
+
+
+async def test_a_crowd_of_keys_at_one_place_holds_up_no_stranger_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = threading.Event()
+
+    def asked(host: str, *_: object, **_more: object) -> list[Any]:
+        if "slow" in host:
+            ended.wait()
+        return [(0, 0, 0, "", ("127.0.0.1", 80))]
+
+    monkeypatch.setattr("socket.getaddrinfo", asked)
+    honest = PeerId(bytes(32))
+    fetcher = HttpFetcher(real_network(), TLS, lambda it: "home" if it == honest else "farm")
+
+    async def fetched(host: str, asker: PeerId) -> None:
+        request = Request(location=read_url(f"http://{host}/"), strange=True, asker=asker)
+        await fetcher.get(request, HostRules(strangers=("*",)))
+
+    async def given_up(number: int) -> None:
+        with trio.move_on_after(0.3), suppress(Unreachable):
+            await fetched(f"slow{number}.org", PeerId(bytes([number // 4 + 1]) * 32))
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for number in range(64):
+                nursery.start_soon(given_up, number)
+        with trio.fail_after(2.0), pytest.raises(InputError, match="not fetched: 127"):
+            await fetched("quick.org", honest)
     finally:
         ended.set()

@@ -12,9 +12,10 @@ from trio.testing import MockClock
 
 from node.asking.answers import Answered
 from node.commands.cli_peer import join_command
-from node.commands.join import announce, narrate
+from node.commands.join import announce
 from node.commands.join_typed import config_typed
 from node.commands.members import begin_private, read_invite
+from node.commands.narrating import narrate
 from node.config import NodeConfig
 from node.local.commands import LocalCommands
 from node.local.control import unheard

@@ -10,6 +10,7 @@ from p2p.dialing import Dial, Dialing, DialingConfig
 from p2p.ip_address import Scope, may_call
 from tests.p2p.transports import key_of
 from wire.content import PeerId
+from wire.errors import Refused
 
 HOME = "/memory/1/p2p/home"
 
@@ -67,6 +68,16 @@ def test_a_bootstrap_is_never_given_up() -> None:
     assert len(retries_s(dialing, dial, 50)) == 50
 
 
+def test_a_bootstrap_that_is_dead_for_days_does_no_harm() -> None:
+    dialing, now_at_s = dialing_of(), 0.0
+    dialing.add_bootstrap(HOME)
+    for _ in range(2000):
+        now_at_s += 120.0
+        [dial] = dialing.due(now_at_s)
+        dialing.failed(dial, now_at_s)
+    assert now_at_s > 2 * 86_400
+
+
 def test_a_stranger_that_never_answers_is_given_up() -> None:
     dialing = dialing_of()
     dialing.learn(peer_of(1), ("/memory/1",))
@@ -109,6 +120,25 @@ def test_who_made_room_is_left_alone_for_a_while_and_then_called_again() -> None
     dialing.disconnected(peer_of(1), 100.0, parted=True)
     assert dialing.due(115.0) == []
     assert [it.peer for it in dialing.due(133.0)] == [peer_of(1)]
+
+
+def test_who_refuses_us_is_called_ever_more_seldom_although_each_call_connects() -> None:
+    dialing, now_at_s, called = dialing_of(), 0.0, []
+    dialing.learn(peer_of(1), ("/memory/1",))
+    while now_at_s < 3600.0:
+        for dial in dialing.due(now_at_s):
+            called.append(now_at_s)
+            dialing.connected(peer_of(1))
+            dialing.disconnected(peer_of(1), now_at_s, lost=True)
+            dialing.failed(dial, now_at_s, Refused("the owner has removed you"))
+        now_at_s += 1.0
+    # An hour has room for 60 at most at the longest wait, and the first ones follow quickly.
+    assert called[2] < 10.0
+    assert 30 <= len(called) <= 66
+    # Once it has welcomed us it is called as any other.
+    dialing.succeeded(Dial(peer_of(1), ("/memory/1",)), peer_of(1))
+    dialing.disconnected(peer_of(1), now_at_s)
+    assert dialing.due(now_at_s + 1.1)
 
 
 def test_a_lost_peer_is_called_again_after_a_moment_of_its_own() -> None:

@@ -1,19 +1,25 @@
 """What a neighbour may try with swaps, partings and greetings, and what it comes to."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from random import Random
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from p2p.adverts import Advertiser
 from p2p.anti_entropy import AntiEntropy
+from p2p.neighbours import Neighbours
+from p2p.typed_call import TypedCall, refusal_of
 from p2p.view import Hearing, View, ViewConfig
 from tests.p2p.adverts import NOW_S, advert_of
 from tests.p2p.keepers import Keeper, Neighbourhood, open_neighbourhood
 from tests.p2p.transports import key_of
+from wire import limits
+from wire.content import PeerId
 from wire.errors import Refused
-from wire.message import Goodbye, Newer, Pong, Swap
+from wire.message import Goodbye, Message, Newer, Pong, Swap, Welcome
 
 
 @pytest.fixture
@@ -56,6 +62,50 @@ async def test_keys_that_part_and_stay_do_not_have_a_peer_to_themselves(
             nursery.start_soon(part_and_stay)
     await trio.sleep(20)
     assert honest <= victim.peers.connected()
+
+
+async def test_who_never_swaps_does_not_have_all_of_a_peers_turns(
+    autojump_clock: MockClock, hood: Neighbourhood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, rogue, honest = [await hood.add(name) for name in ("victim", "rogue", "honest")]
+    swap = Neighbours.swap
+
+    async def swap_unless_rogue(neighbours: Neighbours, peer: PeerId) -> None:
+        if neighbours is not rogue.peers.neighbours:
+            await swap(neighbours, peer)
+
+    async def refuse(call: TypedCall, _: Message) -> None:
+        await call.send(refusal_of(Refused("later", retry_after_s=1.0)))
+
+    await hood.acquainted()
+    rogue.peers.handlers[Swap] = refuse
+    monkeypatch.setattr(Neighbours, "swap", swap_unless_rogue)
+    # It was never heard, as one that has just called is not.
+    victim.peers.handshake_log._answered.clear()
+    before = victim.peers.neighbours.swaps
+    await trio.sleep(60)
+    assert {rogue.me, honest.me} <= victim.peers.connected()
+    assert victim.peers.neighbours.swaps >= before + 3
+
+
+async def test_who_says_that_it_began_anew_while_it_is_greeted_ends_nobody(
+    autojump_clock: MockClock, hood: Neighbourhood, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, rogue = await hood.add("victim"), await hood.add("rogue")
+    advertiser = victim.peers.advertiser
+    take_in_batch, hello = advertiser.take_in_batch, rogue.peers.neighbours.hello()
+
+    async def meanwhile(raws: Sequence[bytes], introducer: PeerId) -> None:
+        # Many adverts are taken in with pauses, in which others are answered.
+        async with rogue.peers.call(victim.me, deadline_s=5) as call:
+            await call.send(replace(hello, instance=b"another1"))
+            await call.expect(Welcome)
+        await take_in_batch(raws, introducer)
+
+    victim.peers.neighbours._versions.clear()
+    monkeypatch.setattr(Advertiser, "take_in_batch", lambda _self, *said: meanwhile(*said))
+    version = await victim.peers.neighbours.version_of(rogue.me, deadline_s=5)
+    assert version == limits.SPOKEN_VERSION
 
 
 async def test_a_swap_that_is_never_finished_is_given_up(

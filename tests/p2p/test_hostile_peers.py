@@ -30,6 +30,7 @@ from multiaddr import Multiaddr
 from trio.testing import MockClock
 
 from p2p.connection_limiter import ConnectionLimiter, ConnectionLimits
+from p2p.ip_address import CIRCUIT
 from p2p.over_libp2p import host as hosts
 from p2p.over_libp2p import muxer
 from p2p.over_libp2p.errors import dialing, shaking_hands
@@ -479,3 +480,14 @@ def test_whatever_a_handshake_raises_means_that_nobody_was_reached(kind: type[Ex
     # Through a relay too, where libp2p wraps nothing.
     with pytest.raises(Unreachable), dialing("there", 1.0), shaking_hands():
         raise kind
+
+
+@pytest.mark.parametrize("transport", ["tcp", "memory"])
+async def test_no_address_of_a_stranger_connects_a_peer_to_itself(transport: str) -> None:
+    async with kind_of(transport).open("victim") as victim:
+        own, stranger = victim.addresses[0], key_of("stranger").peer
+        with pytest.raises(Unreachable):
+            await victim.connect_peer(stranger, (f"{own}{CIRCUIT}/p2p/{stranger}",), deadline_s=2)
+        with pytest.raises(Unreachable):
+            await victim.connect_beside(own, deadline_s=2)
+        assert victim.me not in victim.connected()

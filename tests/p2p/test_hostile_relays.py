@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -19,6 +20,7 @@ from p2p.relay_limits import RelayCounts
 from p2p.relaying import TAKEN_MAX
 from p2p.score import Standing
 from p2p.transport import RelayAnswer
+from p2p.typed_call import TypedCall
 from tests.p2p.internet import (
     Internet,
     alone,
@@ -35,7 +37,8 @@ from tests.p2p.transports import key_of, until
 from wire.content import PeerId
 from wire.errors import Refused, TransportError
 from wire.kinds import RefusalCode
-from wire.reach import DialBack, DialedBack
+from wire.message import Message
+from wire.reach import DialBack, DialedBack, Reserve
 
 
 @pytest.fixture
@@ -326,3 +329,27 @@ async def test_whoever_asks_to_be_called_through_a_relay_aims_no_call(
     with pytest.raises(Refused) as refused:
         await through(asker, one, two.me)
     assert refused.value.code is RefusalCode.BUSY
+
+
+async def test_a_relay_that_goes_while_another_gives_its_lease_ends_nobody(
+    autojump_clock: MockClock, internet: Internet
+) -> None:
+    await servers(internet, 2)
+    target = await kept(internet, "target", home(1), 2)
+    leases = target.relaying._relays
+    first, second = (internet.peers[f"server {number}"] for number in (1, 2))
+    if next(iter(leases)) != first.me:
+        first, second = second, first
+    renew = first.handlers[Reserve]
+
+    async def renew_slowly(call: TypedCall, message: Message) -> None:
+        await second.endpoint.disconnect(target.me)
+        await until(lambda: second.me not in leases, 5)
+        await renew(call, message)
+
+    first.handlers[Reserve] = renew_slowly
+    now_at_s = trio.current_time()
+    leases[first.me] = replace(leases[first.me], renew_at_s=now_at_s)
+    leases[second.me] = replace(leases[second.me], until_at_s=now_at_s)
+    await trio.sleep(60)
+    assert set(keepers_of(target)) == {first.me, second.me}

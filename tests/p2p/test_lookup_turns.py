@@ -1,6 +1,7 @@
 """Names that strangers gave: however slow one's are, others' are looked up."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
@@ -12,6 +13,7 @@ import trio
 from p2p.lookup_turns import (
     EACH_MAX,
     EACH_WAITING_MAX,
+    NETWORK_MAX,
     PLACES,
     WAITING_MAX,
     LookupTurns,
@@ -27,25 +29,40 @@ def states(turns: list[Turn]) -> list[str]:
 
 def test_one_has_few_places_and_the_latest_of_what_it_asks_for() -> None:
     line = LookupTurns()
-    greedy = [line.ask("greedy") for _ in range(EACH_MAX + EACH_WAITING_MAX + 3)]
+    greedy = [line.ask("greedy", 1) for _ in range(EACH_MAX + EACH_WAITING_MAX + 3)]
     assert states(greedy[:EACH_MAX]) == ["AT_WORK"] * EACH_MAX
     assert states(greedy[EACH_MAX:][:3]) == ["DROPPED"] * 3
     assert states(greedy[EACH_MAX + 3 :]) == ["WAITING"] * EACH_WAITING_MAX
     # Nobody else waits for any of them.
-    assert line.ask("other").state is TurnState.AT_WORK
+    assert line.ask("other", 1).state is TurnState.AT_WORK
     # Whose turn comes is the oldest of those that wait.
-    line.answered("greedy")
+    line.answered(greedy[0])
     assert greedy[EACH_MAX + 3].state is TurnState.AT_WORK
 
 
 def test_what_is_free_goes_to_who_has_the_least() -> None:
     line = LookupTurns()
-    for number in range(PLACES // EACH_MAX):
-        for _ in range(2 * EACH_MAX):
-            line.ask(number)
-    late = line.ask("late")
+    greedy = [line.ask(it, it) for it in range(PLACES // EACH_MAX) for _ in range(2 * EACH_MAX)]
+    late = line.ask("late", "late")
     assert late.state is TurnState.WAITING
-    line.answered(0)
+    line.answered(greedy[0])
+    assert late.state is TurnState.AT_WORK
+
+
+def test_a_farm_of_keys_at_one_network_delays_nobody_elsewhere() -> None:
+    line = LookupTurns()
+    farm = [line.ask(number, "farm") for number in range(2 * WAITING_MAX) for _ in range(EACH_MAX)]
+    other = line.ask("other", "elsewhere")
+    assert other.state is TurnState.AT_WORK
+    assert sum(it.state is TurnState.AT_WORK for it in farm) == NETWORK_MAX
+    # Nor is one that waits, since all places are taken, dropped for them.
+    for number in range(PLACES - NETWORK_MAX - 1):
+        line.ask(f"home {number}", number)
+    late = line.ask("late", "late")
+    more = [line.ask(number, "farm") for number in range(2 * WAITING_MAX)]
+    assert late.state is TurnState.WAITING
+    assert any(it.state is TurnState.DROPPED for it in more)
+    line.answered(other)
     assert late.state is TurnState.AT_WORK
 
 
@@ -53,9 +70,9 @@ def test_of_a_crowd_that_waits_the_greediest_lose() -> None:
     line = LookupTurns()
     for number in range(PLACES // EACH_MAX):
         for _ in range(EACH_MAX):
-            line.ask(number)
-    modest = line.ask("modest")
-    crowd = [line.ask(it % 9) for it in range(WAITING_MAX + 5)]
+            line.ask(number, number)
+    modest = line.ask("modest", "modest")
+    crowd = [line.ask(it % 9, it % 9) for it in range(WAITING_MAX + 5)]
     assert modest.state is TurnState.WAITING
     assert sum(it.state is TurnState.WAITING for it in crowd) == WAITING_MAX - 1
 
@@ -73,18 +90,24 @@ def test_it_holds_its_bounds_whatever_happens() -> None:
             of_one = [it for it in known if it.asker == asker]
             assert sum(it.state is TurnState.AT_WORK for it in of_one) <= EACH_MAX
             assert sum(it.state is TurnState.WAITING for it in of_one) <= EACH_WAITING_MAX
+        of_networks = Counter(it.network for it in at_work)
+        assert all(it <= NETWORK_MAX for it in of_networks.values())
         # None waits for a place that is free.
         if len(at_work) < PLACES:
-            assert all(sum(a.asker == it.asker for a in at_work) == EACH_MAX for it in waiting)
+            assert all(
+                sum(a.asker == it.asker for a in at_work) == EACH_MAX
+                or of_networks[it.network] == NETWORK_MAX
+                for it in waiting
+            )
         match random.randrange(5):
             case 0 if at_work:
                 known.remove(gone := random.choice(at_work))
-                line.answered(gone.asker)
+                line.answered(gone)
             case 1 if known:
                 known.remove(gone := random.choice(known))
                 line.leave(gone)
             case _:
-                known.append(line.ask(random.randrange(12)))
+                known.append(line.ask(asker := random.randrange(12), asker % 3))
     for turn in known:
         line.leave(turn)
     assert line == LookupTurns()
@@ -111,7 +134,7 @@ def slow_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 async def test_a_stranger_with_slow_names_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     async def give_up(number: int) -> None:
         with trio.move_on_after(0.2):
-            await OF_STRANGERS.look_up("slow", f"slow{number}.example", 80)
+            await OF_STRANGERS.look_up("slow", 1, f"slow{number}.example", 80)
 
     with slow_names(monkeypatch) as asked:
         # They were given up, and the resolver is at work for the first of them all the same.
@@ -120,13 +143,13 @@ async def test_a_stranger_with_slow_names_delays_no_other(monkeypatch: pytest.Mo
                 nursery.start_soon(give_up, number)
         assert len(asked) == EACH_MAX
         with trio.fail_after(5):
-            found = await OF_STRANGERS.look_up("other", "quick.example", 80)
+            found = await OF_STRANGERS.look_up("other", 1, "quick.example", 80)
         assert found == ["192.0.2.7"]
         await give_up(99)
         assert "slow99.example" not in asked
     # What was held comes back.
     with trio.fail_after(5):
-        assert await OF_STRANGERS.look_up("slow", "quick.example", 80) == ["192.0.2.7"]
+        assert await OF_STRANGERS.look_up("slow", 1, "quick.example", 80) == ["192.0.2.7"]
 
 
 async def test_who_asks_for_too_many_is_told_of_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +157,7 @@ async def test_who_asks_for_too_many_is_told_of_the_oldest(monkeypatch: pytest.M
 
     async def ask() -> None:
         try:
-            await OF_STRANGERS.look_up("slow", "slow.example", 80)
+            await OF_STRANGERS.look_up("slow", 1, "slow.example", 80)
         except OSError as error:
             told.append(str(error))
 

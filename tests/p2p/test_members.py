@@ -8,6 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from p2p.credentials import DAY_S, MEMBERSHIP_S, Credentials
+from p2p.dialing import Dial
 from p2p.members import UNPROVEN_S
 from p2p.peers import Peers
 from p2p.typed_call import TypedCall
@@ -28,7 +29,7 @@ from wire.membership import (
     Revoked,
     RevokedNews,
 )
-from wire.message import BlockReply, Message, Ping, Refuse, Seek, Swap, Want, Welcome
+from wire.message import BlockReply, Hello, Message, Ping, Refuse, Seek, Swap, Want, Welcome
 from wire.signed import Signed, sign
 from wire.signing import SigningKey
 
@@ -582,3 +583,23 @@ def test_a_membership_by_a_removed_admitter_ends_with_it() -> None:
     # A list that goes back brings nobody back.
     assert not here.take_revoked(sign(Revoked(version=1, invites=(), peers=()), owner).raw)
     assert here.is_removed(admitter.peer)
+
+
+async def test_a_stranger_who_says_that_one_was_removed_is_named_with_its_word(
+    autojump_clock: MockClock, club: Club
+) -> None:
+    ann = await club.joined("ann")
+    liar = await alone(club, "liar")
+
+    async def lies(call: TypedCall, _message: Message) -> None:
+        words = "the owner of this network has removed this peer"
+        await call.send(Refuse(code=RefusalCode.STRANGER, reason=words, retry_after_ms=None))
+
+    liar.handlers[Hello] = lies
+    with pytest.raises(Refused):
+        await ann.neighbours.call(Dial(peer=liar.me, addresses=tuple(liar.endpoint.addresses)))
+    told = club.members("ann").as_map()
+    assert not told["removed"]
+    assert str(told["problem"]).startswith(f"{liar.me.short} says: ")
+    # While a member takes it, it is one.
+    assert told["member"]
