@@ -32,6 +32,8 @@ LINGER_BYTES_MAX = 16 << 20
 LINGER_S = 1.0
 # Besides its deadline a piece has the time that the slowest of clients needs for its size.
 SLOWEST_BYTES_PER_S = 64 << 10
+# How what is said before an answer begins.
+_INTERIM = b"HTTP/1.1 100 "
 # Its server's places are all taken by now, and one may be free at any moment.
 _NO_ROOM = ErrorDetail(
     status=503,
@@ -117,13 +119,14 @@ class Connection:
         self.is_last, self.handler = True, handler
 
     def turn_away(self) -> None:
-        """End at once for want of room; who asked for something and heard nothing is told so."""
-        if self._at_work is not None:
-            is_owed = not self._has_begun
-        else:
-            waits = self.parser.is_in_head or bool(self.parser.requests)
-            is_owed = waits or not self._has_answered
-        if not self._lingering:
+        """End at once for want of room; who asked for something and heard nothing is told so.
+
+        Nothing is said into an answer that was begun: it would be read as a part of that.
+        """
+        waits = self.parser.is_in_head or bool(self.parser.requests)
+        is_owed = self._at_work is not None or waits or not self._has_answered
+        is_amid = self._at_work is not None and self._has_begun
+        if not (self._lingering or is_amid):
             turn_away(self.socket, self.date, is_owed=is_owed)
         self.scope.cancel()
 
@@ -277,7 +280,8 @@ class Connection:
 
     async def send(self, data: bytes) -> None:
         """Have the client take `data`; one that does not, or is gone, ends the connection."""
-        self._has_begun = self._has_answered = True
+        if not data.startswith(_INTERIM):
+            self._has_begun = self._has_answered = True
         try:
             sent = self.socket.send(data)
         except BlockingIOError:

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -437,6 +437,26 @@ async def test_what_nobody_read_yet_is_answered_too(asks: bool) -> None:
         # Nobody reads it, and nothing waits for that.
         theirs.close()
         turn_away(theirs, b"now")
+
+
+async def test_nothing_is_said_into_an_answer_that_was_begun(autojump_clock: MockClock) -> None:
+    async def begins(exchange: Exchange) -> None:
+        exchange.start(200, [(b"content-length", b"200")])
+        await exchange.send(b"a part", more=True)
+        await trio.sleep_forever()
+
+    async with serving(begins) as served, AsyncExitStack() as stack:
+        slow = stack.enter_context(served.connect("192.0.2.9"))
+        # Of what it sends not all is read.
+        slow.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n")
+        for _ in range(40):
+            await trio.sleep(0.01)
+            with suppress(BlockingIOError):
+                slow.send(bytes(32 << 10))
+        for _ in range(LIMITS.connections_max):
+            stack.enter_context(served.connect("192.0.2.9"))
+        await trio.sleep(0.1)
+        assert (await heard(slow)).endswith(b"a part")
 
 
 async def test_where_all_are_at_work_a_newcomer_is_told_so(autojump_clock: MockClock) -> None:
