@@ -150,9 +150,11 @@ def not_met(troubles: Sequence[BatonError], *, private: bool = False) -> Unreach
     """Why a peer that called every bootstrap met nobody, as one error."""
     why = "; ".join(dict.fromkeys(it.message for it in troubles))
     if private and all(isinstance(it, Refused) for it in troubles):
+        # No invite brings back a key that was removed.
+        removed = ", and join with it as a new peer: --state DIR" if "removed you" in why else ""
         return Unreachable(
             f"the network does not take this peer: {why}",
-            todo="ask its owner for an invite: python -m node invite",
+            todo=f"ask its owner for an invite: python -m node invite{removed}",
         )
     if all(isinstance(it, Refused) for it in troubles):
         return Unreachable(

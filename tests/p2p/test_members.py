@@ -370,8 +370,9 @@ async def test_a_removed_member_is_cut_off_at_once_everywhere_also_in_mid_call(
     # Nor does another invite bring it back.
     club.end("bob")
     club.stores.pop("bob")
-    with pytest.raises(Unreachable, match="removed you"):
+    with pytest.raises(Unreachable, match="removed you") as refused:
         await club.joined("bob")
+    assert "as a new peer: --state DIR" in refused.value.todo
 
 
 async def test_a_removed_peer_and_whom_it_admitted_learn_of_it_and_keep_no_network_of_their_own(
