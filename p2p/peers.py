@@ -41,8 +41,6 @@ from wire.reach import DialBack, Reserve
 from wire.signed import Signed
 from wire.signing import SigningKey
 
-# The open network of who names no other.
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersConfig:
