@@ -5,6 +5,7 @@ nonce with the invite's claim key, whose secret never travels, and a use is coun
 the membership is sent. A peer that asks again is answered again, and counted once.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -42,6 +43,15 @@ CLAIMS_AT_ONCE = 16
 CLAIMS_BURST, CLAIMS_PER_S = 64.0, 4.0
 # An invite that has ended is still told of for so long.
 TOLD_S = 7 * DAY_S
+
+
+@dataclass(frozen=True, slots=True)
+class _OnlyListed:
+    """What a list revokes beyond the owner's rows; of `unknown` invites nothing else is kept."""
+
+    invites: tuple[KeptInvite, ...]
+    members: tuple[KeptMember, ...]
+    unknown: list[bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +146,7 @@ class NetworkAdmission:
         if peer == self.credentials.network:
             raise InputError("the owner of a private network cannot be removed from it")
         async with self._lock:
-            until = int(self.rpc.environment.wall_s()) + MEMBERSHIP_S + 2 * DAY_S
+            until = self._removed_until_wall_s()
             member = replace(self.rows.member(peer), removed_until_wall_s=until)
             invites = [replace(it, revoked=True) for it in self._invites_of(peer)]
             return await self._revoke(invites=tuple(invites), member=member), invites
@@ -165,9 +175,11 @@ class NetworkAdmission:
         wall_s = int(self.rpc.environment.wall_s())
         kept = {it.invite.record.id: it for it in self.rows.invites()}
         members = {it.peer: it for it in self.rows.members()}
-        kept |= {it.invite.record.id: it for it in invites}
-        if member is not None:
-            members[member.peer] = member
+        listed = self._only_listed(kept, members)
+        changed = {it.invite.record.id: it for it in (*listed.invites, *invites)}
+        gone = {it.peer: it for it in (*listed.members, *((member,) if member else ()))}
+        kept |= changed
+        members |= gone
         ids = [
             it.invite.record.id
             for it in kept.values()
@@ -179,12 +191,42 @@ class NetworkAdmission:
                 f"{limits.REVOKED_PEERS_MAX} peers and as many invites are all that can be revoked",
                 todo="wait: an id is dropped a month after it was removed, or when an invite ends",
             )
+        # When they end is not known here, so they stay as long as there is room.
+        ids += listed.unknown[: limits.REVOKED_INVITES_MAX - len(ids)]
         version = max(self.credentials.revoked_version + 1, wall_s)
         record = Revoked(version=version, invites=tuple(sorted(ids)), peers=tuple(sorted(peers)))
         raw = sign(record, self.rpc.key).raw
-        await self.rows.keep_all(invites, member)
+        await self.rows.keep_all(tuple(changed.values()), tuple(gone.values()))
         await self.rows.keep_revoked(raw)
         return raw
+
+    def _only_listed(
+        self, kept: Mapping[bytes, KeptInvite], members: Mapping[PeerId, KeptMember]
+    ) -> _OnlyListed:
+        """What the known list revokes and these rows do not: an older copy of the folder is used.
+
+        The list has come back from a member, and the next one takes its place.
+        """
+        if (known := self.credentials.revoked) is None:
+            return _OnlyListed((), (), [])
+        rows = [kept[it] for it in known.record.invites if it in kept]
+        unknown = [it for it in known.record.invites if it not in kept]
+        peers = [members.get(it, KeptMember(it)) for it in known.record.peers]
+        until = self._removed_until_wall_s()
+        return _OnlyListed(
+            tuple(replace(it, revoked=True) for it in rows if not it.revoked),
+            # Of one that was removed here it is known when that ends.
+            tuple(
+                replace(it, removed_until_wall_s=until)
+                for it in peers
+                if not it.removed_until_wall_s
+            ),
+            unknown,
+        )
+
+    def _removed_until_wall_s(self) -> int:
+        """When no membership of a peer that is removed now can hold any more."""
+        return int(self.rpc.environment.wall_s()) + MEMBERSHIP_S + 2 * DAY_S
 
     def _check_owner(self) -> None:
         if self.rpc.me != self.credentials.network:

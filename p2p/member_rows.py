@@ -105,12 +105,10 @@ class MemberRows:
         await self.store.commit(Write(rows=(_member_row(member),)))
 
     async def keep_all(
-        self, invites: tuple[KeptInvite, ...], member: KeptMember | None = None
+        self, invites: tuple[KeptInvite, ...], members: tuple[KeptMember, ...] = ()
     ) -> None:
         """Keep what is revoked together, in one step."""
-        rows = tuple(map(_invite_row, invites))
-        if member is not None:
-            rows += (_member_row(member),)
+        rows = (*map(_invite_row, invites), *map(_member_row, members))
         await self.store.commit(Write(rows=rows))
 
     def members(self) -> list[KeptMember]:
