@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from node.commands.ask import SOCKET
 from node.commands.output import (
     clock_words,
@@ -21,12 +23,16 @@ from node.commands.status_lines import (
     network_words,
     news_of,
     noted_words,
+    up_words,
     wrong_rows_lines,
 )
 from node.commands.to_type import advised
-from node.health.reach_words import ALONE, lasted, reach_words
+from node.health.reach_words import ALONE, reach_words
 from node.local.control import call, unheard
+from node.upgrading.started import read_started
+from store.folder import locked_by
 from wire.amount import show_credits
+from wire.errors import BatonError
 from wire.plural import plural
 
 DEADLINE_S = 30.0
@@ -35,6 +41,8 @@ DEADLINE_S = 30.0
 async def look(state: Path, what: str, *, as_json: bool, whole: bool = True) -> None:
     """Ask the running peer for one view of itself, and show it; of `status` all, or one screen."""
     result = await call(state / SOCKET, what, {}, unheard, deadline_s=DEADLINE_S)
+    if what == "status":
+        result["release"] = await trio.to_thread.run_sync(_release, state)
     if as_json:
         show_json(result)
     elif whole:
@@ -42,6 +50,18 @@ async def look(state: Path, what: str, *, as_json: bool, whole: bool = True) -> 
     else:
         for line in brief_lines(result):
             console.print(line)
+
+
+def _release(state: Path) -> str:
+    """The version of Baton that the peer was started as, which an upgrade changes; "" if unknown.
+
+    A command says its own with --version, and may be of another.
+    """
+    try:
+        started = read_started(state, trusted=False)
+    except BatonError:
+        return ""
+    return started.version if started is not None and started.process == locked_by(state) else ""
 
 
 def _status(found: Mapping[str, Any]) -> None:
@@ -54,7 +74,7 @@ def _status(found: Mapping[str, Any]) -> None:
         " last minute"
         f"[/{colour}]; {found['known']} known"
     )
-    console.print(f"  roles {', '.join(found['roles'])}; up for {lasted(found['uptime_s'])}")
+    console.print(f"  roles {', '.join(found['roles'])}; {up_words(found)}")
     if found["paused"]:
         console.print(f"  [yellow]paused: {safe(found['paused'])}[/yellow]")
     for rule in found.get("guest", {}).get("cannot_tell", ()):

@@ -18,11 +18,12 @@ from node.commands.status_lines import (
     network_words,
     news_of,
     noted_words,
+    up_words,
     wrong_rows_lines,
 )
 from node.commands.terminal import LineConsole, broken
 from node.commands.to_type import advised, hint
-from node.health.reach_words import ALONE, lasted, reach_words
+from node.health.reach_words import ALONE, reach_words
 from wire.plural import plural
 
 MODELS_MAX = 4
@@ -107,7 +108,7 @@ def _is_unwell(line: str) -> bool:
 
 
 def _serving_line(found: Mapping[str, Any]) -> str:
-    up = f"up for {lasted(found['uptime_s'])}"
+    up = up_words(found)
     roles = ", ".join(found["roles"]) or "nobody"
     if found["paused"]:
         return f"[yellow]serves nobody now: {_cut(found['paused'])}[/yellow]; {up}"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from node.commands.output import safe, short, size, state_words
-from node.health.reach_words import ago, relay_words, seed_words, times_words
+from node.health.reach_words import ago, lasted, relay_words, seed_words, times_words
 from wire.plural import plural
 
 
@@ -13,6 +13,12 @@ def network_words(found: Mapping[str, Any]) -> str:
     """What people call the network: the id of one with a ledger or with members is no name."""
     named: Mapping[str, Any] = found.get("ledger") or found.get("membership") or {}
     return safe(named["name"]) if named.get("name") else repr(found["network"])
+
+
+def up_words(found: Mapping[str, Any]) -> str:
+    """For how long the peer has run, and which version of Baton it is."""
+    release = f", version {safe(found['release'])}" if found.get("release") else ""
+    return f"up for {lasted(found['uptime_s'])}{release}"
 
 
 def belonging_lines(found: Mapping[str, Any]) -> list[str]:

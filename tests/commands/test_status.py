@@ -1,6 +1,8 @@
 """`status` tells on one screen what a person asks first, however much there is to tell."""
 
+import json
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from rich.cells import cell_len
 from node.commands import status
 from node.commands.status_brief import brief_lines
 from node.commands.terminal import LineConsole
+from node.upgrading.started import Started, keep_started
 from tests.health.sound import membership, reach
 from tests.health.sound import status as sound
 
@@ -61,6 +64,30 @@ def test_a_sound_peer_says_who_it_is_that_it_serves_and_how_it_is_reached() -> N
     # Once: what was noted of a model says the same as its line.
     assert text.count("minilm") == 1
     assert len(rows) < 12
+
+
+async def test_the_version_that_runs_is_told_and_not_that_of_an_earlier_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def call(*_: object, **__: object) -> dict[str, Any]:
+        return told()
+
+    monkeypatch.setattr(status, "call", call)
+    kept = Started(
+        version="0.3.0", prefix="/p", packages="/q", arguments=("join",), folder="/", process=41
+    )
+    keep_started(tmp_path, kept)
+    for process, release in ((41, "0.3.0"), (42, ""), (None, "")):
+        monkeypatch.setattr(status, "locked_by", lambda _, it=process: it)
+        await status.look(tmp_path, "status", as_json=True)
+        assert json.loads(capsys.readouterr().out)["release"] == release
+        for whole in (False, True):
+            await status.look(tmp_path, "status", as_json=False, whole=whole)
+            shown = capsys.readouterr().out
+            assert ("up for 2 h, version 0.3.0" in shown) == bool(release), shown
+    (tmp_path / "started.json").write_text("{}")
+    await status.look(tmp_path, "status", as_json=True)
+    assert json.loads(capsys.readouterr().out)["release"] == ""
 
 
 def test_what_is_wrong_is_said_and_who_is_paused_does_not_serve() -> None:
