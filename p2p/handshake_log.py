@@ -150,12 +150,15 @@ def not_met(troubles: Sequence[BatonError], *, private: bool = False) -> Unreach
     """Why a peer that called every bootstrap met nobody, as one error."""
     why = "; ".join(dict.fromkeys(it.message for it in troubles))
     if private and all(isinstance(it, Refused) for it in troubles):
-        # No invite brings back a key that was removed.
-        removed = ", and join with it as a new peer: --state DIR" if "removed you" in why else ""
-        return Unreachable(
-            f"the network does not take this peer: {why}",
-            todo=f"ask its owner for an invite: python -m node invite{removed}",
-        )
+        todo = "ask its owner for an invite: python -m node invite"
+        if "removed you" in why:
+            # No invite brings back a key that was removed.
+            todo += ", and join with it as a new peer: --state DIR"
+        elif "clocks is wrong" in why:
+            todo = "set this machine's clock (timedatectl set-ntp true) and start again"
+        elif "has expired" in why:
+            todo += "; with a clock that is ahead it seems so too (date)"
+        return Unreachable(f"the network does not take this peer: {why}", todo=todo)
     if all(isinstance(it, Refused) for it in troubles):
         return Unreachable(
             f"the network does not take this peer: {why}",

@@ -29,8 +29,8 @@ class Change(StrEnum):
 
     MOVED = "this machine has other addresses"
     SLEPT = "this machine slept, or its clock was set"
-    # Most connections across the internet broke at once, and somebody there answers again.
-    BACK = "the connection to the internet was lost and is back"
+    # It may be the line of this machine, or its relays that went: nothing here tells which.
+    BACK = "most connections across the internet broke at once, and others stand again"
 
 
 @dataclass(slots=True)

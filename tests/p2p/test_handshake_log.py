@@ -2,12 +2,12 @@
 
 import pytest
 
-from p2p.handshake_log import NEWCOMER_S, HandshakeLog
+from p2p.handshake_log import NEWCOMER_S, HandshakeLog, not_met
 from tests.p2p.adverts import advert_of
 from tests.p2p.transports import key_of
 from wire import limits
 from wire.advert import Advert
-from wire.errors import InputError
+from wire.errors import InputError, Refused
 from wire.signed import Signed
 
 ME, OTHER = key_of("me").peer, key_of("other").peer
@@ -122,3 +122,19 @@ def test_whose_clock_is_the_odd_one_is_judged_by_those_of_others(
     said = handshake_log.whose_clock(ahead_s, "the clock of x")
     assert said.startswith("the clock of x is 4")
     assert words in said
+
+
+@pytest.mark.parametrize(
+    ("why", "todo"),
+    [
+        ("your membership begins in the future: one of our clocks is wrong", "timedatectl"),
+        ("your membership has expired: ask for a new invite", "a clock that is ahead"),
+        ("the owner of this network has removed you", "as a new peer: --state DIR"),
+        ("this is a private network: ask its owner for an invite", "python -m node invite"),
+    ],
+)
+def test_who_is_not_taken_is_told_what_helps(why: str, todo: str) -> None:
+    error = not_met([Refused(why)], private=True)
+    assert why in error.message
+    assert todo in error.todo
+    assert ("invite" in error.todo) is ("clocks" not in why)
