@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from p2p.dialing import Dial, Dialing
+from p2p.network_changes import Change
 from p2p.over_libp2p import Site
 from p2p.peers import Peers
 from p2p.reachability import Reach
@@ -60,7 +61,7 @@ async def test_another_wan_address(autojump_clock: MockClock, internet: Internet
     internet.cut_off("target", cut=False)
     await served_again_s(asker, target)
     assert trio.current_time() < began_at_s + AGAIN_S
-    await until(lambda: "is back" in str(target.reach_map()["last_change"]), AGAIN_S)
+    await until(lambda: str(Change.BACK) in str(target.reach_map()["last_change"]), AGAIN_S)
     # Its relays are those again that just lost it.
     await until(lambda: len(target.relaying.held()) == 2, AGAIN_S)
 
