@@ -332,7 +332,9 @@ def test_what_is_remembered_of_signatures_takes_no_more_memory() -> None:
         kept = tracemalloc.take_snapshot().filter_traces([ours]).traces
     finally:
         tracemalloc.stop()
-    assert sum(it.size for it in kept) < 4096
+    # A table with an entry for each took 253 bytes a signature. Other threads of this process may
+    # leave a few thousand in all, whatever their number.
+    assert sum(it.size for it in kept) < 16 * (len(items) + len(batches))
 
 
 def test_the_latest_signatures_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
