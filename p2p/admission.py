@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from p2p.credentials import DAY_S, MEMBERSHIP_S, Credentials
+from p2p.credentials import DAY_S, MEMBERSHIP_S, REMOVED, Credentials
 from p2p.member_rows import KeptInvite, KeptMember, MemberRows
 from p2p.peer_rpc import PeerRpc
 from p2p.timeouts import stretched
@@ -308,7 +308,7 @@ class NetworkAdmission:
         wall_s = self.rpc.environment.wall_s()
         kept = self.rows.member(peer)
         if self.credentials.is_removed(peer) or kept.removed_until_wall_s > wall_s:
-            raise _refused("the owner of this network has removed you")
+            raise _refused(REMOVED)
 
     def _check_left(self, invite: Signed[Invite], peer: PeerId) -> KeptInvite:
         """What is kept of the invite; Refused if it was used as often as it may be here."""

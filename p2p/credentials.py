@@ -17,6 +17,9 @@ from wire.latest import Latest
 from wire.membership import ALL_ROLES, Invite, Membership, Revoked
 from wire.signed import Signed, open_signed
 
+REMOVED = "the owner of this network has removed you"
+EXPIRED = "your membership has expired: ask for a new invite"
+BEGINS_LATER = "your membership begins in the future: one of our clocks is wrong"
 ADMITTER_REMOVED = "you were admitted by a peer that was removed: ask for a new invite"
 OWN_ADMITTER_REMOVED = "the peer that admitted this one was removed: ask for a new invite"
 # How long a membership lasts; it is renewed when half of that has passed.
@@ -133,9 +136,9 @@ class Credentials:
         if said.peer != peer:
             raise _refused("you show another peer's membership")
         if wall_s > said.not_after_s + limits.CLOCK_SKEW_S_MAX:
-            raise _refused("your membership has expired: ask for a new invite")
+            raise _refused(EXPIRED)
         if said.issued_at_s > wall_s + limits.CLOCK_SKEW_S_MAX:
-            raise _refused("your membership begins in the future: one of our clocks is wrong")
+            raise _refused(BEGINS_LATER)
         if said.not_after_s > said.issued_at_s + MEMBERSHIP_S + DAY_S:
             raise _refused("your membership lasts longer than any may")
 
@@ -183,7 +186,7 @@ class Credentials:
 
     def _check_not_revoked(self, peer: PeerId) -> None:
         if self.is_removed(peer):
-            raise _refused("the owner of this network has removed you")
+            raise _refused(REMOVED)
 
     def take_revoked(self, raw: bytes) -> bool:
         """Take a list of revoked ids if it is newer; WireError if it is not the owner's."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from statistics import median_high, median_low
 
+from p2p.credentials import BEGINS_LATER, EXPIRED, REMOVED
 from wire import limits
 from wire.advert import Advert
 from wire.content import PeerId
@@ -151,12 +152,12 @@ def not_met(troubles: Sequence[BatonError], *, private: bool = False) -> Unreach
     why = "; ".join(dict.fromkeys(it.message for it in troubles))
     if private and all(isinstance(it, Refused) for it in troubles):
         todo = "ask its owner for an invite: python -m node invite"
-        if "removed you" in why:
+        if REMOVED in why:
             # No invite brings back a key that was removed.
             todo += ", and join with it as a new peer: --state DIR"
-        elif "clocks is wrong" in why:
+        elif BEGINS_LATER in why:
             todo = "set this machine's clock (timedatectl set-ntp true) and start again"
-        elif "has expired" in why:
+        elif EXPIRED in why:
             todo += "; with a clock that is ahead it seems so too (date)"
         return Unreachable(f"the network does not take this peer: {why}", todo=todo)
     if all(isinstance(it, Refused) for it in troubles):

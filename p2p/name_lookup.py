@@ -6,16 +6,17 @@ they are a bounded number, those included that nobody waits for any more.
 """
 
 import socket
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
 from p2p.lookup_turns import LookupTurns, Turn, TurnState
 
+T = TypeVar("T")
 LOOKUPS_MAX = 16
 
 
@@ -30,17 +31,9 @@ class NameLookup:
         found: list[Any] = await trio.to_thread.run_sync(
             partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM),
             abandon_on_cancel=True,  # type: ignore[call-arg, unused-ignore]
-            limiter=self._limiter(),
+            limiter=_of_this_run(self.limiter, lambda: trio.CapacityLimiter(LOOKUPS_MAX)),
         )
         return [str(it[4][0]) for it in found]
-
-    def _limiter(self) -> trio.CapacityLimiter:
-        try:
-            return self.limiter.get()
-        except LookupError:
-            made = trio.CapacityLimiter(LOOKUPS_MAX)
-            self.limiter.set(made)
-            return made
 
 
 @dataclass(slots=True)
@@ -84,7 +77,7 @@ class StrangersLookup:
 
         `network` is where the asker sits, as others of one owner may.
         """
-        line, token = self._line(), trio.lowlevel.current_trio_token()
+        line, token = _of_this_run(self.line, _Line), trio.lowlevel.current_trio_token()
         turn = line.turns.ask(asker, network)
         await line.wait(turn)
         found, ended = list[Any](), trio.Event()
@@ -106,13 +99,15 @@ class StrangersLookup:
         await ended.wait()
         return [str(it[4][0]) for it in found[0].unwrap()]
 
-    def _line(self) -> _Line:
-        try:
-            return self.line.get()
-        except LookupError:
-            made = _Line()
-            self.line.set(made)
-            return made
+
+def _of_this_run(variable: trio.lowlevel.RunVar[T], make: Callable[[], T]) -> T:
+    """What a variable holds in this run, made at its first use."""
+    try:
+        return variable.get()
+    except LookupError:
+        made = make()
+        variable.set(made)
+        return made
 
 
 # Those that the owner named, and those that strangers did: these hold up none of the former.

@@ -116,6 +116,15 @@ class Watch:
         metrics.success.labels(self.model, reason).inc()
 
 
+def _renamed(family: Metric, name: str) -> Metric:
+    """The same figures by another name."""
+    other = Metric(name, family.documentation, family.type)
+    other.samples = [
+        it._replace(name=name + it.name.removeprefix(family.name)) for it in family.samples
+    ]
+    return other
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Renamed(Collector):
     """Tells a family by another name too, without being fed a second time."""
@@ -125,13 +134,7 @@ class Renamed(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The same figures."""
-        for found in self.family.collect():
-            other = Metric(self.name, found.documentation, found.type)
-            other.samples = [
-                it._replace(name=self.name + it.name.removeprefix(found.name))
-                for it in found.samples
-            ]
-            yield other
+        return (_renamed(it, self.name) for it in self.family.collect())
 
 
 class GenerationMetrics:
@@ -285,9 +288,7 @@ class PeerFigures:
                 used.add_metric([loaded.manifest.name], taken / count)
         yield used
         # As the releases of vLLM before 0.10 called it.
-        before = GaugeMetricFamily("vllm:gpu_cache_usage_perc", used.documentation)
-        before.samples = [it._replace(name=before.name) for it in used.samples]
-        yield before
+        yield _renamed(used, "vllm:gpu_cache_usage_perc")
 
 
 def open_registry(node: Node) -> CollectorRegistry:

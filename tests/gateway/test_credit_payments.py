@@ -2,8 +2,8 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from node.peer import Node
 from tests.gateway.conftest import QUICK
 from tests.gateway.engine import SpeakingEngine
 from tests.ledger.test_members import CREDIT, genesis_of
-from tests.node.network import I, S, open_network
+from tests.node.network import I, Network, S, open_network
 from wire.errors import InputError
 from wire.kinds import Role
 from wire.payment_claim import BATCH, EXACT, network_name
@@ -62,32 +62,35 @@ def header(offer: dict[str, Any], payload: dict[str, str]) -> dict[str, str]:
     return {"payment-signature": base64.b64encode(json.dumps(told).encode()).decode()}
 
 
-@contextmanager
-def redeemed_when_told() -> Iterator[None]:
-    """A payee redeems when a test says so, and not by its clock amid a test of five seconds."""
+@asynccontextmanager
+async def paying_network(folder: Path) -> AsyncIterator[tuple[Network, Node, Node]]:
+    """A gateway that keeps the ledger alone, a worker, and a peer that has credits.
+
+    A payee redeems when a test says so, and not by its clock amid a test of five seconds.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(earning_channels, "REDEEM_S_MIN", 3600.0)
-        yield
-
-
-@asynccontextmanager
-async def shop_in(folder: Path) -> AsyncIterator[Shop]:
-    """A gateway that keeps the ledger alone, a worker, and a peer whose owner is a client."""
-    with redeemed_when_told():
         async with open_network(folder) as network:
             genesis = genesis_of(network, members=1, granted=2)
             gateway = await network.start(S, Role.LEDGER, models=(), number=0, genesis=genesis)
             await network.start(I, engine=SpeakingEngine(), number=1, genesis=genesis)
             payer = await network.start(S, models=(), number=2, genesis=genesis)
             await network.settled()
-            pay = HttpPay(price=read_price("0.01/1k:0.6/1k+0.001"), credits=True)
-            payer.config.state.mkdir(parents=True, exist_ok=True)
-            async with (
-                open_gateway(gateway, replace(QUICK, pay=pay, idle_s=60.0)) as url,
-                httpx.AsyncClient(base_url=url, timeout=60) as http,
-                open_control(payer.config.socket, LocalCommands(payer).commands()),
-            ):
-                yield Shop(gateway, payer, http, url)
+            yield network, gateway, payer
+
+
+@asynccontextmanager
+async def shop_in(folder: Path) -> AsyncIterator[Shop]:
+    """The same, where the owner of the peer that has credits is a client of the gateway."""
+    async with paying_network(folder) as (_, gateway, payer):
+        pay = HttpPay(price=read_price("0.01/1k:0.6/1k+0.001"), credits=True)
+        payer.config.state.mkdir(parents=True, exist_ok=True)
+        async with (
+            open_gateway(gateway, replace(QUICK, pay=pay, idle_s=60.0)) as url,
+            httpx.AsyncClient(base_url=url, timeout=60) as http,
+            open_control(payer.config.socket, LocalCommands(payer).commands()),
+        ):
+            yield Shop(gateway, payer, http, url)
 
 
 async def test_a_transfer_pays_for_one_request_of_whoever_made_it(tmp_path: Path) -> None:

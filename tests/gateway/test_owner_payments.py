@@ -17,11 +17,8 @@ from node.paying_config import read_price
 from node.peer import Node
 from tests.apps.test_apps import made
 from tests.gateway.conftest import QUICK
-from tests.gateway.engine import SpeakingEngine
-from tests.gateway.test_credit_payments import CHAT, PATH, redeemed_when_told
-from tests.ledger.test_members import genesis_of
-from tests.node.network import START_S, I, Network, S, open_network
-from wire.kinds import Role
+from tests.gateway.test_credit_payments import CHAT, PATH, paying_network
+from tests.node.network import START_S, Network
 
 PRICE = read_price("0.01/1k:0.6/1k+0.001")
 BUDGET = 20_000
@@ -59,14 +56,8 @@ class Lent:
 
 @asynccontextmanager
 async def lent_in(folder: Path) -> AsyncIterator[Lent]:
-    with redeemed_when_told():
-        async with open_network(folder) as network:
-            genesis = genesis_of(network, members=1, granted=2)
-            gateway = await network.start(S, Role.LEDGER, models=(), number=0, genesis=genesis)
-            await network.start(I, engine=SpeakingEngine(), number=1, genesis=genesis)
-            owner = await network.start(S, models=(), number=2, genesis=genesis)
-            await network.settled()
-            yield Lent(network, owner, gateway)
+    async with paying_network(folder) as (network, gateway, owner):
+        yield Lent(network, owner, gateway)
 
 
 async def ask(http: httpx.AsyncClient, secret: str, **more: Any) -> httpx.Response:

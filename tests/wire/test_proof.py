@@ -263,49 +263,45 @@ def test_any_bytes_are_no_proof(data: bytes, index: int, count: int) -> None:
     assert refused(item, bytes(64) + struct.pack(">II", index, count) + data)
 
 
-def test_a_root_that_held_is_not_checked_again_and_one_that_did_not_is(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Of each signature that is checked from here on: its domain, and the size of the body."""
     # Other threads of this process may have a network of their own.
-    checks, here = [], threading.get_ident()
+    found, here = list[tuple[str, int]](), threading.get_ident()
     check = proof.check_signature
 
     def counted(peer: bytes, domain: str, body: bytes, signature: bytes) -> None:
         if threading.get_ident() == here:
-            checks.append(domain)
+            found.append((domain, len(body)))
         check(peer, domain, body, signature)  # type: ignore[arg-type]
 
     monkeypatch.setattr(proof, "check_signature", counted)
+    return found
+
+
+def test_a_root_that_held_is_not_checked_again_and_one_that_did_not_is(
+    checks: list[tuple[str, int]],
+) -> None:
     items = [("task", b"remembered %d" % at) for at in range(9)]
     each = prove(items, KEY)
     for item, whole in zip(items, each, strict=True):
         check_proof(KEY.peer, *item, whole)
-    assert checks == ["batch"]
+    assert [domain for domain, _ in checks] == ["batch"]
     bad = bytes((each[0][0] ^ 1,)) + each[0][1:]
     for _ in range(3):
         assert refused(items[0], bad)
-    assert checks == ["batch"] * 4
+    assert [domain for domain, _ in checks] == ["batch"] * 4
     # The memory is of one signer's root: another's is checked.
     with pytest.raises(BadSignature):
         check_proof(OTHER_KEY.peer, *items[0], each[0])
     assert len(checks) == 5
 
 
-def test_a_small_record_that_held_is_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Other threads of this process may have a network of their own.
-    checks, here = [], threading.get_ident()
-    check = proof.check_signature
-
-    def counted(peer: bytes, domain: str, body: bytes, signature: bytes) -> None:
-        if threading.get_ident() == here:
-            checks.append(len(body))
-        check(peer, domain, body, signature)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(proof, "check_signature", counted)
+def test_a_small_record_that_held_is_not_checked_again(checks: list[tuple[str, int]]) -> None:
     small, large = ("receipt", bytes(1024)), ("receipt", bytes(1025))
     for item in (small, small, large, large):
         check_proof(KEY.peer, *item, KEY.sign(*item))
-    assert checks == [1024, 1025, 1025]
+    assert [size_bytes for _, size_bytes in checks] == [1024, 1025, 1025]
     # Nothing else is taken for it: another domain, key, body or signature.
     signature = KEY.sign(*small)
     assert refused(("verdict", small[1]), signature)
@@ -337,17 +333,7 @@ def test_what_is_remembered_of_signatures_takes_no_more_memory() -> None:
     assert sum(it.size for it in kept) < 16 * (len(items) + len(batches))
 
 
-def test_the_latest_signatures_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Other threads of this process may have a network of their own.
-    checks, here = [], threading.get_ident()
-    check = proof.check_signature
-
-    def counted(peer: bytes, domain: str, body: bytes, signature: bytes) -> None:
-        if threading.get_ident() == here:
-            checks.append(domain)
-        check(peer, domain, body, signature)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(proof, "check_signature", counted)
+def test_the_latest_signatures_are_remembered(checks: list[tuple[str, int]]) -> None:
     items = [("receipt", b"one of many %d" % number) for number in range(proof.SMALL_MAX)]
     proofs = [KEY.sign(*it) for it in items]
     for item, signature in zip(items, proofs, strict=True):
